@@ -1,0 +1,53 @@
+"""Train reasoning language models that know themselves: MASA as PyTorch Lightning modules."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from masa_lightning.callbacks.calibration_plots import CalibrationPlots as CalibrationPlots
+    from masa_lightning.callbacks.progress import RolloutProgressBar as RolloutProgressBar
+    from masa_lightning.callbacks.rollout_table import RolloutTable as RolloutTable
+    from masa_lightning.data.arithmetic import ArithmeticDataModule as ArithmeticDataModule
+    from masa_lightning.data.math import MathDataModule as MathDataModule
+    from masa_lightning.data.reasoning_gym import ReasoningGymDataModule as ReasoningGymDataModule
+    from masa_lightning.functional.prompts import PromptTemplates as PromptTemplates
+    from masa_lightning.modules.grader import MathGrader as MathGrader
+    from masa_lightning.modules.grpo import GRPOLightningModule as GRPOLightningModule
+    from masa_lightning.modules.masa import MASALightningModule as MASALightningModule
+    from masa_lightning.modules.settings import Algorithm as Algorithm
+    from masa_lightning.modules.settings import Evaluation as Evaluation
+    from masa_lightning.sampling.transformers import TransformersSampler as TransformersSampler
+    from masa_lightning.sampling.vllm import VLLMSampler as VLLMSampler
+    from masa_lightning.types import SamplingSettings as SamplingSettings
+
+# Lazy: importing the package loads neither torch nor transformers nor vLLM.
+_HOMES = {
+    "Algorithm": "modules.settings",
+    "ArithmeticDataModule": "data.arithmetic",
+    "CalibrationPlots": "callbacks.calibration_plots",
+    "Evaluation": "modules.settings",
+    "GRPOLightningModule": "modules.grpo",
+    "MASALightningModule": "modules.masa",
+    "MathDataModule": "data.math",
+    "MathGrader": "modules.grader",
+    "PromptTemplates": "functional.prompts",
+    "ReasoningGymDataModule": "data.reasoning_gym",
+    "RolloutProgressBar": "callbacks.progress",
+    "RolloutTable": "callbacks.rollout_table",
+    "SamplingSettings": "types",
+    "TransformersSampler": "sampling.transformers",
+    "VLLMSampler": "sampling.vllm",
+}
+__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Lightning callbacks: pictures, tables and the progress bar."""

@@ -1,0 +1,77 @@
+"""Hub data sets and local files, read by the same code, with errors that say what to change."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+
+
+def source_label(source: str) -> str:
+    """What problems of this source are called: a file's or folder's name without suffix, or the hub name."""
+    path = Path(source).expanduser()
+    return path.stem if path.exists() else source
+
+
+def load_rows(source: str, split: str, setting: str) -> Dataset:
+    """Loads a split of a source with `datasets`.
+
+    Args:
+        source: Local .parquet, .jsonl or .json file, folder of such files, or hub name "org/name" or "org/name:config".
+        split: As `datasets` understands it, "train[:1000]" say. A single file is the split it is asked for.
+        setting: Name of the setting the source came from, for errors.
+
+    Raises:
+        FileNotFoundError: If there is no such file, and it cannot be a hub name.
+        ConnectionError: If the hub cannot be reached.
+        ValueError: If what is there cannot be read, has no such split, or is empty.
+    """
+    import datasets  # takes a second: not for those who only import the package
+
+    path = Path(source).expanduser()
+    what = f"`{setting}` is {source!r}"
+    if path.is_file():
+        builder = _BUILDERS.get(path.suffix.lower())
+        if builder is None:
+            raise ValueError(f"{what}, a file of unknown format; expected one of {', '.join(_BUILDERS)}")
+        if path.stat().st_size == 0:
+            raise ValueError(f"{what}, which is empty; expected rows of problems")
+        files = dict.fromkeys(re.findall(r"(?:^|\+)\s*([\w.-]+)", split), str(path.absolute()))
+        arguments: dict[str, object] = {"path": builder, "data_files": files}
+    elif path.is_dir():
+        arguments = {"path": str(path.absolute())}
+    elif _HUB_NAME.fullmatch(source) and path.suffix.lower() not in _BUILDERS:
+        name, _, config = source.partition(":")
+        arguments = {"path": name, "name": config or None}
+        what += ", which is no local file and was looked for on the Hugging Face hub"
+    else:
+        raise FileNotFoundError(
+            f"{what}: there is no {path.absolute()}; expected an existing file or folder, or a hub name like"
+            ' "org/name" or "org/name:config"'
+        )
+    try:
+        rows = datasets.load_dataset(split=split, **arguments)
+    except ConnectionError as e:
+        raise ConnectionError(
+            f"{what}: the hub could not be reached ({e}). Check the name and the connection, or give a local file"
+        ) from e
+    except Exception as e:  # `datasets` lets through whatever its readers raise
+        reason = _innermost(e)
+        hint = f"; the split {split!r} comes from `{setting}_split`" if "split" in reason.lower() else ""
+        raise ValueError(f"{what}: its split {split!r} could not be loaded: {reason}{hint}") from e
+    if len(rows) == 0:
+        raise ValueError(f"{what}, whose split {split!r} has no rows; expected at least one")
+    return rows
+
+
+def _innermost(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    return text[:500] or type(error).__name__

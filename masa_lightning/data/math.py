@@ -1,0 +1,161 @@
+"""Problems with answers from the Hugging Face hub or from files, in the shapes in which people have them."""
+
+from __future__ import annotations
+
+import random
+
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from masa_lightning.data._rows import choose_columns, read_table, same_text_key
+from masa_lightning.data._sources import load_rows, source_label
+from masa_lightning.data.base import ProblemDataModule, Split
+from masa_lightning.types import Problem
+
+
+class MathDataModule(ProblemDataModule):
+    """Problems with a checkable answer, from hub data sets or local parquet, jsonl and json files.
+
+    Without column settings the format is detected for each source: `prompt` with `reward_model.ground_truth` (verl), or
+    `problem` or `question` with `answer`. A prompt of chat messages gives its last user message; a system message is
+    dropped, as the module brings its own instructions. In verl's format the raw `question` is preferred where the message
+    is that question with instructions around it. An answer is text or a number (204.0 is "204"); of a GSM8K solution it
+    is what follows the final "####". A full solution with a `\\boxed{}` is not searched for its answer: name a column that
+    holds the answer alone. Other small columns (level, type, difficulty, ...) become the problem's metadata.
+
+    Training problems with the same text, up to white space and case, are used once. Without `validation` some of them are
+    held out. Rows that are no problem are left out with a warning.
+
+    Args:
+        train: File, folder, or hub name ("org/name" or "org/name:config"); None to evaluate only.
+        validation: Source of the validation problems; None holds out `validation_size` of `train`.
+        test: Source of the test problems; None without.
+        train_split: As `datasets` understands it: "train", "train[:1000]", "train[50%:]". A single file has any split.
+        validation_split: Likewise, of `validation`.
+        test_split: Likewise, of `test`.
+        problem_column: "a.b" is a field of a struct; "a+b" joins columns by a blank line (a list of strings by lines).
+        answer_column: Likewise.
+        validation_size: Held-out problems: a number, or as a float the share in [0, 1); 0 is no validation. Which ones
+            is drawn with `seed`.
+        max_unusable_share: More unusable rows than this share of a source are an error; in [0, 1].
+        batch_size: Problems a training step on each process.
+        val_batch_size: Problems a validation, test or prediction step on each process.
+        seed: Of what is held out and of the order of training problems.
+
+    Attributes:
+        unusable: Rows left out so far, over all sources loaded.
+        duplicates: Training problems left out because their text was there before.
+
+    Raises:
+        ValueError: From `setup`, if a source has no such columns, no rows, or too many unusable ones.
+    """
+
+    def __init__(
+        self,
+        train: str | None = None,
+        validation: str | None = None,
+        test: str | None = None,
+        train_split: str = "train",
+        validation_split: str = "validation",
+        test_split: str = "test",
+        problem_column: str | None = None,
+        answer_column: str | None = None,
+        validation_size: int | float = 0.05,
+        max_unusable_share: float = 0.05,
+        batch_size: int = 8,
+        val_batch_size: int = 64,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size=batch_size, val_batch_size=val_batch_size, seed=seed)
+        if train is None and validation is None and test is None:
+            raise ValueError("none of train, validation and test is set; expected a file or hub name for one at least")
+        if validation_size < 0 or (isinstance(validation_size, float) and validation_size >= 1):
+            raise ValueError(
+                f"validation_size is {validation_size}; expected a number of problems (an int >= 0) or a share (a float"
+                " in [0, 1))"
+            )
+        if not 0 <= max_unusable_share <= 1:
+            raise ValueError(f"max_unusable_share is {max_unusable_share}; expected a share in [0, 1]")
+        self.sources: dict[Split, tuple[str | None, str]] = {
+            "train": (train, train_split),
+            "validation": (validation, validation_split),
+            "test": (test, test_split),
+        }
+        self.problem_column = problem_column
+        self.answer_column = answer_column
+        self.validation_size = validation_size
+        self.max_unusable_share = max_unusable_share
+        self.unusable = 0
+        self.duplicates = 0
+        self._train_and_held_out: tuple[list[Problem], list[Problem]] | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Loads the splits of a stage, and warns of training problems that are validation problems too."""
+        super().setup(stage)
+        if "train" in self.splits and self.sources["validation"][0] is not None:
+            held_out = {same_text_key(p.problem) for p in self.splits["validation"]}
+            if shared := sum(same_text_key(p.problem) in held_out for p in self.splits["train"]):
+                rank_zero_warn(
+                    f"{shared} of {len(self.splits['train'])} training problems are also among the validation problems:"
+                    " validation will look better than it is. Take them out of one of the two"
+                )
+
+    def load_split(self, split: Split) -> list[Problem]:
+        """Reads a split from its source; without a `validation` source, train and validation share `train`."""
+        if split == "test" or (split == "validation" and self.sources["validation"][0] is not None):
+            return self._read(split)
+        if self._train_and_held_out is None:
+            self._train_and_held_out = self._divide(self._read("train"))
+        return self._train_and_held_out[split == "validation"]
+
+    def _read(self, split: Split) -> list[Problem]:
+        source, part = self.sources[split]
+        if source is None:
+            return []
+        rows = load_rows(source, part, split)
+        columns = list(rows.column_names)
+        chosen = choose_columns(columns, self.problem_column, self.answer_column)
+        if isinstance(chosen, str):
+            raise ValueError(f"`{split}` is {source!r} with the columns {', '.join(columns)}: {chosen}")
+        label = source_label(source)
+        table = read_table(rows, columns, *chosen, source=label)
+        self.unusable += len(table.unusable)
+        if table.unusable:
+            share = len(table.unusable) / table.rows
+            text = f"`{split}` ({source}): {len(table.unusable)} of {table.rows} rows cannot be used: {table.report()}"
+            if share > self.max_unusable_share:
+                raise ValueError(
+                    f"{text}. That is a share of {share:.3g}, and max_unusable_share is {self.max_unusable_share}: check"
+                    f" that problem_column {chosen[0]!r} and answer_column {chosen[1]!r} are right (the columns are"
+                    f" {', '.join(columns)}), or raise max_unusable_share"
+                )
+            rank_zero_warn(text)
+        if table.system_messages:
+            rank_zero_info(
+                f"`{split}` ({source}): dropped the system message of {table.system_messages} prompts; the module brings"
+                " its own instructions"
+            )
+        return table.problems
+
+    def _divide(self, problems: list[Problem]) -> tuple[list[Problem], list[Problem]]:
+        """Drops duplicates and holds out validation problems; both parts keep the order."""
+        first: dict[str, Problem] = {}
+        for p in problems:
+            first.setdefault(same_text_key(p.problem), p)
+        unique = list(first.values())
+        if duplicates := len(problems) - len(unique):
+            self.duplicates = duplicates
+            rank_zero_info(f"dropped {duplicates} training problems whose text was there before, of {len(problems)}")
+        if self.sources["validation"][0] is not None:
+            return unique, []
+        size = self.validation_size
+        count = round(size * len(unique)) if isinstance(size, float) else size
+        if unique and count >= len(unique):
+            raise ValueError(
+                f"validation_size is {size}, but there are {len(unique)} different training problems; expected fewer,"
+                " so that some are left to train on"
+            )
+        held_out = {*random.Random(f"held out/{self.seed}").sample(range(len(unique)), count if unique else 0)}
+        return (
+            [p for i, p in enumerate(unique) if i not in held_out],
+            [p for i, p in enumerate(unique) if i in held_out],
+        )

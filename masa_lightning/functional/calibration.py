@@ -1,0 +1,344 @@
+"""How well predictions match what happened: correlations, calibration errors, pass@k and intervals.
+
+All tensors are one-dimensional; results are float64 scalars on the device of the inputs, NaN where there is nothing to
+say (no entries, or a correlation with a constant).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    r"""Unbiased estimate of the chance that at least one of k rollouts is correct.
+
+    .. math:: \text{pass@}k = 1 - \binom{n - c}{k} \Big/ \binom{n}{k}
+
+    Args:
+        n: Rollouts made, >= k.
+        c: Correct ones among them, in [0, n].
+        k: Rollouts one may try, >= 1.
+
+    Returns:
+        A probability in [0, 1].
+
+    Raises:
+        ValueError: If a count is out of range.
+
+    Example:
+        >>> pass_at_k(n=4, c=1, k=2)
+        0.5
+    """
+    if not 1 <= k <= n:
+        raise ValueError(f"k is {k}; expected a value in [1, n] with n = {n} rollouts")
+    if not 0 <= c <= n:
+        raise ValueError(f"c is {c}; expected a value in [0, n] with n = {n} rollouts")
+    every = math.comb(n, k)
+    return (every - math.comb(n - c, k)) / every
+
+
+def pearson(x: Tensor, y: Tensor) -> Tensor:
+    r"""Pearson's linear correlation.
+
+    .. math:: r = \frac{\sum_i (x_i - \bar x)(y_i - \bar y)}{\sqrt{\sum_i (x_i - \bar x)^2 \sum_i (y_i - \bar y)^2}}
+
+    Args:
+        x: Values, [P].
+        y: Values, [P].
+
+    Returns:
+        A scalar in [-1, 1]; NaN with fewer than two entries or where `x` or `y` is constant.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Example:
+        >>> pearson(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 3.0, 2.0]))
+        tensor(0.5000, dtype=torch.float64)
+    """
+    _check(x, y=y)
+    x, y = x.double(), y.double()
+    if len(x) < 2 or (x == x[0]).all() or (y == y[0]).all():
+        return x.new_tensor(torch.nan)
+    x, y = x - x.mean(), y - y.mean()
+    x, y = x / x.abs().max(), y / y.abs().max()
+    return ((x * y).sum() / (x.square().sum() * y.square().sum()).sqrt()).clamp(-1, 1)
+
+
+def spearman(x: Tensor, y: Tensor) -> Tensor:
+    """Spearman's rank correlation: Pearson's of the ranks, tied values sharing their average rank.
+
+    Args:
+        x: Values, [P].
+        y: Values, [P].
+
+    Returns:
+        A scalar in [-1, 1]; NaN with fewer than two entries or where `x` or `y` is constant or has a NaN.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Example:
+        >>> spearman(torch.tensor([1.0, 2.0, 30.0]), torch.tensor([0.0, 0.1, 0.2]))
+        tensor(1., dtype=torch.float64)
+    """
+    _check(x, y=y)
+    if x.isnan().any() or y.isnan().any():
+        return torch.tensor(torch.nan, dtype=torch.float64, device=x.device)
+    return pearson(_ranks(x), _ranks(y))
+
+
+def brier_score(predicted: Tensor, actual_correctness: Tensor, weights: Tensor | None = None) -> Tensor:
+    r"""Mean squared distance of a predicted probability from what happened.
+
+    .. math:: \text{Brier} = \frac{\sum_i w_i (p_i - y_i)^2}{\sum_i w_i}
+
+    Args:
+        predicted: Probabilities in [0, 1], [P].
+        actual_correctness: 1 where the rollout was correct, 0 where not, [P].
+        weights: How often each pair occurred, >= 0, [P]; default 1.
+
+    Returns:
+        A scalar in [0, 1]; 0 is best, 0.25 what a constant 0.5 earns. NaN without entries.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Example:
+        >>> brier_score(torch.tensor([0.5, 1.0]), torch.tensor([1, 1]))
+        tensor(0.1250, dtype=torch.float64)
+    """
+    _check(predicted, actual_correctness=actual_correctness, weights=weights)
+    error = (predicted.double() - actual_correctness.double()).square()
+    w = torch.ones_like(error) if weights is None else weights.double()
+    return (w * error).sum() / w.sum()
+
+
+def reliability_bins(
+    predicted: Tensor, outcome: Tensor, n_bins: int = 10, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Means of predictions and outcomes in equally wide bins of the prediction.
+
+    Bin k is [k/n_bins, (k+1)/n_bins), and the last one includes 1.
+
+    Args:
+        predicted: Probabilities in [0, 1], [P].
+        outcome: Correctness, or a share of it, in [0, 1], [P].
+        n_bins: Number of bins, >= 1.
+        weights: How often each pair occurred, >= 0, [P]; default 1.
+
+    Returns:
+        Mean prediction, mean outcome (both NaN in empty bins) and count (sum of weights) of each bin, each [n_bins].
+
+    Raises:
+        ValueError: If the shapes differ, a prediction is outside of [0, 1] or there is no bin.
+
+    Example:
+        >>> predicted, outcome = torch.tensor([0.1, 0.3, 1.0]), torch.tensor([0, 1, 1])
+        >>> mean_predicted, mean_outcome, count = reliability_bins(predicted, outcome, n_bins=2)
+        >>> mean_outcome, count
+        (tensor([0.5000, 1.0000], dtype=torch.float64), tensor([2., 1.], dtype=torch.float64))
+    """
+    _check(predicted, outcome=outcome, weights=weights)
+    if n_bins < 1:
+        raise ValueError(f"n_bins is {n_bins}; expected >= 1")
+    p = predicted.double()
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError("predicted has values outside of [0, 1]; expected probabilities: divide by the scale first")
+    w = torch.ones_like(p) if weights is None else weights.double()
+    index = (p * n_bins).long().clamp(max=n_bins - 1)
+    zeros = p.new_zeros(n_bins)
+    count = zeros.scatter_add(0, index, w)
+    return zeros.scatter_add(0, index, w * p) / count, zeros.scatter_add(0, index, w * outcome.double()) / count, count
+
+
+def expected_calibration_error(
+    predicted: Tensor, outcome: Tensor, n_bins: int = 10, weights: Tensor | None = None
+) -> Tensor:
+    r"""Mean gap between predictions and outcomes over bins of the prediction.
+
+    .. math:: \text{ECE} = \sum_b \frac{n_b}{n} \, |\bar p_b - \bar y_b|
+
+    Args:
+        predicted: Probabilities in [0, 1], [P].
+        outcome: Correctness in {0, 1}, [P].
+        n_bins: Number of equally wide bins, >= 1; see `reliability_bins`.
+        weights: How often each pair occurred, >= 0, [P]; default 1.
+
+    Returns:
+        A scalar in [0, 1], 0 is best; NaN without entries.
+
+    Raises:
+        ValueError: As `reliability_bins`.
+
+    Example:
+        >>> expected_calibration_error(torch.tensor([0.9, 0.9, 0.2]), torch.tensor([1, 0, 0]))
+        tensor(0.3333, dtype=torch.float64)
+    """
+    mean_predicted, mean_outcome, count = reliability_bins(predicted, outcome, n_bins, weights)
+    gap = (mean_predicted - mean_outcome).abs()
+    return torch.where(count > 0, count * gap, 0.0).sum() / count.sum()
+
+
+def pass_rate_calibration(predicted: Tensor, correct: Tensor, count: Tensor, n_bins: int = 10) -> dict[str, Tensor]:
+    """All figures of predicted against actual pass rates of problems.
+
+    Every problem weighs the same in the errors and correlations, every rollout in ``brier`` and ``ece``.
+
+    Args:
+        predicted: Predicted pass rate of each problem, in [0, 1], [P].
+        correct: Correct solution rollouts of the problem, in [0, count], [P].
+        count: Solution rollouts of the problem, >= 1, [P].
+        n_bins: Bins of the expected calibration error.
+
+    Returns:
+        ``mae`` (mean absolute error of the rate), ``bias`` (mean of predicted - actual; positive is over-confident),
+        ``pearson``, ``spearman``, ``brier`` and ``ece`` (predicted rate against each rollout's correctness),
+        ``predicted_mean``, ``predicted_std``, ``actual_mean``, ``actual_std`` (population standard deviations over
+        problems) and ``count`` (problems; 0 and not NaN when empty).
+
+    Raises:
+        ValueError: If shapes differ or values are out of range.
+
+    Example:
+        >>> figures = pass_rate_calibration(torch.tensor([0.5, 1.0]), torch.tensor([1, 3]), torch.tensor([4, 4]))
+        >>> {name: round(value.item(), 4) for name, value in figures.items() if name in ("mae", "bias", "brier", "ece")}
+        {'mae': 0.25, 'bias': 0.25, 'brier': 0.25, 'ece': 0.25}
+    """
+    _check(predicted, correct=correct, count=count)
+    if not ((count >= 1) & (correct >= 0) & (correct <= count)).all():
+        raise ValueError(
+            "expected count >= 1 and correct in [0, count] for each problem: leave out those without rollouts"
+        )
+    predicted, correct, count = predicted.double(), correct.double(), count.double()
+    actual = correct / count
+    pairs = torch.cat([predicted, predicted])
+    outcomes = torch.cat([torch.ones_like(predicted), torch.zeros_like(predicted)])
+    weights = torch.cat([correct, count - correct])
+    return {
+        "mae": (predicted - actual).abs().mean(),
+        "bias": (predicted - actual).mean(),
+        "pearson": pearson(predicted, actual),
+        "spearman": spearman(predicted, actual),
+        "brier": brier_score(pairs, outcomes, weights),
+        "ece": expected_calibration_error(pairs, outcomes, n_bins, weights),
+        **_spread(predicted, actual),
+    }
+
+
+def length_calibration(predicted: Tensor, actual: Tensor, low: Tensor, high: Tensor) -> dict[str, Tensor]:
+    """All figures of predicted against actual lengths of problems.
+
+    Problems whose `actual` is NaN are left out of everything; those whose `low` or `high` is NaN (no correct rollout,
+    so no range) are left out of ``in_range`` alone.
+
+    Args:
+        predicted: Predicted solution length of each problem, in tokens, [P].
+        actual: Mean length of its (correct) solution rollouts, in tokens, > 0, or NaN, [P].
+        low: Least length of its correct solution rollouts, in tokens, or NaN, [P].
+        high: Greatest, [P].
+
+    Returns:
+        ``abs_rel_error`` and ``abs_rel_error_median`` (mean and median of |predicted - actual| / actual), ``bias``
+        (mean of (predicted - actual) / actual), ``pearson``, ``spearman``, ``in_range`` (share with low <= predicted
+        <= high), ``predicted_mean``, ``predicted_std``, ``actual_mean``, ``actual_std`` (tokens; population standard deviations
+        over problems) and ``count`` (problems).
+
+    Raises:
+        ValueError: If shapes differ or an actual length is not positive.
+
+    Example:
+        >>> low, high = torch.tensor([90.0, torch.nan]), torch.tensor([110.0, torch.nan])
+        >>> figures = length_calibration(torch.tensor([110.0, 150.0]), torch.tensor([100.0, 200.0]), low, high)
+        >>> [round(figures[name].item(), 3) for name in ("abs_rel_error", "bias", "in_range")]
+        [0.175, -0.075, 1.0]
+    """
+    _check(predicted, actual=actual, low=low, high=high)
+    known = ~actual.isnan()
+    predicted, actual, low, high = (x.double()[known] for x in (predicted, actual, low, high))
+    if not (actual > 0).all():
+        raise ValueError("actual has values <= 0; expected lengths in tokens, or NaN where there is none")
+    relative = (predicted - actual) / actual
+    ranged = ~(low.isnan() | high.isnan())
+    inside = ((low <= predicted) & (predicted <= high))[ranged]
+    return {
+        "abs_rel_error": relative.abs().mean(),
+        "abs_rel_error_median": _median(relative.abs()),
+        "bias": relative.mean(),
+        "pearson": pearson(predicted, actual),
+        "spearman": spearman(predicted, actual),
+        "in_range": inside.double().mean(),
+        **_spread(predicted, actual),
+    }
+
+
+def bootstrap_interval(values: Tensor, level: float = 0.95, samples: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap interval of a mean over problems.
+
+    Args:
+        values: One value a problem, [P].
+        level: Confidence, in (0, 1).
+        samples: Resamples, >= 1.
+        seed: Equal seeds give equal intervals.
+
+    Returns:
+        Lower and upper bound; both NaN without values.
+
+    Raises:
+        ValueError: If `level` or `samples` is out of range or `values` is not one-dimensional.
+
+    Example:
+        >>> low, high = bootstrap_interval(torch.tensor([0.0, 0.0, 1.0, 1.0]))
+        >>> 0 <= low < 0.5 < high <= 1
+        True
+        >>> bootstrap_interval(torch.tensor([2.0, 2.0]))
+        (2.0, 2.0)
+    """
+    _check(values)
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; expected a value in (0, 1), such as 0.95")
+    if samples < 1:
+        raise ValueError(f"samples is {samples}; expected >= 1")
+    if len(values) == 0:
+        return math.nan, math.nan
+    values = values.detach().cpu().double()
+    generator = torch.Generator().manual_seed(seed)
+    means = torch.stack(
+        [values[torch.randint(len(values), (len(values),), generator=generator)].mean() for _ in range(samples)]
+    )
+    tail = (1 - level) / 2
+    low, high = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return low, high
+
+
+def _ranks(x: Tensor) -> Tensor:
+    """Ranks from 1, ties sharing their average."""
+    _, index, count = torch.unique(x, return_inverse=True, return_counts=True)
+    ranks: Tensor = (count.cumsum(0).double() - (count - 1) / 2)[index]
+    return ranks
+
+
+def _median(x: Tensor) -> Tensor:
+    return x.quantile(0.5) if len(x) else x.new_tensor(torch.nan)
+
+
+def _spread(predicted: Tensor, actual: Tensor) -> dict[str, Tensor]:
+    means = {"predicted": predicted.mean(), "actual": actual.mean()}
+    return {
+        "predicted_mean": means["predicted"],
+        "predicted_std": (predicted - means["predicted"]).square().mean().sqrt(),
+        "actual_mean": means["actual"],
+        "actual_std": (actual - means["actual"]).square().mean().sqrt(),
+        "count": predicted.new_tensor(len(predicted)),
+    }
+
+
+def _check(x: Tensor, **others: Tensor | None) -> None:
+    if x.ndim != 1:
+        raise ValueError(f"the first tensor has shape {tuple(x.shape)}; expected one dimension, [P]")
+    for name, other in others.items():
+        if other is not None and other.shape != x.shape:
+            raise ValueError(f"{name} has shape {tuple(other.shape)}; expected that of the first, {tuple(x.shape)}")

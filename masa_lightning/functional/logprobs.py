@@ -1,0 +1,148 @@
+"""Log-probabilities of tokens without a [tokens, vocabulary] matrix in memory.
+
+A matrix of logits of 32k tokens and 150k words takes 20 GB in float32, several times over in the backward pass. Here it
+is made a chunk of tokens at a time and made again in the backward pass; what stays is one float a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MAX_CHUNK_ELEMENTS = 2**24
+"""Largest default chunk, tokens times vocabulary: 64 MiB in float32."""
+
+
+def token_logprobs(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    temperature: float = 1.0,
+    bias: Tensor | None = None,
+    chunk_tokens: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""Log-probability of each target token, and the entropy of the distribution it comes from.
+
+    .. math:: z = (W h + b) / \tau, \qquad
+        \log p(y) = z_y - \log\sum_v e^{z_v}, \qquad
+        H = -\sum_v p_v \log p_v
+
+    The matrix product runs in the dtype of `hidden` (autocast is off: pass ``hidden.float()`` for a float32 head); the
+    rest runs in float32. Gradients of `weight` are summed over chunks in float32.
+
+    Args:
+        hidden: Last hidden states, [N, H].
+        weight: Output embedding, [V, H]; cast to the dtype of `hidden`.
+        targets: Token ids in [0, V), [N].
+        temperature: tau > 0.
+        bias: Of the output layer, [V].
+        chunk_tokens: Tokens whose logits are in memory at once; default as many as keep them within 2**24 elements.
+
+    Returns:
+        Log-probabilities in nats, float32, <= 0, [N], differentiable in `hidden`, `weight` and `bias`; and entropies in
+        nats, float32, in [0, log V], detached, [N].
+
+    Raises:
+        ValueError: If shapes do not fit, `temperature` is not positive or `chunk_tokens` is less than 1.
+
+    Example:
+        >>> logp, entropy = token_logprobs(torch.zeros(2, 3), torch.ones(4, 3), torch.tensor([0, 3]))
+        >>> logp, entropy
+        (tensor([-1.3863, -1.3863]), tensor([1.3863, 1.3863]))
+    """
+    _check(hidden, weight, targets, temperature, bias, chunk_tokens)
+    chunk = chunk_tokens or max(1, MAX_CHUNK_ELEMENTS // len(weight))
+    with torch.autocast(hidden.device.type, enabled=False):
+        if len(hidden) <= chunk:
+            z = _logits(hidden, weight, bias, temperature)
+            logp, _, entropy = _reduce(z, targets)
+            return logp, entropy
+        apply: Callable[..., tuple[Tensor, Tensor]] = _ChunkedLogprobs.apply
+        return apply(hidden, weight, targets, temperature, bias, chunk)
+
+
+class _ChunkedLogprobs(torch.autograd.Function):
+    """Keeps the log-normaliser of each token and makes the logits again in the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, bias: Tensor | None, chunk: int
+    ) -> tuple[Tensor, Tensor]:
+        cast = weight.to(hidden.dtype)
+        parts = [
+            _reduce(_logits(h, cast, bias, temperature), y)
+            for h, y in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
+        ]
+        logp, normaliser, entropy = (torch.cat(columns) for columns in zip(*parts, strict=True))
+        ctx.save_for_backward(hidden, weight, targets, bias, normaliser)
+        ctx.temperature, ctx.chunk = temperature, chunk
+        ctx.mark_non_differentiable(entropy)
+        return logp, entropy
+
+    @staticmethod
+    def backward(ctx: Any, grad_logp: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, targets, bias, normaliser = ctx.saved_tensors
+        needs_hidden, needs_weight, _, _, needs_bias, _ = ctx.needs_input_grad
+        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if needs_bias else None
+        with torch.autocast(hidden.device.type, enabled=False):
+            cast = weight.to(hidden.dtype)
+            for start in range(0, len(hidden), ctx.chunk):
+                rows = slice(start, start + ctx.chunk)
+                h = hidden[rows]
+                grad = _logits(h, cast, bias, ctx.temperature)
+                grad = grad.sub_(normaliser[rows, None]).exp_().neg_()  # d logp / d z = onehot - p
+                grad.scatter_(1, targets[rows, None], grad.gather(1, targets[rows, None]) + 1)
+                grad = grad.mul_(grad_logp[rows, None] / ctx.temperature)
+                if grad_bias is not None:
+                    grad_bias += grad.sum(0)
+                grad = grad.to(hidden.dtype)
+                if grad_hidden is not None:
+                    grad_hidden[rows] = grad @ cast
+                if grad_weight is not None:
+                    grad_weight += grad.T @ h
+        return (
+            grad_hidden,
+            None if grad_weight is None else grad_weight.to(weight.dtype),
+            None,
+            None,
+            None if grad_bias is None else grad_bias.to(bias.dtype),
+            None,
+        )
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+    z = torch.nn.functional.linear(hidden, weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype))
+    return z.float() if temperature == 1.0 else z.float() / temperature
+
+
+def _reduce(z: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probability of the targets, log-normaliser and entropy, each [N], of logits [N, V]."""
+    normaliser = z.logsumexp(1)
+    logp = z.gather(1, targets[:, None])[:, 0] - normaliser
+    with torch.no_grad():
+        p = (z - normaliser[:, None]).exp_()
+        entropy = torch.special.entr(p).sum(1)
+    return logp, normaliser, entropy
+
+
+def _check(
+    hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, bias: Tensor | None, chunk_tokens: int | None
+) -> None:
+    if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"hidden has shape {tuple(hidden.shape)} and weight {tuple(weight.shape)}; expected [N, H] and [V, H]"
+        )
+    if targets.shape != hidden.shape[:1]:
+        raise ValueError(f"targets has shape {tuple(targets.shape)}; expected ({len(hidden)},), one a hidden state")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias has shape {tuple(bias.shape)}; expected ({len(weight)},)")
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}; expected > 0: take 1.0 for greedily drawn tokens")
+    if chunk_tokens is not None and chunk_tokens < 1:
+        raise ValueError(f"chunk_tokens is {chunk_tokens}; expected >= 1, or None to choose it")

@@ -1,0 +1,109 @@
+"""Problem text -> chat messages for the two kinds of rollouts. Templates are data: a user can replace all of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+_PLACEHOLDERS: Final = ("problem", "pass_rate_scale", "max_completion_length")
+_PLACEHOLDER: Final = re.compile(r"\{(" + "|".join(_PLACEHOLDERS) + r")\}")
+
+_SOLUTION: Final = """\
+{problem}
+
+Please reason step by step, and put your final answer within \\boxed{}."""
+
+_META: Final = """\
+You will be given a problem. Do not solve it yet: predict how your own attempt at solving it will go.
+
+First think step by step between <meta> and </meta>, about each of these in turn:
+1. math_notion: the mathematical notions (concepts, theorems, techniques) that a correct solution will use. \
+Do not repeat words of the problem statement.
+2. pass_rate: out of {pass_rate_scale} independent attempts of yours, how many will end with the correct answer; \
+an integer from 0 to {pass_rate_scale}.
+3. solution_length: how many tokens a correct solution of yours will take; \
+an integer from 1 to {max_completion_length}.
+
+Then, after </meta>, give ONE JSON object and nothing else:
+{"math_notion": ["first notion", "second notion"], "pass_rate": <integer>, "solution_length": <integer>}
+
+Problem:
+{problem}"""
+
+
+@dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads default instances with vars()
+class PromptTemplates:
+    """The instructions around a problem.
+
+    Only the known placeholders are filled in, in one pass: other braces, such as those of JSON or LaTeX, stay as they
+    are, and a problem that happens to contain a placeholder is not changed.
+
+    Args:
+        solution: Asks for a solution with its answer in `\\boxed{}`; `{problem}` is filled in.
+        meta: Asks for `<meta>` reasoning and the JSON object; `{problem}`, `{pass_rate_scale}` and
+            `{max_completion_length}` are filled in.
+        system: Goes before both as it is, if given; None for no system message.
+
+    Raises:
+        ValueError: If a template has no `{problem}`.
+    """
+
+    solution: str = _SOLUTION
+    meta: str = _META
+    system: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, template in (("solution", self.solution), ("meta", self.meta)):
+            if "{problem}" not in template:
+                raise ValueError(
+                    f"the {name} template has no {{problem}} placeholder, so every problem would get the same prompt; "
+                    f"add it to the template, which starts with {template[:60]!r}"
+                )
+
+
+def solution_messages(templates: PromptTemplates, problem_text: str) -> list[dict[str, str]]:
+    """Builds the chat of a solution rollout.
+
+    Args:
+        templates: The instructions.
+        problem_text: The problem statement alone.
+
+    >>> solution_messages(PromptTemplates(solution="Solve: {problem}"), "1+1=?")
+    [{'role': 'user', 'content': 'Solve: 1+1=?'}]
+    """
+    return _messages(templates.system, templates.solution, {"problem": problem_text})
+
+
+def meta_messages(
+    templates: PromptTemplates, problem_text: str, *, pass_rate_scale: int, max_completion_length: int
+) -> list[dict[str, str]]:
+    """Builds the chat of a meta rollout.
+
+    Args:
+        templates: The instructions.
+        problem_text: The problem statement alone.
+        pass_rate_scale: The same as the parser's and the reward's.
+        max_completion_length: Completion budget of a solution rollout, in tokens.
+
+    >>> meta_messages(
+    ...     PromptTemplates(meta='{problem} -> {"pass_rate": 0..{pass_rate_scale}}'),
+    ...     "1+1=?",
+    ...     pass_rate_scale=8,
+    ...     max_completion_length=64,
+    ... )
+    [{'role': 'user', 'content': '1+1=? -> {"pass_rate": 0..8}'}]
+    """
+    values = {
+        "problem": problem_text,
+        "pass_rate_scale": str(pass_rate_scale),
+        "max_completion_length": str(max_completion_length),
+    }
+    return _messages(templates.system, templates.meta, values)
+
+
+def _messages(system: str | None, template: str, values: Mapping[str, str]) -> list[dict[str, str]]:
+    user = _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    return [*messages, {"role": "user", "content": user}]

@@ -1,0 +1,241 @@
+"""Calibration of meta predictions, accumulated over batches and processes.
+
+One entry of an update is one meta rollout's parsed prediction; a problem is the unit of every figure. The prediction of
+a problem is the mean of its parsed predictions, so a problem with many parsed meta rollouts weighs no more than one with
+few. All entries of a problem belong into the same update, as all rollouts of a group are on the same process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from masa_lightning.functional.calibration import length_calibration, pass_rate_calibration
+
+
+@dataclass(slots=True, kw_only=True, frozen=True)
+class PassRatePoints:
+    """What `PassRateCalibration` knows, one entry a problem, on the CPU."""
+
+    predicted: Tensor  # [P] mean predicted pass rate in [0, 1]
+    correct: Tensor  # [P] correct solution rollouts
+    count: Tensor  # [P] solution rollouts, >= 1
+
+    @property
+    def actual(self) -> Tensor:
+        """Share of correct solution rollouts in [0, 1], [P]."""
+        return self.correct / self.count
+
+
+@dataclass(slots=True, kw_only=True, frozen=True)
+class LengthPoints:
+    """What `LengthCalibration` knows, one entry a problem, on the CPU."""
+
+    predicted: Tensor  # [P] mean predicted length in tokens
+    actual: Tensor  # [P] mean actual length in tokens, > 0
+    low: Tensor  # [P] least length of a correct solution rollout in tokens; NaN without one
+    high: Tensor  # [P] greatest
+
+
+class _ProblemMetric(Metric):
+    """Rows of figures, one a problem, gathered over processes as one flat list state."""
+
+    is_differentiable = False
+    higher_is_better = None
+    full_state_update = False
+
+    columns = 0
+    """Numbers in a row: mean prediction, standard deviation within the problem, then the actual figures."""
+
+    rows: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("rows", default=[], dist_reduce_fx="cat")
+        self.reset()
+
+    @property
+    def update_called(self) -> bool:
+        """Always true: figures of nothing are NaN by contract and need no warning."""
+        return True
+
+    def reset(self) -> None:
+        """Forgets all rows."""
+        super().reset()
+        # Never an empty list: a process without entries must still enter the gathering, with the dtype of the others.
+        self.rows.append(torch.empty(0, dtype=torch.float32, device=self.device))
+
+    def _add(self, predicted: Tensor, problem: Tensor | None, **actual: Tensor) -> None:
+        for name, column in {"problem": problem, **actual}.items():
+            if column is not None and column.shape != predicted.shape:
+                raise ValueError(
+                    f"{name} has shape {tuple(column.shape)}; expected {tuple(predicted.shape)} as predicted"
+                )
+        if predicted.ndim != 1:
+            raise ValueError(f"predicted has shape {tuple(predicted.shape)}; expected one dimension, [P]")
+        known = ~predicted.isnan()
+        values = predicted.detach()[known].double()
+        if problem is None:
+            index = torch.arange(len(values), device=values.device)
+        else:
+            index = torch.unique(problem[known], return_inverse=True)[1]
+        entries = torch.bincount(index)
+        mean = torch.zeros_like(entries, dtype=torch.float64).scatter_add(0, index, values) / entries
+        square = torch.zeros_like(mean).scatter_add(0, index, (values - mean[index]).square()) / entries
+        within = torch.where(entries > 1, square.sqrt(), torch.nan)
+        others = []
+        for name, column in actual.items():
+            column = column.detach()[known].double()
+            first = torch.empty_like(mean).scatter(0, index, column)
+            same = (column == first[index]) | (column.isnan() & first[index].isnan())
+            if not same.all():
+                raise ValueError(f"{name} differs between entries of one problem; expected one value a problem")
+            others.append(first)
+        rows = torch.stack([mean, within, *others], dim=1)
+        self.rows.append(rows.flatten().to(self.rows[0]))
+
+    def _gathered(self) -> Tensor:
+        """Rows [P, columns] of this process, or of all within the synchronised state, on the CPU."""
+        rows = torch.cat(self.rows) if isinstance(self.rows, list) else self.rows
+        return rows.cpu().double().view(-1, self.columns)
+
+    def _synced(self) -> Tensor:
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync and not self._is_synced):
+            return self._gathered()
+
+    def _figures(self, figures: dict[str, Tensor], within: Tensor) -> dict[str, Tensor]:
+        figures = {**figures, "within_std": within[~within.isnan()].mean()}
+        return {name: value.to(self.device, torch.float32) for name, value in figures.items()}
+
+
+class PassRateCalibration(_ProblemMetric):
+    r"""Predicted against actual pass rates over problems.
+
+    With :math:`\hat p_q` the mean of the parsed predictions of problem q, and c of its n solution rollouts correct,
+
+    .. math::
+
+        \text{mae} = \operatorname{mean}_q |\hat p_q - c_q / n_q|, \qquad
+        \text{bias} = \operatorname{mean}_q (\hat p_q - c_q / n_q), \qquad
+        \text{brier} = \frac{\sum_q c_q (1 - \hat p_q)^2 + (n_q - c_q) \hat p_q^2}{\sum_q n_q}
+
+    `compute` returns float32 scalars: all of `functional.calibration.pass_rate_calibration`, and ``within_std``: the
+    mean over problems with at least two predictions of the population standard deviation of a problem's predictions.
+    Without entries all are NaN and ``count`` is 0.
+
+    Args:
+        n_bins: Bins of the expected calibration error.
+
+    Raises:
+        ValueError: If `n_bins` is less than 1.
+
+    Example:
+        >>> metric = PassRateCalibration()
+        >>> predicted = torch.tensor([0.25, 0.75, 1.0])
+        >>> problem, correct, count = torch.tensor([0, 0, 1]), torch.tensor([2, 2, 3]), torch.tensor([4, 4, 4])
+        >>> metric.update(predicted, correct, count, problem)
+        >>> figures = metric.compute()
+        >>> figures["mae"], figures["within_std"], figures["count"]
+        (tensor(0.1250), tensor(0.2500), tensor(2.))
+    """
+
+    columns = 4
+
+    def __init__(self, n_bins: int = 10) -> None:
+        super().__init__()
+        if n_bins < 1:
+            raise ValueError(f"n_bins is {n_bins}; expected >= 1")
+        self.n_bins = n_bins
+
+    def update(self, predicted: Tensor, correct: Tensor, count: Tensor, problem: Tensor | None = None) -> None:
+        """Adds predictions.
+
+        Args:
+            predicted: Predicted pass rate of each meta rollout, in [0, 1]; NaN (unparsed) is left out. [P].
+            correct: Correct solution rollouts of its problem, in [0, count], [P].
+            count: Solution rollouts of its problem, [P]. Entries with 0 (a gated problem) are left out.
+            problem: Integer id of its problem, unique within this update, [P]; default each entry its own.
+
+        Raises:
+            ValueError: If shapes differ, a value is out of range or entries of a problem contradict each other.
+        """
+        if (predicted < 0).any() or (predicted > 1).any():
+            raise ValueError("predicted has values outside of [0, 1]; expected rates: divide by the scale first")
+        if predicted.shape == correct.shape == count.shape and ((correct < 0) | (correct > count)).any():
+            raise ValueError("correct has values outside of [0, count]")
+        if predicted.shape == count.shape:
+            predicted = torch.where(count > 0, predicted, torch.nan)
+        self._add(predicted, problem, correct=correct, count=count)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Figures over all problems of all processes."""
+        predicted, within, correct, count = self._gathered().unbind(1)
+        return self._figures(pass_rate_calibration(predicted, correct, count, self.n_bins), within)
+
+    def points(self) -> PassRatePoints:
+        """One entry a problem, of all processes; every process has to call it."""
+        predicted, _, correct, count = self._synced().unbind(1)
+        return PassRatePoints(predicted=predicted, correct=correct, count=count)
+
+
+class LengthCalibration(_ProblemMetric):
+    r"""Predicted against actual solution lengths over problems.
+
+    With :math:`\hat l_q` the mean of the parsed predictions of problem q and :math:`l_q` its actual mean length,
+
+    .. math::
+
+        \text{abs\_rel\_error} = \operatorname{mean}_q \frac{|\hat l_q - l_q|}{l_q}, \qquad
+        \text{in\_range} = \operatorname{mean}_q [\text{low}_q \le \hat l_q \le \text{high}_q]
+
+    `compute` returns float32 scalars: all of `functional.calibration.length_calibration`, and ``within_std`` in tokens:
+    the mean over problems with at least two predictions of the population standard deviation of a problem's
+    predictions. Without entries all are NaN and ``count`` is 0.
+
+    Example:
+        >>> metric = LengthCalibration()
+        >>> low, high = torch.tensor([80.0, 80.0, torch.nan]), torch.tensor([120.0, 120.0, torch.nan])
+        >>> metric.update(torch.tensor([90, 130, 300]), torch.tensor([100, 100, 200]), low, high, torch.tensor([0, 0, 1]))
+        >>> figures = metric.compute()
+        >>> figures["abs_rel_error"], figures["in_range"], figures["within_std"]
+        (tensor(0.3000), tensor(1.), tensor(20.))
+    """
+
+    columns = 5
+
+    def update(
+        self, predicted: Tensor, actual: Tensor, low: Tensor, high: Tensor, problem: Tensor | None = None
+    ) -> None:
+        """Adds predictions.
+
+        Args:
+            predicted: Predicted solution length of each meta rollout, in tokens; NaN (unparsed) is left out. [P].
+            actual: Mean length of the (correct) solution rollouts of its problem, in tokens, > 0, [P]. Entries with NaN
+                (nothing to compare with) are left out.
+            low: Least length of its correct solution rollouts, in tokens; NaN if none is correct. [P].
+            high: Greatest, [P].
+            problem: Integer id of its problem, unique within this update, [P]; default each entry its own.
+
+        Raises:
+            ValueError: If shapes differ, an actual length is not positive or entries of a problem contradict each other.
+        """
+        predicted = predicted.double()
+        if (actual <= 0).any():
+            raise ValueError("actual has values <= 0; expected lengths in tokens, or NaN where there is none")
+        if predicted.shape == actual.shape:
+            predicted = torch.where(actual.isnan(), torch.nan, predicted)
+        self._add(predicted, problem, actual=actual, low=low, high=high)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Figures over all problems of all processes."""
+        predicted, within, actual, low, high = self._gathered().unbind(1)
+        return self._figures(length_calibration(predicted, actual, low, high), within)
+
+    def points(self) -> LengthPoints:
+        """One entry a problem, of all processes; every process has to call it."""
+        predicted, _, actual, low, high = self._synced().unbind(1)
+        return LengthPoints(predicted=predicted, actual=actual, low=low, high=high)

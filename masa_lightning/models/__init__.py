@@ -1,0 +1,1 @@
+"""Loading of policies, references and tokenizers, and the embedded model."""

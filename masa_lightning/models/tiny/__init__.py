@@ -1,0 +1,11 @@
+"""The embedded model: a Qwen3-architecture checkpoint of about a million parameters that solves arithmetic, sometimes.
+
+`scripts/build_tiny_model.py` rebuilds it. It knows the two short prompts below, not the default ones.
+"""
+
+from pathlib import Path
+
+from masa_lightning.functional.prompts import PromptTemplates
+
+PATH = Path(__file__).parent / "checkpoint"
+PROMPTS = PromptTemplates(solution="Solve: {problem}", meta="Predict: {problem}")

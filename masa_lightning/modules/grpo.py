@@ -1,0 +1,541 @@
+"""GRPO as a LightningModule: problems in, one or more optimiser steps out, with the sampler in the same process."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from masa_lightning.functional.advantages import group_advantages
+from masa_lightning.functional.calibration import bootstrap_interval, pass_at_k
+from masa_lightning.functional.prompts import PromptTemplates, solution_messages
+from masa_lightning.models import loading
+from masa_lightning.models.policy import Policy
+from masa_lightning.modules import summary
+from masa_lightning.modules.experience import micro_batches, mini_batches
+from masa_lightning.modules.grader import MathGrader
+from masa_lightning.modules.settings import Algorithm, Evaluation
+from masa_lightning.modules.update import PolicyUpdate, merge_stats
+from masa_lightning.types import (
+    Grader,
+    Kind,
+    PhaseListener,
+    Problem,
+    ProgressFn,
+    RewardFunction,
+    Rollout,
+    RolloutGroup,
+    Sampler,
+    SamplingRequest,
+    SamplingSettings,
+)
+
+Stage = Literal["fit", "validate", "test", "predict"]
+
+
+class GRPOLightningModule(LightningModule):
+    """Trains a causal language model with group-relative policy optimisation on problems with known answers.
+
+    Batches are `list[Problem]`. Each training step draws `num_generations` solutions a problem from the sampler, grades
+    them, and takes ``num_iterations * num_mini_batches`` optimiser steps (manual optimisation: gradient clipping and
+    accumulation are settings of this module, not of the Trainer). `Trainer.max_steps` counts optimiser steps.
+
+    Args:
+        model: Hugging Face folder or hub name; "tiny" is the embedded model.
+        sampler: Draws completions; `VLLMSampler`, or `TransformersSampler` where vLLM does not run.
+        grader: Decides which solutions are right; `MathGrader` by default.
+        reward_functions: Extra rewards of solution rollouts, added to their correctness (0 or 1).
+        reward_weights: One factor a reward function; 1 each by default.
+        prompts: Instructions around the problem.
+        chat_template: Replaces the tokenizer's: Jinja text or the path of a file.
+        chat_template_kwargs: Extra variables of the chat template, such as enable_thinking.
+        num_generations: Solution rollouts a problem, >= 1 (G).
+        max_prompt_length: Longest prompt, tokens; problems above it are left out, counted and named.
+        max_completion_length: Most tokens of a completion, end-of-sequence included.
+        sampling: How training rollouts are drawn.
+        evaluation: How validation, test and predict draw theirs.
+        algorithm: Surrogate, aggregation, advantages, KL.
+        num_iterations: Passes over a batch, >= 1.
+        num_mini_batches: Optimiser steps a pass, >= 1.
+        max_tokens_per_micro_batch: Memory knob: rows times longest row of one forward and backward. Does not change the
+            gradient.
+        learning_rate: Of AdamW.
+        weight_decay: Of AdamW.
+        warmup_steps: Optimiser steps over which the learning rate rises linearly; constant afterwards.
+        max_grad_norm: Gradients are clipped to this norm; None is off.
+        dtype: Of the weights, in trainer and sampler.
+        gradient_checkpointing: Recompute activations in the backward pass.
+        seed: Of the rollouts; by default that of `seed_everything`, else 0.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        sampler: Sampler,
+        grader: Grader | None = None,
+        reward_functions: list[RewardFunction] | None = None,
+        reward_weights: list[float] | None = None,
+        prompts: PromptTemplates = PromptTemplates(),
+        chat_template: str | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        num_generations: int = 8,
+        max_prompt_length: int = 512,
+        max_completion_length: int = 512,
+        sampling: SamplingSettings = SamplingSettings(),
+        evaluation: Evaluation = Evaluation(),
+        algorithm: Algorithm = Algorithm(),
+        num_iterations: int = 1,
+        num_mini_batches: int = 1,
+        max_tokens_per_micro_batch: int = 16384,
+        learning_rate: float = 1e-6,
+        weight_decay: float = 0.0,
+        warmup_steps: int = 0,
+        max_grad_norm: float | None = 1.0,
+        dtype: loading.DType = "float32",
+        gradient_checkpointing: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.strict_loading = True
+        _at_least_one(
+            num_generations=num_generations,
+            max_prompt_length=max_prompt_length,
+            max_completion_length=max_completion_length,
+            num_iterations=num_iterations,
+            num_mini_batches=num_mini_batches,
+            max_tokens_per_micro_batch=max_tokens_per_micro_batch,
+        )
+        if sampling.temperature == 0:
+            raise ValueError("sampling.temperature is 0, so all rollouts of a problem would be equal; expected > 0")
+        self.reward_functions = list(reward_functions or [])
+        self.reward_weights = list(reward_weights or [1.0] * len(self.reward_functions))
+        if len(self.reward_weights) != len(self.reward_functions):
+            raise ValueError(
+                f"{len(self.reward_weights)} reward_weights were given for {len(self.reward_functions)} "
+                "reward_functions; expected one each"
+            )
+        self.model_name = model
+        self.sampler = sampler
+        self.grader: Grader = grader if grader is not None else MathGrader()
+        self.prompts = prompts
+        self.chat_template = chat_template
+        self.chat_template_kwargs = dict(chat_template_kwargs or {})
+        self.num_generations = num_generations
+        self.max_prompt_length = max_prompt_length
+        self.max_completion_length = max_completion_length
+        self.sampling = sampling
+        self.evaluation = evaluation
+        self.algorithm = algorithm
+        self.num_iterations = num_iterations
+        self.num_mini_batches = num_mini_batches
+        self.max_tokens_per_micro_batch = max_tokens_per_micro_batch
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_steps = warmup_steps
+        self.max_grad_norm = max_grad_norm
+        self.dtype_name = dtype
+        self.gradient_checkpointing = gradient_checkpointing
+        self.seed = seed
+        self.kind_weights = (1.0, 1.0)
+
+        self.policy: Policy | None = None
+        self.tokenizer: Any = None
+        self.rollout_steps = 0
+        """Training steps so far; resumed from checkpoints."""
+        self.num_tokens = 0
+        """Prompt and completion tokens of training rollouts so far, on this process."""
+        self._reference: list[Policy] = []  # in a list: not a submodule, so neither trained nor checkpointed
+        self._sampler_ready = False
+        self._rng_state: Tensor | None = None
+        self._evaluated: list[RolloutGroup] = []
+        self._seconds: dict[str, float] = {}
+
+    # -- models and optimiser ----------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Checks the limits and loads the tokenizer, before any weights."""
+        if self.tokenizer is not None:
+            return
+        context = loading.context_length(loading.load_config(self.model_name))
+        asked = self.max_prompt_length + self.max_completion_length
+        if context is not None and asked > context:
+            raise ValueError(
+                f"max_prompt_length {self.max_prompt_length} + max_completion_length {self.max_completion_length} = "
+                f"{asked} tokens, but model {self.model_name!r} was made for {context}; lower one of the two"
+            )
+        self.tokenizer = loading.load_tokenizer(self.model_name, self.chat_template)
+
+    def configure_model(self) -> None:
+        """Loads the policy, and the reference if there is a KL term; called by Lightning on every process."""
+        if self.policy is not None:
+            return
+        self.policy = Policy(loading.load_model(self.model_name, self.dtype_name, self.gradient_checkpointing))
+        if self.algorithm.kl_coef > 0:
+            reference = Policy(loading.load_model(self.model_name, self.dtype_name))
+            self._reference.append(reference.eval().requires_grad_(False))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with linear warm-up; override it, or set `optimizer` and `lr_scheduler` in the CLI's YAML."""
+        trainable = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trainable, lr=self.learning_rate, weight_decay=self.weight_decay)
+        warmup = max(self.warmup_steps, 1)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what an exact resume needs beyond weights, optimisers and loops."""
+        checkpoint["masa"] = {
+            "model": self.model_name,
+            "rollout_steps": self.rollout_steps,
+            "num_tokens": self.num_tokens,
+            "rng_state": torch.get_rng_state(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restores what `on_save_checkpoint` added."""
+        state = checkpoint["masa"]
+        self.rollout_steps, self.num_tokens = state["rollout_steps"], state["num_tokens"]
+        self._rng_state = state["rng_state"]
+
+    # -- Lightning's hooks -------------------------------------------------------------------------------------------
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Problems are text: they stay as they are."""
+        return batch
+
+    def on_train_start(self) -> None:
+        self._start()
+        if self._rng_state is not None:
+            torch.set_rng_state(self._rng_state)
+            self._rng_state = None
+
+    def training_step(self, batch: list[Problem], batch_idx: int) -> dict[str, Any]:
+        """Rolls out, scores and updates.
+
+        Returns:
+            ``groups``: the step's `list[RolloutGroup]`, for callbacks.
+        """
+        self._seconds = {}
+        with self._timed("step"):
+            with self._timed("sync"):
+                self.sampler.wake()
+                self.sampler.sync_weights()
+            groups = self.rollout(batch, self.training_counts(), self.sampling, f"fit/{self.rollout_steps}")
+            self.sampler.sleep()
+            self.score(groups)
+            self._assign_advantages(groups)
+            update_metrics = self._update(groups)
+        self.rollout_steps += 1
+        self.num_tokens += sum(len(r.prompt_ids) + r.length for g in groups for r in g.rollouts)
+        metrics = self.training_metrics(groups) | update_metrics
+        metrics["prompts/overlong"] = float(len(batch) - len(groups))
+        metrics["num_tokens"] = float(self.num_tokens)
+        generated = sum(r.length for g in groups for r in g.rollouts)
+        metrics["tokens_per_second"] = generated / max(self._seconds.get("generate", 0.0), 1e-9)
+        metrics |= {f"timing_s/{name}": seconds for name, seconds in self._seconds.items()}
+        self.log_dict(metrics, batch_size=len(batch), sync_dist=self.trainer.world_size > 1)
+        return {"groups": groups}
+
+    def on_validation_epoch_start(self) -> None:
+        self._begin_evaluation()
+
+    def on_test_epoch_start(self) -> None:
+        self._begin_evaluation()
+
+    def on_predict_epoch_start(self) -> None:
+        self._begin_evaluation()
+
+    def validation_step(self, batch: list[Problem], batch_idx: int) -> None:
+        self._evaluation_step(batch, batch_idx, "validate")
+
+    def test_step(self, batch: list[Problem], batch_idx: int) -> None:
+        self._evaluation_step(batch, batch_idx, "test")
+
+    def predict_step(self, batch: list[Problem], batch_idx: int) -> list[RolloutGroup]:
+        """Draws and scores rollouts with the settings of `evaluation`."""
+        return self._evaluation_step(batch, batch_idx, "predict")
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_evaluation("test")
+
+    def teardown(self, stage: str) -> None:
+        self.grader.close()
+
+    # -- what a subclass extends -------------------------------------------------------------------------------------
+
+    def training_counts(self) -> dict[Kind, int]:
+        """Rollouts a problem in training, by kind."""
+        return {"solution": self.num_generations}
+
+    def evaluation_counts(self) -> dict[Kind, int]:
+        """Rollouts a problem in validation, test and predict, by kind."""
+        return {"solution": self.evaluation.num_generations}
+
+    def messages(self, kind: Kind, problem: Problem) -> list[dict[str, str]]:
+        """The chat that a rollout of this kind starts from."""
+        if kind != "solution":
+            raise ValueError(f"GRPOLightningModule makes solution rollouts only; got kind {kind!r}")
+        return solution_messages(self.prompts, problem.problem)
+
+    def completion_limit(self, kind: Kind) -> int:
+        """Most tokens of a completion of this kind."""
+        return self.max_completion_length
+
+    def score(self, groups: Sequence[RolloutGroup]) -> None:
+        """Grades the solutions and sets their rewards, in place."""
+        pairs = [(g.problem, r) for g in groups for r in g.solutions]
+        with self._timed("grade"):
+            verdicts = self.grader.grade(
+                [p for p, _ in pairs], [r.text for _, r in pairs], self._progress("grade", len(pairs))
+            )
+        for (_, rollout), verdict in zip(pairs, verdicts, strict=True):
+            rollout.correct, rollout.ungraded = verdict is True, verdict is None
+            rollout.rewards["correct"] = float(rollout.correct)
+        for group in groups:
+            texts = [r.text for r in group.solutions]
+            for function in self.reward_functions:
+                for rollout, value in zip(group.solutions, function(group.problem, texts), strict=True):
+                    rollout.rewards[summary.reward_name(function)] = float(value)
+            for rollout in group.solutions:
+                extra = zip(self.reward_functions, self.reward_weights, strict=True)
+                rollout.reward = rollout.rewards["correct"] + sum(
+                    weight * rollout.rewards[summary.reward_name(function)] for function, weight in extra
+                )
+
+    def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
+        """What a training step logs of its rollouts."""
+        return summary.solution_metrics(groups)
+
+    def evaluation_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
+        """What validation and test log of their rollouts."""
+        rates = torch.tensor([g.pass_rate for g in groups if g.pass_rate is not None])
+        low, high = bootstrap_interval(rates) if len(rates) else (float("nan"), float("nan"))
+        metrics = {"pass@1": rates.mean().item(), "pass@1_low": low, "pass@1_high": high}
+        for k in self.evaluation.pass_at:
+            values = [pass_at_k(len(g.correct), sum(g.correct), k) for g in groups if g.solutions]
+            metrics[f"pass@{k}"] = sum(values) / len(values)
+        return metrics | summary.solution_metrics(groups)
+
+    # -- the walk of one batch ---------------------------------------------------------------------------------------
+
+    def rollout(
+        self, problems: Sequence[Problem], counts: dict[Kind, int], sampling: SamplingSettings, key: str
+    ) -> list[RolloutGroup]:
+        """Draws the rollouts of problems, all kinds in one call of the sampler.
+
+        Args:
+            problems: Those with an over-long prompt are left out.
+            counts: Rollouts a problem, by kind.
+            sampling: How tokens are drawn.
+            key: Seeds are a function of it, of the place in the batch and of the module's seed, so that a resumed run
+                draws what an undisturbed one would have drawn.
+        """
+        if not (isinstance(problems, Sequence) and all(isinstance(p, Problem) for p in problems)):
+            raise TypeError(
+                f"a batch is a list of masa_lightning.types.Problem; got {type(problems).__name__}. With a torch "
+                "DataLoader over problems, give it collate_fn=list"
+            )
+        groups, owners, requests = [], [], []
+        seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
+        for place, problem in enumerate(problems):
+            prompts = {kind: self.prompt_ids(kind, problem) for kind, n in counts.items() if n}
+            longest = max(map(len, prompts.values()))
+            if longest > self.max_prompt_length:
+                rank_zero_warn(
+                    f"problem {problem.id!r} is left out: its prompt has {longest} tokens, max_prompt_length is "
+                    f"{self.max_prompt_length}; raise it to use the problem"
+                )
+                continue
+            groups.append(RolloutGroup(problem=problem))
+            for kind, ids in prompts.items():
+                for i in range(counts[kind]):
+                    requests.append(
+                        SamplingRequest(
+                            prompt_ids=ids,
+                            max_tokens=self.completion_limit(kind),
+                            seed=_seed(f"{seed}/{key}/{self.global_rank}/{place}/{kind}/{i}"),
+                        )
+                    )
+                    owners.append((groups[-1], kind))
+        if problems and not groups:
+            raise ValueError(
+                f"none of the {len(problems)} problems of the batch has a prompt of at most {self.max_prompt_length} "
+                "tokens; raise max_prompt_length"
+            )
+        with self._timed("generate"):
+            completions = self.sampler.generate(requests, sampling, self._progress("generate", len(requests)))
+        texts = self.tokenizer.batch_decode([c.token_ids for c in completions], skip_special_tokens=True)
+        for (group, kind), request, completion, text in zip(owners, requests, completions, texts, strict=True):
+            rollout = Rollout(kind=kind, prompt_ids=request.prompt_ids, completion=completion, text=text)
+            (group.solutions if kind == "solution" else group.metas).append(rollout)
+        return groups
+
+    def prompt_ids(self, kind: Kind, problem: Problem) -> list[int]:
+        """Token ids of a prompt, ready for the completion to follow."""
+        text = self.tokenizer.apply_chat_template(
+            self.messages(kind, problem), add_generation_prompt=True, tokenize=False, **self.chat_template_kwargs
+        )
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return ids
+
+    def _assign_advantages(self, groups: Sequence[RolloutGroup]) -> None:
+        for kind in ("solution", "meta"):
+            members = [
+                (i, r) for i, g in enumerate(groups) for r in g.rollouts if r.kind == kind and r.reward is not None
+            ]
+            advantages = group_advantages(
+                torch.tensor([r.reward for _, r in members], dtype=torch.float64),
+                torch.tensor([i for i, _ in members], dtype=torch.long),
+                scale=self.algorithm.scale_rewards,
+                baseline=self.algorithm.baseline,
+            )
+            for (_, rollout), advantage in zip(members, advantages.tolist(), strict=True):
+                rollout.advantage = advantage
+
+    def _update(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
+        assert self.policy is not None
+        update = PolicyUpdate(
+            policy=self.policy,
+            reference=self._reference[0] if self._reference else None,
+            algorithm=self.algorithm,
+            kind_weights=self.kind_weights,
+            temperature=self.sampling.temperature,
+            norm_length=self.max_completion_length,
+        )
+        steps = self.num_iterations * self.num_mini_batches
+        parts = [
+            micro_batches(
+                [r for g in part for r in g.rollouts if r.reward is not None],
+                self.max_tokens_per_micro_batch,
+                self.device,
+            )
+            for part in mini_batches(groups, self.num_mini_batches)
+        ]
+        if steps > 1 or update.reference is not None:
+            with self._timed("logprobs"):
+                for batch in (batch for part in parts for batch in part):
+                    update.annotate(batch, old=steps > 1)
+        total = self.num_iterations * sum(map(len, parts))
+        progress, done = self._progress("update", total), 0
+        stats: dict[str, Tensor] = {}
+        norms, skipped = [], 0
+        with self._timed("update"):
+            for part in parts * self.num_iterations:
+                denominators = self._global_sum(update.denominators(part)) / self.trainer.world_size
+                for batch in part:
+                    loss, more = update.loss(batch, denominators)
+                    self.manual_backward(loss)
+                    merge_stats(stats, more)
+                    progress(done := done + 1, total)
+                norm = self._optimizer_step()
+                norms.append(norm)
+                skipped += norm != norm
+        return summary.update_metrics(
+            stats, norms, steps=steps, learning_rate=self.optimizers().param_groups[0]["lr"], skipped=skipped
+        )
+
+    def _optimizer_step(self) -> float:
+        """Clips, steps and schedules; a gradient that is not finite is dropped. Returns its norm, NaN if dropped."""
+        optimizer = self.optimizers()
+        bound = float("inf") if self.max_grad_norm is None else self.max_grad_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), bound).item()
+        if not torch.isfinite(torch.tensor(norm)):
+            rank_zero_warn(f"the gradient norm is {norm}: this optimiser step is skipped")
+            optimizer.zero_grad(set_to_none=True)
+            norm = float("nan")
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        schedule = self.lr_schedulers()
+        if schedule is not None:
+            schedule.step()
+        return norm
+
+    # -- evaluation --------------------------------------------------------------------------------------------------
+
+    def _begin_evaluation(self) -> None:
+        self._start()
+        self._evaluated = []
+        self.sampler.wake()
+        self.sampler.sync_weights()
+
+    def _evaluation_step(self, batch: list[Problem], batch_idx: int, stage: Stage) -> list[RolloutGroup]:
+        self._seconds = {}
+        e = self.evaluation
+        sampling = SamplingSettings(temperature=e.temperature, top_p=e.top_p, top_k=e.top_k)
+        groups = self.rollout(batch, self.evaluation_counts(), sampling, f"{stage}/{batch_idx}")
+        self.score(groups)
+        if stage != "predict":
+            self._evaluated += groups
+        return groups
+
+    def _log_evaluation(self, prefix: str) -> None:
+        self.sampler.sleep()
+        metrics = self.evaluation_metrics(self._evaluated)
+        self.log_dict(
+            {f"{prefix}/{name}": value for name, value in metrics.items()}, sync_dist=self.trainer.world_size > 1
+        )
+        self._evaluated = []
+
+    # -- small parts -------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Readies the sampler, once; outside inference mode, because the policy may come to share its weights."""
+        if self._sampler_ready:
+            return
+        assert self.policy is not None
+        with torch.inference_mode(False), torch.enable_grad(), self._timed("start"):
+            self.sampler.setup(
+                self.policy.model,
+                loading.model_path(self.model_name),
+                max_model_length=self.max_prompt_length + self.max_completion_length,
+                stop_token_ids=loading.stop_token_ids(self.policy.model, self.tokenizer),
+            )
+            for reference in self._reference:
+                reference.to(self.device)
+        self._sampler_ready = True
+
+    def _global_sum(self, counts: Tensor) -> Tensor:
+        if self.trainer.world_size == 1:
+            return counts
+        reduced = self.trainer.strategy.reduce(counts.to(self.device), reduce_op="sum")
+        assert isinstance(reduced, Tensor)
+        return reduced
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - start
+
+    def _progress(self, phase: str, total: int) -> ProgressFn:
+        callbacks: list[Any] = getattr(self.trainer, "callbacks", [])
+        listeners = [c for c in callbacks if isinstance(c, PhaseListener)]
+
+        def report(done: int, of: int) -> None:
+            for listener in listeners:
+                listener.on_phase_progress(phase, done, of)
+
+        report(0, total)
+        return report
+
+
+def _seed(key: str) -> int:
+    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest()) >> 1
+
+
+def _at_least_one(**settings: int) -> None:
+    for name, value in settings.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}; expected >= 1")

@@ -1,0 +1,235 @@
+"""MASA: GRPO plus meta rollouts, in which the model predicts how its solution rollouts will go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import nn
+
+from masa_lightning.functional.parsing import parse_meta_prediction
+from masa_lightning.functional.prompts import PromptTemplates, meta_messages
+from masa_lightning.functional.rewards import Counting, check_weights, meta_reward, prepare_texts
+from masa_lightning.metrics.calibration import LengthCalibration, PassRateCalibration
+from masa_lightning.models.loading import DType
+from masa_lightning.modules import summary
+from masa_lightning.modules.grpo import GRPOLightningModule, Stage
+from masa_lightning.modules.settings import Algorithm, Evaluation
+from masa_lightning.types import (
+    Grader,
+    Kind,
+    Problem,
+    RewardFunction,
+    RolloutGroup,
+    Sampler,
+    SamplingSettings,
+)
+
+
+class MASALightningModule(GRPOLightningModule):
+    """Trains a language model to solve problems and to predict its own pass rate, solution length and notions.
+
+    The meta rollouts of a problem are rewarded for matching what its solution rollouts then really did; both kinds are
+    drawn in one call of the sampler and share the policy update, with advantages of their own. With
+    ``num_meta_generations=0`` this is GRPO, evaluated on its (untrained) predictions all the same.
+
+    Args:
+        num_meta_generations: Meta rollouts a problem in training (M), >= 0.
+        max_meta_length: Most tokens of a meta completion; by default `max_completion_length`.
+        pass_rate_scale: Predicted pass rates are integers in 0..scale; in the prompt, the parser and the reward alike.
+        meta_reward_weights: Weight of "length", "difficulty" and "notion" in the meta reward; 0 removes a part.
+        difficulty_base: Base b of the difficulty reward ``b ** |predicted - actual|``, in (0, 1).
+        notion_counting: "count" compares how many right and wrong solutions contain a notion (the paper), "rate" which
+            share of them.
+        solution_weight: Weight of the solution rollouts' loss.
+        meta_weight: Weight of the meta rollouts' loss.
+
+    The other arguments are those of `GRPOLightningModule`.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        sampler: Sampler,
+        grader: Grader | None = None,
+        reward_functions: list[RewardFunction] | None = None,
+        reward_weights: list[float] | None = None,
+        prompts: PromptTemplates = PromptTemplates(),
+        chat_template: str | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        num_generations: int = 8,
+        num_meta_generations: int = 8,
+        max_prompt_length: int = 512,
+        max_completion_length: int = 512,
+        max_meta_length: int | None = None,
+        pass_rate_scale: int = 8,
+        meta_reward_weights: dict[str, float] | None = None,
+        difficulty_base: float = 0.01,
+        notion_counting: Counting = "count",
+        solution_weight: float = 1.0,
+        meta_weight: float = 1.0,
+        sampling: SamplingSettings = SamplingSettings(),
+        evaluation: Evaluation = Evaluation(),
+        algorithm: Algorithm = Algorithm(),
+        num_iterations: int = 1,
+        num_mini_batches: int = 1,
+        max_tokens_per_micro_batch: int = 16384,
+        learning_rate: float = 1e-6,
+        weight_decay: float = 0.0,
+        warmup_steps: int = 0,
+        max_grad_norm: float | None = 1.0,
+        dtype: DType = "float32",
+        gradient_checkpointing: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(
+            model=model,
+            sampler=sampler,
+            grader=grader,
+            reward_functions=reward_functions,
+            reward_weights=reward_weights,
+            prompts=prompts,
+            chat_template=chat_template,
+            chat_template_kwargs=chat_template_kwargs,
+            num_generations=num_generations,
+            max_prompt_length=max_prompt_length,
+            max_completion_length=max_completion_length,
+            sampling=sampling,
+            evaluation=evaluation,
+            algorithm=algorithm,
+            num_iterations=num_iterations,
+            num_mini_batches=num_mini_batches,
+            max_tokens_per_micro_batch=max_tokens_per_micro_batch,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            warmup_steps=warmup_steps,
+            max_grad_norm=max_grad_norm,
+            dtype=dtype,
+            gradient_checkpointing=gradient_checkpointing,
+            seed=seed,
+        )
+        if num_meta_generations < 0:
+            raise ValueError(f"num_meta_generations is {num_meta_generations}; expected >= 0 (0 is GRPO)")
+        if not 1 <= (max_meta_length or 1) <= max_completion_length:
+            raise ValueError(
+                f"max_meta_length is {max_meta_length}; expected 1..max_completion_length = {max_completion_length}"
+            )
+        if pass_rate_scale < 1:
+            raise ValueError(f"pass_rate_scale is {pass_rate_scale}; expected >= 1")
+        if not 0 < difficulty_base < 1:
+            raise ValueError(f"difficulty_base is {difficulty_base}; expected a value between 0 and 1")
+        self.num_meta_generations = num_meta_generations
+        self.max_meta_length = max_meta_length or max_completion_length
+        self.pass_rate_scale = pass_rate_scale
+        self.meta_reward_weights = meta_reward_weights or {"length": 1.0, "difficulty": 1.0, "notion": 1.0}
+        check_weights(self.meta_reward_weights)
+        self.difficulty_base = difficulty_base
+        self.notion_counting: Counting = notion_counting
+        self.kind_weights = (solution_weight, meta_weight)
+        self.calibration = nn.ModuleDict(
+            {
+                stage: nn.ModuleDict({"pass_rate": PassRateCalibration(), "length": LengthCalibration()})
+                for stage in ("fit", "validate", "test")
+            }
+        )
+
+    def training_counts(self) -> dict[Kind, int]:
+        return super().training_counts() | {"meta": self.num_meta_generations}
+
+    def evaluation_counts(self) -> dict[Kind, int]:
+        return super().evaluation_counts() | {"meta": self.evaluation.num_meta_generations}
+
+    def messages(self, kind: Kind, problem: Problem) -> list[dict[str, str]]:
+        if kind == "solution":
+            return super().messages(kind, problem)
+        return meta_messages(
+            self.prompts,
+            problem.problem,
+            pass_rate_scale=self.pass_rate_scale,
+            max_completion_length=self.max_completion_length,
+        )
+
+    def completion_limit(self, kind: Kind) -> int:
+        return self.max_completion_length if kind == "solution" else self.max_meta_length
+
+    def score(self, groups: Sequence[RolloutGroup]) -> None:
+        """Grades the solutions, then rewards the meta rollouts for what they foresaw of them; in place."""
+        super().score(groups)
+        with self._timed("meta_rewards"):
+            for group in groups:
+                texts = prepare_texts([r.text for r in group.solutions])
+                for rollout in group.metas:
+                    rollout.prediction = parse_meta_prediction(rollout.text, pass_rate_scale=self.pass_rate_scale)
+                    rollout.reward, rollout.rewards = meta_reward(
+                        rollout.prediction,
+                        group.problem.problem,
+                        group.correct,
+                        group.lengths,
+                        texts,
+                        weights=self.meta_reward_weights,
+                        base=self.difficulty_base,
+                        counting=self.notion_counting,
+                    )
+
+    def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
+        metrics = super().training_metrics(groups) | summary.meta_metrics(groups)
+        return metrics | self._calibrate(groups, "fit") if self.num_meta_generations else metrics
+
+    def evaluation_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
+        metrics = super().evaluation_metrics(groups) | summary.meta_metrics(groups)
+        return metrics | self._calibration_figures("test" if self.trainer.testing else "validate")
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        self._reset_calibration("validate")
+
+    def on_test_epoch_start(self) -> None:
+        super().on_test_epoch_start()
+        self._reset_calibration("test")
+
+    def _evaluation_step(self, batch: list[Problem], batch_idx: int, stage: Stage) -> list[RolloutGroup]:
+        groups = super()._evaluation_step(batch, batch_idx, stage)
+        if stage in ("validate", "test"):
+            self._update_calibration(groups, stage)
+        return groups
+
+    def _calibrate(self, groups: Sequence[RolloutGroup], stage: Stage) -> dict[str, float]:
+        """Figures of these groups alone."""
+        self._reset_calibration(stage)
+        self._update_calibration(groups, stage)
+        return self._calibration_figures(stage)
+
+    def _update_calibration(self, groups: Sequence[RolloutGroup], stage: Stage) -> None:
+        rates: list[tuple[float, int, int, int]] = []  # predicted, correct, count, problem
+        lengths: list[tuple[float, float, int, int, int]] = []  # predicted, mean, least, greatest correct, problem
+        for index, group in enumerate(groups):
+            right = [r.length for r in group.solutions if r.correct]
+            for prediction in (r.prediction for r in group.metas):
+                if prediction is None:
+                    continue
+                if prediction.rate is not None:
+                    rates.append((prediction.rate, len(right), len(group.solutions), index))
+                if prediction.solution_length is not None and right:
+                    # A hostile prediction may have thousands of digits; beyond the budget all are equally wrong.
+                    predicted = float(min(prediction.solution_length, 10 * self.max_completion_length))
+                    lengths.append((predicted, fmean(right), min(right), max(right), index))
+        metrics = self.calibration[stage]
+        metrics["pass_rate"].update(*_columns(rates, 4))
+        metrics["length"].update(*_columns(lengths, 5))
+
+    def _calibration_figures(self, stage: Stage) -> dict[str, float]:
+        return {
+            f"calibration/{name}/{figure}": value.item()
+            for name, metric in self.calibration[stage].items()
+            for figure, value in metric.compute().items()
+        }
+
+    def _reset_calibration(self, stage: Stage) -> None:
+        for metric in self.calibration[stage].values():
+            metric.reset()
+
+
+def _columns(rows: Sequence[Sequence[float]], count: int) -> tuple[torch.Tensor, ...]:
+    return torch.tensor(rows, dtype=torch.float64).reshape(-1, count).unbind(1)

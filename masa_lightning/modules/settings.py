@@ -1,0 +1,83 @@
+"""The update's settings: an algorithm is a point in this space, not a trainer of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from masa_lightning.functional.advantages import Baseline, Scale
+from masa_lightning.functional.losses import Aggregation, KLKind, LossType
+
+
+@dataclass(kw_only=True, frozen=True)
+class Algorithm:
+    """What is optimised. The defaults are the paper's GRPO.
+
+    ==========  =======================================================================================
+    GRPO        the defaults
+    Dr.GRPO     scale_rewards="none", aggregation="seq-mean-token-sum-norm"
+    RLOO        baseline="leave-one-out", scale_rewards="none", aggregation="seq-mean-token-sum"
+    GSPO        loss_type="gspo", aggregation="seq-mean-token-mean", clip_low=3e-4, clip_high=4e-4
+    CISPO       loss_type="cispo", clip_low=1.0, clip_high=0.28
+    ==========  =======================================================================================
+
+    Args:
+        loss_type: Surrogate; see `functional.losses.policy_loss`.
+        aggregation: How token losses become one number; each kind of rollout is aggregated on its own.
+        clip_low: Ratios are clipped below at 1 - clip_low, in [0, 1].
+        clip_high: Ratios are clipped above at 1 + clip_high, >= 0.
+        dual_clip: Bound on the ratio of tokens with a negative advantage, > 1 + clip_high; None is off.
+        scale_rewards: Rewards of a group are divided by the group's deviation, by the batch's, or not.
+        baseline: Subtracted from rewards: the group's mean, or the mean of the others (RLOO).
+        kl_coef: Weight of the KL term to the reference, >= 0; 0 loads no reference.
+        kl_kind: Estimator of the KL term.
+        importance_sampling: Correct for the sampler's log-probabilities differing from the trainer's, by token, by
+            sequence, or not.
+        importance_sampling_cap: Largest correction factor, > 0.
+    """
+
+    loss_type: LossType = "ppo_clip"
+    aggregation: Aggregation = "token-mean"
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    dual_clip: float | None = 10.0
+    scale_rewards: Scale = "group"
+    baseline: Baseline = "mean"
+    kl_coef: float = 0.0
+    kl_kind: KLKind = "k3"
+    importance_sampling: Literal["off", "token", "sequence"] = "token"
+    importance_sampling_cap: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.kl_coef >= 0:
+            raise ValueError(f"kl_coef is {self.kl_coef}; expected >= 0 (0 is off)")
+
+
+@dataclass(kw_only=True, frozen=True)
+class Evaluation:
+    """How validation, test and predict draw their rollouts.
+
+    Args:
+        num_generations: Solution rollouts a problem, >= 1.
+        num_meta_generations: Meta rollouts a problem, >= 0; used by `MASALightningModule`.
+        temperature: As `SamplingSettings`.
+        top_p: As `SamplingSettings`.
+        top_k: As `SamplingSettings`.
+        pass_at: Values of k for pass@k besides 1, each <= num_generations.
+    """
+
+    num_generations: int = 8
+    num_meta_generations: int = 4
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    pass_at: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.num_generations < 1 or self.num_meta_generations < 0:
+            raise ValueError(
+                f"num_generations is {self.num_generations} and num_meta_generations {self.num_meta_generations}; "
+                "expected >= 1 and >= 0"
+            )
+        if any(not 1 <= k <= self.num_generations for k in self.pass_at):
+            raise ValueError(f"pass_at is {self.pass_at}; expected values in 1..num_generations = {self.num_generations}")

@@ -1,0 +1,123 @@
+"""Rollouts and update statistics -> the scalars that are logged. Names follow TRL's and verl's where they have one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean, stdev
+
+from torch import Tensor
+
+from masa_lightning.functional.parsing import FAILURE_REASONS
+from masa_lightning.types import RewardFunction, Rollout, RolloutGroup
+
+NAN = float("nan")
+
+
+def reward_name(function: RewardFunction) -> str:
+    """Name of a reward function in metrics: its `__name__`, or its class's."""
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def solution_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
+    """Rewards and lengths of the solution rollouts."""
+    rollouts = [r for g in groups for r in g.solutions]
+    prompts = [len(r.prompt_ids) for r in rollouts]
+    terminated = [r.length for r in rollouts if r.completion.finish_reason == "stop"]
+    metrics = _group_rewards([g.solutions for g in groups])
+    metrics |= {f"completions/{name}": value for name, value in _lengths([r.length for r in rollouts]).items()}
+    metrics |= {
+        f"completions/{name.replace('length', 'terminated_length')}": v for name, v in _lengths(terminated).items()
+    }
+    metrics |= {
+        "pass_rate": _mean([float(r.correct) for r in rollouts]),
+        "completions/clipped_ratio": _mean([float(r.completion.finish_reason == "length") for r in rollouts]),
+        "completions/ungraded_ratio": _mean([float(r.ungraded) for r in rollouts]),
+        "prompts/mean_length": _mean(prompts),
+        "tokens/prompt": float(sum(prompts)),
+        "tokens/solution": float(sum(r.length for r in rollouts)),
+    }
+    return metrics | _reward_parts(rollouts, "rewards/{}/mean")
+
+
+def meta_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
+    """Rewards, parsing and lengths of the meta rollouts; without any, the token count alone."""
+    rollouts = [r for g in groups for r in g.metas]
+    metrics = {"tokens/meta": float(sum(r.length for r in rollouts))}
+    if not rollouts:
+        return metrics
+    predictions = [r.prediction for r in rollouts if r.prediction is not None]
+    reasons = [reason for p in predictions for reason in p.failures.values()]
+    metrics |= {f"meta/{name}": value for name, value in _group_rewards([g.metas for g in groups]).items()}
+    metrics |= {
+        "meta/parse_rate": _mean([float(not p.failures) for p in predictions]),
+        "meta/completions/mean_length": _mean([r.length for r in rollouts]),
+        "meta/completions/clipped_ratio": _mean([float(r.completion.finish_reason == "length") for r in rollouts]),
+    }
+    metrics |= {f"meta/failures/{reason}": reasons.count(reason) / len(predictions) for reason in FAILURE_REASONS}
+    return metrics | _reward_parts(rollouts, "meta/rewards/{}/mean")
+
+
+def update_metrics(
+    stats: dict[str, Tensor], norms: Sequence[float], *, steps: int, learning_rate: float, skipped: int
+) -> dict[str, float]:
+    """Statistics of a whole update (`PolicyUpdate.loss`, merged) as means.
+
+    Args:
+        stats: Sums over tokens and extremes; may be empty.
+        norms: Gradient norm of each optimiser step, NaN where the step was skipped.
+        steps: Optimiser steps of the training step.
+        learning_rate: At the end.
+        skipped: Optimiser steps left out because of a gradient that was not finite.
+    """
+    finite = [norm for norm in norms if norm == norm]
+    metrics = {"grad_norm": _mean(finite), "learning_rate": learning_rate, "skipped_updates": float(skipped)}
+    if not stats:
+        return metrics
+    s = {name: value.item() for name, value in stats.items() if value.dim() == 0}
+    tokens = max(s["tokens"], 1.0)
+    difference = stats["sampling_logp_difference"].float()
+    metrics |= {
+        "policy_loss": s["policy_loss_sum"] / steps,
+        "entropy": s["entropy_sum"] / tokens,
+        "approx_kl": s["approx_kl_sum"] / tokens,
+        "clip_ratio/low_mean": s["clip_low"] / tokens,
+        "clip_ratio/high_mean": s["clip_high"] / tokens,
+        "clip_ratio/region_mean": (s["clip_low"] + s["clip_high"]) / tokens,
+        "clip_ratio/dual_mean": s["dual_clip"] / tokens,
+        "sampling/sampling_logp_difference/mean": s["sampling_logp_difference_sum"] / tokens,
+        "sampling/sampling_logp_difference/median": difference.median().item() if len(difference) else NAN,
+        "sampling/sampling_logp_difference/max": s["sampling_logp_difference_max"],
+        "sampling/importance_sampling_ratio/mean": s["sampling_ratio_sum"] / tokens,
+        "sampling/importance_sampling_ratio/min": s["sampling_ratio_min"],
+        "sampling/importance_sampling_ratio/max": s["sampling_ratio_max"],
+    }
+    if "kl_sum" in s:
+        metrics["kl"] = s["kl_sum"] / tokens
+    return metrics
+
+
+def _group_rewards(groups: Sequence[Sequence[Rollout]]) -> dict[str, float]:
+    rewards = [kept for g in groups if (kept := [r.reward for r in g if r.reward is not None])]
+    spreads = [stdev(g) for g in rewards if len(g) > 1]
+    return {
+        "reward": _mean([reward for g in rewards for reward in g]),
+        "reward_std": _mean(spreads),
+        "frac_reward_zero_std": _mean([float(max(g) == min(g)) for g in rewards]),
+    }
+
+
+def _reward_parts(rollouts: Sequence[Rollout], name: str) -> dict[str, float]:
+    parts = {part: None for r in rollouts for part in r.rewards}
+    return {name.format(part): _mean([r.rewards[part] for r in rollouts if part in r.rewards]) for part in parts}
+
+
+def _lengths(lengths: Sequence[int]) -> dict[str, float]:
+    return {
+        "mean_length": _mean(lengths),
+        "min_length": float(min(lengths, default=0)),
+        "max_length": float(max(lengths, default=0)),
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if values else NAN

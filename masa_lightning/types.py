@@ -1,0 +1,233 @@
+"""What travels between the rooms of the house: problems in, rollouts and training batches out.
+
+Everything here is plain data plus the protocols that a sampler, a grader or a reward function satisfies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Kind = Literal["solution", "meta"]
+FinishReason = Literal["stop", "length"]
+ProgressFn = Callable[[int, int], None]  # (done, total)
+
+
+@dataclass(slots=True, kw_only=True)
+class Problem:
+    """One task, as text."""
+
+    id: str
+    problem: str
+    """The problem statement alone, without instructions."""
+    answer: str
+    """The ground truth, as text; never empty."""
+    source: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True, frozen=True)  # no slots: jsonargparse reads default instances with vars()
+class SamplingSettings:
+    """How tokens are drawn. The defaults draw from the policy itself, as on-policy training needs.
+
+    Args:
+        temperature: Softmax temperature, >= 0; 0 is greedy.
+        top_p: Nucleus mass in (0, 1]; 1 is off.
+        top_k: Number of most likely tokens kept; 0 is off (TRL's convention).
+        min_p: Least probability relative to the most likely token, in [0, 1]; 0 is off.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature is {self.temperature}; expected >= 0 (0 is greedy)")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}; expected a value in (0, 1] (1 is off)")
+        if self.top_k < 0:
+            raise ValueError(f"top_k is {self.top_k}; expected >= 0 (0 is off)")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p is {self.min_p}; expected a value in [0, 1] (0 is off)")
+
+
+@dataclass(slots=True, kw_only=True)
+class SamplingRequest:
+    """One completion to draw. Equal requests give equal tokens, whatever else is in the batch."""
+
+    prompt_ids: list[int]
+    max_tokens: int
+    """Most tokens to generate, the end-of-sequence token included; >= 1."""
+    seed: int
+    """Of this request alone, in [0, 2**63)."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Completion:
+    """What the sampler returned, token by token; never re-tokenised."""
+
+    token_ids: list[int]
+    """Generated tokens, the end-of-sequence token included when there is one."""
+    logprobs: list[float]
+    """Of each token under the distribution it was drawn from (after temperature and truncation), in nats."""
+    finish_reason: FinishReason
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Draws completions from the policy. `VLLMSampler` and `TransformersSampler` satisfy it."""
+
+    def setup(self, policy: nn.Module, model_path: str, *, max_model_length: int, stop_token_ids: Sequence[int]) -> None:
+        """Gets ready to sample from `policy`, a transformers causal language model; called once, before anything else.
+
+        Args:
+            policy: The trainer's own model, already on its device.
+            model_path: Folder or hub name of its configuration.
+            max_model_length: Most tokens of prompt and completion together.
+            stop_token_ids: Any of these ends a completion.
+        """
+
+    def sync_weights(self) -> None:
+        """Makes the next `generate` use the policy's present weights."""
+
+    def generate(
+        self,
+        requests: Sequence[SamplingRequest],
+        settings: SamplingSettings,
+        on_progress: ProgressFn | None = None,
+    ) -> list[Completion]:
+        """Draws one completion a request, in the order of the requests. No requests give no completions."""
+
+    def sleep(self) -> None:
+        """Gives accelerator memory back until `wake`; does nothing where there is none to give."""
+
+    def wake(self) -> None:
+        """Undoes `sleep`."""
+
+
+@dataclass(slots=True, kw_only=True, frozen=True)
+class MetaPrediction:
+    """What a meta rollout predicts of its own solution rollouts. A part that is absent or malformed is None."""
+
+    pass_rate: int | None = None
+    """In 0..pass_rate_scale."""
+    solution_length: int | None = None
+    """Tokens, >= 1."""
+    notions: tuple[str, ...] | None = None
+    """Stripped, without empty ones and case-folded duplicates; never an empty tuple."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """Per missing part ("pass_rate", "solution_length", "math_notion"), one of `functional.parsing.FAILURE_REASONS`."""
+    pass_rate_scale: int = 8
+
+    @property
+    def rate(self) -> float | None:
+        """Predicted pass rate in [0, 1]."""
+        return None if self.pass_rate is None else self.pass_rate / self.pass_rate_scale
+
+
+@runtime_checkable
+class Grader(Protocol):
+    """Decides which completions are right."""
+
+    def grade(
+        self, problems: Sequence[Problem], completions: Sequence[str], on_progress: ProgressFn | None = None
+    ) -> list[bool | None]:
+        """Returns one verdict a pair; None where no verdict could be had (it then counts as wrong, and is counted)."""
+
+    def close(self) -> None:
+        """Frees what `grade` holds, such as worker processes. `grade` may be called again after it."""
+
+
+@runtime_checkable
+class RewardFunction(Protocol):
+    """An extra reward for solution rollouts, added to their correctness with a weight."""
+
+    def __call__(self, problem: Problem, completions: Sequence[str]) -> Sequence[float]:
+        """Returns one finite reward a completion of this problem."""
+
+
+@runtime_checkable
+class PhaseListener(Protocol):
+    """A callback that is told how far the phases inside a training or validation step are (a progress bar, say)."""
+
+    def on_phase_progress(self, phase: str, done: int, total: int) -> None:
+        """`done` of `total` units of `phase` ("generate", "grade", "update") are finished."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Rollout:
+    """One completion of one problem, and all that was found out about it."""
+
+    kind: Kind
+    prompt_ids: list[int]
+    completion: Completion
+    text: str
+    """The completion decoded, without special tokens."""
+    correct: bool = False
+    """Solution rollouts: verified correctness."""
+    ungraded: bool = False
+    """Solution rollouts: no verdict could be had."""
+    prediction: MetaPrediction | None = None
+    """Meta rollouts: what was parsed."""
+    rewards: dict[str, float] = field(default_factory=dict)
+    """Parts of the reward by name: "correct" and reward functions, or "length", "difficulty", "notion"."""
+    reward: float | None = None
+    """Total; None keeps the rollout out of the update."""
+    advantage: float = 0.0
+
+    @property
+    def length(self) -> int:
+        """Generated tokens, end-of-sequence included."""
+        return len(self.completion.token_ids)
+
+
+@dataclass(slots=True, kw_only=True)
+class RolloutGroup:
+    """All rollouts of one problem in one step."""
+
+    problem: Problem
+    solutions: list[Rollout] = field(default_factory=list)
+    metas: list[Rollout] = field(default_factory=list)
+
+    @property
+    def rollouts(self) -> list[Rollout]:
+        """Both kinds, solutions first."""
+        return [*self.solutions, *self.metas]
+
+    @property
+    def correct(self) -> list[bool]:
+        return [r.correct for r in self.solutions]
+
+    @property
+    def lengths(self) -> list[int]:
+        return [r.length for r in self.solutions]
+
+    @property
+    def pass_rate(self) -> float | None:
+        """Share of right solution rollouts in [0, 1]; None without any."""
+        return fmean(self.correct) if self.solutions else None
+
+
+@dataclass(slots=True, kw_only=True)
+class Experience:
+    """One micro-batch of rollouts as tensors, right-padded; row b holds prompt and completion of one rollout.
+
+    S is the longest prompt + completion, T the longest completion of the micro-batch.
+    """
+
+    input_ids: torch.Tensor  # [B, S] prompt then completion then padding
+    completion_start: torch.Tensor  # [B] index of the first completion token in input_ids
+    mask: torch.Tensor  # [B, T] bool, True at completion tokens
+    sampler_logp: torch.Tensor  # [B, T] as the sampler reported
+    advantages: torch.Tensor  # [B]
+    kind: torch.Tensor  # [B] 0 solution, 1 meta
+    old_logp: torch.Tensor | None = None  # [B, T] under the policy before this batch's first update
+    ref_logp: torch.Tensor | None = None  # [B, T] under the reference

@@ -1,0 +1,296 @@
+"""Rows in the shapes in which people have them, and what is wrong with those that cannot be used."""
+
+import json
+import math
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from lightning.pytorch import LightningModule, Trainer
+
+from masa_lightning.data._rows import UnusableRowError, answer_text
+from masa_lightning.data.math import MathDataModule
+from masa_lightning.types import Problem
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        path.write_text(json.dumps(rows))
+    return str(path)
+
+
+def rows(n: int, start: int = 0) -> list[dict[str, Any]]:
+    return [{"problem": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(start, start + n)]
+
+
+def read(source: str, **kwargs: Any) -> list[Problem]:
+    data = MathDataModule(test=source, **kwargs)
+    data.setup("test")
+    return data.splits["test"]
+
+
+VERL = {
+    "data_source": "MATH",
+    "level": "Level 5",
+    "prompt": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "What is 1+1? Think step by step."},
+    ],
+    "reward_model": {"style": "rule", "ground_truth": {"target": "2", "solution": "so 2", "question": " What is 1+1?"}},
+    "extra_info": {"index": 0, "split": "train"},
+}
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".json"])
+def test_plain_columns_in_every_format(tmp_path: Path, suffix: str) -> None:
+    table = [{"question": f" q{i} ", "answer": i + 0.0, "level": i, "solution": "x" * 999} for i in range(3)]
+    problems = read(write(tmp_path / f"some{suffix}", table))
+    assert problems[2] == Problem(id="some/2", problem="q2", answer="2", source="some", metadata={"level": 2})
+
+
+def test_verl(tmp_path: Path) -> None:
+    (problem,) = read(write(tmp_path / "v.parquet", [VERL]))
+    assert (problem.problem, problem.answer) == ("What is 1+1?", "2")
+    assert problem.metadata == {"data_source": "MATH", "level": "Level 5"}
+    other = VERL | {"reward_model": {"ground_truth": {"target": "2", "question": "Another text"}}}
+    assert read(write(tmp_path / "o.parquet", [other]))[0].problem == "What is 1+1? Think step by step."
+    text = VERL | {"reward_model": {"ground_truth": "2"}, "extra_info": {"question": "What is 1+1?"}}
+    assert read(write(tmp_path / "t.parquet", [text]))[0].problem == "What is 1+1?"
+    (named,) = read(write(tmp_path / "v.parquet", [VERL]), answer_column="reward_model.ground_truth.solution")
+    assert (named.problem, named.answer) == ("What is 1+1?", "so 2")
+
+
+def test_columns_by_name_paths_and_parts(tmp_path: Path) -> None:
+    row = {"context": "A.", "question": "B?", "options": ["A) 1", "B) 2"], "meta": {"key": {"gold": "B"}}, "id": "x7"}
+    source = write(tmp_path / "l.json", [row])
+    (problem,) = read(source, problem_column="context+question+options", answer_column="meta.key.gold")
+    assert problem == Problem(id="x7", problem="A.\n\nB?\n\nA) 1\nB) 2", answer="B", source="l")
+    with pytest.raises(ValueError, match="the column 'question' alone is not the whole problem .* context and options"):
+        read(source, answer_column="meta.key.gold")
+
+
+def test_last_user_message(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    chat = [("system", "s"), ("user", "first"), ("assistant", "a"), ("user", "last")]
+    row = {"problem": [{"role": r, "content": c} for r, c in chat], "answer": "1"}
+    with caplog.at_level("INFO", logger="lightning.pytorch"):
+        assert [p.problem for p in read(write(tmp_path / "c.jsonl", [row]))] == ["last"]
+    assert "dropped the system message of 1 prompts" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (204.0, "204"),
+        (204, "204"),
+        (0.5, "0.5"),
+        (-3.0, "-3"),
+        (np.float64(7.0), "7"),
+        (np.int64(7), "7"),
+        (Decimal("12.50"), "12.50"),
+        (Decimal("12.00"), "12"),
+        (True, "True"),
+        ("204.0", "204.0"),
+        (" \\frac12 ", "\\frac12"),
+        ("He has 2*36=<<2*36=72>>72.\n#### 72", "72"),
+        ("so\n#### $1,234.5 ", "$1234.5"),
+        ("#### (1,234)\n", "(1,234)"),
+        ("#### 5 but then more\nno", "#### 5 but then more\nno"),
+        ("thus \\boxed{3}", "thus \\boxed{3}"),
+        ({"target": 3.0, "solution": "..."}, "3"),
+    ],
+)
+def test_answers(value: Any, text: str) -> None:
+    assert answer_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "no answer"),
+        (math.nan, "not a finite number"),
+        (math.inf, "not a finite number"),
+        (Decimal("NaN"), "not a finite number"),
+        ("", "empty answer"),
+        ("  ", "empty answer"),
+        ("so\n#### ", "empty answer"),
+        (["1"], "answer is a list"),
+        ({"gold": "1"}, "struct without 'target'"),
+        ({"target": None}, "no answer"),
+    ],
+)
+def test_unusable_answers(value: Any, reason: str) -> None:
+    with pytest.raises(UnusableRowError, match=reason):
+        answer_text(value)
+
+
+def test_mixed_types_and_unusable_rows_are_named_and_counted(tmp_path: Path) -> None:
+    bad: list[dict[str, Any]] = [
+        {"problem": None, "answer": 1},
+        {"problem": " ", "answer": 1},
+        {"problem": 3, "answer": 1},
+        {"problem": [{"role": "system", "content": "x"}], "answer": 1},
+        {"problem": [{"role": "user", "content": None}], "answer": 1},
+        {"problem": "q", "answer": None},
+        {"problem": "q", "answer": ""},
+        {"problem": "q", "answer": [1]},
+    ]
+    good = [{"problem": "a", "answer": 1}, {"problem": "b", "answer": "x"}, {"problem": "c", "answer": 2.5}]
+    source = write(tmp_path / "m.jsonl", good + bad)
+    data = MathDataModule(test=source, max_unusable_share=0.8)
+    with pytest.warns(
+        UserWarning, match=r"8 of 11 rows cannot be used: row 3: no problem; row 4: empty problem; row 5"
+    ) as w:
+        data.setup("test")
+    assert "2 x no problem" in str(w[0].message)
+    assert [(p.id, p.answer) for p in data.splits["test"]] == [("m/0", "1"), ("m/1", "x"), ("m/2", "2.5")]
+    assert data.unusable == 8
+    with pytest.raises(
+        ValueError, match=r"share of 0\.727, and max_unusable_share is 0\.05: check that problem_column"
+    ):
+        read(source)
+
+
+def test_ids_of_the_table_need_to_be_unique(tmp_path: Path) -> None:
+    table = [row | {"id": i} for i, row in enumerate(rows(3))]
+    assert [p.id for p in read(write(tmp_path / "a.json", table))] == ["0", "1", "2"]
+    table[2]["id"] = 1
+    assert [p.id for p in read(write(tmp_path / "b.json", table))] == ["b/0", "b/1", "b/2"]
+
+
+def test_splits_of_files_and_folders(tmp_path: Path) -> None:
+    source = write(tmp_path / "one.parquet", rows(10))
+    assert len(read(source, test_split="train[:30%]")) == 3
+    assert [p.answer for p in read(source, test_split="x[:1]+x[-1:]")] == ["1", "10"]
+    write(tmp_path / "folder" / "train.jsonl", rows(4))
+    write(tmp_path / "folder" / "test.jsonl", rows(3, 50))
+    folder = str(tmp_path / "folder")
+    data = MathDataModule(train=folder, test=folder, validation_size=1)
+    data.setup(None)
+    assert [len(data.splits[s]) for s in ("train", "validation", "test")] == [3, 1, 3]
+    with pytest.raises(ValueError, match=r"Unknown split \"dev\".*'test'.*`test_split`"):
+        read(folder, test_split="dev")
+
+
+def test_a_rewritten_file_is_read_anew(tmp_path: Path) -> None:
+    assert len(read(write(tmp_path / "a.jsonl", rows(3)))) == 3
+    assert len(read(write(tmp_path / "a.jsonl", rows(5)))) == 5
+
+
+@pytest.mark.parametrize(("size", "count"), [(0.25, 5), (7, 7), (0, 0), (0.0, 0)])
+def test_held_out_problems_share_no_text(tmp_path: Path, size: float, count: int) -> None:
+    copies = [{"problem": r["problem"].upper().replace(" ", "  "), "answer": r["answer"]} for r in rows(6)]
+    source = write(tmp_path / "t.parquet", rows(20) + copies)
+    data = MathDataModule(train=source, validation_size=size, seed=3)
+    data.setup("fit")
+    train, held_out = data.splits["train"], data.splits["validation"]
+    assert (len(train), len(held_out), data.duplicates) == (20 - count, count, 6)
+    assert sorted(int(p.id.split("/")[1]) for p in train + held_out) == list(range(20))
+    again = MathDataModule(train=source, validation_size=size, seed=3)
+    again.setup("validate")
+    assert again.splits["validation"] == held_out
+    other = MathDataModule(train=source, validation_size=size, seed=4)
+    other.setup("fit")
+    assert not count or other.splits["validation"] != held_out
+
+
+def test_overlap_with_a_validation_source_is_told(tmp_path: Path) -> None:
+    train, validation = write(tmp_path / "t.json", rows(10)), write(tmp_path / "v.json", rows(4, 8))
+    data = MathDataModule(train=train, validation=validation)
+    with pytest.warns(UserWarning, match="2 of 10 training problems are also among the validation problems"):
+        data.setup("fit")
+    assert len(data.splits["train"]) == 10
+
+
+def test_errors_of_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"`test` is .*: there is no .*/nope.parquet; expected an existing file"
+    ):
+        read(str(tmp_path / "nope.parquet"))
+    with pytest.raises(FileNotFoundError, match="there is no .*/data/nope.jsonl"):
+        read("data/nope.jsonl")
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(ValueError, match="which is empty"):
+        read(str(tmp_path / "empty.jsonl"))
+    pq.write_table(pa.table({"problem": pa.array([], pa.string()), "answer": []}), tmp_path / "none.parquet")
+    with pytest.raises(ValueError, match="no data|has no rows"):
+        read(str(tmp_path / "none.parquet"))
+    (tmp_path / "x.txt").write_text("?")
+    with pytest.raises(ValueError, match="unknown format; expected one of .parquet"):
+        read(str(tmp_path / "x.txt"))
+    (tmp_path / "broken.parquet").write_bytes(b"not a table")
+    with pytest.raises(ValueError, match="its split 'test' could not be loaded: .*arquet"):
+        read(str(tmp_path / "broken.parquet"))
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises((ValueError, FileNotFoundError), match="`test` is .*nothing"):
+        read(str(tmp_path / "nothing"))
+
+    def unreachable(**kwargs: Any) -> None:
+        assert kwargs == {"path": "org/name", "name": "config", "split": "test"}
+        raise ConnectionError("Couldn't reach 'org/name' on the Hub")
+
+    monkeypatch.setattr("datasets.load_dataset", unreachable)
+    with pytest.raises(ConnectionError, match="`test` is 'org/name:config', which is no local file .* not be reached"):
+        read("org/name:config")
+
+
+def test_errors_of_columns(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.json", [{"text": "q", "gold": "1"}])
+    with pytest.raises(ValueError, match=r"a.json' with the columns text, gold: no problem column.*set problem_column"):
+        read(source)
+    with pytest.raises(ValueError, match="no column 'answer'; set answer_column to one of those found"):
+        read(source, problem_column="text")
+    with pytest.raises(ValueError, match="no column 'problm'; set problem_column"):
+        read(source, problem_column="problm", answer_column="gold")
+    assert read(source, problem_column="text", answer_column="gold")[0].answer == "1"
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({}, "none of train, validation and test is set"),
+        ({"train": "x", "validation_size": 1.0}, "validation_size is 1.0"),
+        ({"train": "x", "validation_size": -1}, "validation_size is -1"),
+        ({"train": "x", "max_unusable_share": 2}, "max_unusable_share is 2"),
+    ],
+)
+def test_errors_of_settings(kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MathDataModule(**kwargs)
+
+
+def test_nothing_left_to_train_on(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="validation_size is 5, but there are 5 different training problems"):
+        MathDataModule(train=write(tmp_path / "a.json", rows(5)), validation_size=5).setup("fit")
+
+
+class Drops(LightningModule):
+    """Filters in `setup`, as the library's modules do."""
+
+    def setup(self, stage: str) -> None:
+        self.dropped = self.trainer.datamodule.drop_problems(lambda p: p.answer in {"1", "2"})
+
+    def test_step(self, batch: list[Problem], batch_idx: int) -> None:
+        self.seen = [*getattr(self, "seen", []), *(p.answer for p in batch)]
+
+
+def test_module_drops_before_loaders_are_made(tmp_path: Path) -> None:
+    data = MathDataModule(test=write(tmp_path / "a.json", rows(5)), val_batch_size=2)
+    module = Drops()
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
+    trainer.test(module, data, verbose=False)
+    assert (module.dropped, module.seen) == (2, ["3", "4", "5"])

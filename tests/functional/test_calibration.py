@@ -1,0 +1,171 @@
+"""Calibration figures against scipy, brute force and plain loops."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+
+import pytest
+import scipy.stats
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from masa_lightning.functional.calibration import (
+    bootstrap_interval,
+    brier_score,
+    expected_calibration_error,
+    length_calibration,
+    pass_at_k,
+    pass_rate_calibration,
+    pearson,
+    reliability_bins,
+    spearman,
+)
+
+VALUES = st.lists(st.tuples(st.integers(0, 8), st.integers(-4, 4)), min_size=2, max_size=30)
+
+
+@pytest.mark.parametrize("n", range(1, 7))
+def test_pass_at_k_equals_every_choice(n: int) -> None:
+    for c, k in itertools.product(range(n + 1), range(1, n + 1)):
+        rollouts = [1] * c + [0] * (n - c)
+        share = statistics.fmean(any(choice) for choice in itertools.combinations(rollouts, k))
+        assert pass_at_k(n, c, k) == pytest.approx(share, abs=1e-12)
+
+
+def test_pass_at_k_of_many() -> None:
+    assert pass_at_k(10_000, 1, 10) == pytest.approx(0.001, rel=1e-12)
+    for n, c, k in [(4, 5, 1), (4, -1, 1), (4, 2, 0), (4, 2, 5), (0, 0, 1)]:
+        with pytest.raises(ValueError, match="expected a value in"):
+            pass_at_k(n, c, k)
+
+
+@settings(max_examples=80, deadline=None)
+@given(VALUES)
+def test_correlations_equal_scipy(pairs: list[tuple[int, int]]) -> None:
+    x, y = (list(column) for column in zip(*pairs, strict=True))
+    tx, ty = torch.tensor(x) / 8, torch.tensor(y)
+    if len(set(x)) == 1 or len(set(y)) == 1:
+        assert pearson(tx, ty).isnan()
+        assert spearman(tx, ty).isnan()
+    else:
+        assert pearson(tx, ty).item() == pytest.approx(scipy.stats.pearsonr(x, y).statistic, abs=1e-9)
+        assert spearman(tx, ty).item() == pytest.approx(scipy.stats.spearmanr(x, y).statistic, abs=1e-9)
+
+
+def test_correlations_without_enough() -> None:
+    for values in ([], [1.0], [0.1] * 7):
+        assert pearson(torch.tensor(values), torch.tensor(values)).isnan()
+        assert spearman(torch.tensor(values), torch.tensor(values)).isnan()
+    assert spearman(torch.tensor([1.0, 2.0, math.nan]), torch.tensor([1.0, 2.0, 3.0])).isnan()
+    assert pearson(torch.tensor([1e200, 2e200, 3e200], dtype=torch.float64), torch.arange(3)).item() == pytest.approx(1)
+
+
+def test_pass_rate_calibration_equals_a_loop_over_rollouts() -> None:
+    predicted, correct, count = [0.0, 0.25, 0.3, 0.99, 1.0, 0.5], [0, 3, 2, 8, 3, 0], [4, 8, 8, 8, 4, 16]
+    rollouts = [
+        (p, y) for p, c, n in zip(predicted, correct, count, strict=True) for y in [1] * c + [0] * (n - c)
+    ]  # fmt: skip
+    actual = [c / n for c, n in zip(correct, count, strict=True)]
+    ece = 0.0
+    for b in range(5):
+        inside = [(p, y) for p, y in rollouts if b / 5 <= p < (b + 1) / 5 or (b == 4 and p == 1)]
+        if inside:
+            gap = statistics.fmean(p for p, _ in inside) - statistics.fmean(y for _, y in inside)
+            ece += len(inside) / len(rollouts) * abs(gap)
+    figures = pass_rate_calibration(*(torch.tensor(x) for x in (predicted, correct, count)), n_bins=5)
+    expected = {
+        "mae": statistics.fmean(abs(p - a) for p, a in zip(predicted, actual, strict=True)),
+        "bias": statistics.fmean(p - a for p, a in zip(predicted, actual, strict=True)),
+        "pearson": scipy.stats.pearsonr(predicted, actual).statistic,
+        "spearman": scipy.stats.spearmanr(predicted, actual).statistic,
+        "brier": statistics.fmean((p - y) ** 2 for p, y in rollouts),
+        "ece": ece,
+        "predicted_mean": statistics.fmean(predicted),
+        "predicted_std": statistics.pstdev(predicted),
+        "actual_mean": statistics.fmean(actual),
+        "actual_std": statistics.pstdev(actual),
+        "count": 6,
+    }
+    assert {k: v.item() for k, v in figures.items()} == pytest.approx(expected, abs=1e-7)
+
+
+def test_bins() -> None:
+    predicted = torch.tensor([0.0, 0.05, 0.5, 1.0, 0.95])
+    mean, outcome, count = reliability_bins(predicted, torch.tensor([0, 1, 1, 1, 0]))
+    assert count.tolist() == [2, 0, 0, 0, 0, 1, 0, 0, 0, 2]
+    assert [mean[0].item(), mean[5].item(), mean[9].item()] == pytest.approx([0.025, 0.5, 0.975])
+    assert [outcome[0], outcome[5], outcome[9]] == [0.5, 1, 0.5]
+    assert mean[1:5].isnan().all()
+    ece = expected_calibration_error(predicted, torch.tensor([0, 1, 1, 1, 0]))
+    assert ece.item() == pytest.approx((2 * 0.475 + 0.5 + 2 * 0.475) / 5)
+
+
+def test_weights_are_repetitions() -> None:
+    p, y, w = torch.tensor([0.2, 0.25, 0.8]), torch.tensor([0, 1, 1]), torch.tensor([3, 1, 2])
+    repeated = p.repeat_interleave(w), y.repeat_interleave(w)
+    torch.testing.assert_close(brier_score(p, y, w), brier_score(*repeated))
+    torch.testing.assert_close(expected_calibration_error(p, y, 4, w), expected_calibration_error(*repeated, 4))
+
+
+def test_length_calibration() -> None:
+    predicted = [100.0, 250.0, 90.0, 400.0, 7.0]
+    actual = [80.0, 300.0, 90.0, 200.0, math.nan]
+    low = [80.0, 260.0, 90.0, math.nan, math.nan]
+    high = [100.0, 340.0, 90.0, math.nan, math.nan]
+    figures = length_calibration(*(torch.tensor(x) for x in (predicted, actual, low, high)))
+    expected = {
+        "abs_rel_error": (20 / 80 + 50 / 300 + 0 + 1) / 4,
+        "abs_rel_error_median": (20 / 80 + 50 / 300) / 2,
+        "bias": (20 / 80 - 50 / 300 + 0 + 1) / 4,
+        "pearson": scipy.stats.pearsonr(predicted[:4], actual[:4]).statistic,
+        "spearman": scipy.stats.spearmanr(predicted[:4], actual[:4]).statistic,
+        "in_range": 2 / 3,
+        "predicted_mean": 210,
+        "predicted_std": statistics.pstdev(predicted[:4]),
+        "actual_mean": 167.5,
+        "actual_std": statistics.pstdev(actual[:4]),
+        "count": 4,
+    }
+    assert {k: v.item() for k, v in figures.items()} == pytest.approx(expected, rel=1e-6)
+
+
+def test_nothing_gives_nan_and_a_count_of_zero() -> None:
+    none = torch.empty(0)
+    for figures in (pass_rate_calibration(none, none, none), length_calibration(none, none, none, none)):
+        assert figures.pop("count") == 0
+        assert all(value.isnan() for value in figures.values())
+    assert all(map(math.isnan, bootstrap_interval(none)))
+
+
+def test_bootstrap_interval_covers_like_the_normal_one() -> None:
+    values = torch.randn(200, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 3 + 10
+    low, high = bootstrap_interval(values, samples=2000)
+    half = 1.96 * values.std().item() / math.sqrt(200)
+    assert (low, high) == pytest.approx((values.mean().item() - half, values.mean().item() + half), abs=0.1)
+    narrow = bootstrap_interval(values, level=0.5, samples=2000)
+    assert low < narrow[0] < narrow[1] < high
+    assert bootstrap_interval(values, samples=50) == bootstrap_interval(values, samples=50)
+    assert bootstrap_interval(values, samples=50) != bootstrap_interval(values, samples=50, seed=1)
+
+
+def test_refuses() -> None:
+    two, three = torch.rand(2), torch.rand(3)
+    with pytest.raises(ValueError, match=r"y has shape \(3,\)"):
+        pearson(two, three)
+    with pytest.raises(ValueError, match="expected one dimension"):
+        brier_score(torch.rand(2, 2), torch.rand(2, 2))
+    with pytest.raises(ValueError, match=r"outside of \[0, 1\]"):
+        reliability_bins(torch.tensor([8.0]), torch.tensor([1]))
+    with pytest.raises(ValueError, match="n_bins is 0"):
+        reliability_bins(two, two, 0)
+    with pytest.raises(ValueError, match="count >= 1"):
+        pass_rate_calibration(two, torch.tensor([0, 3]), torch.tensor([2, 2]))
+    with pytest.raises(ValueError, match="values <= 0"):
+        length_calibration(two, torch.tensor([0.0, 1.0]), two, two)
+    with pytest.raises(ValueError, match="level is 95"):
+        bootstrap_interval(two, level=95)
+    with pytest.raises(ValueError, match="samples is 0"):
+        bootstrap_interval(two, samples=0)

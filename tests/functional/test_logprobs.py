@@ -1,0 +1,155 @@
+"""Chunked log-probabilities against log_softmax."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from masa_lightning.functional import logprobs
+from masa_lightning.functional.logprobs import token_logprobs
+
+
+def inputs(n: int = 11, h: int = 8, v: int = 23, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    g = torch.Generator().manual_seed(n)
+    return {
+        "hidden": torch.randn(n, h, generator=g).to(dtype),
+        "weight": torch.randn(v, h, generator=g).to(dtype),
+        "targets": torch.randint(v, (n,), generator=g),
+        "bias": torch.randn(v, generator=g).to(dtype),
+    }
+
+
+def plain(x: dict[str, Tensor], temperature: float) -> tuple[Tensor, Tensor]:
+    logits = x["hidden"] @ x["weight"].T + x.get("bias", 0)
+    logp = (logits.float() / temperature).log_softmax(-1)
+    return logp[torch.arange(len(logp)), x["targets"]], -(logp.exp() * logp).sum(-1)
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 4, 11, 100])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_equals_log_softmax(chunk: int | None, temperature: float, with_bias: bool) -> None:
+    x = inputs()
+    if not with_bias:
+        del x["bias"]
+    leaves = {k: v.requires_grad_() for k, v in x.items() if k != "targets"}
+    slope = torch.randn(11, generator=torch.Generator().manual_seed(5))
+
+    expected, expected_entropy = plain(x, temperature)
+    expected_grads = torch.autograd.grad((expected * slope).sum(), list(leaves.values()))
+    actual, entropy = token_logprobs(**x, temperature=temperature, chunk_tokens=chunk)
+    grads = torch.autograd.grad((actual * slope).sum(), list(leaves.values()))
+
+    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(entropy, expected_entropy, atol=1e-6, rtol=1e-6)
+    assert not entropy.requires_grad
+    for name, a, b in zip(leaves, grads, expected_grads, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-6, rtol=1e-6, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("needed", ["hidden", "weight", "bias"])
+def test_only_what_needs_a_gradient_gets_one(needed: str) -> None:
+    x = inputs()
+    x[needed].requires_grad_()
+    token_logprobs(**x, chunk_tokens=3)[0].sum().backward()
+    expected = torch.autograd.grad(plain(x, 1.0)[0].sum(), x[needed])[0]
+    torch.testing.assert_close(x[needed].grad, expected, atol=2e-6, rtol=1e-6)
+    assert all(v.grad is None for k, v in x.items() if k != needed)
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_no_tokens_keep_a_graph(chunk: int | None) -> None:
+    x = inputs(n=0)
+    hidden, weight = x["hidden"].requires_grad_(), x["weight"].requires_grad_()
+    logp, entropy = token_logprobs(hidden, weight, x["targets"], chunk_tokens=chunk)
+    assert logp.shape == entropy.shape == (0,)
+    logp.sum().backward()
+    assert torch.equal(weight.grad, torch.zeros_like(weight))
+    assert hidden.grad.shape == (0, 8)
+
+
+@pytest.mark.parametrize("chunk", [2, 3])
+def test_bfloat16(chunk: int) -> None:
+    x = inputs(n=9, dtype=torch.bfloat16)
+    hidden, weight = x["hidden"].requires_grad_(), x["weight"].requires_grad_()
+    logp, entropy = token_logprobs(**x, chunk_tokens=chunk)
+    assert logp.dtype == entropy.dtype == torch.float32
+    logp.sum().backward()
+    assert hidden.grad.dtype == weight.grad.dtype == torch.bfloat16
+    exact = {k: v if k == "targets" else v.detach().double().requires_grad_() for k, v in x.items()}
+    expected, _ = plain(exact, 1.0)
+    expected.sum().backward()
+    torch.testing.assert_close(logp, expected.float(), atol=0.05, rtol=0.02)
+    torch.testing.assert_close(weight.grad.double(), exact["weight"].grad, atol=0.1, rtol=0.02)
+    torch.testing.assert_close(hidden.grad.double(), exact["hidden"].grad, atol=0.1, rtol=0.02)
+
+
+def test_float32_weight_under_bfloat16_hidden_and_autocast() -> None:
+    x = inputs()
+    weight, bias = x["weight"].requires_grad_(), x["bias"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        one, _ = token_logprobs(x["hidden"], weight, x["targets"], bias=bias)
+        many, _ = token_logprobs(x["hidden"], weight, x["targets"], bias=bias, chunk_tokens=2)
+        mixed, _ = token_logprobs(x["hidden"].bfloat16(), weight, x["targets"], bias=bias, chunk_tokens=2)
+    expected, _ = plain(x, 1.0)
+    torch.testing.assert_close(one, expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(many, expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(mixed, expected, atol=0.1, rtol=0.02)
+    mixed.sum().backward()
+    assert weight.grad.dtype == torch.float32
+
+
+def test_weight_gradient_does_not_round_a_chunk_at_a_time() -> None:
+    """Adding 600 equal gradients in bfloat16 would stop growing at 256 of them."""
+    n = 600
+    hidden, targets = torch.ones(n, 1, dtype=torch.bfloat16), torch.zeros(n, dtype=torch.long)
+    weight = torch.zeros(2, 1, dtype=torch.bfloat16, requires_grad=True)
+    token_logprobs(hidden, weight, targets, chunk_tokens=1)[0].sum().backward()
+    assert weight.grad.flatten().tolist() == [n / 2, -n / 2]
+
+
+def test_chunks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    original = logprobs._logits
+
+    def spy(hidden: Tensor, *args: object) -> Tensor:
+        seen.append(len(hidden))
+        return original(hidden, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(logprobs, "_logits", spy)
+    monkeypatch.setattr(logprobs, "MAX_CHUNK_ELEMENTS", 23 * 4)
+    x = inputs()
+    x["hidden"].requires_grad_()
+    logp, _ = token_logprobs(**x)
+    assert seen == [4, 4, 3]
+    logp.sum().backward()
+    assert seen == [4, 4, 3] * 2  # made again
+    seen.clear()
+    with torch.no_grad():
+        logp, _ = token_logprobs(**x)
+    assert seen == [4, 4, 3]
+    assert not logp.requires_grad
+
+
+def test_impossible_tokens_have_no_entropy() -> None:
+    bias = torch.tensor([0.0, 0.0, -math.inf])
+    logp, entropy = token_logprobs(torch.zeros(1, 2), torch.zeros(3, 2), torch.tensor([0]), bias=bias)
+    torch.testing.assert_close((logp.item(), entropy.item()), (-math.log(2), math.log(2)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weight": torch.zeros(23, 7)}, r"\[N, H\] and \[V, H\]"),
+        ({"targets": torch.zeros(3, dtype=torch.long)}, "targets has shape"),
+        ({"bias": torch.zeros(3)}, "bias has shape"),
+        ({"temperature": 0.0}, "temperature is 0"),
+        ({"chunk_tokens": 0}, "chunk_tokens is 0"),
+    ],
+)
+def test_refuses(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        token_logprobs(**{**inputs(), **changes})

@@ -1,0 +1,238 @@
+"""The engine in the trainer's process: weights, caches, failures. See test_parity for what it draws."""
+
+import logging
+import os
+import random
+import sys
+
+import pytest
+import torch
+from transformers import Qwen3ForCausalLM
+
+from masa_lightning.sampling.vllm import VLLMSampler
+from masa_lightning.types import SamplingRequest, SamplingSettings
+
+SAMPLE = SamplingSettings()
+
+
+@pytest.fixture(scope="module")
+def vllm():
+    return pytest.importorskip("vllm")
+
+
+def _pointers(policy):
+    return [weight.data_ptr() for weight in policy.parameters()]
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("share", [None, False], ids=["shared", "streamed"])
+def test_weights_follow_the_optimizer(vllm, tools, tied, share):
+    policy, requests = tools.policy(tied), tools.requests()
+    sampler = tools.vllm(policy, tied, share_weights=share)
+    assert sampler.shares_weights is (share is None)
+    before = sampler.generate(requests, SAMPLE)
+    assert tools.distance(policy, requests, before) < 1e-4
+    for _ in range(2):
+        tools.change(policy)
+        assert tools.distance(policy, requests, before) > 0.1
+        sampler.sync_weights()
+        assert tools.distance(policy, requests, sampler.generate(requests, SAMPLE)) < 1e-4
+
+
+def test_sharing_needs_no_second_copy(vllm, tools):
+    policy = tools.policy()
+    sampler = tools.vllm(policy)
+    engine = {
+        pointer
+        for pointers in sampler._llm.apply_model(lambda m: [p.untyped_storage().data_ptr() for p in m.parameters()])
+        for pointer in pointers
+    }
+    assert {weight.untyped_storage().data_ptr() for weight in policy.parameters()} <= engine
+
+
+@pytest.mark.parametrize("share", [None, False], ids=["shared", "streamed"])
+def test_cached_prefixes_of_old_weights_would_be_stale(vllm, tools, share):
+    policy = tools.policy()
+    sampler = tools.vllm(policy, share_weights=share)
+    requests = [SamplingRequest(prompt_ids=list(range(10, 80)), max_tokens=8, seed=seed) for seed in range(4)]
+    sampler.generate(requests, SAMPLE)
+    tools.change(policy)
+    if share is False:
+        sampler._load_weights()
+    stale = sampler.generate(requests, SAMPLE)
+    assert tools.distance(policy, requests, stale) > 1e-2
+    sampler.sync_weights()
+    assert tools.distance(policy, requests, sampler.generate(requests, SAMPLE)) < 1e-4
+
+
+def test_sharing_survives_loading_in_place_and_is_mended_after_replacement(vllm, tools):
+    policy, other = tools.policy(), tools.policy()
+    tools.change(other)
+    sampler, requests = tools.vllm(policy), tools.requests()
+    pointers = _pointers(policy)
+    policy.load_state_dict(other.state_dict())
+    assert _pointers(policy) == pointers
+    sampler.sync_weights()
+    assert tools.distance(policy, requests, sampler.generate(requests, SAMPLE)) < 1e-4
+    tools.change(other)
+    for weight, source in zip(policy.parameters(), other.parameters(), strict=True):
+        weight.data = source.data.clone()
+    policy.model.norm.weight = torch.nn.Parameter(other.model.norm.weight.detach() * 2)
+    sampler.sync_weights()
+    assert _pointers(policy) == pointers
+    assert tools.distance(policy, requests, sampler.generate(requests, SAMPLE)) < 1e-4
+    assert policy.model.norm.weight.equal(other.model.norm.weight * 2)
+
+
+def test_sharing_is_given_up_where_it_cannot_be_mended(vllm, tools, caplog):
+    policy, requests = tools.policy(), tools.requests()
+    sampler = tools.vllm(policy)
+    policy.to(torch.float64)
+    sampler.sync_weights()
+    assert not sampler.shares_weights
+    assert "from now on weights are copied" in caplog.text
+    tools.change(policy)
+    sampler.sync_weights()
+    assert tools.distance(policy, requests, sampler.generate(requests, SAMPLE)) < 1e-4
+
+
+@pytest.mark.parametrize(("share", "level"), [(None, logging.INFO), (True, logging.WARNING)])
+def test_what_cannot_be_shared_is_streamed_and_says_so_once(vllm, tools, caplog, share, level):
+    policy = tools.policy()
+    sampler = tools.vllm(policy, dtype="bfloat16", share_weights=share)
+    assert not sampler.shares_weights
+    (record,) = [record for record in caplog.records if "not shared" in record.message]
+    assert record.levelno == level
+    assert "torch.float32 on cpu, vLLM's torch.bfloat16" in record.message
+    assert all(weight.dtype == torch.float32 for weight in policy.parameters())
+
+
+def test_bfloat16_policy_is_shared(vllm, tools):
+    policy = tools.policy().to(torch.bfloat16)
+    sampler = tools.vllm(policy)
+    assert sampler.shares_weights
+    tools.change(policy)
+    sampler.sync_weights()
+    assert len(sampler.generate(tools.requests(), SAMPLE)) == 12
+
+
+def test_a_shared_policy_can_be_saved(vllm, tools, tmp_path):
+    policy = tools.policy()
+    tools.vllm(policy)
+    policy.save_pretrained(tmp_path)
+    torch.save(policy.state_dict(), tmp_path / "state.pt")
+    saved = Qwen3ForCausalLM.from_pretrained(tmp_path).state_dict()
+    state = torch.load(tmp_path / "state.pt")
+    for name, weight in policy.state_dict().items():
+        assert weight.equal(saved[name])
+        assert weight.equal(state[name])
+    assert (tmp_path / "state.pt").stat().st_size < 1.2 * sum(4 * weight.numel() for weight in policy.parameters())
+
+
+def test_setup_leaves_no_trace(vllm, tools):
+    policy = tools.policy()
+    environ = dict(os.environ)
+    from vllm.model_executor.layers import utils
+
+    dispatch = utils.dispatch_cpu_unquantized_gemm
+    torch.manual_seed(1)
+    random.seed(1)
+    states = torch.get_rng_state(), random.getstate()
+    with torch.inference_mode():
+        tools.vllm(policy)
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert states[1] == random.getstate()
+    assert utils.dispatch_cpu_unquantized_gemm is dispatch
+    set_by_vllm = {"VLLM_WORKER_MULTIPROC_METHOD", "NUMEXPR_MAX_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"}
+    set_by_vllm |= {"VLLM_DISABLE_SHARED_EXPERTS_STREAM", "VLLM_DIST_IDENT"}
+    changed = {name for name in {**environ, **os.environ} if environ.get(name) != os.environ.get(name)}
+    assert changed <= set_by_vllm
+    tools.change(policy)  # weights made in inference mode could not be trained
+
+
+@pytest.mark.parametrize("where", ["progress", "step", "draw"])
+def test_a_failure_leaves_no_request_behind(vllm, tools, monkeypatch, where):
+    from vllm.v1.sample.sampler import Sampler
+
+    policy, requests = tools.policy(), tools.requests()
+    sampler = tools.vllm(policy)
+
+    def fail(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
+        if where == "step":
+            patch.setattr(sampler._llm.llm_engine, "step", fail)
+        elif where == "draw":
+            patch.setattr(Sampler, "forward", fail)
+        sampler.generate(requests, SAMPLE, fail)
+    sampler.sync_weights()
+    assert tools.distance(policy, requests, sampler.generate(requests, SAMPLE)) < 1e-4
+
+
+def test_a_second_setup(vllm, tools):
+    policy = tools.policy()
+    sampler = tools.vllm(policy)
+    engine = sampler._llm
+    sampler.setup(policy, tools.path(), max_model_length=tools.length, stop_token_ids=[])
+    assert sampler._llm is engine
+    requests = tools.requests(3)
+    assert [len(c.token_ids) for c in sampler.generate(requests, SAMPLE)] == [r.max_tokens for r in requests]
+    with pytest.raises(RuntimeError, match="make a new VLLMSampler"):
+        sampler.setup(tools.policy(), tools.path(), max_model_length=tools.length, stop_token_ids=[])
+
+
+def test_engine_failures_say_what_to_do(vllm, tools):
+    with pytest.raises(RuntimeError, match=r"(?s)could not make an engine .*kv_cache_gib") as caught:
+        tools.vllm(tools.policy(), kv_cache_gib=1e-6)
+    assert caught.value.__cause__ is not None
+
+
+def test_a_policy_that_is_not_the_model_is_refused(vllm, tools):
+    policy = tools.policy()
+    del policy.model.norm
+    with pytest.raises(RuntimeError, match=r"1 of the engine's parameters got no weights .*model\.norm\.weight"):
+        tools.vllm(policy)
+
+
+def test_temperature_above_vllms_limit(vllm, tools):
+    sampler = tools.vllm(tools.policy())
+    with pytest.raises(ValueError, match="temperature is 3; vLLM allows at most 2"):
+        sampler.generate(tools.requests(1), SamplingSettings(temperature=3))
+
+
+def test_without_vllm(tools, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(ImportError, match=r"pip install 'masa_lightning\[cpu\]', or use TransformersSampler"):
+        tools.vllm(tools.policy())
+
+
+@pytest.mark.parametrize("call", ["sync_weights", "sleep", "wake"])
+def test_before_setup(call):
+    with pytest.raises(RuntimeError, match=r"call setup\(policy, model_path"):
+        getattr(VLLMSampler(), call)()
+
+
+def test_sleep_mode_needs_cuda(tools):
+    with pytest.raises(ValueError, match="the policy is on cpu; sleep mode exists on CUDA only"):
+        tools.vllm(tools.policy(), enable_sleep_mode=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tensor_parallel_size": 0}, "tensor_parallel_size is 0"),
+        ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization is 1.5"),
+        ({"kv_cache_gib": 0}, "kv_cache_gib is 0"),
+        ({"max_num_seqs": 0}, "max_num_seqs is 0"),
+        ({"share_weights": True, "tensor_parallel_size": 2}, "share_weights=True does not go with"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        VLLMSampler(**settings)
+
+
+def test_tensor_parallel_needs_processes(vllm, tools):
+    with pytest.raises(ValueError, match="tensor_parallel_size is 2 but there are 1 processes"):
+        tools.vllm(tools.policy(), tensor_parallel_size=2)
