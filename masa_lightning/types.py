@@ -85,7 +85,9 @@ class Completion:
 class Sampler(Protocol):
     """Draws completions from the policy. `VLLMSampler` and `TransformersSampler` satisfy it."""
 
-    def setup(self, policy: nn.Module, model_path: str, *, max_model_length: int, stop_token_ids: Sequence[int]) -> None:
+    def setup(
+        self, policy: nn.Module, model_path: str, *, max_model_length: int, stop_token_ids: Sequence[int]
+    ) -> None:
         """Gets ready to sample from `policy`, a transformers causal language model; called once, before anything else.
 
         Args:
@@ -214,6 +216,17 @@ class RolloutGroup:
     def pass_rate(self) -> float | None:
         """Share of right solution rollouts in [0, 1]; None without any."""
         return fmean(self.correct) if self.solutions else None
+
+
+@dataclass(slots=True, kw_only=True)
+class RolloutPlan:
+    """What one call of the sampler is asked for."""
+
+    groups: list[RolloutGroup] = field(default_factory=list)
+    """One a problem, still without rollouts."""
+    requests: list[SamplingRequest] = field(default_factory=list)
+    owners: list[tuple[int, Kind]] = field(default_factory=list)
+    """Index of the group and kind, one a request."""
 
 
 @dataclass(slots=True, kw_only=True)

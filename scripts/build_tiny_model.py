@@ -113,9 +113,7 @@ def build_tokenizer(rng: random.Random, size: int = 640) -> PreTrainedTokenizerF
     )
 
 
-def example(
-    rng: random.Random, tokenizer: PreTrainedTokenizerFast, meta_share: float
-) -> tuple[list[int], list[int]]:
+def example(rng: random.Random, tokenizer: PreTrainedTokenizerFast, meta_share: float) -> tuple[list[int], list[int]]:
     """One cold-start example: prompt ids and completion ids, end-of-sequence included."""
     task = draw_task(rng)
     if rng.random() < meta_share:

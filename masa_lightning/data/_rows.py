@@ -102,9 +102,9 @@ def read_table(rows: Iterable[Row], columns: list[str], problem: str, answer: st
 
 
 def answer_text(value: Any) -> str:
-    """The answer as text: 204.0 -> "204"; of a GSM8K solution what follows the final "####".
+    r"""The answer as text: 204.0 -> "204"; of a GSM8K solution what follows the final "####".
 
-    >>> answer_text(204.0), answer_text(0.5), answer_text("3 * 24 = 72\\n#### 1,072"), answer_text("x + 1")
+    >>> answer_text(204.0), answer_text(0.5), answer_text("3 * 24 = 72\n#### 1,072"), answer_text("x + 1")
     ('204', '0.5', '1072', 'x + 1')
     """
     if isinstance(value, Mapping):  # verl: {"target": ..., "solution": ..., "question": ...}

@@ -33,6 +33,7 @@ def load_rows(source: str, split: str, setting: str) -> Dataset:
         ValueError: If what is there cannot be read, has no such split, or is empty.
     """
     import datasets  # takes a second: not for those who only import the package
+    from pyarrow import parquet  # type: ignore[import-untyped]
 
     path = Path(source).expanduser()
     what = f"`{setting}` is {source!r}"
@@ -56,6 +57,8 @@ def load_rows(source: str, split: str, setting: str) -> Dataset:
             ' "org/name" or "org/name:config"'
         )
     try:
+        if path.is_file() and path.suffix.lower() == ".parquet" and parquet.read_metadata(path).num_rows == 0:
+            raise ValueError("it has no rows")  # `datasets` would say "BatchSize must be greater than 0"
         rows = datasets.load_dataset(split=split, **arguments)
     except ConnectionError as e:
         raise ConnectionError(

@@ -118,7 +118,7 @@ def draw_arithmetic(rng: random.Random) -> Arithmetic:
 
 
 def work(task: Arithmetic, strategy: str, rng: random.Random) -> str:
-    """Writes a solution of `task` by `strategy`, step by step, with its final answer in ``\\boxed{}``.
+    r"""Writes a solution of `task` by `strategy`, step by step, with its final answer in ``\boxed{}``.
 
     Misleading strategies go over their steps again and run long; the right one sometimes checks its last step.
 
@@ -162,7 +162,9 @@ def arithmetic_problems(split: Split, size: int, seed: int) -> list[Problem]:
             tasks.setdefault(task.text, task)
         tries += 1
         if tries > 1000 + 200 * size:
-            raise ValueError(f"only {len(tasks)} different {split} problems were found; expected {size}: lower the size")
+            raise ValueError(
+                f"only {len(tasks)} different {split} problems were found; expected {size}: lower the size"
+            )
     return [
         Problem(
             id=f"arithmetic/{split}/{i}",

@@ -86,20 +86,21 @@ class ProblemDataModule(LightningDataModule):
         if len(problems) < self.batch_size * world_size:
             raise ValueError(
                 f"{type(self).__name__} has {len(problems)} training problems, but a step takes"
-                f" {self.batch_size * world_size} (batch_size {self.batch_size} on {world_size} processes): set `train`,"
-                " lower batch_size, or look at the warnings on rows that could not be used"
+                f" {self.batch_size * world_size} (batch_size {self.batch_size} on {world_size} processes): set"
+                " `train`, lower batch_size, or look at the warnings on rows that could not be used"
                 if problems
                 else f"{type(self).__name__} has no training problems: its train split is not set, is empty, or all of"
                 " its problems were dropped (as too long for the prompt limit, say)"
             )
         trainer = self.trainer
+        overfit = getattr(trainer, "overfit_batches", 0)  # which needs the same batches each epoch
         if self._train_loader is not None and (trainer is None or self._train_loader.trainer is not trainer):
             self._train_loader = None  # another run: it starts from the beginning
         loader = _TrainLoader(
             problems,
             self.batch_size,
             trainer=trainer,
-            shuffle=trainer is None or not trainer.overfit_batches,  # overfitting needs the same batches each epoch
+            shuffle=not overfit,
             seed=self.seed,
             drop_last=True,
             rank=rank,
@@ -180,4 +181,4 @@ class _TrainLoader(ProblemLoader):
         if self.trainer is None:
             return 0
         progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        return min(1, max(0, progress.ready - progress.processed))
+        return int(progress.ready > progress.processed)  # type: ignore[attr-defined]

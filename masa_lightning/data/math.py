@@ -13,17 +13,17 @@ from masa_lightning.types import Problem
 
 
 class MathDataModule(ProblemDataModule):
-    """Problems with a checkable answer, from hub data sets or local parquet, jsonl and json files.
+    r"""Problems with a checkable answer, from hub data sets or local parquet, jsonl and json files.
 
     Without column settings the format is detected for each source: `prompt` with `reward_model.ground_truth` (verl), or
     `problem` or `question` with `answer`. A prompt of chat messages gives its last user message; a system message is
-    dropped, as the module brings its own instructions. In verl's format the raw `question` is preferred where the message
-    is that question with instructions around it. An answer is text or a number (204.0 is "204"); of a GSM8K solution it
-    is what follows the final "####". A full solution with a `\\boxed{}` is not searched for its answer: name a column that
-    holds the answer alone. Other small columns (level, type, difficulty, ...) become the problem's metadata.
+    dropped, as the module brings its own instructions. In verl's format the raw `question` is preferred where the
+    message is that question with instructions around it. An answer is text or a number (204.0 is "204"); of a GSM8K
+    solution it is what follows the final "####". A full solution with a `\boxed{}` is not searched for its answer:
+    name a column that holds the answer alone. Other small columns (level, type, ...) become the problem's metadata.
 
-    Training problems with the same text, up to white space and case, are used once. Without `validation` some of them are
-    held out. Rows that are no problem are left out with a warning.
+    Training problems with the same text, up to white space and case, are used once. Without `validation` some of them
+    are held out. Rows that are no problem are left out with a warning.
 
     Args:
         train: File, folder, or hub name ("org/name" or "org/name:config"); None to evaluate only.
@@ -59,7 +59,7 @@ class MathDataModule(ProblemDataModule):
         test_split: str = "test",
         problem_column: str | None = None,
         answer_column: str | None = None,
-        validation_size: int | float = 0.05,
+        validation_size: int | float = 0.05,  # noqa: PYI041  the CLI would make 100 a float
         max_unusable_share: float = 0.05,
         batch_size: int = 8,
         val_batch_size: int = 64,
@@ -124,15 +124,15 @@ class MathDataModule(ProblemDataModule):
             text = f"`{split}` ({source}): {len(table.unusable)} of {table.rows} rows cannot be used: {table.report()}"
             if share > self.max_unusable_share:
                 raise ValueError(
-                    f"{text}. That is a share of {share:.3g}, and max_unusable_share is {self.max_unusable_share}: check"
-                    f" that problem_column {chosen[0]!r} and answer_column {chosen[1]!r} are right (the columns are"
-                    f" {', '.join(columns)}), or raise max_unusable_share"
+                    f"{text}. That is a share of {share:.3g}, and max_unusable_share is {self.max_unusable_share}:"
+                    f" check that problem_column {chosen[0]!r} and answer_column {chosen[1]!r} are right (the columns"
+                    f" are {', '.join(columns)}), or raise max_unusable_share"
                 )
             rank_zero_warn(text)
         if table.system_messages:
             rank_zero_info(
-                f"`{split}` ({source}): dropped the system message of {table.system_messages} prompts; the module brings"
-                " its own instructions"
+                f"`{split}` ({source}): dropped the system message of {table.system_messages} prompts; the module"
+                " brings its own instructions"
             )
         return table.problems
 

@@ -142,7 +142,7 @@ class ReasoningGymGrader:
         entry = {"question": problem.problem, "answer": problem.answer, "metadata": problem.metadata["entry"]}
         try:
             return bool(self._scorers[task](answer=box.strip(), entry=entry) >= 1.0)
-        except Exception:  # noqa: BLE001  whatever a hundred scorers raise on a text they cannot read
+        except Exception:  # whatever a hundred scorers raise on a text they cannot read
             return None
 
 

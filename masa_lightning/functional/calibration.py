@@ -244,8 +244,8 @@ def length_calibration(predicted: Tensor, actual: Tensor, low: Tensor, high: Ten
     Returns:
         ``abs_rel_error`` and ``abs_rel_error_median`` (mean and median of |predicted - actual| / actual), ``bias``
         (mean of (predicted - actual) / actual), ``pearson``, ``spearman``, ``in_range`` (share with low <= predicted
-        <= high), ``predicted_mean``, ``predicted_std``, ``actual_mean``, ``actual_std`` (tokens; population standard deviations
-        over problems) and ``count`` (problems).
+        <= high), ``predicted_mean``, ``predicted_std``, ``actual_mean``, ``actual_std`` (tokens; population standard
+        deviations over problems) and ``count`` (problems).
 
     Raises:
         ValueError: If shapes differ or an actual length is not positive.

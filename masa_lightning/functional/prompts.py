@@ -35,13 +35,13 @@ Problem:
 
 @dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads default instances with vars()
 class PromptTemplates:
-    """The instructions around a problem.
+    r"""The instructions around a problem.
 
     Only the known placeholders are filled in, in one pass: other braces, such as those of JSON or LaTeX, stay as they
     are, and a problem that happens to contain a placeholder is not changed.
 
     Args:
-        solution: Asks for a solution with its answer in `\\boxed{}`; `{problem}` is filled in.
+        solution: Asks for a solution with its answer in `\boxed{}`; `{problem}` is filled in.
         meta: Asks for `<meta>` reasoning and the JSON object; `{problem}`, `{pass_rate_scale}` and
             `{max_completion_length}` are filled in.
         system: Goes before both as it is, if given; None for no system message.

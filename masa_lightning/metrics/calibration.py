@@ -1,14 +1,13 @@
 """Calibration of meta predictions, accumulated over batches and processes.
 
 One entry of an update is one meta rollout's parsed prediction; a problem is the unit of every figure. The prediction of
-a problem is the mean of its parsed predictions, so a problem with many parsed meta rollouts weighs no more than one with
-few. All entries of a problem belong into the same update, as all rollouts of a group are on the same process.
+a problem is the mean of its parsed predictions, so a problem with many parsed meta rollouts weighs no more than one
+with few. All entries of a problem belong into the same update, as all rollouts of a group are on the same process.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -199,7 +198,8 @@ class LengthCalibration(_ProblemMetric):
     Example:
         >>> metric = LengthCalibration()
         >>> low, high = torch.tensor([80.0, 80.0, torch.nan]), torch.tensor([120.0, 120.0, torch.nan])
-        >>> metric.update(torch.tensor([90, 130, 300]), torch.tensor([100, 100, 200]), low, high, torch.tensor([0, 0, 1]))
+        >>> predicted, actual = torch.tensor([90, 130, 300]), torch.tensor([100, 100, 200])
+        >>> metric.update(predicted, actual, low, high, problem=torch.tensor([0, 0, 1]))
         >>> figures = metric.compute()
         >>> figures["abs_rel_error"], figures["in_range"], figures["within_std"]
         (tensor(0.3000), tensor(1.), tensor(20.))
@@ -221,7 +221,7 @@ class LengthCalibration(_ProblemMetric):
             problem: Integer id of its problem, unique within this update, [P]; default each entry its own.
 
         Raises:
-            ValueError: If shapes differ, an actual length is not positive or entries of a problem contradict each other.
+            ValueError: If shapes differ, an actual length is not positive or entries of a problem differ in it.
         """
         predicted = predicted.double()
         if (actual <= 0).any():

@@ -92,7 +92,7 @@ def length_scatter(predicted: Tensor, actual: Tensor, low: Tensor | None = None,
     ):
         scale("log")
         limits(least, greatest)
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if greatest / least < 100 else (1.0,)))
+        axis.set_major_locator(LogLocator(subs=_log_ticks(greatest / least)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axis.set_minor_formatter(NullFormatter())
     _identity(axes, least, greatest)
@@ -143,7 +143,8 @@ def reliability_diagram(predicted: Tensor, correct: Tensor, count: Tensor, n_bin
         linewidth=0.8, label="gap to the mean prediction", zorder=3,
     )  # fmt: skip
     _identity(axes, 0, 1)
-    axes.legend(loc="upper left", frameon=False, fontsize=9)
+    if some.any():
+        axes.legend(loc="upper left", frameon=False, fontsize=9)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_ylabel("Share of correct rollouts")
@@ -175,13 +176,15 @@ def means_over_steps(steps: Sequence[int], predicted: Sequence[float], actual: S
     """
     figure = _figure(6.4, 4.0)
     axes = figure.subplots()
-    axes.set_title(f"Predicted and actual means: n = {len(steps)} evaluations", loc="left", fontsize=11)
+    axes.set_title(f"Means over steps: n = {len(steps)} evaluations", loc="left", fontsize=11)
     axes.plot(steps, predicted, color=ORANGE, linestyle="--", marker="o", markersize=4.5, label="predicted")
     axes.plot(steps, actual, color=BLUE, linestyle="-", marker="s", markersize=4.5, label="actual")
     axes.set_xlabel("Step")
     axes.set_ylabel(ylabel)
     axes.margins(x=0.03, y=0.12)
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    if len(steps) == 1:
+        axes.set_xlim(steps[0] - 1, steps[0] + 1)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=9, borderaxespad=0.2)
     _tidy(axes)
     return figure
@@ -214,6 +217,12 @@ def _identity(axes: Axes, least: float, greatest: float) -> None:
     axes.plot(
         [least, greatest], [least, greatest], color=INK, linestyle=(0, (4, 3)), linewidth=1.1, zorder=4, label="y = x"
     )
+
+
+def _log_ticks(span: float) -> tuple[float, ...]:
+    if span < 10:
+        return (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+    return (1.0, 2.0, 5.0) if span < 100 else (1.0,)
 
 
 def _correlation(predicted: Tensor, actual: Tensor) -> str:

@@ -39,13 +39,14 @@ def load_config(name: str) -> PretrainedConfig:
             "python -m masa_lightning.export CKPT OUT_DIR"
         )
     try:
-        return AutoConfig.from_pretrained(path)
+        config: PretrainedConfig = AutoConfig.from_pretrained(path)
     except OSError as error:
         raise FileNotFoundError(
             f"model {name!r} was not found: it is neither a folder on this machine nor a hub model that could be reached "
             f"({str(error).splitlines()[0]}). Give the path of a Hugging Face checkpoint, a hub name with network "
             f"access, or {TINY!r} for the embedded model"
         ) from error
+    return config
 
 
 def load_tokenizer(name: str, chat_template: str | None = None) -> PreTrainedTokenizerBase:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # Settings of model families whose logits are not lm_head(hidden) alone, with the values that change nothing.
-_LOGIT_CHANGES = {"final_logit_softcapping": (None,), "logit_scale": (None, 1, 1.0), "logits_scaling": (None, 1, 1.0)}
+_LOGIT_CHANGES = {
+    **dict.fromkeys(("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap"), (None,)),
+    **dict.fromkeys(("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier"), (None, 1)),
+    "logits_mup_width_multiplier": (None, 1),
+}
 
 
 class Policy(nn.Module):
@@ -56,7 +60,7 @@ class Policy(nn.Module):
         hidden = self.model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state  # [B, S, H]
         row, column = mask.nonzero(as_tuple=True)
         position = completion_start[row] + column
-        head = self.model.get_output_embeddings()
+        head: Any = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         logp, entropy = token_logprobs(
             hidden[row, position - 1],
             head.weight,

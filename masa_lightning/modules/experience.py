@@ -32,9 +32,7 @@ def make_experience(rollouts: Sequence[Rollout], device: torch.device | str = "c
     )
 
 
-def micro_batches(
-    rollouts: Sequence[Rollout], max_tokens: int, device: torch.device | str = "cpu"
-) -> list[Experience]:
+def micro_batches(rollouts: Sequence[Rollout], max_tokens: int, device: torch.device | str = "cpu") -> list[Experience]:
     """Splits rollouts, longest first, into micro-batches of at most `max_tokens` tokens, padding included.
 
     Sorted by length, so that little is padded. A rollout longer than the budget gets a micro-batch of its own.

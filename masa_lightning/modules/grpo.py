@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import blake2b
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.optim.lr_scheduler import LRScheduler
 
 from masa_lightning.functional.advantages import group_advantages
 from masa_lightning.functional.calibration import bootstrap_interval, pass_at_k
@@ -22,8 +25,9 @@ from masa_lightning.models.policy import Policy
 from masa_lightning.modules import summary
 from masa_lightning.modules.experience import micro_batches, mini_batches
 from masa_lightning.modules.grader import MathGrader
+from masa_lightning.modules.rollouts import collect_rollouts, plan_rollouts
 from masa_lightning.modules.settings import Algorithm, Evaluation
-from masa_lightning.modules.update import PolicyUpdate, merge_stats
+from masa_lightning.modules.update import PolicyUpdate
 from masa_lightning.types import (
     Grader,
     Kind,
@@ -31,10 +35,8 @@ from masa_lightning.types import (
     Problem,
     ProgressFn,
     RewardFunction,
-    Rollout,
     RolloutGroup,
     Sampler,
-    SamplingRequest,
     SamplingSettings,
 )
 
@@ -158,6 +160,7 @@ class GRPOLightningModule(LightningModule):
         self._rng_state: Tensor | None = None
         self._evaluated: list[RolloutGroup] = []
         self._seconds: dict[str, float] = {}
+        self._metrics: dict[str, float] = {}
 
     # -- models and optimiser ----------------------------------------------------------------------------------------
 
@@ -175,13 +178,18 @@ class GRPOLightningModule(LightningModule):
         self.tokenizer = loading.load_tokenizer(self.model_name, self.chat_template)
 
     def configure_model(self) -> None:
-        """Loads the policy, and the reference if there is a KL term; called by Lightning on every process."""
+        """Loads the policy, and the reference if there is a KL term, and shards them under `ModelParallelStrategy`."""
         if self.policy is not None:
             return
         self.policy = Policy(loading.load_model(self.model_name, self.dtype_name, self.gradient_checkpointing))
         if self.algorithm.kl_coef > 0:
             reference = Policy(loading.load_model(self.model_name, self.dtype_name))
             self._reference.append(reference.eval().requires_grad_(False))
+        if self.device_mesh is not None:
+            from masa_lightning.models.sharding import shard
+
+            for policy in (self.policy, *self._reference):
+                shard(policy, self.device_mesh)
 
     def configure_optimizers(self) -> Any:
         """AdamW with linear warm-up; override it, or set `optimizer` and `lr_scheduler` in the CLI's YAML."""
@@ -198,13 +206,16 @@ class GRPOLightningModule(LightningModule):
             "rollout_steps": self.rollout_steps,
             "num_tokens": self.num_tokens,
             "rng_state": torch.get_rng_state(),
+            "metrics": self._metrics | {"epoch": float(self.current_epoch)},
         }
+        for logger in self.trainer.loggers:
+            logger.save()  # what was logged before the checkpoint must outlive a kill after it
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores what `on_save_checkpoint` added."""
         state = checkpoint["masa"]
         self.rollout_steps, self.num_tokens = state["rollout_steps"], state["num_tokens"]
-        self._rng_state = state["rng_state"]
+        self._rng_state, self._metrics = state["rng_state"], state["metrics"]
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------------
 
@@ -217,6 +228,10 @@ class GRPOLightningModule(LightningModule):
         if self._rng_state is not None:
             torch.set_rng_state(self._rng_state)
             self._rng_state = None
+            if len(self._metrics) > 1 and self.rollout_steps % getattr(self.trainer, "log_every_n_steps", 1) == 0:
+                # Lightning logs a step after its checkpoint is written; a kill in between would lose it.
+                for logger in self.trainer.loggers:
+                    logger.log_metrics(self._metrics, step=self.rollout_steps - 1)
 
     def training_step(self, batch: list[Problem], batch_idx: int) -> dict[str, Any]:
         """Rolls out, scores and updates.
@@ -242,6 +257,7 @@ class GRPOLightningModule(LightningModule):
         generated = sum(r.length for g in groups for r in g.rollouts)
         metrics["tokens_per_second"] = generated / max(self._seconds.get("generate", 0.0), 1e-9)
         metrics |= {f"timing_s/{name}": seconds for name, seconds in self._seconds.items()}
+        self._metrics = metrics
         self.log_dict(metrics, batch_size=len(batch), sync_dist=self.trainer.world_size > 1)
         return {"groups": groups}
 
@@ -339,48 +355,22 @@ class GRPOLightningModule(LightningModule):
             problems: Those with an over-long prompt are left out.
             counts: Rollouts a problem, by kind.
             sampling: How tokens are drawn.
-            key: Seeds are a function of it, of the place in the batch and of the module's seed, so that a resumed run
-                draws what an undisturbed one would have drawn.
+            key: Seeds are a function of it and of the module's seed; see `plan_rollouts`.
         """
-        if not (isinstance(problems, Sequence) and all(isinstance(p, Problem) for p in problems)):
-            raise TypeError(
-                f"a batch is a list of masa_lightning.types.Problem; got {type(problems).__name__}. With a torch "
-                "DataLoader over problems, give it collate_fn=list"
-            )
-        groups, owners, requests = [], [], []
         seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
-        for place, problem in enumerate(problems):
-            prompts = {kind: self.prompt_ids(kind, problem) for kind, n in counts.items() if n}
-            longest = max(map(len, prompts.values()))
-            if longest > self.max_prompt_length:
-                rank_zero_warn(
-                    f"problem {problem.id!r} is left out: its prompt has {longest} tokens, max_prompt_length is "
-                    f"{self.max_prompt_length}; raise it to use the problem"
-                )
-                continue
-            groups.append(RolloutGroup(problem=problem))
-            for kind, ids in prompts.items():
-                for i in range(counts[kind]):
-                    requests.append(
-                        SamplingRequest(
-                            prompt_ids=ids,
-                            max_tokens=self.completion_limit(kind),
-                            seed=_seed(f"{seed}/{key}/{self.global_rank}/{place}/{kind}/{i}"),
-                        )
-                    )
-                    owners.append((groups[-1], kind))
-        if problems and not groups:
-            raise ValueError(
-                f"none of the {len(problems)} problems of the batch has a prompt of at most {self.max_prompt_length} "
-                "tokens; raise max_prompt_length"
-            )
+        plan = plan_rollouts(
+            problems,
+            counts,
+            prompt_ids=self.prompt_ids,
+            limit=self.completion_limit,
+            max_prompt_length=self.max_prompt_length,
+            key=f"{seed}/{key}/{self.global_rank}",
+        )
+        progress = self._progress("generate", len(plan.requests))
         with self._timed("generate"):
-            completions = self.sampler.generate(requests, sampling, self._progress("generate", len(requests)))
+            completions = self.sampler.generate(plan.requests, sampling, progress)
         texts = self.tokenizer.batch_decode([c.token_ids for c in completions], skip_special_tokens=True)
-        for (group, kind), request, completion, text in zip(owners, requests, completions, texts, strict=True):
-            rollout = Rollout(kind=kind, prompt_ids=request.prompt_ids, completion=completion, text=text)
-            (group.solutions if kind == "solution" else group.metas).append(rollout)
-        return groups
+        return collect_rollouts(plan, completions, texts)
 
     def prompt_ids(self, kind: Kind, problem: Problem) -> list[int]:
         """Token ids of a prompt, ready for the completion to follow."""
@@ -427,38 +417,34 @@ class GRPOLightningModule(LightningModule):
             with self._timed("logprobs"):
                 for batch in (batch for part in parts for batch in part):
                     update.annotate(batch, old=steps > 1)
-        total = self.num_iterations * sum(map(len, parts))
-        progress, done = self._progress("update", total), 0
-        stats: dict[str, Tensor] = {}
-        norms, skipped = [], 0
         with self._timed("update"):
-            for part in parts * self.num_iterations:
-                denominators = self._global_sum(update.denominators(part)) / self.trainer.world_size
-                for batch in part:
-                    loss, more = update.loss(batch, denominators)
-                    self.manual_backward(loss)
-                    merge_stats(stats, more)
-                    progress(done := done + 1, total)
-                norm = self._optimizer_step()
-                norms.append(norm)
-                skipped += norm != norm
+            stats, norms = update.run(
+                parts * self.num_iterations,
+                backward=self.manual_backward,
+                step=self._optimizer_step,
+                global_denominators=self._mean_over_processes,
+                progress=self._progress("update", self.num_iterations * sum(map(len, parts))),
+            )
         return summary.update_metrics(
-            stats, norms, steps=steps, learning_rate=self.optimizers().param_groups[0]["lr"], skipped=skipped
+            stats, norms, steps=steps, learning_rate=self.trainer.optimizers[0].param_groups[0]["lr"]
         )
 
     def _optimizer_step(self) -> float:
         """Clips, steps and schedules; a gradient that is not finite is dropped. Returns its norm, NaN if dropped."""
         optimizer = self.optimizers()
+        if not isinstance(optimizer, LightningOptimizer):
+            raise TypeError(f"configure_optimizers gave {len(optimizer)} optimizers; expected one")
         bound = float("inf") if self.max_grad_norm is None else self.max_grad_norm
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), bound).item()
-        if not torch.isfinite(torch.tensor(norm)):
+        total = torch.nn.utils.clip_grad_norm_(self.parameters(), bound)
+        norm = (total.full_tensor() if isinstance(total, DTensor) else total).item()
+        if not math.isfinite(norm):
             rank_zero_warn(f"the gradient norm is {norm}: this optimiser step is skipped")
             optimizer.zero_grad(set_to_none=True)
             norm = float("nan")
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         schedule = self.lr_schedulers()
-        if schedule is not None:
+        if isinstance(schedule, LRScheduler):
             schedule.step()
         return norm
 
@@ -506,10 +492,10 @@ class GRPOLightningModule(LightningModule):
                 reference.to(self.device)
         self._sampler_ready = True
 
-    def _global_sum(self, counts: Tensor) -> Tensor:
+    def _mean_over_processes(self, counts: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
             return counts
-        reduced = self.trainer.strategy.reduce(counts.to(self.device), reduce_op="sum")
+        reduced = self.trainer.strategy.reduce(counts.to(self.device), reduce_op="mean")
         assert isinstance(reduced, Tensor)
         return reduced
 
@@ -529,10 +515,6 @@ class GRPOLightningModule(LightningModule):
 
         report(0, total)
         return report
-
-
-def _seed(key: str) -> int:
-    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest()) >> 1
 
 
 def _at_least_one(**settings: int) -> None:

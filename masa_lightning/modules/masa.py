@@ -215,19 +215,22 @@ class MASALightningModule(GRPOLightningModule):
                     # A hostile prediction may have thousands of digits; beyond the budget all are equally wrong.
                     predicted = float(min(prediction.solution_length, 10 * self.max_completion_length))
                     lengths.append((predicted, fmean(right), min(right), max(right), index))
-        metrics = self.calibration[stage]
+        metrics = self._metrics_of(stage)
         metrics["pass_rate"].update(*_columns(rates, 4))
         metrics["length"].update(*_columns(lengths, 5))
 
     def _calibration_figures(self, stage: Stage) -> dict[str, float]:
         return {
             f"calibration/{name}/{figure}": value.item()
-            for name, metric in self.calibration[stage].items()
+            for name, metric in self._metrics_of(stage).items()
             for figure, value in metric.compute().items()
         }
 
+    def _metrics_of(self, stage: Stage) -> dict[str, Any]:
+        return dict(self.calibration[stage].items())  # type: ignore[operator]  # a ModuleDict, which mypy does not see
+
     def _reset_calibration(self, stage: Stage) -> None:
-        for metric in self.calibration[stage].values():
+        for metric in self._metrics_of(stage).values():
             metric.reset()
 
 

@@ -80,4 +80,6 @@ class Evaluation:
                 "expected >= 1 and >= 0"
             )
         if any(not 1 <= k <= self.num_generations for k in self.pass_at):
-            raise ValueError(f"pass_at is {self.pass_at}; expected values in 1..num_generations = {self.num_generations}")
+            raise ValueError(
+                f"pass_at is {self.pass_at}; expected values in 1..num_generations = {self.num_generations}"
+            )

@@ -58,7 +58,7 @@ def meta_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
 
 
 def update_metrics(
-    stats: dict[str, Tensor], norms: Sequence[float], *, steps: int, learning_rate: float, skipped: int
+    stats: dict[str, Tensor], norms: Sequence[float], *, steps: int, learning_rate: float
 ) -> dict[str, float]:
     """Statistics of a whole update (`PolicyUpdate.loss`, merged) as means.
 
@@ -67,10 +67,13 @@ def update_metrics(
         norms: Gradient norm of each optimiser step, NaN where the step was skipped.
         steps: Optimiser steps of the training step.
         learning_rate: At the end.
-        skipped: Optimiser steps left out because of a gradient that was not finite.
     """
     finite = [norm for norm in norms if norm == norm]
-    metrics = {"grad_norm": _mean(finite), "learning_rate": learning_rate, "skipped_updates": float(skipped)}
+    metrics = {
+        "grad_norm": _mean(finite),
+        "learning_rate": learning_rate,
+        "skipped_updates": float(len(norms) - len(finite)),
+    }
     if not stats:
         return metrics
     s = {name: value.item() for name, value in stats.items() if value.dim() == 0}

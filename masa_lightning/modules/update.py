@@ -16,7 +16,7 @@ from masa_lightning.functional.losses import (
     policy_loss,
 )
 from masa_lightning.modules.settings import Algorithm
-from masa_lightning.types import Experience
+from masa_lightning.types import Experience, ProgressFn
 
 LogProbs = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]  # `Policy.forward`
 
@@ -62,6 +62,40 @@ class PolicyUpdate:
                 mask = batch.mask[batch.kind == kind]
                 counts[kind] += loss_denominator(mask, self.algorithm.aggregation, self.norm_length).cpu()
         return counts
+
+    def run(
+        self,
+        steps: Sequence[Sequence[Experience]],
+        *,
+        backward: Callable[[Tensor], None],
+        step: Callable[[], float],
+        global_denominators: Callable[[Tensor], Tensor],
+        progress: ProgressFn,
+    ) -> tuple[dict[str, Tensor], list[float]]:
+        """Takes the optimiser steps of a training step.
+
+        Args:
+            steps: The micro-batches of each optimiser step.
+            backward: Back-propagates a loss.
+            step: Takes an optimiser step and returns the gradient's norm.
+            global_denominators: Mean over processes of `denominators`; the mean, because gradients are averaged too.
+            progress: Told the micro-batches done, and all.
+
+        Returns:
+            Statistics of all micro-batches, merged, and the gradient norms.
+        """
+        stats: dict[str, Tensor] = {}
+        norms, done, total = [], 0, sum(map(len, steps))
+        for batches in steps:
+            denominators = global_denominators(self.denominators(batches))
+            for batch in batches:
+                loss, more = self.loss(batch, denominators)
+                backward(loss)
+                merge_stats(stats, more)
+                done += 1
+                progress(done, total)
+            norms.append(step())
+        return stats, norms
 
     def loss(self, batch: Experience, denominators: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Computes what a micro-batch adds to the loss of its optimiser step.

@@ -1,1 +1,4 @@
-"""Drawing completions from the policy: `vllm` (the only file that imports vLLM) and `transformers` (no extra, and the oracle in tests)."""
+"""Drawing completions from the policy.
+
+`vllm` is the fast way, and the only file that imports vLLM; `transformers` is the plain way, and the oracle in tests.
+"""

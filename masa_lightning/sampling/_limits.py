@@ -27,6 +27,7 @@ def check_requests(requests: Sequence[SamplingRequest], max_model_length: int) -
             raise ValueError(f"max_tokens of request {index} is {most}; expected >= 1")
         if length + most > max_model_length:
             raise ValueError(
-                f"request {index} has a prompt of {length} tokens and max_tokens={most}, {length + most} together; expected "
-                f"at most max_model_length={max_model_length}: shorten the prompt, lower max_tokens or raise max_model_length"
+                f"request {index} has a prompt of {length} tokens and max_tokens={most}, {length + most} together; "
+                f"expected at most max_model_length={max_model_length}: shorten the prompt, lower max_tokens or raise "
+                "max_model_length"
             )

@@ -115,7 +115,7 @@ class TransformersSampler:
         output = self._policy.generate(
             input_ids=input_ids.to(device),
             attention_mask=attention_mask.to(device),
-            generation_config=GenerationConfig(
+            generation_config=GenerationConfig(  # type: ignore[no-untyped-call]
                 do_sample=False,  # `draw` adds the noise
                 max_new_tokens=max(request.max_tokens for request in requests),
                 eos_token_id=stop_token_ids or None,
@@ -127,7 +127,10 @@ class TransformersSampler:
         )
         drawn = output[:, width:].tolist()
         logprobs = torch.stack(draw.logprobs, dim=1).tolist()
-        return [self._completion(*row, request.max_tokens) for *row, request in zip(drawn, logprobs, requests, strict=True)]
+        return [
+            self._completion(token_ids, logp, request.max_tokens)
+            for token_ids, logp, request in zip(drawn, logprobs, requests, strict=True)
+        ]
 
     def _completion(self, token_ids: list[int], logprobs: list[float], max_tokens: int) -> Completion:
         """Cuts a row of the batch after its stop token or at its own limit; the rest is padding."""
@@ -148,11 +151,11 @@ class _Draw:
 
     def __init__(self, seeds: Sequence[int], settings: SamplingSettings) -> None:
         from transformers import LogitsProcessorList
-        from transformers.generation import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+        from transformers.generation.logits_process import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.temperature = settings.temperature
-        self.truncate = LogitsProcessorList()  # in vLLM's order
+        self.truncate: Any = LogitsProcessorList()  # in vLLM's order
         if settings.min_p > 0:
             self.truncate.append(MinPLogitsWarper(settings.min_p))
         if settings.top_k > 0:
@@ -185,7 +188,7 @@ def _ready_to_generate(policy: Any) -> Iterator[None]:
     was_training = [module for module in policy.modules() if module.training]
     defaults = policy.generation_config
     policy.eval()
-    policy.generation_config = GenerationConfig()
+    policy.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     try:
         with torch.no_grad():
             yield

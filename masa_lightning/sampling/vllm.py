@@ -2,11 +2,11 @@
 
 Weights travel in one of two ways:
 
-* *shared storage* (the default on CPU with one process per engine): after `setup` the policy's parameters are row slices
-  of vLLM's own fused weights, so an optimiser step in place needs no hand-over at all, only a reset of the prefix cache;
-* *streamed*: every `sync_weights` passes the policy's parameters one at a time through the engine model's `load_weights`.
+* *shared storage* (the default on CPU with one process per engine): after `setup` the policy's parameters are row
+  slices of vLLM's own fused weights. An optimiser step in place needs no hand-over, only a reset of the prefix cache;
+* *streamed*: every `sync_weights` passes the policy's parameters one at a time through the engine's `load_weights`.
 
-An engine lives to the end of the process: dropping it would take the trainer's process group with it.
+An engine goes when its sampler goes, and leaves torch.distributed as it is; the next engine then starts faster.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import logging
-import math
 import os
-import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from masa_lightning.sampling._isolation import apart_from_training, environment
 from masa_lightning.sampling._limits import check_requests
+from masa_lightning.sampling._weights import full, is_tied, match, named_weights
 from masa_lightning.types import Completion, SamplingRequest
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ _log = logging.getLogger(__name__)
 
 _GIB = 1 << 30
 _CPU_KV_CACHE_GIB = 1.0
-_CPU_BLOCK_SIZE = 32  # vLLM's 128 caches no prefix below 128 tokens; the rollouts of a group share shorter prompts than that
-_WRAPPER_PARTS = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
+_CPU_BLOCK_SIZE = 32  # the rollouts of a group share prompts, often shorter than vLLM's block of 128 tokens
 
 
 class VLLMSampler:
@@ -84,8 +84,8 @@ class VLLMSampler:
             raise ValueError(f"max_num_seqs is {max_num_seqs}; expected >= 1")
         if share_weights and (enable_sleep_mode or tensor_parallel_size > 1):
             raise ValueError(
-                "share_weights=True does not go with enable_sleep_mode or tensor_parallel_size > 1: asleep the engine has "
-                "no weights, and in parallel it has only a part of each. Leave share_weights at None."
+                "share_weights=True does not go with enable_sleep_mode or tensor_parallel_size > 1: asleep the engine "
+                "has no weights, and in parallel it has only a part of each. Leave share_weights at None."
             )
         self.tensor_parallel_size = tensor_parallel_size
         self.gpu_memory_utilization = gpu_memory_utilization
@@ -97,7 +97,14 @@ class VLLMSampler:
         self.enable_sleep_mode = enable_sleep_mode
         self.share_weights = share_weights
         self.verbose = verbose
-        self._forget()
+        self._llm: Any = None
+        self._policy: nn.Module | None = None
+        self._slices: dict[str, torch.Tensor] | None = None
+        self._max_model_length = 0
+        self._stop_token_ids: frozenset[int] = frozenset()
+        self._on_cpu = True
+        self._asleep = False
+        self._request_count = 0
 
     @property
     def shares_weights(self) -> bool:
@@ -132,14 +139,14 @@ class VLLMSampler:
                 f"enable_sleep_mode=True but the policy is on {device.type}; sleep mode exists on CUDA only: "
                 "set enable_sleep_mode=False"
             )
-        with _apart_from_training(), _environment(self._environment(device)), warnings.catch_warnings():
+        with apart_from_training(), environment(self._environment(device)), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # vLLM's imports touch deprecated names of torch
             self._llm = self._make_engine(policy, model_path, max_model_length, device)
         self._policy = policy
         self._max_model_length = max_model_length
         self._stop_token_ids = frozenset(stop_token_ids)
         self._on_cpu = device.type == "cpu"
-        with _apart_from_training():
+        with apart_from_training():
             self._load_weights()
             wants_sharing = self._on_cpu if self.share_weights is None else self.share_weights
             if wants_sharing and self.tensor_parallel_size == 1:
@@ -154,7 +161,7 @@ class VLLMSampler:
         llm = self._engine()
         if self._asleep:
             return
-        with _apart_from_training():
+        with apart_from_training():
             if self._slices is None or not self._check_sharing(self._slices):
                 self._load_weights()
         if not llm.reset_prefix_cache():
@@ -183,7 +190,7 @@ class VLLMSampler:
         self._check(everything, settings)
         if not everything:
             return []
-        with _apart_from_training(), _no_compilation() if self._on_cpu else contextlib.nullcontext():
+        with apart_from_training(), _no_compilation() if self._on_cpu else contextlib.nullcontext():
             completions = self._run(llm, everything, settings, on_progress)
         if parts is None:
             return completions
@@ -211,16 +218,6 @@ class VLLMSampler:
         twin = dict(self.__dict__)
         twin.update(_llm=None, _policy=None, _slices=None, _asleep=False)
         return twin
-
-    def _forget(self) -> None:
-        self._llm: Any = None
-        self._policy: nn.Module | None = None
-        self._slices: dict[str, torch.Tensor] | None = None
-        self._max_model_length = 0
-        self._stop_token_ids: frozenset[int] = frozenset()
-        self._on_cpu = True
-        self._asleep = False
-        self._request_count = 0
 
     def _engine(self) -> Any:
         if self._llm is None:
@@ -254,8 +251,8 @@ class VLLMSampler:
         on_cpu = device.type == "cpu"
         if _world_size() % self.tensor_parallel_size:
             raise ValueError(
-                f"tensor_parallel_size is {self.tensor_parallel_size} but there are {_world_size()} processes; expected a "
-                "divisor: in the trainer's process every process runs one part of an engine"
+                f"tensor_parallel_size is {self.tensor_parallel_size} but there are {_world_size()} processes; "
+                "expected a divisor of their number, as each trainer process runs one part of an engine"
             )
         if _world_size() == 1 and device.index not in (None, 0):
             raise ValueError(
@@ -263,7 +260,7 @@ class VLLMSampler:
                 f"set CUDA_VISIBLE_DEVICES={device.index} and train on cuda:0"
             )
         if "VLLM_LOGGING_LEVEL" in os.environ and not self.verbose:
-            logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # it speaks before it reads that variable
+            logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # it reads that later than it speaks
         vllm = _import_vllm(on_cpu)
         kv_cache_gib = self.kv_cache_gib
         if kv_cache_gib is None and on_cpu and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
@@ -284,7 +281,7 @@ class VLLMSampler:
             "kv_cache_memory_bytes": None if kv_cache_gib is None else int(kv_cache_gib * _GIB),
             "tensor_parallel_size": self.tensor_parallel_size,
             "distributed_executor_backend": "uni" if _world_size() == 1 else "external_launcher",
-            "hf_overrides": {"tie_word_embeddings": _is_tied(policy)},
+            "hf_overrides": {"tie_word_embeddings": is_tied(policy)},
             "seed": 0,
             "disable_log_stats": True,
         }
@@ -299,16 +296,16 @@ class VLLMSampler:
             options["max_num_batched_tokens"] = max(self.max_num_batched_tokens or 8192, max_model_length)
         try:
             with _adapted_to_a_trainer_on_cpu() if on_cpu else contextlib.nullcontext():
-                return vllm.LLM(**options)
+                llm = vllm.LLM(**options)
         except Exception as error:
-            remedy = (
-                "give it a kv_cache_gib that fits in memory" if on_cpu else "lower gpu_memory_utilization or set kv_cache_gib"
-            )
+            remedy = "choose another kv_cache_gib" if on_cpu else "change gpu_memory_utilization or kv_cache_gib"
             raise RuntimeError(
                 f"vLLM {vllm.__version__} could not make an engine for {model_path!r} with max_model_length "
                 f"{max_model_length}: {type(error).__name__}: {error}\nIf memory is short, {remedy}, or lower "
-                "max_model_length; if vLLM does not know the model, use TransformersSampler; verbose=True shows vLLM's log."
+                "max_model_length; if vLLM does not know the model, use TransformersSampler; verbose=True tells more."
             ) from error
+        _outlive_engine(llm)
+        return llm
 
     # Weights
 
@@ -318,7 +315,7 @@ class VLLMSampler:
         assert policy is not None
 
         def load(model: Any) -> set[str]:
-            loaded = model.load_weights((name, _full(weight)) for name, weight in _named_weights(policy))
+            loaded = model.load_weights((name, full(weight)) for name, weight in named_weights(policy))
             names = {name for name, _ in model.named_parameters()}
             return names - loaded if loaded is not None else set()
 
@@ -326,8 +323,8 @@ class VLLMSampler:
             if missing:
                 some = ", ".join(sorted(missing)[:3])
                 raise RuntimeError(
-                    f"{len(missing)} of the engine's parameters got no weights from the policy ({some}, ...); expected the "
-                    "policy to be the transformers model of model_path, without adapters left unmerged: "
+                    f"{len(missing)} of the engine's parameters got no weights from the policy ({some}, ...); expected "
+                    "the policy to be the transformers model of model_path, without adapters left unmerged: "
                     "pass that model, or use TransformersSampler"
                 )
 
@@ -335,12 +332,12 @@ class VLLMSampler:
         """Points the policy's parameters at the engine's storage, all of them or none."""
         policy = self._policy
         assert policy is not None
-        slices, reason = self._llm.apply_model(lambda model: _match(model, policy))[0]
+        slices, reason = self._llm.apply_model(lambda model: match(model, policy))[0]
         if reason:
             level = logging.WARNING if self.share_weights else logging.INFO
             _log.log(level, "weights are copied to vLLM at each hand-over and not shared with it: %s", reason)
             return
-        for name, weight in _named_weights(policy):
+        for name, weight in named_weights(policy):
             weight.data = slices[name]
         self._slices = slices
 
@@ -348,13 +345,13 @@ class VLLMSampler:
         """Mends what no longer shares; where that is impossible, gives sharing up for good and returns False."""
         policy = self._policy
         assert policy is not None
-        for name, weight in _named_weights(policy):
+        for name, weight in named_weights(policy):
             part = slices.get(name)
             if part is not None and weight.data_ptr() == part.data_ptr() and weight.dtype == part.dtype:
                 continue
             if part is None or (weight.shape, weight.dtype, weight.device) != (part.shape, part.dtype, part.device):
                 self._slices = None
-                for _, shared in _named_weights(policy):  # else the engine's weights would change under the policy
+                for _, shared in named_weights(policy):  # else the engine's weights would change under the policy
                     shared.data = shared.data.clone()
                 _log.warning("%s no longer fits the storage it shared with vLLM; from now on weights are copied", name)
                 return False
@@ -441,6 +438,18 @@ def _import_vllm(on_cpu: bool) -> Any:
     return vllm
 
 
+def _outlive_engine(llm: Any) -> None:
+    """Lets an engine be dropped without the process groups of the trainer and of other engines, which vLLM would end."""
+    client = llm.llm_engine.engine_core
+    client._finalizer.detach()  # else it runs EngineCore.shutdown, which destroys all groups
+    weakref.finalize(client, _free_memory, client.engine_core)
+
+
+def _free_memory(engine_core: Any) -> None:
+    engine_core.model_executor.shutdown()
+    engine_core.scheduler.shutdown()
+
+
 def _world_size() -> int:
     distributed = torch.distributed
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
@@ -454,52 +463,6 @@ def _gather(requests: Sequence[SamplingRequest]) -> tuple[list[list[SamplingRequ
     parts: list[Any] = [None] * group.world_size
     torch.distributed.all_gather_object(parts, list(requests), group=group.cpu_group)
     return parts, group.rank_in_group
-
-
-@contextlib.contextmanager
-def _environment(changes: Mapping[str, str | None]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in changes}
-
-    def put(values: Mapping[str, str | None]) -> None:
-        for name, value in values.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-    put(changes)
-    try:
-        yield
-    finally:
-        put(before)
-
-
-@contextlib.contextmanager
-def _apart_from_training() -> Iterator[None]:
-    """Lets vLLM work as if it had the process to itself, and leaves no trace of that in the training around it.
-
-    The trainer's autocast, gradients and inference mode are off inside: tensors that vLLM keeps for later must be plain
-    ones. Random states are put back: vLLM seeds the global generators when it starts, and draws from torch's even where
-    every request has a seed of its own.
-    """
-    import numpy as np
-
-    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda_state = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
-    try:
-        with (
-            torch.inference_mode(False),
-            torch.no_grad(),
-            torch.autocast("cpu", enabled=False),
-            torch.autocast("cuda", enabled=False) if torch.cuda.is_initialized() else contextlib.nullcontext(),
-        ):
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        torch.set_rng_state(torch_state)
-        if cuda_state is not None:
-            torch.cuda.set_rng_state(cuda_state)
 
 
 @contextlib.contextmanager
@@ -519,7 +482,7 @@ def _adapted_to_a_trainer_on_cpu() -> Iterator[None]:
     from vllm.model_executor.layers import utils
     from vllm.model_executor.models import registry
 
-    def use_plain_linear(layer: nn.Module, remove_weight: bool) -> None:
+    def use_plain_linear(layer: Any, remove_weight: bool) -> None:
         layer.cpu_linear = F.linear
 
     replacements: list[tuple[Any, str, Any]] = [
@@ -535,70 +498,3 @@ def _adapted_to_a_trainer_on_cpu() -> Iterator[None]:
     finally:
         for owner, name, value in before:
             setattr(owner, name, value)
-
-
-def _is_tied(policy: nn.Module) -> bool:
-    names = [name for name, _ in _named_weights(policy)]
-    return "lm_head.weight" not in names
-
-
-def _named_weights(policy: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Parameters under the names of a checkpoint; a tied one comes once, as the embedding."""
-    for name, weight in policy.named_parameters():
-        for part in _WRAPPER_PARTS:
-            name = name.replace(part, "")
-        yield name, weight
-
-
-def _full(weight: torch.Tensor) -> torch.Tensor:
-    """The whole of a weight that FSDP2 may have spread over processes."""
-    gather: Callable[[], torch.Tensor] | None = getattr(weight, "full_tensor", None)
-    return weight.detach() if gather is None else gather().detach()
-
-
-def _match(model: Any, policy: nn.Module) -> tuple[dict[str, torch.Tensor], str]:
-    """Finds the row slice of the engine's weights that holds each of the policy's, or says why that fails.
-
-    Args:
-        model: vLLM's model, its weights loaded from `policy`.
-        policy: The trainer's model.
-
-    Returns:
-        Slices by the policy's names, and an empty string or the reason why some weight has none.
-    """
-    engine = dict(model.named_parameters())
-    weights = dict(_named_weights(policy))
-    fused_into = {part: (fused, parts) for fused, parts in model.packed_modules_mapping.items() for part in parts}
-    slices: dict[str, torch.Tensor] = {}
-    claimed: dict[str, int] = {}
-    for name, weight in weights.items():
-        if hasattr(weight, "full_tensor"):
-            return {}, f"{name} is spread over processes"
-        target, row = name, 0
-        if name not in engine:
-            module, _, leaf = name.rpartition(".")
-            parent, _, part = module.rpartition(".")
-            if part not in fused_into:
-                return {}, f"vLLM has no {name}"
-            fused, parts = fused_into[part]
-            target = f"{parent}.{fused}.{leaf}"
-            siblings = [weights.get(f"{parent}.{sibling}.{leaf}") for sibling in parts[: parts.index(part)]]
-            if target not in engine or any(sibling is None for sibling in siblings):
-                return {}, f"vLLM has no {target}"
-            row = sum(len(sibling) for sibling in siblings if sibling is not None)
-        whole = engine[target].data
-        if (whole.dtype, whole.device) != (weight.dtype, weight.device):
-            return {}, f"{name} is {weight.dtype} on {weight.device}, vLLM's {whole.dtype} on {whole.device}"
-        if whole.is_inference():
-            return {}, f"vLLM's {target} is an inference tensor, which cannot be trained"
-        if whole.dim() == 0 or whole.shape[1:] != weight.shape[1:] or row + len(weight) > len(whole):
-            return {}, f"{name} has shape {tuple(weight.shape)}, vLLM's {target} {tuple(whole.shape)}"
-        part_of_whole = whole[row : row + len(weight)]
-        if not part_of_whole.is_contiguous() or not torch.equal(part_of_whole, weight.data):
-            return {}, f"vLLM keeps {name} in another layout"
-        slices[name] = part_of_whole
-        claimed[target] = claimed.get(target, 0) + math.prod(weight.shape)
-    for target, count in claimed.items():
-        if count > engine[target].numel():
-            return {}, f"several weights of the policy claim the same rows of {target}"
-    return slices, ""

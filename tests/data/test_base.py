@@ -73,7 +73,7 @@ def test_ranks_come_from_the_trainer() -> None:
     parts = [attach(Data(batch_size=2, val_batch_size=2), rank=r, world_size=3) for r in range(3)]
     train = [[p.id for p in batch] for data in parts for batch in data.train_dataloader()]
     assert len(train) == 3
-    assert len(set(sum(train, []))) == 6
+    assert len({i for batch in train for i in batch}) == 6
     validation = [[len(batch) for batch in data.val_dataloader()] for data in parts]
     assert validation == [[2], [2], [1]]
 

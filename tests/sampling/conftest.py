@@ -1,4 +1,8 @@
-"""A tiny random Qwen3 and the two samplers on it. Several vLLM engines in one process are fine; the first takes seconds."""
+"""A tiny random Qwen3 and the two samplers on it.
+
+Rule for vLLM in tests: several engines in one process are fine (a quarter of a second each after the first, which takes
+some seconds), but share one where weights do not matter.
+"""
 
 import logging
 from collections.abc import Callable

@@ -73,7 +73,9 @@ def test_refuses_what_cannot_be_served_before_anything_is_drawn(sampler, tools):
     good = SamplingRequest(prompt_ids=[5] * 10, max_tokens=tools.length - 10, seed=0)
     assert len(sampler.generate([good], SamplingSettings())) == 1
     long = SamplingRequest(prompt_ids=[5] * 11, max_tokens=tools.length - 10, seed=0)
-    with pytest.raises(ValueError, match=r"request 1 has a prompt of 11 tokens and max_tokens=86, 97 .* max_model_length=96"):
+    with pytest.raises(
+        ValueError, match=r"request 1 has a prompt of 11 tokens and max_tokens=86, 97 .* max_model_length=96"
+    ):
         sampler.generate([good, long], SamplingSettings())
     with pytest.raises(ValueError, match="prompt of request 0 is empty"):
         sampler.generate([SamplingRequest(prompt_ids=[], max_tokens=4, seed=0)], SamplingSettings())
@@ -100,7 +102,10 @@ def test_leaves_random_state_training_mode_and_gradients_alone(sampler, policy, 
 @pytest.mark.parametrize("inference", [False, True])
 def test_works_inside_training_and_validation_steps(sampler, policy, tools, inference):
     requests = tools.requests(4)
-    with torch.inference_mode(inference), torch.autocast("cpu", torch.bfloat16, enabled=type(sampler).__name__ == "VLLMSampler"):
+    with (
+        torch.inference_mode(inference),
+        torch.autocast("cpu", torch.bfloat16, enabled=type(sampler).__name__ == "VLLMSampler"),
+    ):
         sampler.sync_weights()
         completions = sampler.generate(requests, GREEDY)
     assert tools.distance(policy, requests, completions) < 1e-4

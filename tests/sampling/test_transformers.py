@@ -38,7 +38,9 @@ def test_no_stop_token_at_all(tools):
 
 def test_dropout_is_off_while_sampling(tools):
     policy = tools.policy()
-    policy.model.embed_tokens.register_forward_hook(lambda module, args, out: nn.functional.dropout(out, 0.5, module.training))
+    policy.model.embed_tokens.register_forward_hook(
+        lambda module, args, out: nn.functional.dropout(out, 0.5, module.training)
+    )
     policy.train()
     sampler = tools.transformers(policy)
     requests = tools.requests(3)

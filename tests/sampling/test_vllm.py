@@ -1,9 +1,11 @@
 """The engine in the trainer's process: weights, caches, failures. See test_parity for what it draws."""
 
+import gc
 import logging
 import os
 import random
 import sys
+import weakref
 
 import pytest
 import torch
@@ -18,6 +20,13 @@ SAMPLE = SamplingSettings()
 @pytest.fixture(scope="module")
 def vllm():
     return pytest.importorskip("vllm")
+
+
+@pytest.fixture(scope="module")
+def engine(vllm, tools):
+    """A policy and its sampler, for tests that leave both as they were."""
+    policy = tools.policy()
+    return policy, tools.vllm(policy)
 
 
 def _pointers(policy):
@@ -39,15 +48,14 @@ def test_weights_follow_the_optimizer(vllm, tools, tied, share):
         assert tools.distance(policy, requests, sampler.generate(requests, SAMPLE)) < 1e-4
 
 
-def test_sharing_needs_no_second_copy(vllm, tools):
-    policy = tools.policy()
-    sampler = tools.vllm(policy)
-    engine = {
+def test_sharing_needs_no_second_copy(engine):
+    policy, sampler = engine
+    storages = {
         pointer
         for pointers in sampler._llm.apply_model(lambda m: [p.untyped_storage().data_ptr() for p in m.parameters()])
         for pointer in pointers
     }
-    assert {weight.untyped_storage().data_ptr() for weight in policy.parameters()} <= engine
+    assert {weight.untyped_storage().data_ptr() for weight in policy.parameters()} <= storages
 
 
 @pytest.mark.parametrize("share", [None, False], ids=["shared", "streamed"])
@@ -151,11 +159,10 @@ def test_setup_leaves_no_trace(vllm, tools):
 
 
 @pytest.mark.parametrize("where", ["progress", "step", "draw"])
-def test_a_failure_leaves_no_request_behind(vllm, tools, monkeypatch, where):
+def test_a_failure_leaves_no_request_behind(engine, tools, monkeypatch, where):
     from vllm.v1.sample.sampler import Sampler
 
-    policy, requests = tools.policy(), tools.requests()
-    sampler = tools.vllm(policy)
+    (policy, sampler), requests = engine, tools.requests()
 
     def fail(*args, **kwargs):
         raise KeyboardInterrupt
@@ -170,16 +177,29 @@ def test_a_failure_leaves_no_request_behind(vllm, tools, monkeypatch, where):
     assert tools.distance(policy, requests, sampler.generate(requests, SAMPLE)) < 1e-4
 
 
-def test_a_second_setup(vllm, tools):
-    policy = tools.policy()
-    sampler = tools.vllm(policy)
-    engine = sampler._llm
+def test_a_second_setup(engine, tools):
+    policy, sampler = engine
+    llm = sampler._llm
     sampler.setup(policy, tools.path(), max_model_length=tools.length, stop_token_ids=[])
-    assert sampler._llm is engine
+    assert sampler._llm is llm
     requests = tools.requests(3)
     assert [len(c.token_ids) for c in sampler.generate(requests, SAMPLE)] == [r.max_tokens for r in requests]
     with pytest.raises(RuntimeError, match="make a new VLLMSampler"):
         sampler.setup(tools.policy(), tools.path(), max_model_length=tools.length, stop_token_ids=[])
+    sampler.setup(policy, tools.path(), max_model_length=tools.length, stop_token_ids=tools.stop)
+
+
+def test_a_dropped_engine_frees_its_cache_and_harms_no_other(vllm, engine, tools):
+    (policy, sampler), requests = engine, tools.requests()
+    other = tools.vllm(tools.policy())
+    other.generate(requests, SAMPLE)
+    runner = other._llm.llm_engine.model_executor.driver_worker.worker.model_runner
+    cache = weakref.ref(runner.kv_caches[0])
+    del other, runner
+    gc.collect()
+    assert cache() is None
+    assert torch.distributed.is_initialized()
+    assert tools.distance(policy, requests, sampler.generate(requests, SAMPLE)) < 1e-4
 
 
 def test_engine_failures_say_what_to_do(vllm, tools):
@@ -195,8 +215,8 @@ def test_a_policy_that_is_not_the_model_is_refused(vllm, tools):
         tools.vllm(policy)
 
 
-def test_temperature_above_vllms_limit(vllm, tools):
-    sampler = tools.vllm(tools.policy())
+def test_temperature_above_vllms_limit(engine, tools):
+    _, sampler = engine
     with pytest.raises(ValueError, match="temperature is 3; vLLM allows at most 2"):
         sampler.generate(tools.requests(1), SamplingSettings(temperature=3))
 

@@ -1,0 +1,186 @@
+"""A few rollouts to read, while the run goes on."""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
+
+from masa_lightning.types import Kind, Rollout, RolloutGroup
+
+KINDS: tuple[Kind, ...] = ("solution", "meta")
+LINE_BREAK = " \u23ce "
+"""Stands for a line break in a table's cell."""
+
+
+class RolloutTable(Callback):
+    """Shows rollouts of both kinds as a table in TensorBoard and appends them to ``rollouts.jsonl``.
+
+    Of each kind the best, the worst and rollouts evenly between them are taken, by total reward. The table's cells are
+    escaped and shortened in the middle, for a model may write anything; ``rollouts.jsonl``, in the logger's folder, has
+    the whole text, one JSON object a line. Only the rollouts of the first process are seen.
+
+    Args:
+        every_n_steps: Writes after the first training step and every n-th one from there, counted over epochs.
+        rows: Rollouts to show; meta rollouts get half of them where there are any.
+        max_characters: Longest text in a cell.
+
+    Raises:
+        ValueError: If a number is less than 1.
+
+    Example:
+        >>> RolloutTable(every_n_steps=50, rows=8).rows
+        8
+    """
+
+    def __init__(self, every_n_steps: int = 10, rows: int = 4, max_characters: int = 600) -> None:
+        super().__init__()
+        for name, value in {"every_n_steps": every_n_steps, "rows": rows, "max_characters": max_characters}.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}; expected >= 1")
+        self.every_n_steps = every_n_steps
+        self.rows = rows
+        self.max_characters = max_characters
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Writes the table if it is time.
+
+        Raises:
+            TypeError: If `training_step` returned something else than a dict with "groups" or None.
+        """
+        if trainer.fit_loop.total_batch_idx % self.every_n_steps:
+            return
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # a collective: every process asks
+        if not outputs or not trainer.is_global_zero:
+            return
+        if not isinstance(outputs, Mapping) or "groups" not in outputs:
+            raise TypeError(
+                f"RolloutTable found no 'groups' in the output of {type(pl_module).__name__}.training_step; "
+                "expected a dict with a list of RolloutGroup, as the modules of masa_lightning return"
+            )
+        chosen = choose_rollouts(outputs["groups"], self.rows)
+        if not chosen:
+            return
+        table = markdown_table(chosen, self.max_characters)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text("rollouts", table, global_step=trainer.global_step)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / "rollouts.jsonl").open("a", encoding="utf-8") as file:
+                for group, rollout in chosen:
+                    file.write(json.dumps(_record(trainer.global_step, group, rollout), allow_nan=False) + "\n")
+        except OSError as error:  # a full disk must not end a training run over a table
+            rank_zero_warn(f"RolloutTable could not write to {folder}: {error}")
+
+
+def choose_rollouts(groups: Sequence[RolloutGroup], rows: int) -> list[tuple[RolloutGroup, Rollout]]:
+    """Picks up to `rows` rollouts of both kinds, evenly from the best to the worst of each.
+
+    Args:
+        groups: All groups of a step.
+        rows: Most rollouts to pick; what one kind cannot fill, the other does.
+
+    Returns:
+        Rollouts with their groups: solutions, then meta rollouts, each in falling order of reward; None is last.
+    """
+    by_kind = [[(group, r) for group in groups for r in group.rollouts if r.kind == kind] for kind in KINDS]
+    solutions, metas = (
+        sorted(pairs, key=lambda pair: -math.inf if pair[1].reward is None else pair[1].reward, reverse=True)
+        for pairs in by_kind
+    )
+    for_metas = min(len(metas), max(rows // 2, rows - len(solutions)))
+    return _spread(solutions, rows - for_metas) + _spread(metas, for_metas)
+
+
+def markdown_table(rollouts: Sequence[tuple[RolloutGroup, Rollout]], max_characters: int = 600) -> str:
+    """Writes rollouts as a markdown table; no text in it can leave its cell or become markup.
+
+    Args:
+        rollouts: Rollouts with their groups.
+        max_characters: Longest problem or text, >= 1.
+
+    Returns:
+        The table: a head and one line a rollout.
+    """
+    head = ["problem", "kind", "reward", "parts", "tokens", "text"]
+    lines = [head, ["---"] * len(head)]
+    for group, rollout in rollouts:
+        parts = ", ".join(f"{name} {value:.3g}" for name, value in rollout.rewards.items())
+        cells = [
+            _shorten(group.problem.problem, max_characters),
+            rollout.kind,
+            "none" if rollout.reward is None else f"{rollout.reward:.3g}",
+            parts,
+            f"{rollout.length} ({rollout.completion.finish_reason})",
+            _shorten(rollout.text, max_characters),
+        ]
+        lines.append([escape(cell) for cell in cells])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def escape(text: str) -> str:
+    """Makes any text safe inside a cell of a markdown table that becomes HTML.
+
+    ASCII punctuation becomes character references, so that it means nothing to markdown or HTML; line breaks become a
+    visible sign; control, format (such as right-to-left overrides) and surrogate characters are dropped.
+
+    Example:
+        >>> escape("a|b <i>")
+        'a&#124;b &#60;i&#62;'
+    """
+    line = LINE_BREAK.join(text.replace("\t", " ").splitlines())
+    kept = (c for c in line if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
+    return "".join(f"&#{ord(c)};" if c.isascii() and not (c.isalnum() or c == " ") else c for c in kept)
+
+
+def _shorten(text: str, longest: int) -> str:
+    """Keeps the beginning and, as the answer stands there, the end."""
+    if len(text) <= longest:
+        return text
+    tail = longest // 2
+    return f"{text[: longest - tail]} [...] {text[len(text) - tail :]}"
+
+
+def _spread(pairs: Sequence[tuple[RolloutGroup, Rollout]], count: int) -> list[tuple[RolloutGroup, Rollout]]:
+    count = min(count, len(pairs))
+    if count < 2:
+        return list(pairs[:count])
+    return [pairs[round(i * (len(pairs) - 1) / (count - 1))] for i in range(count)]
+
+
+def _record(step: int, group: RolloutGroup, rollout: Rollout) -> dict[str, Any]:
+    prediction = rollout.prediction
+    return {
+        "step": step,
+        "problem_id": group.problem.id,
+        "problem": group.problem.problem,
+        "answer": group.problem.answer,
+        "kind": rollout.kind,
+        "reward": _finite(rollout.reward),
+        "rewards": {name: _finite(value) for name, value in rollout.rewards.items()},
+        "advantage": _finite(rollout.advantage),
+        "correct": rollout.correct if rollout.kind == "solution" else None,
+        "group_pass_rate": group.pass_rate,
+        "predicted_pass_rate": None if prediction is None else prediction.rate,
+        "predicted_length": None if prediction is None else prediction.solution_length,
+        "notions": None if prediction is None or prediction.notions is None else list(prediction.notions),
+        "failures": {} if prediction is None else prediction.failures,
+        "tokens": rollout.length,
+        "finish_reason": rollout.completion.finish_reason,
+        "text": rollout.text,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,184 @@
+"""CalibrationPlots in a real Trainer, its pictures read back from disk and from TensorBoard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from masa_lightning.callbacks import calibration_plots
+from masa_lightning.callbacks.calibration_plots import CalibrationPlots
+from masa_lightning.metrics import LengthCalibration, PassRateCalibration
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning"),  # Lightning 2.6 on torch 2.13
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+]
+
+PICTURES = {"pass_rate_scatter", "pass_rate_reliability", "length_scatter", "pass_rate_over_steps", "length_over_steps"}
+
+
+class Stub(pl.LightningModule):
+    """Holds metrics as MASALightningModule does; `predicts` turns off the filling."""
+
+    def __init__(self, predicts: bool = True) -> None:
+        super().__init__()
+        self.predicts = predicts
+        self.layer = nn.Linear(1, 1)
+        self.calibration = nn.ModuleDict(
+            {
+                stage: nn.ModuleDict({"pass_rate": PassRateCalibration(), "length": LengthCalibration()})
+                for stage in ("validate", "test")
+            }
+        )
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return self.layer(batch).sum()
+
+    def evaluate(self, stage: str) -> None:
+        if self.predicts:
+            rate, length = self.calibration[stage].values()
+            actual = torch.tensor([1, 2, 3, 4])
+            rate.update(torch.tensor([0.0, 0.5, 0.5, 1.0]), actual, torch.full((4,), 4))
+            length.update(100.0 * actual, 110.0 * actual, 90.0 * actual, 120.0 * actual)
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        self.evaluate("validate")
+
+    def test_step(self, batch: Tensor, batch_idx: int) -> None:
+        self.evaluate("test")
+
+    def on_validation_epoch_end(self) -> None:
+        for metric in self.calibration["validate"].values():
+            metric.reset()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def data() -> DataLoader[Tensor]:
+    return DataLoader(torch.ones(2, 1), batch_size=1)  # type: ignore[arg-type]
+
+
+def trainer(path: Path, callback: CalibrationPlots, **settings: Any) -> pl.Trainer:
+    return pl.Trainer(**{
+        "default_root_dir": path, "logger": TensorBoardLogger(path, name="log"), "callbacks": [callback],
+        "accelerator": "cpu", "max_epochs": 2, "enable_checkpointing": False, "enable_progress_bar": False,
+        "enable_model_summary": False, "log_every_n_steps": 1, **settings,
+    })  # fmt: skip
+
+
+def images(path: str) -> dict[str, list[int]]:
+    events = EventAccumulator(path, size_guidance={"images": 0}).Reload()
+    return {tag: [image.step for image in events.Images(tag)] for tag in events.Tags()["images"]}
+
+
+def test_draws_after_every_validation(tmp_path: Path) -> None:
+    callback = CalibrationPlots()
+    t = trainer(tmp_path, callback)
+    t.fit(Stub(), data(), data())
+    assert images(t.log_dir) == {f"calibration/{name}": [2, 4] for name in PICTURES}
+    folder = Path(t.log_dir) / "pictures"
+    assert {p.name for p in folder.iterdir()} == {f"validate_{n}_step{s:06d}.png" for n in PICTURES for s in (2, 4)}
+    assert all(p.read_bytes().startswith(b"\x89PNG") for p in folder.iterdir())
+    assert callback.validations == 2
+    assert callback.history["pass_rate"] == [(2, 0.5, 0.625), (4, 0.5, 0.625)]
+    assert callback.history["length"] == [(2, 250, 275), (4, 250, 275)]
+
+
+def test_draws_after_every_other_validation_but_records_each(tmp_path: Path) -> None:
+    callback = CalibrationPlots(every_n_validations=2, dirpath=str(tmp_path / "here"))
+    t = trainer(tmp_path, callback, max_epochs=4, logger=False)
+    t.fit(Stub(), data(), data())
+    assert {p.name[-10:-4] for p in (tmp_path / "here").iterdir()} == {"000002", "000006"}
+    assert [row[0] for row in callback.history["pass_rate"]] == [2, 4, 6, 8]
+
+
+def test_test_is_drawn_without_history(tmp_path: Path) -> None:
+    callback = CalibrationPlots()
+    t = trainer(tmp_path, callback)
+    t.test(Stub(), data(), verbose=False)
+    expected = {name for name in PICTURES if not name.endswith("steps")}
+    assert set(images(t.log_dir)) == {f"calibration_test/{name}" for name in expected}
+    names = {p.name for p in (Path(t.log_dir) / "pictures").iterdir()}
+    assert names == {f"test_{name}_step000000.png" for name in expected}
+    assert callback.history == {"pass_rate": [], "length": []}
+
+
+def test_nothing_to_draw(tmp_path: Path) -> None:
+    callback = CalibrationPlots()
+    t = trainer(tmp_path, callback, max_epochs=1)
+    t.fit(Stub(predicts=False), data(), data())
+    assert images(t.log_dir) == {}
+    assert not (Path(t.log_dir) / "pictures").exists()
+
+
+def test_sanity_check_is_skipped(tmp_path: Path) -> None:
+    callback = CalibrationPlots(dirpath=str(tmp_path / "here"))
+    t = trainer(tmp_path, callback, max_steps=0, num_sanity_val_steps=1, logger=False, max_epochs=-1)
+    t.fit(Stub(), data(), data())
+    t.sanity_checking = True
+    callback.on_validation_epoch_end(t, Stub())
+    assert callback.validations == 0
+    assert not (tmp_path / "here").exists()
+
+
+def test_history_survives_a_resume(tmp_path: Path) -> None:
+    first = trainer(tmp_path, CalibrationPlots(), logger=False)
+    first.fit(Stub(), data(), data())
+    first.save_checkpoint(tmp_path / "last.ckpt")
+    callback = CalibrationPlots()
+    second = trainer(tmp_path, callback, max_epochs=3, logger=False)
+    second.fit(Stub(), data(), data(), ckpt_path=tmp_path / "last.ckpt")
+    assert [row[0] for row in callback.history["length"]] == [2, 4, 6]
+    assert callback.validations == 3
+
+
+def test_state_is_a_copy_and_a_repeated_step_replaces(tmp_path: Path) -> None:
+    callback = CalibrationPlots()
+    callback.load_state_dict({"validations": 2, "history": {"pass_rate": [(2, 0.1, 0.2), (4, 0.3, 0.4)], "length": []}})
+    state = callback.state_dict()
+    metric = PassRateCalibration()
+    metric.update(torch.tensor([1.0]), torch.tensor([1]), torch.tensor([2]))
+    callback._record("pass_rate", 4, metric.points())
+    assert callback.history["pass_rate"] == [(2, 0.1, 0.2), (4, 1.0, 0.5)]
+    assert state["history"]["pass_rate"] == [(2, 0.1, 0.2), (4, 0.3, 0.4)]
+
+
+def test_other_processes_enter_the_collectives_but_do_not_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    callback, module = CalibrationPlots(dirpath=str(tmp_path / "here")), Stub()
+    t = trainer(tmp_path, callback, logger=False)
+    module.evaluate("validate")
+    entered = []
+    for metric in module.calibration["validate"].values():
+        metric.distributed_available_fn = lambda: True
+        metric.dist_sync_fn = lambda state, group=None: entered.append(state) or [state, state]
+    monkeypatch.setattr(type(t), "is_global_zero", property(lambda self: False))
+    callback.on_validation_epoch_end(t, module)
+    assert len(entered) == 2
+    assert not (tmp_path / "here").exists()
+
+
+def test_a_full_disk_only_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Path, target: Path) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(calibration_plots.Path, "replace", fail)
+    folder = tmp_path / "here"
+    with pytest.warns(UserWarning, match="No space left"):
+        trainer(tmp_path, CalibrationPlots(dirpath=str(folder)), logger=False).test(Stub(), data(), verbose=False)
+    assert list(folder.iterdir()) == []  # no half-written file either
+
+
+def test_refuses(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="every_n_validations is 0"):
+        CalibrationPlots(every_n_validations=0)
+    with pytest.raises(TypeError, match="expected a MASALightningModule"):
+        CalibrationPlots().setup(trainer(tmp_path, CalibrationPlots(), logger=False), pl.LightningModule(), "fit")

@@ -1,0 +1,187 @@
+"""RolloutTable: which rollouts, safely escaped, in TensorBoard and in rollouts.jsonl."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from masa_lightning.callbacks.rollout_table import RolloutTable, choose_rollouts, escape, markdown_table
+from masa_lightning.types import Completion, MetaPrediction, Problem, Rollout, RolloutGroup
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning"),  # Lightning 2.6 on torch 2.13
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+]
+
+HOSTILE = (
+    "| a | b |\n|---|---|\n<script>alert(1)</script> [x](javascript:1) ![i](http://e.vil) "
+    "`c` **b** \\| &lt;\r\n\u202e\x00\ud800"
+)
+
+
+def rollout(kind: str, reward: float | None, text: str = "text") -> Rollout:
+    prediction = MetaPrediction(pass_rate=4, notions=("ring",), failures={"solution_length": "missing key"})
+    return Rollout(
+        kind=kind,  # type: ignore[arg-type]
+        prompt_ids=[1],
+        completion=Completion(token_ids=[1, 2, 3], logprobs=[-1.0] * 3, finish_reason="stop"),
+        text=text,
+        correct=reward == 1,
+        prediction=prediction if kind == "meta" else None,
+        rewards={"correct": 1.0} if kind == "solution" else {"length": 0.25, "notion": math.nan},
+        reward=reward,
+    )
+
+
+def group(solutions: list[float | None], metas: list[float | None], text: str = "text") -> RolloutGroup:
+    return RolloutGroup(
+        problem=Problem(id="g", problem=f"What is 1 + 1? {text}", answer="2"),
+        solutions=[rollout("solution", r, text) for r in solutions],
+        metas=[rollout("meta", r, text) for r in metas],
+    )
+
+
+class Stub(pl.LightningModule):
+    """Manual optimisation and a dict of groups, as the package's modules."""
+
+    def __init__(self, output: Any) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.output = output
+        self.layer = nn.Linear(1, 1)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Any:
+        for _ in range(2):  # two optimiser steps a training step
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward(self.layer(batch).sum())
+            optimizer.step()
+        return self.output
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(path: Path, callback: RolloutTable, output: Any, epochs: int = 1, batches: int = 5) -> pl.Trainer:
+    trainer = pl.Trainer(
+        default_root_dir=path, logger=TensorBoardLogger(path, name="log"), callbacks=[callback], accelerator="cpu",
+        max_epochs=epochs, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        log_every_n_steps=1,
+    )  # fmt: skip
+    trainer.fit(Stub(output), DataLoader(torch.ones(batches, 1), batch_size=1))  # type: ignore[arg-type]
+    return trainer
+
+
+def test_writes_tables_and_lines(tmp_path: Path) -> None:
+    groups = [group([1.0, 0.0, 0.5], [0.3, None], text=HOSTILE)]
+    trainer = fit(tmp_path, RolloutTable(every_n_steps=4), {"groups": groups}, epochs=2)
+    # Training steps 0, 4 and 8 of 10, over two epochs; two optimiser steps each.
+    events = EventAccumulator(trainer.log_dir, size_guidance={"tensors": 0}).Reload()
+    texts = events.Tensors("rollouts/text_summary")
+    assert [event.step for event in texts] == [2, 10, 18]
+    table = texts[0].tensor_proto.string_val[0].decode()
+    lines = table.split("\n")
+    assert len(lines) == 2 + 4
+    assert all(line.count("|") == lines[0].count("|") for line in lines)
+    assert [line.split("|")[2].strip() for line in lines[2:]] == ["solution", "solution", "meta", "meta"]
+    assert [html.unescape(line.split("|")[3]).strip() for line in lines[2:]] == ["1", "0", "0.3", "none"]
+
+    rows = [json.loads(line) for line in (Path(trainer.log_dir) / "rollouts.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2] * 4 + [10] * 4 + [18] * 4
+    assert rows[0]["text"] == HOSTILE
+    assert [row["kind"] for row in rows[:4]] == ["solution", "solution", "meta", "meta"]
+    assert [row["reward"] for row in rows[:4]] == [1.0, 0.0, 0.3, None]
+    assert [row["correct"] for row in rows[:4]] == [True, False, None, None]
+    assert rows[2]["rewards"] == {"length": 0.25, "notion": None}  # NaN is not JSON
+    assert rows[2]["predicted_pass_rate"] == 0.5
+    assert rows[2]["failures"] == {"solution_length": "missing key"}
+    assert rows[0]["problem_id"] == "g"
+    assert rows[0]["group_pass_rate"] == pytest.approx(1 / 3)
+
+
+def test_tensorboard_shows_the_text_as_text(tmp_path: Path) -> None:
+    """Through the very renderer of TensorBoard's text plugin."""
+    plugin_util = pytest.importorskip("tensorboard.plugin_util")
+    table = markdown_table([(g := group([1.0], [], text=HOSTILE), g.solutions[0])])
+    rendered = plugin_util.markdown_to_safe_html(table.encode())
+    assert rendered.count("<tr>") == 2
+    assert rendered.count("<td>") == 6
+    for tag in ("<script", "<a", "<img", "<strong", "<code", "<br"):
+        assert tag not in rendered
+    shown = html.unescape(rendered)
+    assert "<script>alert(1)</script> [x](javascript:1) ![i](http://e.vil) `c` **b** \\| &lt;" in shown
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.text(alphabet=st.one_of(st.characters(), st.sampled_from("|\n\r<>&`\\*_[]()!\x0b\x0c\x1c\x85\u2028\u2029\t ")))
+)
+def test_escaping_keeps_every_cell_in_place(text: str) -> None:
+    escaped = escape(text)
+    assert len(escaped.splitlines()) <= 1
+    assert not set("|<>`\\*_[]()!\"'~$@") & set(escaped)
+    assert not set("\x00\x02\x03\u202e\ud800") & set(escaped)
+    escaped.encode("utf-8")  # protobuf needs it
+    letters = [c for c in text if c.isascii() and (c.isprintable() and c != " ")]
+    assert [c for c in html.unescape(escaped) if c.isascii() and c != " "] == letters
+
+
+def test_long_texts_keep_both_ends() -> None:
+    g = group([1.0], [], text="A" * 50 + "B" * 1000 + "C" * 50)
+    line = markdown_table([(g, g.solutions[0])], max_characters=100).split("\n")[2]
+    cell = html.unescape(line.split("|")[6]).strip()
+    assert cell == "A" * 50 + " [...] " + "C" * 50
+
+
+@pytest.mark.parametrize(
+    ("solutions", "metas", "rows", "expected"),
+    [
+        ([0.1, 0.9, 0.5], [0.2, 0.8, 0.4], 4, [0.9, 0.1, 0.8, 0.2]),
+        ([0.1, 0.9, 0.5, None, 0.7], [], 3, [0.9, 0.5, None]),
+        ([], [0.2, 0.8, 0.4], 2, [0.8, 0.2]),
+        ([0.5], [0.1, 0.2, 0.3], 4, [0.5, 0.3, 0.2, 0.1]),
+        ([0.5, 0.6], [0.1], 1, [0.6]),
+        ([0.5, 0.6], [0.1], 9, [0.6, 0.5, 0.1]),
+        ([], [], 4, []),
+    ],
+)
+def test_choice(
+    solutions: list[float | None], metas: list[float | None], rows: int, expected: list[float | None]
+) -> None:
+    chosen = choose_rollouts([group(solutions, metas[:1]), group([], metas[1:])], rows)
+    assert [r.reward for _, r in chosen] == expected
+    assert all(any(r is member for member in g.rollouts) for g, r in chosen)
+
+
+@pytest.mark.parametrize("output", [None, {"groups": []}])
+def test_steps_without_rollouts_write_nothing(tmp_path: Path, output: Any) -> None:
+    trainer = fit(tmp_path, RolloutTable(every_n_steps=1), output, batches=2)
+    assert not (Path(trainer.log_dir) / "rollouts.jsonl").exists()
+
+
+def test_other_processes_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = fit(tmp_path, RolloutTable(), None, batches=1)
+    monkeypatch.setattr(pl.Trainer, "is_global_zero", property(lambda self: False))
+    RolloutTable(every_n_steps=1).on_train_batch_end(trainer, Stub(None), {"groups": [group([1.0], [])]}, None, 0)
+    assert not (Path(trainer.log_dir) / "rollouts.jsonl").exists()
+
+
+def test_refuses(tmp_path: Path) -> None:
+    for name in ("every_n_steps", "rows", "max_characters"):
+        with pytest.raises(ValueError, match=f"{name} is 0"):
+            RolloutTable(**{name: 0})
+    with pytest.raises(TypeError, match="found no 'groups'"):
+        fit(tmp_path, RolloutTable(), {"loss": torch.zeros(())})

@@ -1,0 +1,186 @@
+"""Calibration metrics: grouping by problem, accumulation, and the gathering over processes."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import warnings
+
+import pytest
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from masa_lightning.functional.calibration import length_calibration, pass_rate_calibration
+from masa_lightning.metrics import LengthCalibration, PassRateCalibration
+
+NAN = math.nan
+
+
+def gather_with(other: Metric, own: Metric) -> None:
+    """Makes `own` believe that `other` runs on a second process."""
+    own.distributed_available_fn = lambda: True
+    own.dist_sync_fn = lambda state, group=None: [state, torch.cat(other.rows)]
+
+
+def values(figures: dict[str, Tensor]) -> dict[str, float]:
+    return {name: value.item() for name, value in figures.items()}
+
+
+def test_pass_rate_is_over_problems() -> None:
+    metric = PassRateCalibration(n_bins=4)
+    # Two problems in the first update (ids 7 and 3, interleaved), one in the second, which reuses id 7.
+    metric.update(
+        torch.tensor([0.0, 0.5, 0.25, 1.0, 0.75]),
+        torch.tensor([2, 4, 2, 4, 4]),
+        torch.tensor([8, 4, 8, 4, 4]),
+        torch.tensor([7, 3, 7, 3, 3]),
+    )
+    metric.update(torch.tensor([0.6]), torch.tensor([8]), torch.tensor([16]), torch.tensor([7]))
+    figures = values(metric.compute())
+    within = figures.pop("within_std")
+    assert within == pytest.approx(statistics.fmean([statistics.pstdev([0, 0.25]), statistics.pstdev([0.5, 1, 0.75])]))
+    expected = pass_rate_calibration(
+        torch.tensor([0.125, 0.75, 0.6]), torch.tensor([2, 4, 8]), torch.tensor([8, 4, 16]), n_bins=4
+    )
+    assert figures == pytest.approx(values(expected), abs=1e-6)
+    points = metric.points()
+    order = points.predicted.argsort()
+    torch.testing.assert_close(points.predicted[order].tolist(), [0.125, 0.6, 0.75], atol=1e-6, rtol=0)
+    assert points.actual[order].tolist() == [0.25, 0.5, 1]
+
+
+def test_length_is_over_problems() -> None:
+    metric = LengthCalibration()
+    metric.update(
+        torch.tensor([100, 300, 50, 7]),
+        torch.tensor([250.0, 250.0, 40.0, NAN]),
+        torch.tensor([200.0, 200.0, NAN, NAN]),
+        torch.tensor([300.0, 300.0, NAN, NAN]),
+        torch.tensor([0, 0, 1, 2]),
+    )
+    figures = values(metric.compute())
+    assert figures.pop("within_std") == 100
+    expected = length_calibration(
+        torch.tensor([200.0, 50.0]), torch.tensor([250.0, 40.0]), torch.tensor([200.0, NAN]), torch.tensor([300.0, NAN])
+    )
+    assert figures == pytest.approx(values(expected), rel=1e-6, nan_ok=True)
+    assert figures["count"] == 2
+    points = metric.points()
+    assert points.predicted.tolist() == [200, 50]
+    assert points.low.nan_to_num(-1).tolist() == [200, -1]
+    assert points.high.nan_to_num(-1).tolist() == [300, -1]
+
+
+def test_unparsed_predictions_and_gated_problems_are_left_out() -> None:
+    metric = PassRateCalibration()
+    metric.update(
+        torch.tensor([NAN, 0.5, 1.0]), torch.tensor([1, 1, 0]), torch.tensor([2, 2, 0]), torch.tensor([0, 0, 1])
+    )
+    figures = values(metric.compute())
+    assert figures["count"] == 1
+    assert figures["mae"] == 0
+    assert math.isnan(figures["within_std"])  # a single prediction has no spread
+    length = LengthCalibration()
+    length.update(
+        torch.tensor([NAN, 5.0]), torch.tensor([5.0, NAN]), torch.tensor([1.0, NAN]), torch.tensor([9.0, NAN])
+    )
+    assert length.compute()["count"] == 0
+
+
+def test_entries_are_their_own_problems_by_default() -> None:
+    metric = PassRateCalibration()
+    metric.update(torch.tensor([0.0, 1.0]), torch.tensor([0, 0]), torch.tensor([2, 2]))
+    assert metric.compute()["count"] == 2
+
+
+@pytest.mark.parametrize("metric", [PassRateCalibration(), LengthCalibration()])
+def test_nothing_is_nan_without_warnings(metric: Metric) -> None:
+    none = torch.empty(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first = values(metric.compute())
+        metric.update(*[none] * (3 if isinstance(metric, PassRateCalibration) else 4))
+        second = values(metric.compute())
+    for figures in (first, second):
+        assert figures.pop("count") == 0
+        assert all(map(math.isnan, figures.values()))
+    assert metric.points().predicted.shape == (0,)
+
+
+def test_two_processes_equal_one() -> None:
+    g = torch.Generator().manual_seed(0)
+    predicted, problem = torch.rand(40, generator=g), torch.arange(40) // 4
+    count = torch.full((40,), 8)
+    correct = torch.randint(0, 9, (10,), generator=g).repeat_interleave(4)
+    whole, first, second = PassRateCalibration(), PassRateCalibration(), PassRateCalibration()
+    whole.update(predicted, correct, count, problem)
+    for metric, part in ((first, slice(0, 8)), (first, slice(8, 12)), (second, slice(12, 40))):
+        metric.update(predicted[part], correct[part], count[part], problem[part] % 7)  # ids of one update alone
+    gather_with(second, first)
+    assert values(first.compute()) == pytest.approx(values(whole.compute()), abs=1e-6)
+    torch.testing.assert_close(first.points().predicted.sort().values, whole.points().predicted.sort().values)
+    # The local state came back: the metric goes on accumulating what is its own.
+    assert sum(len(rows) for rows in first.rows) == 3 * PassRateCalibration.columns
+
+
+@pytest.mark.parametrize("empty_first", [True, False])
+def test_a_process_without_predictions(empty_first: bool) -> None:
+    full, empty = LengthCalibration(), LengthCalibration()
+    full.update(
+        torch.tensor([10.0, 30.0]), torch.tensor([20.0, 20.0]), torch.tensor([5.0, 5.0]), torch.tensor([25.0, 25.0])
+    )
+    alone = values(full.compute())
+    full.reset()
+    full.update(
+        torch.tensor([10.0, 30.0]), torch.tensor([20.0, 20.0]), torch.tensor([5.0, 5.0]), torch.tensor([25.0, 25.0])
+    )
+    one, other = (empty, full) if empty_first else (full, empty)
+    gathered: list[Tensor] = []
+    one.distributed_available_fn = lambda: True
+
+    def gather(state: Tensor, group: object = None) -> list[Tensor]:
+        gathered.append(state)
+        return [state, torch.cat(other.rows)]
+
+    one.dist_sync_fn = gather
+    assert values(one.compute()) == pytest.approx(alone, nan_ok=True)
+    assert len(one.points().predicted) == 2
+    # Both calls entered the one collective, in the shape and type that the other process has.
+    assert [(state.ndim, state.dtype) for state in gathered] == [(1, torch.float32)] * 2
+
+
+def test_reset_and_default_dtype() -> None:
+    torch.set_default_dtype(torch.bfloat16)  # as Lightning's precision="bf16-true" does around the steps
+    try:
+        metric = LengthCalibration()
+        metric.reset()
+        metric.update(
+            torch.tensor([4099.0], dtype=torch.float32), *torch.tensor([[4097.0], [4097.0], [4097.0]]).double()
+        )
+        points, figures = metric.points(), metric.compute()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert points.predicted.item() == 4099
+    assert figures["predicted_mean"].dtype == torch.float32
+    metric.reset()
+    assert metric.compute()["count"] == 0
+
+
+def test_refuses() -> None:
+    metric, length, two = PassRateCalibration(), LengthCalibration(), torch.tensor([0.5, 0.5])
+    with pytest.raises(ValueError, match=r"outside of \[0, 1\]"):
+        metric.update(torch.tensor([4.0]), torch.tensor([1]), torch.tensor([2]))
+    with pytest.raises(ValueError, match=r"outside of \[0, count\]"):
+        metric.update(two, torch.tensor([1, 3]), torch.tensor([2, 2]))
+    with pytest.raises(ValueError, match="problem has shape"):
+        metric.update(two, two, two, torch.tensor([0]))
+    with pytest.raises(ValueError, match="count has shape"):
+        metric.update(two, two, torch.tensor([1]))
+    with pytest.raises(ValueError, match="correct differs between entries"):
+        metric.update(two, torch.tensor([1, 2]), torch.tensor([2, 2]), torch.tensor([0, 0]))
+    with pytest.raises(ValueError, match="values <= 0"):
+        length.update(two, two * 0, two, two)
+    with pytest.raises(ValueError, match="n_bins is 0"):
+        PassRateCalibration(n_bins=0)
+    assert metric.compute()["count"] == 0
