@@ -76,7 +76,7 @@ def load_tokenizer(name: str, chat_template: str | None = None) -> PreTrainedTok
 
 
 def load_model(name: str, dtype: DType, gradient_checkpointing: bool = False) -> PreTrainedModel:
-    """Loads a causal language model with its weights, in training mode where that matters for checkpointing only.
+    """Loads a causal language model with its weights, in evaluation mode: dropout would falsify log-probabilities.
 
     Args:
         name: As for `load_config`.
@@ -84,11 +84,15 @@ def load_model(name: str, dtype: DType, gradient_checkpointing: bool = False) ->
         gradient_checkpointing: Recompute activations in the backward pass instead of keeping them.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.modeling_layers import GradientCheckpointingLayer
 
     load_config(name)  # its errors are the readable ones
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(model_path(name), dtype=getattr(torch, dtype))
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        for module in model.modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module.training = True  # or it would not recompute; its parts, dropout among them, stay in eval mode
     return model
 
 

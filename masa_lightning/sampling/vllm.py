@@ -104,6 +104,7 @@ class VLLMSampler:
         self._stop_token_ids: frozenset[int] = frozenset()
         self._on_cpu = True
         self._asleep = False
+        self._without_weights = False  # awake, but what the engine had is gone
         self._request_count = 0
 
     @property
@@ -141,16 +142,16 @@ class VLLMSampler:
             )
         with apart_from_training(), environment(self._environment(device)), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # vLLM's imports touch deprecated names of torch
-            self._llm = self._make_engine(policy, model_path, max_model_length, device)
-        self._policy = policy
-        self._max_model_length = max_model_length
-        self._stop_token_ids = frozenset(stop_token_ids)
+            llm = self._make_engine(policy, model_path, max_model_length, device)
         self._on_cpu = device.type == "cpu"
         with apart_from_training():
-            self._load_weights()
+            _load_weights(llm, policy)
             wants_sharing = self._on_cpu if self.share_weights is None else self.share_weights
             if wants_sharing and self.tensor_parallel_size == 1:
-                self._share()
+                self._share(llm, policy)
+        self._llm, self._policy = llm, policy
+        self._max_model_length = max_model_length
+        self._stop_token_ids = frozenset(stop_token_ids)
 
     def sync_weights(self) -> None:
         """Makes the next `generate` use the policy's present weights.
@@ -158,12 +159,13 @@ class VLLMSampler:
         With shared storage this checks that sharing still holds, mends it where someone replaced a parameter, and
         forgets cached prefixes. While asleep it does nothing: `wake` hands the weights over.
         """
-        llm = self._engine()
-        if self._asleep:
+        llm, policy = self._engine(), self._policy
+        if self._asleep or policy is None:
             return
         with apart_from_training():
-            if self._slices is None or not self._check_sharing(self._slices):
-                self._load_weights()
+            if self._slices is None or not self._check_sharing(policy, self._slices):
+                _load_weights(llm, policy)
+        self._without_weights = False
         if not llm.reset_prefix_cache():
             raise RuntimeError("vLLM would not reset its prefix cache; expected no request to be under way")
 
@@ -185,6 +187,8 @@ class VLLMSampler:
         llm = self._engine()
         if self._asleep:
             raise RuntimeError("the engine is asleep; call wake() before generate()")
+        if self._without_weights:
+            self.sync_weights()
         parts = _gather(requests) if self.tensor_parallel_size > 1 else None
         everything = list(requests) if parts is None else [request for part in parts[0] for request in part]
         self._check(everything, settings)
@@ -205,18 +209,17 @@ class VLLMSampler:
             self._asleep = True
 
     def wake(self) -> None:
-        """Undoes `sleep`, and hands over the policy's present weights: what the engine had is gone."""
+        """Undoes `sleep`. The engine's weights are gone: the next `sync_weights` or `generate` hands them over anew."""
         llm = self._engine()
         if self._asleep:
             torch.cuda.empty_cache()
             llm.wake_up()
-            self._asleep = False
-            self.sync_weights()
+            self._asleep, self._without_weights = False, True
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings without the engine: a copy has to be set up anew."""
         twin = dict(self.__dict__)
-        twin.update(_llm=None, _policy=None, _slices=None, _asleep=False)
+        twin.update(_llm=None, _policy=None, _slices=None, _asleep=False, _without_weights=False)
         return twin
 
     def _engine(self) -> Any:
@@ -309,30 +312,9 @@ class VLLMSampler:
 
     # Weights
 
-    def _load_weights(self) -> None:
-        """Streams all weights of the policy into the engine's model."""
-        policy = self._policy
-        assert policy is not None
-
-        def load(model: Any) -> set[str]:
-            loaded = model.load_weights((name, full(weight)) for name, weight in named_weights(policy))
-            names = {name for name, _ in model.named_parameters()}
-            return names - loaded if loaded is not None else set()
-
-        for missing in self._llm.apply_model(load):
-            if missing:
-                some = ", ".join(sorted(missing)[:3])
-                raise RuntimeError(
-                    f"{len(missing)} of the engine's parameters got no weights from the policy ({some}, ...); expected "
-                    "the policy to be the transformers model of model_path, without adapters left unmerged: "
-                    "pass that model, or use TransformersSampler"
-                )
-
-    def _share(self) -> None:
+    def _share(self, llm: Any, policy: nn.Module) -> None:
         """Points the policy's parameters at the engine's storage, all of them or none."""
-        policy = self._policy
-        assert policy is not None
-        slices, reason = self._llm.apply_model(lambda model: match(model, policy))[0]
+        slices, reason = llm.apply_model(lambda model: match(model, policy))[0]
         if reason:
             level = logging.WARNING if self.share_weights else logging.INFO
             _log.log(level, "weights are copied to vLLM at each hand-over and not shared with it: %s", reason)
@@ -341,10 +323,8 @@ class VLLMSampler:
             weight.data = slices[name]
         self._slices = slices
 
-    def _check_sharing(self, slices: Mapping[str, torch.Tensor]) -> bool:
+    def _check_sharing(self, policy: nn.Module, slices: Mapping[str, torch.Tensor]) -> bool:
         """Mends what no longer shares; where that is impossible, gives sharing up for good and returns False."""
-        policy = self._policy
-        assert policy is not None
         for name, weight in named_weights(policy):
             part = slices.get(name)
             if part is not None and weight.data_ptr() == part.data_ptr() and weight.dtype == part.dtype:
@@ -436,6 +416,24 @@ def _import_vllm(on_cpu: bool) -> Any:
             f"pip install 'masa_lightning[{extra}]', or use TransformersSampler, which needs no vLLM"
         ) from error
     return vllm
+
+
+def _load_weights(llm: Any, policy: nn.Module) -> None:
+    """Streams all weights of the policy into the engine's model."""
+
+    def load(model: Any) -> set[str]:
+        loaded = model.load_weights((name, full(weight)) for name, weight in named_weights(policy))
+        names = {name for name, _ in model.named_parameters()}
+        return names - loaded if loaded is not None else set()
+
+    for missing in llm.apply_model(load):
+        if missing:
+            some = ", ".join(sorted(missing)[:3])
+            raise RuntimeError(
+                f"{len(missing)} of the engine's parameters got no weights from the policy ({some}, ...); expected "
+                "the policy to be the transformers model of model_path, without adapters left unmerged: "
+                "pass that model, or use TransformersSampler"
+            )
 
 
 def _outlive_engine(llm: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import Qwen3ForCausalLM
 
-from masa_lightning.sampling.vllm import VLLMSampler
+from masa_lightning.sampling.vllm import VLLMSampler, _load_weights
 from masa_lightning.types import SamplingRequest, SamplingSettings
 
 SAMPLE = SamplingSettings()
@@ -66,7 +66,7 @@ def test_cached_prefixes_of_old_weights_would_be_stale(vllm, tools, share):
     sampler.generate(requests, SAMPLE)
     tools.change(policy)
     if share is False:
-        sampler._load_weights()
+        _load_weights(sampler._llm, policy)
     stale = sampler.generate(requests, SAMPLE)
     assert tools.distance(policy, requests, stale) > 1e-2
     sampler.sync_weights()
@@ -236,6 +236,36 @@ def test_before_setup(call):
 def test_sleep_mode_needs_cuda(tools):
     with pytest.raises(ValueError, match="the policy is on cpu; sleep mode exists on CUDA only"):
         tools.vllm(tools.policy(), enable_sleep_mode=True)
+
+
+def test_weights_are_handed_over_once_after_sleep(monkeypatch):
+    calls = []
+
+    class Engine:
+        def sleep(self, level):
+            calls.append(f"sleep {level}")
+
+        def wake_up(self):
+            calls.append("wake")
+
+        def reset_prefix_cache(self):
+            calls.append("reset")
+            return True
+
+    monkeypatch.setattr("masa_lightning.sampling.vllm._load_weights", lambda llm, policy: calls.append("load"))
+    sampler = VLLMSampler(enable_sleep_mode=True)
+    sampler._llm, sampler._policy = Engine(), torch.nn.Linear(1, 1)
+    sampler.sleep()
+    sampler.sleep()
+    sampler.sync_weights()
+    with pytest.raises(RuntimeError, match=r"asleep; call wake\(\)"):
+        sampler.generate([], SAMPLE)
+    sampler.wake()
+    sampler.wake()
+    assert calls == ["sleep 2", "wake"]
+    sampler.generate([], SAMPLE)
+    sampler.generate([], SAMPLE)
+    assert calls == ["sleep 2", "wake", "load", "reset"]
 
 
 @pytest.mark.parametrize(
