@@ -8,6 +8,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
+
 SPECIAL = ("<pad>", "<eos>", "<unk>", "<user>", "<assistant>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"

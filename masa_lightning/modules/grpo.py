@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -181,6 +182,7 @@ class GRPOLightningModule(LightningModule):
         """Loads the policy, and the reference if there is a KL term, and shards them under `ModelParallelStrategy`."""
         if self.policy is not None:
             return
+        warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")  # on purpose: no dropout
         self.policy = Policy(loading.load_model(self.model_name, self.dtype_name, self.gradient_checkpointing))
         if self.algorithm.kl_coef > 0:
             reference = Policy(loading.load_model(self.model_name, self.dtype_name))

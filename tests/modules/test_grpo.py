@@ -1,0 +1,501 @@
+"""The loop on a tiny random model, through `Trainer.fit` on the CPU."""
+
+import math
+
+import pytest
+import torch
+
+from masa_lightning.models import loading
+from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.settings import Algorithm, Evaluation
+from masa_lightning.types import Problem, SamplingSettings
+
+
+def problem(text, answer="2", name=None):
+    return Problem(id=name or text, problem=text, answer=answer)
+
+
+def boxes(*values):
+    """A script in which rollout i of every group answers values[i]."""
+    return lambda kind, text, index, call: f"\\boxed{{{values[index]}}}"
+
+
+def changed(before, after):
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+# -- rollouts ----------------------------------------------------------------------------------------------------------
+
+
+def test_requests_of_a_step(loop):
+    module = loop.module(GRPOLightningModule, sampling=SamplingSettings(temperature=0.7))
+    recorder = loop.fit(module, loop.Problems(2), max_steps=1)
+    (requests, settings), *others = module.sampler.calls
+    assert not others
+    assert settings == SamplingSettings(temperature=0.7)
+    assert len(requests) == 6
+    assert {r.max_tokens for r in requests} == {8}
+    assert len({r.seed for r in requests}) == 6
+    assert all(0 <= r.seed < 2**63 for r in requests)
+    groups = recorder.groups[0]
+    for i, group in enumerate(groups):
+        prompt = module.tokenizer(f"<user>S:{group.problem.problem}<assistant>").input_ids
+        assert [r.prompt_ids for r in requests[3 * i : 3 * i + 3]] == [prompt] * 3
+        assert [r.prompt_ids for r in group.solutions] == [prompt] * 3
+        assert group.metas == []
+
+
+def test_weights_are_handed_over_before_every_step(loop):
+    module = loop.module(GRPOLightningModule, evaluation=Evaluation(num_generations=1))
+    loop.fit(module, loop.Problems(4, validation=1), max_steps=2)
+    assert module.sampler.order == ["wake", "sync", "generate", "sleep"] * 3  # two steps and a validation
+
+
+def test_rollouts_are_a_function_of_seed_and_step(loop):
+    def tokens(**settings):
+        recorder = loop.fit(loop.module(GRPOLightningModule, learning_rate=0.0, **settings), loop.Problems(2, batch_size=2))
+        return [r.completion.token_ids for groups in recorder.groups for g in groups for r in g.solutions]
+
+    first = tokens()
+    torch.rand(7)
+    assert tokens() == first
+    assert tokens(seed=1) != first
+    assert len({tuple(t) for t in first}) == 6
+
+
+def test_the_seed_of_the_run_is_the_default(loop, monkeypatch):
+    def seeds(global_seed, **settings):
+        monkeypatch.setenv("PL_GLOBAL_SEED", str(global_seed))
+        module = loop.module(GRPOLightningModule, **settings)
+        loop.fit(module, loop.Problems(2))
+        return [r.seed for r in module.sampler.calls[0][0]]
+
+    assert seeds(5, seed=None) == seeds(6, seed=5) != seeds(6, seed=None)
+
+
+def test_steps_draw_anew(loop):
+    module = loop.module(GRPOLightningModule)
+    loop.fit(module, loop.Problems([problem("1+1")], batch_size=1), max_epochs=2)
+    first, second = ([r.seed for r in requests] for requests, _ in module.sampler.calls)
+    assert not set(first) & set(second)
+
+
+def test_an_overlong_prompt_is_left_out_and_named(loop):
+    data = [problem("1+1"), problem("1+1+1+1+1+1+1+1+1", name="long one")]
+
+    def fit(limit):
+        module = loop.module(GRPOLightningModule, max_prompt_length=limit)
+        recorder = loop.fit(module, loop.Problems(data))
+        return recorder, {tuple(r.prompt_ids): r.seed for r in module.sampler.calls[0][0]}
+
+    with pytest.warns(UserWarning, match="problem 'long one' is left out: its prompt has 21 tokens, max_prompt_length is 20"):
+        recorder, seeds = fit(20)
+    assert [g.problem.id for g in recorder.groups[0]] == ["1+1"]
+    assert recorder.metrics[0]["prompts/overlong"] == 1
+    recorder, all_seeds = fit(21)
+    assert recorder.metrics[0]["prompts/overlong"] == 0
+    assert len(all_seeds) == 2
+    assert seeds.items() < all_seeds.items()  # the others draw what they would have drawn
+
+
+@pytest.mark.filterwarnings("ignore:problem .* is left out")
+def test_only_overlong_prompts(loop):
+    with pytest.raises(ValueError, match="none of the 2 problems of the batch has a prompt of at most 4 tokens; raise max_p"):
+        loop.fit(loop.module(GRPOLightningModule, max_prompt_length=4), loop.Problems(2))
+
+
+@pytest.mark.parametrize("batch", [[{"problem": "1+1"}], {"problem": ["1+1"]}, torch.zeros(2)])
+def test_a_batch_of_the_wrong_type(loop, batch):
+    data = loop.Problems(2)
+    data.train_dataloader = lambda: [batch]
+    with pytest.raises(TypeError, match=rf"list of masa_lightning\.types\.Problem; got {type(batch).__name__}.*collate_fn="):
+        loop.fit(loop.module(GRPOLightningModule), data)
+
+
+def test_longer_than_the_context(loop, monkeypatch):
+    monkeypatch.setattr(loading, "load_model", lambda *_: pytest.fail("the weights were loaded"))
+    module = loop.module(GRPOLightningModule, max_prompt_length=200, max_completion_length=57)
+    message = r"max_prompt_length 200 \+ max_completion_length 57 = 257 tokens, but model .* was made for 256; lower one"
+    with pytest.raises(ValueError, match=message):
+        loop.fit(module, loop.Problems(2))
+
+
+def test_all_of_the_context_may_be_used(loop):
+    module = loop.scripted(boxes(1, 2, 3), GRPOLightningModule, max_prompt_length=200, max_completion_length=56)
+    loop.fit(module, loop.Problems(2))
+    assert module.sampler.max_model_length == 256
+
+
+# -- rewards -----------------------------------------------------------------------------------------------------------
+
+
+def test_rewards_and_advantages_by_hand(loop):
+    """Group a: right, wrong, wrong; group b: all wrong; mean 1/3, deviation sqrt(1/3)."""
+    module = loop.scripted(boxes(2, 3, 4), GRPOLightningModule, num_generations=3)
+    data = loop.Problems([problem("a", "2"), problem("b", "7")])
+    recorder = loop.fit(module, data)
+    groups = {g.problem.id: g.solutions for g in recorder.groups[0]}
+    assert [r.correct for r in groups["a"]] == [True, False, False]
+    assert [r.reward for r in groups["a"]] == [1.0, 0.0, 0.0]
+    assert [r.text for r in groups["a"]] == ["\\boxed{2}", "\\boxed{3}", "\\boxed{4}"]
+    deviation = math.sqrt(1 / 3)
+    expected = [2 / 3 / deviation, -1 / 3 / deviation, -1 / 3 / deviation]
+    assert [r.advantage for r in groups["a"]] == pytest.approx(expected, rel=1e-5)
+    assert [r.advantage for r in groups["b"]] == [0.0, 0.0, 0.0]
+    metrics = recorder.metrics[0]
+    assert metrics["reward"] == metrics["pass_rate"] == metrics["rewards/correct/mean"] == pytest.approx(1 / 6)
+    assert metrics["reward_std"] == pytest.approx(deviation / 2)
+    assert metrics["frac_reward_zero_std"] == 0.5
+
+
+def test_no_gradient_where_all_rewards_are_equal(loop):
+    module = loop.scripted(boxes(0, 0, 0), GRPOLightningModule)
+    before = loop.weights()
+    recorder = loop.fit(module, loop.Problems([problem("a"), problem("b")]))
+    assert not changed(before, loop.weights(module))
+    assert recorder.metrics[0]["grad_norm"] == 0
+    assert recorder.metrics[0]["frac_reward_zero_std"] == 1
+
+
+def brevity(problem, completions):
+    return [len(c) / 10 for c in completions]
+
+
+class MentionsProblem:
+    def __call__(self, problem, completions):
+        return [problem.problem in c for c in completions]
+
+
+def test_reward_functions_are_added_with_their_weights(loop):
+    texts = ("\\boxed{2}", "q\\boxed{2}", "\\boxed{3}")
+    settings = {"reward_functions": [brevity, MentionsProblem()], "reward_weights": [0.5, -2.0]}
+    module = loop.scripted(lambda kind, text, index, call: texts[index], GRPOLightningModule, **settings)
+    recorder = loop.fit(module, loop.Problems([problem("q"), problem("y")]))
+    by_problem = {g.problem.id: [r.reward for r in g.solutions] for g in recorder.groups[0]}
+    assert by_problem["q"] == pytest.approx([1 + 0.45, 1 + 0.5 - 2, 0.45])
+    assert by_problem["y"] == pytest.approx([1 + 0.45, 1 + 0.5, 0.45])
+    metrics = recorder.metrics[0]
+    assert metrics["rewards/brevity/mean"] == pytest.approx((0.9 + 1.0 + 0.9) / 3)
+    assert metrics["rewards/MentionsProblem/mean"] == pytest.approx(1 / 6)
+    assert metrics["rewards/correct/mean"] == pytest.approx(2 / 3)
+    assert metrics["pass_rate"] == pytest.approx(2 / 3)
+
+
+def test_reward_functions_weigh_one_by_default(loop):
+    module = loop.scripted(boxes(2, 3, 4), GRPOLightningModule, reward_functions=[brevity])
+    recorder = loop.fit(module, loop.Problems([problem("x"), problem("y")]))
+    assert [r.reward for r in recorder.groups[0][0].solutions] == pytest.approx([1.9, 0.9, 0.9])
+
+
+def test_an_ungraded_answer_is_wrong_and_counted(loop):
+    texts, grader = ("right", "dubious", "wrong"), loop.Grades()
+    module = loop.scripted(lambda kind, text, index, call: texts[index], GRPOLightningModule, grader=grader)
+    recorder = loop.fit(module, loop.Problems(2))
+    rollouts = recorder.groups[0][0].solutions
+    assert [(r.correct, r.ungraded, r.reward) for r in rollouts] == [(True, False, 1.0), (False, True, 0), (False, False, 0)]
+    assert recorder.metrics[0]["completions/ungraded_ratio"] == pytest.approx(1 / 3)
+    assert grader.closed == 1
+
+
+def test_lengths_and_token_counts(loop):
+    """Lengths 10 (with the end token), 13 cut off, and 4."""
+    answers = ("\\boxed{2}", ("thinking long", "length"), "two")
+    module = loop.scripted(lambda kind, text, index, call: answers[index], GRPOLightningModule)
+    metrics = loop.fit(module, loop.Problems([problem("a"), problem("bcd")] * 2), max_epochs=1).metrics
+    assert metrics[0].items() >= {
+        "completions/mean_length": 9.0,
+        "completions/min_length": 4.0,
+        "completions/max_length": 13.0,
+        "completions/mean_terminated_length": 7.0,
+        "completions/min_terminated_length": 4.0,
+        "completions/max_terminated_length": 10.0,
+        "tokens/solution": 54.0,
+    }.items()
+    assert metrics[0]["completions/clipped_ratio"] == pytest.approx(1 / 3)
+    # Prompts: <user>S: and <assistant> are four tokens.
+    prompts = [m["tokens/prompt"] for m in metrics]
+    assert sum(prompts) == 2 * 3 * (5 + 7)
+    assert [m["prompts/mean_length"] for m in metrics] == pytest.approx([p / 6 for p in prompts])
+    assert [m["num_tokens"] for m in metrics] == [54 + prompts[0], 108 + sum(prompts)]
+
+
+# -- updates -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("iterations", "mini_batches"), [(1, 1), (2, 1), (1, 3), (2, 2)])
+def test_optimizer_steps(loop, iterations, mini_batches):
+    module = loop.module(GRPOLightningModule, num_iterations=iterations, num_mini_batches=mini_batches)
+    recorder = loop.fit(module, loop.Problems(4))
+    assert recorder.trainer.global_step == len(recorder.rates) == 2 * iterations * mini_batches
+    assert module.rollout_steps == len(module.sampler.calls) == 2
+
+
+def test_max_steps_counts_optimizer_steps(loop):
+    module = loop.module(GRPOLightningModule, num_iterations=2)
+    recorder = loop.fit(module, loop.Problems(20), max_steps=6)
+    assert recorder.trainer.global_step == 6
+    assert module.rollout_steps == 3
+
+
+def test_the_token_budget_does_not_change_the_update(loop):
+    def fit(budget):
+        module = loop.scripted(
+            boxes(2, 345, 678910), SGD, max_tokens_per_micro_batch=budget, algorithm=Algorithm(kl_coef=0.1)
+        )
+        loop.fit(module, loop.Problems([problem("a"), problem("b")]))
+        return loop.weights(module)
+
+    before, expected = loop.weights(), fit(10_000)
+    assert changed(before, expected)
+    for name, value in fit(1).items():
+        torch.testing.assert_close(value, expected[name], atol=1e-6, rtol=0, msg=name)
+
+
+class SGD(GRPOLightningModule):
+    """Not Adam, which makes rounding errors of small gradients large; and no schedule."""
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=self.learning_rate)
+
+
+def test_the_gradient_by_hand(loop):
+    """The weights move along the gradient of the advantage-weighted log-likelihood, a third of which is computed here."""
+    module = loop.scripted(
+        boxes(2, 3, 4), SGD, max_grad_norm=None, algorithm=Algorithm(importance_sampling="off"), learning_rate=0.5
+    )
+    recorder = loop.fit(module, loop.Problems([problem("a")], batch_size=1))
+    model = loading.load_model(str(loop.checkpoint), "float32")
+    loss = torch.zeros(())
+    for rollout in recorder.groups[0][0].solutions:
+        ids = torch.tensor([rollout.prompt_ids + rollout.completion.token_ids])
+        logp = model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[len(rollout.prompt_ids) - 1 :, 0]
+        loss = loss - rollout.advantage * logp.sum() / 30
+    loss.backward()
+    norm = torch.stack([p.grad.norm() for p in model.parameters()]).norm()
+    assert recorder.metrics[0]["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
+    after = loop.weights(module)
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(after[name], p.detach() - 0.5 * p.grad, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("bound", [1e-3, None])
+def test_gradient_clipping(loop, bound):
+    before = loop.weights()
+    module = loop.scripted(boxes(2, 3, 4), SGD, max_grad_norm=bound, learning_rate=1.0)
+    recorder = loop.fit(module, loop.Problems([problem("a")], batch_size=1))
+    moved = torch.stack([(value - before[name]).norm() for name, value in loop.weights(module).items()]).norm().item()
+    norm = recorder.metrics[0]["grad_norm"]
+    assert norm > 1e-2
+    assert moved == pytest.approx(norm if bound is None else bound, rel=1e-2)
+
+
+def test_log_probabilities_are_compared_with_the_samplers(loop):
+    """The sampler says -5 for every token."""
+    module = loop.scripted(boxes(2, 3, 4), GRPOLightningModule)
+    module.sampler.logprob = lambda call: -5.0
+    recorder = loop.fit(module, loop.Problems([problem("a"), problem("b")]))
+    model = loading.load_model(str(loop.checkpoint), "float32")
+    logps, entropies = [], []
+    with torch.no_grad():
+        for rollout in (r for g in recorder.groups[0] for r in g.solutions):
+            ids = torch.tensor([rollout.prompt_ids + rollout.completion.token_ids])
+            table = model(ids).logits[0, len(rollout.prompt_ids) - 1 : -1].log_softmax(-1)
+            logps.append(table.gather(1, torch.tensor(rollout.completion.token_ids)[:, None])[:, 0])
+            entropies.append(-(table.exp() * table).sum(-1))
+    difference = (torch.cat(logps) + 5).abs()
+    weights = (torch.cat(logps) + 5).exp().clamp(max=2)
+    assert weights.max() == 2
+    expected = {
+        "sampling/sampling_logp_difference/mean": difference.mean(),
+        "sampling/sampling_logp_difference/median": difference.sort()[0][29],
+        "sampling/sampling_logp_difference/max": difference.max(),
+        "sampling/importance_sampling_ratio/mean": weights.mean(),
+        "sampling/importance_sampling_ratio/min": weights.min(),
+        "sampling/importance_sampling_ratio/max": (torch.cat(logps) + 5).max().exp(),
+        "entropy": torch.cat(entropies).mean(),
+        "approx_kl": 0.0,
+        "clip_ratio/region_mean": 0.0,
+    }
+    assert len(difference) == 60
+    got = {name: recorder.metrics[0][name] for name in expected}
+    assert got == pytest.approx({name: float(value) for name, value in expected.items()}, rel=1e-4, abs=1e-5)
+
+
+def test_the_real_sampler_agrees_with_the_trainer(loop):
+    module = loop.module(GRPOLightningModule, sampling=SamplingSettings(temperature=0.8))
+    for metrics in loop.fit(module, loop.Problems(4)).metrics:
+        assert metrics["sampling/sampling_logp_difference/max"] < 1e-4
+        assert metrics["sampling/importance_sampling_ratio/mean"] == pytest.approx(1, abs=1e-4)
+
+
+def test_later_iterations_compare_with_the_policy_before(loop):
+    module = loop.scripted(boxes(2, 3, 4), GRPOLightningModule, num_iterations=3)
+    metrics = loop.fit(module, loop.Problems([problem("a"), problem("b")])).metrics[0]
+    assert metrics["approx_kl"] > 1e-4
+    assert metrics["clip_ratio/region_mean"] > 0
+    parts = [metrics[f"clip_ratio/{side}_mean"] for side in ("low", "high")]
+    assert metrics["clip_ratio/region_mean"] == pytest.approx(sum(parts))
+
+
+def test_a_gradient_that_is_not_finite_is_skipped(loop):
+    sampler = loop.Scripted(boxes(2, 3, 4), lambda call: math.nan if call == 1 else -4.0)
+    module = loop.module(GRPOLightningModule, sampler=sampler, max_completion_length=20)
+    recorder = loop.Recorder()
+    weights = [loop.weights()]
+    recorder.on_train_batch_end = lambda *_: weights.append(loop.weights(module))
+    data = loop.Problems([problem(str(i)) for i in range(6)])
+    trainer = loop.trainer(recorder, limit_val_batches=0)
+    with pytest.warns(UserWarning, match="the gradient norm is nan: this optimiser step is skipped"):
+        trainer.fit(module, data)
+    assert [m["skipped_updates"] for m in recorder.metrics] == [0, 1, 0]
+    assert changed(weights[0], weights[1])
+    assert not changed(weights[1], weights[2])
+    assert changed(weights[2], weights[3])
+    assert all(value.isfinite().all() for value in weights[3].values())
+    assert math.isnan(recorder.metrics[1]["grad_norm"])
+    assert recorder.metrics[2]["grad_norm"] > 0
+    assert {int(state["step"]) for state in trainer.optimizers[0].state.values()} == {2}
+
+
+@pytest.mark.parametrize(("warmup", "expected"), [(0, [1, 1, 1, 1]), (1, [1, 1, 1, 1]), (3, [1 / 3, 2 / 3, 1, 1])])
+def test_warm_up(loop, warmup, expected):
+    module = loop.module(GRPOLightningModule, warmup_steps=warmup, num_mini_batches=2, learning_rate=0.01)
+    recorder = loop.fit(module, loop.Problems(4))
+    assert recorder.rates == pytest.approx([0.01 * e for e in expected])
+    assert recorder.metrics[-1]["learning_rate"] == pytest.approx(0.01)
+
+
+def test_the_reference_stays_what_it_was_and_out_of_checkpoints(loop, tmp_path):
+    module = loop.scripted(boxes(2, 3, 4), GRPOLightningModule, algorithm=Algorithm(kl_coef=0.5))
+    recorder = loop.fit(module, loop.Problems([problem(name) for name in "abcd"]), enable_checkpointing=True, default_root_dir=tmp_path)
+    before = loop.weights()
+    (reference,) = module._reference
+    assert not changed(before, dict(reference.model.named_parameters()))
+    assert not any(p.requires_grad for p in reference.parameters())
+    assert changed(before, loop.weights(module))
+    assert recorder.metrics[0]["kl"] == 0
+    assert recorder.metrics[1]["kl"] > 1e-4
+    recorder.trainer.save_checkpoint(tmp_path / "x.ckpt")
+    checkpoint = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    expected = {f"policy.model.{name}" for name in loading.load_model(str(loop.checkpoint), "float32").state_dict()}
+    assert set(checkpoint["state_dict"]) == expected
+    tied = 1  # the output layer is the embedding
+    assert len(checkpoint["optimizer_states"][0]["param_groups"][0]["params"]) == len(expected) - tied
+
+
+def test_no_reference_without_a_kl_term(loop):
+    module = loop.module(GRPOLightningModule)
+    recorder = loop.fit(module, loop.Problems(2))
+    assert module._reference == []
+    assert "kl" not in recorder.metrics[0]
+
+
+def test_gradient_checkpointing_is_on_while_training_and_dropout_is_not(loop, monkeypatch):
+    passes = []
+    load = loading.load_model
+
+    def load_and_watch(*args):
+        model = load(*args)
+        model.model.layers[0].input_layernorm.register_forward_hook(lambda *_: passes.append(torch.is_grad_enabled()))
+        return model
+
+    monkeypatch.setattr(loading, "load_model", load_and_watch)
+    counts = []
+    for on in (False, True):
+        passes.clear()
+        module = loop.scripted(boxes(2, 3, 4), GRPOLightningModule, gradient_checkpointing=on)
+        loop.fit(module, loop.Problems([problem("a"), problem("b")]))
+        counts.append(sum(passes))
+        assert not module.policy.model.model.layers[0].self_attn.training
+    assert counts == [1, 2]
+
+
+# -- evaluation --------------------------------------------------------------------------------------------------------
+
+
+def held_out():
+    """Of four rollouts, four, one and none are right."""
+    return [problem("a", "1"), problem("b", "2"), problem("c", "3")]
+
+
+def mixed(kind, text, index, call):
+    return f"\\boxed{{{ {'a': 1, 'b': 2 if index == 1 else 0, 'c': 0}[text] }}}"
+
+
+@pytest.mark.parametrize("prefix", ["val", "test"])
+def test_evaluation(loop, prefix):
+    module = loop.scripted(mixed, GRPOLightningModule, evaluation=Evaluation(num_generations=4, pass_at=(2, 4)))
+    trainer = loop.trainer()
+    run = trainer.validate if prefix == "val" else trainer.test
+    (metrics,) = run(module, loop.Problems(0, validation=held_out()), verbose=False)
+    assert all(name.startswith(f"{prefix}/") for name in metrics)
+    metrics = {name.removeprefix(f"{prefix}/"): value for name, value in metrics.items()}
+    assert metrics["pass@1"] == metrics["pass_rate"] == metrics["reward"] == pytest.approx(5 / 12)
+    assert metrics["pass@2"] == pytest.approx((1 + 1 / 2 + 0) / 3)
+    assert metrics["pass@4"] == pytest.approx(2 / 3)
+    assert 0 <= metrics["pass@1_low"] < 5 / 12 < metrics["pass@1_high"] <= 1
+    assert metrics["completions/mean_length"] == 10
+    assert metrics["frac_reward_zero_std"] == pytest.approx(2 / 3)
+    assert not changed(loop.weights(), loop.weights(module))
+
+
+def test_evaluation_has_its_own_sampling_and_repeats_itself(loop):
+    evaluation = Evaluation(num_generations=2, temperature=0.5, top_p=0.9, top_k=5)
+    module = loop.module(GRPOLightningModule, evaluation=evaluation)
+    data = loop.Problems(8, validation=3)
+    recorder = loop.fit(module, data, val_check_interval=2)
+    settings = [s for _, s in module.sampler.calls]
+    greedy = SamplingSettings(temperature=0.5, top_p=0.9, top_k=5)
+    assert settings == [*[SamplingSettings()] * 2, greedy, greedy] * 2
+    evaluations = [[r.seed for r in requests] for requests, s in module.sampler.calls if s == greedy]
+    assert [len(seeds) for seeds in evaluations] == [4, 2, 4, 2]
+    assert evaluations[:2] == evaluations[2:]
+    training = {r.seed for requests, s in module.sampler.calls if s != greedy for r in requests}
+    assert not training & {seed for seeds in evaluations for seed in seeds}
+    assert [step for step, m in recorder.logged if "val/pass@1" in m] == [1, 3]
+    assert not any(name.startswith("val/") for m in recorder.metrics for name in m)
+
+
+def test_predict_returns_scored_groups(loop):
+    module = loop.scripted(mixed, GRPOLightningModule, evaluation=Evaluation(num_generations=4))
+    batches = loop.trainer().predict(module, loop.Problems(0, validation=held_out()))
+    groups = [g for batch in batches for g in batch]
+    assert [g.problem.id for g in groups] == ["a", "b", "c"]
+    assert [g.pass_rate for g in groups] == [1, 0.25, 0]
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_generations": 0}, "num_generations is 0; expected >= 1"),
+        ({"num_iterations": 0}, "num_iterations is 0; expected >= 1"),
+        ({"num_mini_batches": 0}, "num_mini_batches is 0; expected >= 1"),
+        ({"max_tokens_per_micro_batch": 0}, "max_tokens_per_micro_batch is 0; expected >= 1"),
+        ({"max_completion_length": 0}, "max_completion_length is 0; expected >= 1"),
+        ({"sampling": SamplingSettings(temperature=0.0)}, "sampling.temperature is 0"),
+        ({"reward_functions": [brevity], "reward_weights": [1.0, 2.0]}, "2 reward_weights were given for 1"),
+        ({"reward_weights": [1.0]}, "1 reward_weights were given for 0"),
+    ],
+)
+def test_bad_settings(loop, settings, message):
+    with pytest.raises(ValueError, match=message):
+        loop.module(GRPOLightningModule, **settings)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Algorithm(kl_coef=-0.1), "kl_coef is -0.1; expected >= 0"),
+        (lambda: Algorithm(kl_coef=math.nan), "kl_coef is nan; expected >= 0"),
+        (lambda: Evaluation(num_generations=0), "num_generations is 0"),
+        (lambda: Evaluation(num_meta_generations=-1), "num_meta_generations -1"),
+        (lambda: Evaluation(num_generations=4, pass_at=(2, 5)), r"pass_at is \(2, 5\); expected values in 1\.\.num_gen"),
+        (lambda: Evaluation(pass_at=(0,)), "pass_at is"),
+    ],
+)
+def test_bad_algorithms_and_evaluations(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

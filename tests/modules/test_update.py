@@ -1,0 +1,447 @@
+"""The oracle is written from the formulas, one token at a time, on unpadded rows in float64."""
+
+import copy
+import math
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from masa_lightning.models.policy import Policy
+from masa_lightning.modules.experience import make_experience, micro_batches
+from masa_lightning.modules.settings import Algorithm
+from masa_lightning.modules.update import PolicyUpdate, merge_stats
+from masa_lightning.types import Completion, Experience, Rollout
+
+LOSSES = ("ppo_clip", "gspo", "cispo")
+AGGREGATIONS = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm")
+WEIGHTS = (0.75, 1.5)
+TEMPERATURE = 0.8
+NORM_LENGTH = 10
+BASE = Algorithm(clip_low=0.2, clip_high=0.28, dual_clip=1.5, importance_sampling_cap=1.25)
+
+
+# -- models and rollouts -----------------------------------------------------------------------------------------------
+
+
+def small_model(noise, base=None):
+    torch.manual_seed(3)
+    if base is None:
+        sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+        config = Qwen3Config(**sizes, num_key_value_heads=1, head_dim=16, vocab_size=64, initializer_range=0.2)
+        return Qwen3ForCausalLM(config).double().eval()
+    model = copy.deepcopy(base)
+    with torch.no_grad():
+        for p in model.parameters():
+            p += noise * p.std() * torch.randn_like(p) if p.dim() > 1 else 0
+    return model
+
+
+class Models:
+    def __init__(self):
+        self.policy = small_model(0)
+        self.old = small_model(0.15, self.policy)
+        self.reference = small_model(0.3, self.old)
+
+
+@pytest.fixture(scope="module")
+def models():
+    return Models()
+
+
+@pytest.fixture(scope="module")
+def rollouts(models):
+    """Nine, one without tokens, whose sampler differs a little from the old policy."""
+    draw = torch.Generator().manual_seed(5)
+    sizes = [(3, 5), (1, 7), (4, 1), (2, 3), (5, 0), (2, 6), (1, 2), (3, 4), (2, 5)]
+    kinds = ["solution", "meta", "solution", "meta", "solution", "solution", "meta", "solution", "meta"]
+    made = []
+    for i, ((prompt, length), kind) in enumerate(zip(sizes, kinds, strict=True)):
+        ids = torch.randint(0, 64, (prompt + length,), generator=draw).tolist()
+        r = Rollout(
+            kind=kind,
+            prompt_ids=ids[:prompt],
+            completion=Completion(token_ids=ids[prompt:], logprobs=[], finish_reason="stop"),
+            text="",
+            advantage=(-1.0, 1.5, 0.5, -0.75, 2.0, 1.25, -2.0, -0.5, 1.0)[i],
+        )
+        with torch.no_grad():
+            logp = row_logp(models.old, r)
+        r.completion.logprobs = (logp + 0.3 * torch.randn(length, generator=draw)).float().tolist()
+        made.append(r)
+    return made
+
+
+class FullLogits(nn.Module):
+    """The protocol of `Policy.forward` with full logits in float64, so that nothing but the update is compared."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids, completion_start, mask, temperature):
+        logps = torch.log_softmax(self.model(input_ids).logits / temperature, -1)
+        rows = []
+        for b, (start, length) in enumerate(zip(completion_start.tolist(), mask.sum(1).tolist(), strict=True)):
+            at = torch.arange(start, start + length)
+            row = logps[b, at - 1, input_ids[b, at]]
+            rows.append(nn.functional.pad(row, (0, mask.shape[1] - length)))
+        return torch.stack(rows), torch.zeros(mask.shape, dtype=torch.float64)
+
+
+def make_update(models, algorithm, wrap=FullLogits):
+    return PolicyUpdate(
+        policy=wrap(models.policy),
+        reference=wrap(models.reference) if algorithm.kl_coef else None,
+        algorithm=algorithm,
+        kind_weights=WEIGHTS,
+        temperature=TEMPERATURE,
+        norm_length=NORM_LENGTH,
+    )
+
+
+def prepare(models, rollouts, algorithm, budget, wrap=FullLogits):
+    """Micro-batches whose old log-probabilities are those of the old model."""
+    batches = micro_batches(rollouts, budget)
+    before = replace(make_update(models, algorithm, wrap), policy=wrap(models.old))
+    for batch in batches:
+        before.annotate(batch, old=True)
+    return batches
+
+
+def run(models, batches, algorithm, wrap=FullLogits, scale_denominators=lambda counts: counts):
+    """Loss, gradients and statistics of one optimiser step."""
+    parameters = dict(models.policy.named_parameters())
+    losses, gradients = [], {}
+
+    def backward(loss):
+        losses.append(loss.item())
+        loss.backward()
+
+    def step():
+        for name, p in parameters.items():
+            gradients[name] = torch.zeros_like(p) if p.grad is None else p.grad
+            p.grad = None
+        return math.sqrt(sum(float(g.square().sum()) for g in gradients.values()))
+
+    calls = []
+    stats, norms = make_update(models, algorithm, wrap).run(
+        [batches],
+        backward=backward,
+        step=step,
+        global_denominators=scale_denominators,
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    assert calls == [(i + 1, len(batches)) for i in range(len(batches))]
+    assert len(norms) == 1
+    return sum(losses), gradients, stats
+
+
+def assert_same_gradients(got, expected, tolerance):
+    assert got.keys() == expected.keys()
+    largest = max(float(g.abs().max()) for g in expected.values())
+    assert largest > 0
+    for name in expected:
+        torch.testing.assert_close(got[name], expected[name], atol=tolerance * largest, rtol=0, msg=name)
+
+
+# -- the oracle --------------------------------------------------------------------------------------------------------
+
+
+def row_logp(model, r):
+    """Log-probability of each token of a completion, [T]."""
+    ids = r.prompt_ids + r.completion.token_ids
+    logp = torch.log_softmax(model(torch.tensor([ids])).logits[0].double() / TEMPERATURE, -1)
+    return torch.stack([logp[t - 1, ids[t]] for t in range(len(r.prompt_ids), len(ids))]) if r.length else logp[:0, 0]
+
+
+def surrogate(ratio, advantage, a, counts):
+    """PPO's loss of one ratio, with the bound for negative advantages."""
+    if advantage >= 0:
+        counts["clip_high"] += bool(advantage > 0 and ratio > 1 + a.clip_high)
+        return -advantage * (ratio if ratio <= 1 + a.clip_high else 1 + a.clip_high)
+    counts["clip_low"] += bool(ratio < 1 - a.clip_low)
+    counts["dual_clip"] += bool(a.dual_clip is not None and ratio > a.dual_clip)
+    if a.dual_clip is not None and ratio > a.dual_clip:
+        return -advantage * a.dual_clip + 0 * ratio
+    return -advantage * (ratio if ratio >= 1 - a.clip_low else 1 - a.clip_low)
+
+
+def token_losses(logp, old, sampler, ref, advantage, a, counts):
+    n = len(logp)
+    difference = [float(old[t]) - sampler[t] for t in range(n)]
+    if a.importance_sampling == "token":
+        factors = [min(math.exp(d), a.importance_sampling_cap) for d in difference]
+    elif a.importance_sampling == "sequence":
+        factors = [min(math.exp(sum(difference)), a.importance_sampling_cap)] * n
+    else:
+        factors = [1.0] * n
+    losses = []
+    for t in range(n):
+        if a.loss_type == "ppo_clip":
+            loss = surrogate(torch.exp(logp[t] - old[t]), advantage, a, counts)
+        elif a.loss_type == "gspo":
+            s = torch.exp(sum(logp[u] - old[u] for u in range(n)) / n)
+            if a.importance_sampling == "token":  # factors within a sequence differ: each token has a gradient of its own
+                s = s.item() * torch.exp(logp[t] - logp[t].item())
+            loss = surrogate(s, advantage, a, counts)
+        else:
+            ratio = math.exp(logp[t].item() - float(old[t]))
+            counts["clip_low"] += ratio < 1 - a.clip_low
+            counts["clip_high"] += ratio > 1 + a.clip_high
+            loss = -min(max(ratio, 1 - a.clip_low), 1 + a.clip_high) * advantage * logp[t]
+        loss = factors[t] * loss
+        if a.kl_coef:
+            d = float(ref[t]) - logp[t]
+            kl = {"k1": -d, "k2": d * d / 2, "k3": torch.exp(d) - d - 1}[a.kl_kind]
+            counts["kl_sum"] += kl.item()
+            loss = loss + a.kl_coef * kl
+        losses.append(loss)
+    return losses
+
+
+def oracle(models, rollouts, a):
+    total = torch.zeros((), dtype=torch.float64)
+    counts = dict.fromkeys(("clip_low", "clip_high", "dual_clip", "kl_sum", "tokens"), 0)
+    for kind, kind_weight in zip(("solution", "meta"), WEIGHTS, strict=True):
+        members = [r for r in rollouts if r.kind == kind and r.completion.token_ids]
+        tokens = sum(len(r.completion.token_ids) for r in members)
+        counts["tokens"] += tokens
+        for r in members:
+            with torch.no_grad():
+                old, ref = row_logp(models.old, r), row_logp(models.reference, r)
+            args = (row_logp(models.policy, r), old, r.completion.logprobs, ref, r.advantage, a, counts)
+            losses = token_losses(*args)
+            of_row = sum(losses)
+            if a.aggregation == "token-mean":
+                part = of_row / tokens
+            elif a.aggregation == "seq-mean-token-mean":
+                part = of_row / len(losses) / len(members)
+            elif a.aggregation == "seq-mean-token-sum":
+                part = of_row / len(members)
+            else:
+                part = of_row / NORM_LENGTH / len(members)
+            total = total + kind_weight * part
+    names, parameters = zip(*models.policy.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(total, parameters)
+    return total.item(), dict(zip(names, gradients, strict=True)), counts
+
+
+CASES = [replace(BASE, loss_type=loss, aggregation=agg) for loss, agg in product(LOSSES, AGGREGATIONS)]
+CASES += [
+    replace(BASE, loss_type=loss, aggregation="seq-mean-token-mean", importance_sampling=level, kl_coef=0.3, kl_kind=kl)
+    for loss, (level, kl) in product(LOSSES, [("off", "k1"), ("token", "k2"), ("sequence", "k3")])
+]
+CASES += [
+    replace(BASE, dual_clip=None, aggregation="seq-mean-token-sum-norm", kl_coef=0.5),
+    replace(BASE, loss_type="cispo", clip_low=1.0),
+]
+
+
+@pytest.mark.parametrize("algorithm", CASES, ids=lambda a: f"{a.loss_type}-{a.aggregation}-{a.importance_sampling}")
+def test_equals_the_oracle(models, rollouts, algorithm):
+    expected_loss, expected_gradients, counts = oracle(models, rollouts, algorithm)
+    loss, gradients, stats = run(models, prepare(models, rollouts, algorithm, 10_000), algorithm)
+    assert loss == pytest.approx(expected_loss, rel=1e-9)
+    assert_same_gradients(gradients, expected_gradients, 1e-9)
+    for name in ("tokens", "clip_low", "clip_high", "dual_clip"):
+        assert stats[name].item() == counts[name], name
+    assert stats.get("kl_sum", torch.zeros(())).item() == pytest.approx(counts["kl_sum"], rel=1e-9)
+    expected = [
+        abs(o.item() - s) for r in rollouts for o, s in zip(row_logp(models.old, r), r.completion.logprobs, strict=True)
+    ]
+    assert sorted(stats["sampling_logp_difference"].tolist()) == pytest.approx(sorted(expected), rel=1e-9)
+
+
+def test_the_oracle_has_clipped_tokens_of_every_sort(models, rollouts):
+    _, _, counts = oracle(models, rollouts, BASE)
+    assert min(counts["clip_low"], counts["clip_high"], counts["dual_clip"]) > 0
+
+
+@pytest.mark.parametrize("algorithm", [replace(BASE, kl_coef=0.3), CASES[8]], ids=["ppo_clip", "cispo"])
+def test_with_the_real_policy(models, rollouts, algorithm):
+    """`Policy` computes log-probabilities in float32."""
+    expected_loss, expected_gradients, _ = oracle(models, rollouts, algorithm)
+    loss, gradients, _ = run(models, prepare(models, rollouts, algorithm, 40, Policy), algorithm, Policy)
+    assert loss == pytest.approx(expected_loss, rel=1e-5, abs=1e-5)
+    assert_same_gradients(gradients, expected_gradients, 1e-5)
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_micro_batches_add_up(models, rollouts, loss_type, aggregation):
+    algorithm = replace(BASE, loss_type=loss_type, aggregation=aggregation, kl_coef=0.3)
+    whole, expected, all_stats = run(models, prepare(models, rollouts, algorithm, 10_000, Policy), algorithm, Policy)
+    for budget in (1, 13, 24, 40):
+        batches = prepare(models, rollouts, algorithm, budget, Policy)
+        assert len(batches) > 1
+        loss, gradients, stats = run(models, batches, algorithm, Policy)
+        assert loss == pytest.approx(whole, rel=1e-6, abs=1e-6)
+        assert_same_gradients(gradients, expected, 1e-6)
+        assert stats.keys() == all_stats.keys()
+        for name, value in stats.items():
+            torch.testing.assert_close(value.sort()[0], all_stats[name].sort()[0], atol=1e-5, rtol=1e-5, msg=name)
+
+
+@given(st.integers(1, 80))
+@settings(deadline=None, max_examples=12)
+def test_any_budget(budget):
+    models = Models()
+    algorithm = replace(BASE, kl_coef=0.1, importance_sampling="sequence")
+    draw = torch.Generator().manual_seed(budget)
+    made = []
+    for _ in range(6):
+        prompt, length = (int(torch.randint(1, 7, (), generator=draw)) for _ in range(2))
+        ids = torch.randint(0, 64, (prompt + length,), generator=draw).tolist()
+        completion = Completion(token_ids=ids[prompt:], logprobs=[-4.0] * length, finish_reason="stop")
+        kind = "meta" if torch.rand((), generator=draw) < 0.5 else "solution"
+        advantage = float(torch.randn((), generator=draw))
+        made.append(Rollout(kind=kind, prompt_ids=ids[:prompt], completion=completion, text="", advantage=advantage))
+    whole, expected, _ = run(models, prepare(models, made, algorithm, 10_000), algorithm)
+    loss, gradients, _ = run(models, prepare(models, made, algorithm, budget), algorithm)
+    assert loss == pytest.approx(whole, abs=1e-9)
+    assert_same_gradients(gradients, expected, 1e-9)
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_processes_with_unequal_work_add_up(models, rollouts, aggregation):
+    """Gradients are averaged over processes, so each divides by the mean of all denominators; one has no meta rollout."""
+    algorithm = replace(BASE, aggregation=aggregation, kl_coef=0.3)
+    _, expected, _ = run(models, prepare(models, rollouts, algorithm, 10_000), algorithm)
+    first = [r for i, r in enumerate(rollouts) if i in (0, 2)]
+    shares = [prepare(models, share, algorithm, 20) for share in (first, [r for r in rollouts if r not in first])]
+    update = make_update(models, algorithm)
+    mean = sum(update.denominators(share) for share in shares) / 2
+    parts = [run(models, share, algorithm, scale_denominators=lambda _: mean)[1] for share in shares]
+    assert_same_gradients({name: (parts[0][name] + parts[1][name]) / 2 for name in expected}, expected, 1e-9)
+
+
+# -- parts by hand -----------------------------------------------------------------------------------------------------
+
+
+def table(*rows):
+    """A "policy" that gives these log-probabilities whatever it is asked, and entropy 2 at every token."""
+
+    def log_probs(input_ids, completion_start, mask, temperature):
+        values = [[*row, *[0.0] * (mask.shape[1] - len(row))] for row in rows]
+        return torch.tensor(values).requires_grad_(), 2.0 * mask
+
+    return log_probs
+
+
+def two_rollouts():
+    """A solution of two tokens with advantage 1 and a meta rollout of one token with advantage -2."""
+    return make_experience(
+        [
+            Rollout(
+                kind="solution",
+                prompt_ids=[1],
+                completion=Completion(token_ids=[2, 3], logprobs=[-1.0, -2.5], finish_reason="stop"),
+                text="",
+                advantage=1.0,
+            ),
+            Rollout(
+                kind="meta",
+                prompt_ids=[1],
+                completion=Completion(token_ids=[2], logprobs=[-0.5], finish_reason="stop"),
+                text="",
+                advantage=-2.0,
+            ),
+        ]
+    )
+
+
+def test_by_hand():
+    update = PolicyUpdate(
+        policy=table([-1.0, -2.0], [-0.5]),
+        reference=table([-1.0, -3.0], [-0.25]),
+        algorithm=Algorithm(kl_coef=0.1, kl_kind="k2", importance_sampling="off"),
+        kind_weights=(1.0, 0.5),
+        temperature=1.0,
+        norm_length=4,
+    )
+    batch = two_rollouts()
+    update.annotate(batch, old=False)
+    assert batch.old_logp is None
+    denominators = update.denominators([batch])
+    assert denominators.tolist() == [2, 1]
+    assert denominators.dtype == torch.float64
+    loss, stats = update.loss(batch, denominators)
+    # All ratios are 1. Solution: -1 + 0.1 (0 + 1/2) / 2; meta: 2 + 0.1 (1/4)^2 / 2.
+    assert loss.item() == pytest.approx((-1 + 0.025) + 0.5 * (2 + 0.003125), abs=1e-6)
+    assert stats["policy_loss_sum"].item() == pytest.approx(-1 + 0.5 * 2)
+    assert stats["kl_sum"].item() == pytest.approx(0.5 + 0.03125)
+    assert stats["entropy_sum"].item() == 6.0
+    assert stats["tokens"].item() == 3.0
+    assert stats["sampling_logp_difference"].tolist() == [0.0, 0.5, 0.0]
+    assert stats["sampling_logp_difference_max"].item() == 0.5
+    assert not any(value.requires_grad for value in stats.values())
+
+
+@pytest.mark.parametrize(("aggregation", "counts"), list(zip(AGGREGATIONS, ([5, 2], [2, 1], [2, 1], [20, 10]), strict=True)))
+def test_denominators(aggregation, counts):
+    update = PolicyUpdate(
+        policy=table(),
+        reference=None,
+        algorithm=Algorithm(aggregation=aggregation),
+        kind_weights=(1.0, 1.0),
+        temperature=1.0,
+        norm_length=10,
+    )
+
+    def batch(lengths, kinds):
+        mask = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
+        fill = torch.zeros(len(lengths), 1)
+        return Experience(
+            input_ids=fill,
+            completion_start=fill,
+            mask=mask,
+            sampler_logp=fill,
+            advantages=fill[:, 0],
+            kind=torch.tensor(kinds),
+        )
+
+    assert update.denominators([batch([3, 2], [0, 1]), batch([2], [0])]).tolist() == counts
+    assert update.denominators([]).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("budget", [1, 24, 10_000])
+def test_the_pass_for_old_log_probabilities_changes_nothing(models, rollouts, budget):
+    algorithm = replace(BASE, importance_sampling="sequence")
+    plain = run(models, micro_batches(rollouts, budget), algorithm, Policy)
+    batches = micro_batches(rollouts, budget)
+    update = make_update(models, algorithm, Policy)
+    for batch in batches:
+        update.annotate(batch, old=True)
+        assert batch.ref_logp is None
+        assert not batch.old_logp.requires_grad
+        logp, _ = update.policy(batch.input_ids, batch.completion_start, batch.mask, TEMPERATURE)
+        assert torch.equal(batch.old_logp, logp)
+    annotated = run(models, batches, algorithm, Policy)
+    assert annotated[0] == plain[0]
+    for name, gradient in plain[1].items():
+        assert torch.equal(annotated[1][name], gradient)
+    assert annotated[2]["ratio_max"].item() == 1.0
+
+
+def test_the_reference_gets_no_gradient(models, rollouts):
+    algorithm = replace(BASE, kl_coef=1.0)
+    batches = micro_batches(rollouts, 10_000)
+    make_update(models, algorithm).annotate(batches[0], old=False)
+    assert batches[0].old_logp is None
+    run(models, batches, algorithm)
+    assert all(p.grad is None for p in models.reference.parameters())
+
+
+def test_merge_stats():
+    total = {}
+    for tokens, largest, least, values in ((2.0, 3.0, 0.5, [1.0]), (4.0, 1.0, 0.25, [5.0, 6.0])):
+        numbers = {"tokens": tokens, "ratio_max": largest, "ratio_min": least, "each": values}
+        merge_stats(total, {name: torch.tensor(value) for name, value in numbers.items()})
+    got = {name: value.tolist() for name, value in total.items()}
+    assert got == {"tokens": 6.0, "ratio_max": 3.0, "ratio_min": 0.25, "each": [1.0, 5.0, 6.0]}

@@ -1,0 +1,144 @@
+"""DESIGN's rules on what may import what, read from the sources, and what the package loads when it is imported."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import masa_lightning
+
+ROOT = Path(masa_lightning.__file__).parent
+FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+# Lowest first; a room may import those of lower storeys and itself.
+STOREYS = (
+    {"types"},
+    {"functional"},
+    {"metrics", "sampling", "models", "data"},
+    {"modules"},
+    {"callbacks"},
+    {"cli", "export"},
+)
+STOREY = {room: height for height, rooms in enumerate(STOREYS) for room in rooms}
+HEAVY = {"lightning", "pytorch_lightning", "torchmetrics", "transformers", "vllm"}
+MATHS_CHECKER = {"math_verify", "sympy", "latex2sympy2_extended"}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names that a file imports, wherever in it, `import_module` of a text and type checking included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; expected an absolute one"
+            for alias in node.names:
+                home = masa_lightning._HOMES.get(alias.name) if node.module == "masa_lightning" else None
+                yield f"{node.module}.{home or alias.name}"
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            yield from (str(arg.value) for arg in node.args[:1] if isinstance(arg, ast.Constant))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def rooms_imported(path: Path) -> Iterator[str]:
+    for name in imports(path):
+        package, _, rest = name.partition(".")
+        if package == "masa_lightning" and rest and rest != "__version__":
+            yield rest.split(".")[0]
+
+
+def packages_imported(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(path)} - {"masa_lightning", "__future__"} - sys.stdlib_module_names
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_imports_go_downwards(path: Path) -> None:
+    room = room_of(path)
+    assert room in STOREY, f"{room} has no place in the house; give it one here and in DESIGN"
+    for other in rooms_imported(path):
+        assert other in STOREY, f"{named(path)} imports {other}, which has no place in the house"
+        assert other == room or STOREY[other] < STOREY[room], f"{named(path)} imports {other}"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room_of(p) in ("types", "functional")], ids=named)
+def test_types_and_functional_use_torch_and_the_standard_library(path: Path) -> None:
+    allowed = {"torch"} | (MATHS_CHECKER if path.name in ("grading.py", "grading_worker.py") else set())
+    assert packages_imported(path) <= allowed
+
+
+def test_one_file_imports_vllm() -> None:
+    assert [named(path) for path in FILES if "vllm" in packages_imported(path)] == ["sampling/vllm.py"]
+
+
+def test_nothing_imports_the_file_that_does() -> None:
+    for path in FILES:
+        assert not any(name.startswith("masa_lightning.sampling.vllm") for name in imports(path)), named(path)
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room_of(p) == "modules"], ids=named)
+def test_modules_know_neither_data_nor_callbacks(path: Path) -> None:
+    assert not {"data", "callbacks"} & {*rooms_imported(path)}
+
+
+def test_imports_are_seen_wherever_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "file.py"
+    file.write_text("def f():\n    from masa_lightning import VLLMSampler\n    import_module('vllm.sub')\n")
+    assert [*imports(file)] == ["masa_lightning.sampling.vllm", "vllm.sub"]
+
+
+@pytest.mark.parametrize("name", masa_lightning.__all__)
+def test_public_name_resolves(name: str) -> None:
+    assert getattr(masa_lightning, name) is not None
+    assert name in dir(masa_lightning)
+
+
+def test_type_checkers_see_the_same_names_as_python() -> None:
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.asname: (node.module or "").removeprefix("masa_lightning.")
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name == alias.asname  # "X as X" is what re-exports
+    }
+    assert seen == masa_lightning._HOMES
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        masa_lightning.Nonsense  # noqa: B018
+
+
+def loaded_after(code: str) -> tuple[set[str], str]:
+    """Modules that a fresh Python has loaded after some code, and what it printed."""
+    report = "import sys\ntry:\n    {}\nexcept SystemExit:\n    pass\nprint(*sys.modules, file=sys.stderr)"
+    command = [sys.executable, "-W", "ignore", "-c", report.format(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
+    return set(done.stderr.splitlines()[-1].split()), done.stdout
+
+
+def test_importing_the_package_loads_nothing_big() -> None:
+    modules, _ = loaded_after("import masa_lightning")
+    assert "masa_lightning" in modules
+    assert not (HEAVY | {"torch", "datasets", "matplotlib"}) & modules
+
+
+def test_help_loads_neither_vllm_nor_models() -> None:
+    modules, printed = loaded_after("from masa_lightning.cli import main; main(['--help'])")
+    assert "fit" in printed
+    assert "masa_lightning.modules.grpo" in modules
+    # torchmetrics, which Lightning imports, loads the registry of models (`auto`), but no model.
+    models = re.compile(r"transformers\.(modeling_utils|models\.(?!auto\.)\w+\.modeling_.*)")
+    assert not [name for name in modules if name.split(".")[0] == "vllm" or models.fullmatch(name)]
