@@ -23,7 +23,9 @@ def test_the_exported_folder_is_the_trained_policy(tmp_path: Path) -> None:
         max_completion_length=16,
         learning_rate=1e-3,
     )
-    trainer = Trainer(max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer = Trainer(
+        max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
     trainer.fit(module, ArithmeticDataModule(train_size=4, validation_size=0, batch_size=4))
     trainer.save_checkpoint(tmp_path / "run.ckpt")
     export_checkpoint(tmp_path / "run.ckpt", tmp_path / "out")

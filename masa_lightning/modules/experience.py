@@ -21,13 +21,15 @@ def make_experience(rollouts: Sequence[Rollout], device: torch.device | str = "c
     lengths = torch.tensor([r.length for r in rollouts])
     width, longest = max(map(len, rows)), int(lengths.max())
     input_ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
-    sampler_logp = torch.tensor([r.completion.logprobs + [0.0] * (longest - r.length) for r in rollouts])
+    # Not the default dtype, which Lightning's precision "bf16-true" changes.
+    logps = [r.completion.logprobs + [0.0] * (longest - r.length) for r in rollouts]
+    sampler_logp = torch.tensor(logps, dtype=torch.float32)
     return Experience(
         input_ids=input_ids.to(device),
         completion_start=torch.tensor([len(r.prompt_ids) for r in rollouts]).to(device),
         mask=(torch.arange(longest)[None] < lengths[:, None]).to(device),
         sampler_logp=sampler_logp.to(device),
-        advantages=torch.tensor([r.advantage for r in rollouts]).to(device),
+        advantages=torch.tensor([r.advantage for r in rollouts], dtype=torch.float32).to(device),
         kind=torch.tensor([int(r.kind == "meta") for r in rollouts]).to(device),
     )
 

@@ -43,6 +43,12 @@ from masa_lightning.types import (
 
 Stage = Literal["fit", "validate", "test", "predict"]
 
+_EXPECTED_WARNINGS = (  # of Lightning, about what is so on purpose here
+    r"Found \d+ module\(s\) in eval mode",  # no dropout: it would falsify log-probabilities
+    "You have overridden `transfer_batch_to_device` in both",  # both leave the batch alone
+    "Using ModelCheckpoint with manual optimization",  # checkpoints are of the weights after a step
+)
+
 
 class GRPOLightningModule(LightningModule):
     """Trains a causal language model with group-relative policy optimisation on problems with known answers.
@@ -182,7 +188,8 @@ class GRPOLightningModule(LightningModule):
         """Loads the policy, and the reference if there is a KL term, and shards them under `ModelParallelStrategy`."""
         if self.policy is not None:
             return
-        warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")  # on purpose: no dropout
+        for message in _EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
         self.policy = Policy(loading.load_model(self.model_name, self.dtype_name, self.gradient_checkpointing))
         if self.algorithm.kl_coef > 0:
             reference = Policy(loading.load_model(self.model_name, self.dtype_name))
@@ -259,7 +266,7 @@ class GRPOLightningModule(LightningModule):
         generated = sum(r.length for g in groups for r in g.rollouts)
         metrics["tokens_per_second"] = generated / max(self._seconds.get("generate", 0.0), 1e-9)
         metrics |= {f"timing_s/{name}": seconds for name, seconds in self._seconds.items()}
-        self._metrics = metrics
+        self._metrics = {name: torch.tensor(value, dtype=torch.float32).item() for name, value in metrics.items()}
         self.log_dict(metrics, batch_size=len(batch), sync_dist=self.trainer.world_size > 1)
         return {"groups": groups}
 

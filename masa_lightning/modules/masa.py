@@ -112,7 +112,7 @@ class MASALightningModule(GRPOLightningModule):
         )
         if num_meta_generations < 0:
             raise ValueError(f"num_meta_generations is {num_meta_generations}; expected >= 0 (0 is GRPO)")
-        if not 1 <= (max_meta_length or 1) <= max_completion_length:
+        if max_meta_length is not None and not 1 <= max_meta_length <= max_completion_length:
             raise ValueError(
                 f"max_meta_length is {max_meta_length}; expected 1..max_completion_length = {max_completion_length}"
             )
@@ -121,7 +121,7 @@ class MASALightningModule(GRPOLightningModule):
         if not 0 < difficulty_base < 1:
             raise ValueError(f"difficulty_base is {difficulty_base}; expected a value between 0 and 1")
         self.num_meta_generations = num_meta_generations
-        self.max_meta_length = max_meta_length or max_completion_length
+        self.max_meta_length = max_completion_length if max_meta_length is None else max_meta_length
         self.pass_rate_scale = pass_rate_scale
         self.meta_reward_weights = meta_reward_weights or {"length": 1.0, "difficulty": 1.0, "notion": 1.0}
         check_weights(self.meta_reward_weights)

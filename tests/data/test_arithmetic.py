@@ -43,7 +43,7 @@ def test_worked_solutions() -> None:
     assert right == {steps + "so \\boxed{322}", steps + "check. 280+42=322. so \\boxed{322}"}
     wrong = work(Arithmetic("remainder", (354, 7)), "digit sum", rng)
     assert wrong.startswith("use digit sum. 3+5=8. 8+4=12. 12 mod 7=5. again. ") and wrong.endswith("\\boxed{5}")
-    with pytest.raises(ValueError, match="euclid.*chain"):
+    with pytest.raises(ValueError, match=r"euclid.*chain"):
         work(Arithmetic("chain", (1, 2)), "euclid", rng)
 
 

@@ -103,7 +103,9 @@ def test_gradient_checkpointing_changes_nothing():
     plain = torch.autograd.grad(Policy(model)(input_ids, start, mask)[0].sum(), parameters)
     model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
-    for a, b in zip(torch.autograd.grad(Policy(model)(input_ids, start, mask)[0].sum(), parameters), plain, strict=True):
+    for a, b in zip(
+        torch.autograd.grad(Policy(model)(input_ids, start, mask)[0].sum(), parameters), plain, strict=True
+    ):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the training loop share: problems, a logger that keeps everything, and a sampler with prepared answers."""
+"""What the tests of the training loop share: problems, a logger that keeps everything, a sampler with prepared answers."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,7 +24,9 @@ Answer = str | tuple[str, str]  # text, or text and finish reason
 class Problems(ProblemDataModule):
     """Sums, as many as wanted."""
 
-    def __init__(self, train: int | Sequence[Any] = 8, validation: int | Sequence[Any] = 0, batch_size: int = 2) -> None:
+    def __init__(
+        self, train: int | Sequence[Any] = 8, validation: int | Sequence[Any] = 0, batch_size: int = 2
+    ) -> None:
         super().__init__(batch_size=batch_size, val_batch_size=2)
         self.given = {"train": train, "validation": validation, "test": validation}
 

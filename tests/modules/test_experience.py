@@ -49,6 +49,17 @@ def test_layout():
     assert batch.ref_logp is None
 
 
+def test_lightnings_half_precision_does_not_round_log_probabilities():
+    torch.set_default_dtype(torch.bfloat16)  # as precision="bf16-true" does during a step
+    try:
+        batch = make_experience([rollout([1], [1023], advantage=1 / 3)])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert batch.sampler_logp.dtype == batch.advantages.dtype == torch.float32
+    assert batch.sampler_logp.item() == pytest.approx(-102.3, rel=1e-6)
+    assert batch.advantages.item() == pytest.approx(1 / 3, rel=1e-6)
+
+
 def test_tensors_go_to_the_device():
     batch = make_experience([rollout([1], [2])], device="meta")
     tensors = (
@@ -63,7 +74,9 @@ def test_tensors_go_to_the_device():
 
 
 def test_longest_first_and_at_most_the_budget():
-    rollouts = [rollout([1] * n, [2] * (n - 1)) for n in (1, 2, 3, 4)]  # the first has no completion; then 3, 5, 7 tokens
+    rollouts = [
+        rollout([1] * n, [2] * (n - 1)) for n in (1, 2, 3, 4)
+    ]  # the first has no completion; then 3, 5, 7 tokens
     assert [tuple(b.input_ids.shape) for b in micro_batches(rollouts, 10)] == [(1, 7), (2, 5)]
     assert [tuple(b.input_ids.shape) for b in micro_batches(rollouts, 9)] == [(1, 7), (1, 5), (1, 3)]
     assert [tuple(b.input_ids.shape) for b in micro_batches(rollouts, 21)] == [(3, 7)]

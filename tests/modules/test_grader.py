@@ -140,7 +140,7 @@ def test_python_that_is_not_there(make, monkeypatch):
 def test_worker_that_never_gets_ready(fake, make, monkeypatch):
     fake("time.sleep(600)")
     monkeypatch.setattr(module, "_START_LIMIT", 0.3)
-    with pytest.raises(RuntimeError, match="not ready after 0.3 s"):
+    with pytest.raises(RuntimeError, match=r"not ready after 0\.3 s"):
         run(make(workers=1), ["y+1"])
 
 

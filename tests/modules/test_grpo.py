@@ -53,7 +53,9 @@ def test_weights_are_handed_over_before_every_step(loop):
 
 def test_rollouts_are_a_function_of_seed_and_step(loop):
     def tokens(**settings):
-        recorder = loop.fit(loop.module(GRPOLightningModule, learning_rate=0.0, **settings), loop.Problems(2, batch_size=2))
+        recorder = loop.fit(
+            loop.module(GRPOLightningModule, learning_rate=0.0, **settings), loop.Problems(2, batch_size=2)
+        )
         return [r.completion.token_ids for groups in recorder.groups for g in groups for r in g.solutions]
 
     first = tokens()
@@ -88,7 +90,9 @@ def test_an_overlong_prompt_is_left_out_and_named(loop):
         recorder = loop.fit(module, loop.Problems(data))
         return recorder, {tuple(r.prompt_ids): r.seed for r in module.sampler.calls[0][0]}
 
-    with pytest.warns(UserWarning, match="problem 'long one' is left out: its prompt has 21 tokens, max_prompt_length is 20"):
+    with pytest.warns(
+        UserWarning, match="problem 'long one' is left out: its prompt has 21 tokens, max_prompt_length is 20"
+    ):
         recorder, seeds = fit(20)
     assert [g.problem.id for g in recorder.groups[0]] == ["1+1"]
     assert recorder.metrics[0]["prompts/overlong"] == 1
@@ -100,22 +104,29 @@ def test_an_overlong_prompt_is_left_out_and_named(loop):
 
 @pytest.mark.filterwarnings("ignore:problem .* is left out")
 def test_only_overlong_prompts(loop):
-    with pytest.raises(ValueError, match="none of the 2 problems of the batch has a prompt of at most 4 tokens; raise max_p"):
+    with pytest.raises(
+        ValueError, match="none of the 2 problems of the batch has a prompt of at most 4 tokens; raise max_p"
+    ):
         loop.fit(loop.module(GRPOLightningModule, max_prompt_length=4), loop.Problems(2))
 
 
+@pytest.mark.filterwarnings("ignore:.* does not have many workers")
 @pytest.mark.parametrize("batch", [[{"problem": "1+1"}], {"problem": ["1+1"]}, torch.zeros(2)])
 def test_a_batch_of_the_wrong_type(loop, batch):
     data = loop.Problems(2)
-    data.train_dataloader = lambda: [batch]
-    with pytest.raises(TypeError, match=rf"list of masa_lightning\.types\.Problem; got {type(batch).__name__}.*collate_fn="):
+    data.train_dataloader = lambda: torch.utils.data.DataLoader([0], collate_fn=lambda _: batch)
+    with pytest.raises(
+        TypeError, match=rf"list of masa_lightning\.types\.Problem; got {type(batch).__name__}.*collate_fn="
+    ):
         loop.fit(loop.module(GRPOLightningModule), data)
 
 
 def test_longer_than_the_context(loop, monkeypatch):
     monkeypatch.setattr(loading, "load_model", lambda *_: pytest.fail("the weights were loaded"))
     module = loop.module(GRPOLightningModule, max_prompt_length=200, max_completion_length=57)
-    message = r"max_prompt_length 200 \+ max_completion_length 57 = 257 tokens, but model .* was made for 256; lower one"
+    message = (
+        r"max_prompt_length 200 \+ max_completion_length 57 = 257 tokens, but model .* was made for 256; lower one"
+    )
     with pytest.raises(ValueError, match=message):
         loop.fit(module, loop.Problems(2))
 
@@ -192,7 +203,11 @@ def test_an_ungraded_answer_is_wrong_and_counted(loop):
     module = loop.scripted(lambda kind, text, index, call: texts[index], GRPOLightningModule, grader=grader)
     recorder = loop.fit(module, loop.Problems(2))
     rollouts = recorder.groups[0][0].solutions
-    assert [(r.correct, r.ungraded, r.reward) for r in rollouts] == [(True, False, 1.0), (False, True, 0), (False, False, 0)]
+    assert [(r.correct, r.ungraded, r.reward) for r in rollouts] == [
+        (True, False, 1.0),
+        (False, True, 0),
+        (False, False, 0),
+    ]
     assert recorder.metrics[0]["completions/ungraded_ratio"] == pytest.approx(1 / 3)
     assert grader.closed == 1
 
@@ -202,15 +217,18 @@ def test_lengths_and_token_counts(loop):
     answers = ("\\boxed{2}", ("thinking long", "length"), "two")
     module = loop.scripted(lambda kind, text, index, call: answers[index], GRPOLightningModule)
     metrics = loop.fit(module, loop.Problems([problem("a"), problem("bcd")] * 2), max_epochs=1).metrics
-    assert metrics[0].items() >= {
-        "completions/mean_length": 9.0,
-        "completions/min_length": 4.0,
-        "completions/max_length": 13.0,
-        "completions/mean_terminated_length": 7.0,
-        "completions/min_terminated_length": 4.0,
-        "completions/max_terminated_length": 10.0,
-        "tokens/solution": 54.0,
-    }.items()
+    assert (
+        metrics[0].items()
+        >= {
+            "completions/mean_length": 9.0,
+            "completions/min_length": 4.0,
+            "completions/max_length": 13.0,
+            "completions/mean_terminated_length": 7.0,
+            "completions/min_terminated_length": 4.0,
+            "completions/max_terminated_length": 10.0,
+            "tokens/solution": 54.0,
+        }.items()
+    )
     assert metrics[0]["completions/clipped_ratio"] == pytest.approx(1 / 3)
     # Prompts: <user>S: and <assistant> are four tokens.
     prompts = [m["tokens/prompt"] for m in metrics]
@@ -328,6 +346,27 @@ def test_the_real_sampler_agrees_with_the_trainer(loop):
         assert metrics["sampling/importance_sampling_ratio/mean"] == pytest.approx(1, abs=1e-4)
 
 
+def test_bf16_weights_do_not_round_rewards_or_log_probabilities(loop):
+    """The sampler says -20.3 for every token, which bfloat16 would make -20.25."""
+    module = loop.scripted(boxes(2, 3, 4), GRPOLightningModule, dtype="bfloat16")
+    module.sampler.logprob = lambda call: -20.3
+    data = loop.Problems([problem("a", "2"), problem("b", "7")])
+    recorder = loop.fit(module, data, precision="bf16-true")
+    assert {p.dtype for p in module.parameters()} == {torch.bfloat16}
+    metrics = recorder.metrics[0]
+    assert metrics["pass_rate"] == pytest.approx(1 / 6, rel=1e-6)
+    assert metrics["reward_std"] == pytest.approx(math.sqrt(1 / 3) / 2, rel=1e-6)
+    logps = []
+    model = loading.load_model(str(loop.checkpoint), "bfloat16")
+    with torch.no_grad():
+        for rollout in (r for g in recorder.groups[0] for r in g.solutions):
+            ids = torch.tensor([rollout.prompt_ids + rollout.completion.token_ids])
+            table = model(ids).logits[0, len(rollout.prompt_ids) - 1 : -1].float().log_softmax(-1)
+            logps.append(table.gather(1, torch.tensor(rollout.completion.token_ids)[:, None])[:, 0])
+    expected = (torch.cat(logps) + 20.3).mean().item()
+    assert metrics["sampling/sampling_logp_difference/mean"] == pytest.approx(expected, abs=5e-3)
+
+
 def test_later_iterations_compare_with_the_policy_before(loop):
     module = loop.scripted(boxes(2, 3, 4), GRPOLightningModule, num_iterations=3)
     metrics = loop.fit(module, loop.Problems([problem("a"), problem("b")])).metrics[0]
@@ -367,7 +406,9 @@ def test_warm_up(loop, warmup, expected):
 
 def test_the_reference_stays_what_it_was_and_out_of_checkpoints(loop, tmp_path):
     module = loop.scripted(boxes(2, 3, 4), GRPOLightningModule, algorithm=Algorithm(kl_coef=0.5))
-    recorder = loop.fit(module, loop.Problems([problem(name) for name in "abcd"]), enable_checkpointing=True, default_root_dir=tmp_path)
+    recorder = loop.fit(
+        module, loop.Problems([problem(name) for name in "abcd"]), enable_checkpointing=True, default_root_dir=tmp_path
+    )
     before = loop.weights()
     (reference,) = module._reference
     assert not changed(before, dict(reference.model.named_parameters()))
@@ -492,7 +533,10 @@ def test_bad_settings(loop, settings, message):
         (lambda: Algorithm(kl_coef=math.nan), "kl_coef is nan; expected >= 0"),
         (lambda: Evaluation(num_generations=0), "num_generations is 0"),
         (lambda: Evaluation(num_meta_generations=-1), "num_meta_generations -1"),
-        (lambda: Evaluation(num_generations=4, pass_at=(2, 5)), r"pass_at is \(2, 5\); expected values in 1\.\.num_gen"),
+        (
+            lambda: Evaluation(num_generations=4, pass_at=(2, 5)),
+            r"pass_at is \(2, 5\); expected values in 1\.\.num_gen",
+        ),
         (lambda: Evaluation(pass_at=(0,)), "pass_at is"),
     ],
 )

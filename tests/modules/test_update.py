@@ -187,7 +187,9 @@ def token_losses(logp, old, sampler, ref, advantage, a, counts):
             loss = surrogate(torch.exp(logp[t] - old[t]), advantage, a, counts)
         elif a.loss_type == "gspo":
             s = torch.exp(sum(logp[u] - old[u] for u in range(n)) / n)
-            if a.importance_sampling == "token":  # factors within a sequence differ: each token has a gradient of its own
+            if (
+                a.importance_sampling == "token"
+            ):  # factors within a sequence differ: each token has a gradient of its own
                 s = s.item() * torch.exp(logp[t] - logp[t].item())
             loss = surrogate(s, advantage, a, counts)
         else:
@@ -383,7 +385,9 @@ def test_by_hand():
     assert not any(value.requires_grad for value in stats.values())
 
 
-@pytest.mark.parametrize(("aggregation", "counts"), list(zip(AGGREGATIONS, ([5, 2], [2, 1], [2, 1], [20, 10]), strict=True)))
+@pytest.mark.parametrize(
+    ("aggregation", "counts"), list(zip(AGGREGATIONS, ([5, 2], [2, 1], [2, 1], [20, 10]), strict=True))
+)
 def test_denominators(aggregation, counts):
     update = PolicyUpdate(
         policy=table(),

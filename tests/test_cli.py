@@ -1,0 +1,286 @@
+"""The real command line, in this process: what it trains, and what it says when something is wrong."""
+
+import json
+import sys
+
+import pytest
+import torch
+import yaml
+
+from masa_lightning import cli
+from masa_lightning.models import loading
+from masa_lightning.modules.masa import MASALightningModule
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The `seed_everything` .*"),
+    pytest.mark.timeout(120),
+]
+
+
+@pytest.fixture(autouse=True)
+def _apart(monkeypatch, tmp_path):
+    """Own folder, arguments and random state."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["masa"])
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # restored afterwards: seed_everything sets it
+    monkeypatch.setenv("PL_SEED_WORKERS", "0")
+
+
+def config(checkpoint, **model):
+    """A whole configuration, as from a user's YAML."""
+    return {
+        "seed_everything": 3,
+        "trainer": {
+            "accelerator": "cpu",
+            "max_steps": 2,
+            "num_sanity_val_steps": 0,
+            "log_every_n_steps": 1,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "logger": {
+                "class_path": "lightning.pytorch.loggers.CSVLogger",
+                "init_args": {"save_dir": "runs", "name": "x", "version": ""},
+            },
+        },
+        "model": {
+            "class_path": "masa_lightning.MASALightningModule",
+            "init_args": {
+                "model": str(checkpoint),
+                "sampler": {"class_path": "masa_lightning.TransformersSampler"},
+                "prompts": {"solution": "S:{problem}", "meta": "M:{problem}"},
+                "num_generations": 2,
+                "num_meta_generations": 2,
+                "max_prompt_length": 64,
+                "max_completion_length": 6,
+                "learning_rate": 0.01,
+                "evaluation": {"num_generations": 2, "num_meta_generations": 1},
+                **model,
+            },
+        },
+        "data": {
+            "class_path": "masa_lightning.MathDataModule",
+            "init_args": {"train": "train.jsonl", "validation_size": 2, "batch_size": 2, "val_batch_size": 2},
+        },
+    }
+
+
+def write(settings, rows=None):
+    """Writes the configuration and the problems; returns the arguments that name it."""
+    rows = rows or [{"problem": f"{i}+{i}", "answer": str(2 * i)} for i in range(8)]
+    with open("train.jsonl", "w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    with open("run.yaml", "w") as file:
+        yaml.safe_dump(settings, file)
+    return ["--config", "run.yaml"]
+
+
+def logged():
+    header, *rows = (line.split(",") for line in Path("runs/x/metrics.csv").read_text().splitlines())
+    return [{name: float(v) for name, v in zip(header, row, strict=True) if v} for row in rows]
+
+
+def error_of(capsys, args):
+    """What the command writes when its arguments are wrong."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(args)
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_fit_then_test(tiny_checkpoint):
+    settings = config(tiny_checkpoint)
+    settings["trainer"]["callbacks"] = [
+        {
+            "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+            "init_args": {"dirpath": "checkpoints", "every_n_train_steps": 1, "save_last": True, "save_top_k": 0},
+        }
+    ]
+    args = write(settings)
+    fitted = cli.main(["fit", *args])
+    assert fitted.trainer.global_step == 2
+    assert type(fitted.model) is MASALightningModule
+    training = [row for row in logged() if "reward" in row]
+    assert [row["tokens/meta"] > 0 for row in training] == [True, True]
+    before = dict(loading.load_model(str(tiny_checkpoint), "float32").named_parameters())
+    trained = dict(fitted.model.policy.model.named_parameters())
+    assert any(not torch.equal(trained[name], value) for name, value in before.items())
+
+    settings["data"]["init_args"] = {"test": "train.jsonl", "test_split": "train", "val_batch_size": 4}
+    del settings["trainer"]["callbacks"]
+    tested = cli.main(["test", *write(settings), "--ckpt_path", "checkpoints/last.ckpt"])
+    for name, value in tested.model.policy.model.named_parameters():
+        assert torch.equal(value, trained[name])
+    assert "test/pass@1" in tested.trainer.callback_metrics
+    assert "test/calibration/pass_rate/mae" in tested.trainer.callback_metrics
+
+
+def test_the_seed_of_the_command_seeds_the_rollouts(tiny_checkpoint):
+    def run(seed):
+        metrics = cli.main(
+            ["fit", *write(config(tiny_checkpoint)), f"--seed_everything={seed}"]
+        ).trainer.callback_metrics
+        return [metrics[name].item() for name in ("entropy", "grad_norm", "sampling/importance_sampling_ratio/max")]
+
+    first = run(3)
+    assert run(3) == first
+    assert run(4) != first
+
+
+def test_the_baseline_is_one_key_away(tiny_checkpoint):
+    args = ["fit", *write(config(tiny_checkpoint)), "--model.init_args.num_meta_generations=0"]
+    command = cli.main(args)
+    assert command.trainer.global_step == 2
+    training = [row for row in logged() if "reward" in row]
+    assert [row["tokens/meta"] for row in training] == [0, 0]
+    assert all(row["tokens/solution"] > 0 for row in training)
+
+
+def test_grpo_module(tiny_checkpoint):
+    settings = config(tiny_checkpoint)
+    settings["model"]["class_path"] = "masa_lightning.GRPOLightningModule"
+    del settings["model"]["init_args"]["num_meta_generations"]
+    assert cli.main(["fit", *write(settings)]).trainer.global_step == 2
+
+
+def test_own_optimizer_and_schedule(tiny_checkpoint):
+    settings = config(tiny_checkpoint)
+    settings["optimizer"] = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.5}}
+    settings["lr_scheduler"] = {
+        "class_path": "torch.optim.lr_scheduler.StepLR",
+        "init_args": {"step_size": 1, "gamma": 0.5},
+    }
+    (optimizer,) = cli.main(["fit", *write(settings)]).trainer.optimizers
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert optimizer.param_groups[0]["lr"] == 0.125
+
+
+def test_algorithm_and_rewards_by_class_path(tiny_checkpoint):
+    settings = config(
+        tiny_checkpoint,
+        algorithm={"loss_type": "cispo", "clip_low": 1.0, "kl_coef": 0.1},
+        reward_functions=[{"class_path": f"{__name__}.Brevity", "init_args": {"scale": 4.0}}],
+        reward_weights=[0.5],
+    )
+    cli.main(["fit", *write(settings)])
+    first = next(row for row in logged() if "reward" in row)
+    assert 0 < first["rewards/Brevity/mean"] <= 6 / 4  # at most six tokens of one character
+    assert first["reward"] == pytest.approx(first["pass_rate"] + 0.5 * first["rewards/Brevity/mean"], rel=1e-5)
+    assert first["kl"] == 0
+
+
+class Brevity:
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
+
+    def __call__(self, problem, completions):
+        return [len(c) / self.scale for c in completions]
+
+
+# -- mistakes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("place", "key"),
+    [
+        (("model", "init_args"), "num_generation"),
+        (("model", "init_args", "prompts"), "solutions"),
+        (("data", "init_args"), "batchsize"),
+        (("trainer",), "max_stepz"),
+        ((), "modle"),
+    ],
+)
+def test_an_unknown_key_is_named(tiny_checkpoint, capsys, place, key):
+    settings = config(tiny_checkpoint)
+    inner = settings
+    for name in place:
+        inner = inner[name]
+    inner[key] = 7
+    message = error_of(capsys, ["fit", *write(settings)])
+    assert key in message
+    assert (
+        "not expected" in message
+        or "does not accept" in message
+        or "not accepted" in message
+        or "Unrecognized" in message
+    )
+
+
+def test_an_unknown_choice_is_named(tiny_checkpoint, capsys):
+    settings = config(tiny_checkpoint, algorithm={"loss_type": "ppo"})
+    message = error_of(capsys, ["fit", *write(settings)])
+    assert "loss_type" in message
+    assert "ppo_clip" in message
+
+
+def test_no_such_model(tiny_checkpoint):
+    with pytest.raises(
+        FileNotFoundError, match=r"model './no/such/model' was not found: .*Give the path of a Hugging Face"
+    ):
+        cli.main(["fit", *write(config(tiny_checkpoint)), "--model.init_args.model=./no/such/model"])
+
+
+def test_no_answer_column(tiny_checkpoint):
+    rows = [{"problem": f"{i}+1", "solved": str(i + 1)} for i in range(8)]
+    with pytest.raises(ValueError, match=r"train\.jsonl' with the columns problem, solved: .*answer_column"):
+        cli.main(["fit", *write(config(tiny_checkpoint), rows)])
+    with pytest.raises(ValueError, match="reply"):
+        cli.main(["fit", *write(config(tiny_checkpoint), rows), "--data.init_args.answer_column=reply"])
+    command = cli.main(["fit", *write(config(tiny_checkpoint), rows), "--data.init_args.answer_column=solved"])
+    assert command.trainer.global_step == 2
+
+
+def test_no_chat_template(tiny_checkpoint, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in tiny_checkpoint.iterdir():
+        if file.name != "chat_template.jinja":
+            (folder / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(ValueError, match=r"has no chat template, .*set model\.init_args\.chat_template"):
+        cli.main(["fit", *write(config(folder))])
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    assert cli.main(["fit", *write(config(folder, chat_template=template))]).trainer.global_step == 2
+
+
+@pytest.mark.parametrize(
+    "limits", [{"max_prompt_length": 300}, {"max_completion_length": 300}, {"max_prompt_length": 251}]
+)
+def test_limits_above_the_context(tiny_checkpoint, limits):
+    sizes = {"max_prompt_length": 64, "max_completion_length": 6} | limits
+    message = (
+        f"max_prompt_length {sizes['max_prompt_length']} \\+ max_completion_length {sizes['max_completion_length']} = "
+        f"{sum(sizes.values())} tokens, but model .* was made for 256"
+    )
+    with pytest.raises(ValueError, match=message):
+        cli.main(["fit", *write(config(tiny_checkpoint, **limits))])
+
+
+@pytest.mark.filterwarnings("ignore:problem .* is left out")
+def test_prompts_longer_than_the_limit(tiny_checkpoint):
+    with pytest.raises(ValueError, match="prompt of at most 3 tokens; raise max_prompt_length"):
+        cli.main(["fit", *write(config(tiny_checkpoint, max_prompt_length=3))])
+
+
+def test_no_vllm(tiny_checkpoint, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    settings = config(tiny_checkpoint, sampler={"class_path": "masa_lightning.VLLMSampler"})
+    with pytest.raises(ImportError) as error:
+        cli.main(["fit", *write(settings)])
+    for remedy in ("masa_lightning[cpu]", "masa_lightning[cuda]", "TransformersSampler"):
+        assert remedy in str(error.value)
+
+
+def test_help_imports_neither_vllm_nor_models():
+    import subprocess
+
+    code = (
+        "import sys\n"
+        "from masa_lightning.cli import main\n"
+        "try: main(['fit', '--help'])\n"
+        "except SystemExit as e: assert e.code == 0\n"
+        "bad = [m for m in sys.modules if m == 'vllm' or m.startswith('transformers.models.')]\n"
+        "print('LOADED', bad, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "--config" in done.stdout
+    assert done.stderr.splitlines()[-1] == "LOADED []"

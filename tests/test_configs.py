@@ -1,0 +1,39 @@
+"""Every shipped YAML parses and builds, on a machine without its GPUs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.cli import LightningCLI
+
+from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.masa import MASALightningModule
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("**/*.yaml"))
+GPUS = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.precision=32-true", "--trainer.strategy=auto"]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_it_parses_and_builds(config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["masa"])
+    cli = LightningCLI(
+        GRPOLightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        run=False,
+        save_config_callback=None,
+        args=["--config", str(config), *GPUS],
+    )
+    assert isinstance(cli.model, MASALightningModule)
+    assert cli.model.policy is None  # building loads no weights
+    assert (cli.model.num_meta_generations == 0) == (config.stem == "grpo")
+
+
+def test_there_are_configs_and_each_fits_a_screen() -> None:
+    assert {"tiny", "smollm2_asdiv", "grpo", "masa"} <= {path.stem for path in CONFIGS}
+    assert all(len(path.read_text().splitlines()) <= 60 for path in CONFIGS)
