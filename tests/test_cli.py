@@ -41,6 +41,7 @@ def config(checkpoint, **model):
             "log_every_n_steps": 1,
             "enable_progress_bar": False,
             "enable_model_summary": False,
+            "enable_checkpointing": False,
             "logger": {
                 "class_path": "lightning.pytorch.loggers.CSVLogger",
                 "init_args": {"save_dir": "runs", "name": "x", "version": ""},
@@ -91,6 +92,7 @@ def error_of(capsys, args):
 
 def test_fit_then_test(tiny_checkpoint):
     settings = config(tiny_checkpoint, reward_functions=[FEW_LETTERS])
+    settings["trainer"]["enable_checkpointing"] = True
     settings["trainer"]["callbacks"] = [
         {
             "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",

@@ -267,7 +267,7 @@ class GRPOLightningModule(LightningModule):
         metrics["tokens_per_second"] = generated / max(self._seconds.get("generate", 0.0), 1e-9)
         metrics |= {f"timing_s/{name}": seconds for name, seconds in self._seconds.items()}
         self._metrics = {name: torch.tensor(value, dtype=torch.float32).item() for name, value in metrics.items()}
-        self.log_dict(metrics, batch_size=len(batch), sync_dist=self.trainer.world_size > 1)
+        self.log_dict(metrics, batch_size=len(batch), sync_dist=True)
         return {"groups": groups}
 
     def on_validation_epoch_start(self) -> None:
@@ -478,9 +478,7 @@ class GRPOLightningModule(LightningModule):
     def _log_evaluation(self, prefix: str) -> None:
         self.sampler.sleep()
         metrics = self.evaluation_metrics(self._evaluated)
-        self.log_dict(
-            {f"{prefix}/{name}": value for name, value in metrics.items()}, sync_dist=self.trainer.world_size > 1
-        )
+        self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()}, sync_dist=True)
         self._evaluated = []
 
     # -- small parts -------------------------------------------------------------------------------------------------
