@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Watch a small language model learn to predict itself: installs, tests, trains and tests again, then prints one table.
 #   bash scripts/quickstart.sh
-# At most 10 minutes on 2 cores without a GPU, install included. All that it writes is in .venv and runs/quickstart.
+# Made for 2 cores without a GPU. All that it writes is in .venv and runs/quickstart.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 
