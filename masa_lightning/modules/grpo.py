@@ -47,6 +47,7 @@ _EXPECTED_WARNINGS = (  # of Lightning, about what is so on purpose here
     r"Found \d+ module\(s\) in eval mode",  # no dropout: it would falsify log-probabilities
     "You have overridden `transfer_batch_to_device` in both",  # both leave the batch alone
     "Using ModelCheckpoint with manual optimization",  # checkpoints are of the weights after a step
+    r"It is recommended to use `self.log\(.*sync_dist=True",  # it is used; vLLM's process group misleads Lightning
 )
 
 
