@@ -20,6 +20,7 @@ def main(args: ArgsType = None) -> LightningCLI:
         subclass_mode_model=True,
         subclass_mode_data=True,
         seed_everything_default=0,
+        auto_configure_optimizers=False,  # the optimiser is made by the module, after the weights are loaded
         save_config_kwargs={"overwrite": True},  # a resumed run writes into the folder of the interrupted one
         args=args,
     )

@@ -202,7 +202,7 @@ class GRPOLightningModule(LightningModule):
                 shard(policy, self.device_mesh)
 
     def configure_optimizers(self) -> Any:
-        """AdamW with linear warm-up; override it, or set `optimizer` and `lr_scheduler` in the CLI's YAML."""
+        """AdamW with linear warm-up; override it for another optimiser or schedule."""
         trainable = [p for p in self.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trainable, lr=self.learning_rate, weight_decay=self.weight_decay)
         warmup = max(self.warmup_steps, 1)

@@ -172,7 +172,7 @@ class _Draw:
         logp = scores.log_softmax(-1)
         noisy = logp
         if self.temperature > 0:
-            noise = torch.empty(logp.shape)
+            noise = torch.empty(logp.shape, dtype=torch.float32)
             for row, generator in zip(noise, self.generators, strict=True):
                 row.exponential_(generator=generator)
             noisy = logp - noise.clamp_min_(torch.finfo(noise.dtype).tiny).log_().to(logp.device)
