@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import os
-import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.distributed.tensor import DTensor
-from torch.optim.lr_scheduler import LRScheduler
 
 from masa_lightning.functional.advantages import group_advantages
 from masa_lightning.functional.calibration import bootstrap_interval, pass_at_k
 from masa_lightning.functional.prompts import PromptTemplates, solution_messages
 from masa_lightning.models import loading
-from masa_lightning.models.policy import Policy
 from masa_lightning.modules import summary
+from masa_lightning.modules.base import PolicyLightningModule
 from masa_lightning.modules.experience import micro_batches, mini_batches
 from masa_lightning.modules.grader import MathGrader
 from masa_lightning.modules.rollouts import collect_rollouts, plan_rollouts
@@ -32,9 +23,7 @@ from masa_lightning.modules.update import PolicyUpdate
 from masa_lightning.types import (
     Grader,
     Kind,
-    PhaseListener,
     Problem,
-    ProgressFn,
     RewardFunction,
     RolloutGroup,
     Sampler,
@@ -43,15 +32,8 @@ from masa_lightning.types import (
 
 Stage = Literal["fit", "validate", "test", "predict"]
 
-_EXPECTED_WARNINGS = (  # of Lightning, about what is so on purpose here
-    r"Found \d+ module\(s\) in eval mode",  # no dropout: it would falsify log-probabilities
-    "You have overridden `transfer_batch_to_device` in both",  # both leave the batch alone
-    "Using ModelCheckpoint with manual optimization",  # checkpoints are of the weights after a step
-    r"It is recommended to use `self.log\(.*sync_dist=True",  # it is used; vLLM's process group misleads Lightning
-)
 
-
-class GRPOLightningModule(LightningModule):
+class GRPOLightningModule(PolicyLightningModule):
     """Trains a causal language model with group-relative policy optimisation on problems with known answers.
 
     Batches are `list[Problem]`. Each training step draws `num_generations` solutions a problem from the sampler, grades
@@ -113,9 +95,20 @@ class GRPOLightningModule(LightningModule):
         gradient_checkpointing: bool = False,
         seed: int | None = None,
     ) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.strict_loading = True
+        super().__init__(
+            model=model,
+            sampler=sampler,
+            chat_template=chat_template,
+            max_prompt_length=max_prompt_length,
+            max_completion_length=max_completion_length,
+            needs_reference=algorithm.kl_coef > 0,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            warmup_steps=warmup_steps,
+            max_grad_norm=max_grad_norm,
+            dtype=dtype,
+            gradient_checkpointing=gradient_checkpointing,
+        )
         _at_least_one(
             num_generations=num_generations,
             max_prompt_length=max_prompt_length,
@@ -133,81 +126,26 @@ class GRPOLightningModule(LightningModule):
                 f"{len(self.reward_weights)} reward_weights were given for {len(self.reward_functions)} "
                 "reward_functions; expected one each"
             )
-        self.model_name = model
-        self.sampler = sampler
         self.grader: Grader = grader if grader is not None else MathGrader()
         self.prompts = prompts
-        self.chat_template = chat_template
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
         self.num_generations = num_generations
-        self.max_prompt_length = max_prompt_length
-        self.max_completion_length = max_completion_length
         self.sampling = sampling
         self.evaluation = evaluation
         self.algorithm = algorithm
         self.num_iterations = num_iterations
         self.num_mini_batches = num_mini_batches
         self.max_tokens_per_micro_batch = max_tokens_per_micro_batch
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup_steps = warmup_steps
-        self.max_grad_norm = max_grad_norm
-        self.dtype_name = dtype
-        self.gradient_checkpointing = gradient_checkpointing
         self.seed = seed
         self.kind_weights = (1.0, 1.0)
 
-        self.policy: Policy | None = None
-        self.tokenizer: Any = None
         self.rollout_steps = 0
         """Training steps so far; resumed from checkpoints."""
         self.num_tokens = 0
         """Prompt and completion tokens of training rollouts so far, on this process."""
-        self._reference: list[Policy] = []  # in a list: not a submodule, so neither trained nor checkpointed
-        self._sampler_ready = False
         self._rng_state: Tensor | None = None
         self._evaluated: list[RolloutGroup] = []
-        self._seconds: dict[str, float] = {}
         self._metrics: dict[str, float] = {}
-
-    # -- models and optimiser ----------------------------------------------------------------------------------------
-
-    def setup(self, stage: str) -> None:
-        """Checks the limits and loads the tokenizer, before any weights."""
-        if self.tokenizer is not None:
-            return
-        context = loading.context_length(loading.load_config(self.model_name))
-        asked = self.max_prompt_length + self.max_completion_length
-        if context is not None and asked > context:
-            raise ValueError(
-                f"max_prompt_length {self.max_prompt_length} + max_completion_length {self.max_completion_length} = "
-                f"{asked} tokens, but model {self.model_name!r} was made for {context}; lower one of the two"
-            )
-        self.tokenizer = loading.load_tokenizer(self.model_name, self.chat_template)
-
-    def configure_model(self) -> None:
-        """Loads the policy, and the reference if there is a KL term, and shards them under `ModelParallelStrategy`."""
-        if self.policy is not None:
-            return
-        for message in _EXPECTED_WARNINGS:
-            warnings.filterwarnings("ignore", message=message)
-        self.policy = Policy(loading.load_model(self.model_name, self.dtype_name, self.gradient_checkpointing))
-        if self.algorithm.kl_coef > 0:
-            reference = Policy(loading.load_model(self.model_name, self.dtype_name))
-            self._reference.append(reference.eval().requires_grad_(False))
-        if self.device_mesh is not None:
-            from masa_lightning.models.sharding import shard
-
-            for policy in (self.policy, *self._reference):
-                shard(policy, self.device_mesh)
-
-    def configure_optimizers(self) -> Any:
-        """AdamW with linear warm-up; override it for another optimiser or schedule."""
-        trainable = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trainable, lr=self.learning_rate, weight_decay=self.weight_decay)
-        warmup = max(self.warmup_steps, 1)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what an exact resume needs beyond weights, optimisers and loops."""
@@ -228,10 +166,6 @@ class GRPOLightningModule(LightningModule):
         self._rng_state, self._metrics = state["rng_state"], state["metrics"]
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------------
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Problems are text: they stay as they are."""
-        return batch
 
     def on_train_start(self) -> None:
         self._start()
@@ -427,6 +361,7 @@ class GRPOLightningModule(LightningModule):
             with self._timed("logprobs"):
                 for batch in (batch for part in parts for batch in part):
                     update.annotate(batch, old=steps > 1)
+        learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         with self._timed("update"):
             stats, norms = update.run(
                 parts * self.num_iterations,
@@ -435,28 +370,7 @@ class GRPOLightningModule(LightningModule):
                 global_denominators=self._mean_over_processes,
                 progress=self._progress("update", self.num_iterations * sum(map(len, parts))),
             )
-        return summary.update_metrics(
-            stats, norms, steps=steps, learning_rate=self.trainer.optimizers[0].param_groups[0]["lr"]
-        )
-
-    def _optimizer_step(self) -> float:
-        """Clips, steps and schedules; a gradient that is not finite is dropped. Returns its norm, NaN if dropped."""
-        optimizer = self.optimizers()
-        if not isinstance(optimizer, LightningOptimizer):
-            raise TypeError(f"configure_optimizers gave {len(optimizer)} optimizers; expected one")
-        bound = float("inf") if self.max_grad_norm is None else self.max_grad_norm
-        total = torch.nn.utils.clip_grad_norm_(self.parameters(), bound)
-        norm = (total.full_tensor() if isinstance(total, DTensor) else total).item()
-        if not math.isfinite(norm):
-            rank_zero_warn(f"the gradient norm is {norm}: this optimiser step is skipped")
-            optimizer.zero_grad(set_to_none=True)
-            norm = float("nan")
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        schedule = self.lr_schedulers()
-        if isinstance(schedule, LRScheduler):
-            schedule.step()
-        return norm
+        return summary.update_metrics(stats, norms, steps=steps, learning_rate=learning_rate)
 
     # -- evaluation --------------------------------------------------------------------------------------------------
 
@@ -481,48 +395,6 @@ class GRPOLightningModule(LightningModule):
         metrics = self.evaluation_metrics(self._evaluated)
         self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()}, sync_dist=True)
         self._evaluated = []
-
-    # -- small parts -------------------------------------------------------------------------------------------------
-
-    def _start(self) -> None:
-        """Readies the sampler, once; outside inference mode, because the policy may come to share its weights."""
-        if self._sampler_ready:
-            return
-        assert self.policy is not None
-        with torch.inference_mode(False), torch.enable_grad(), self._timed("start"):
-            self.sampler.setup(
-                self.policy.model,
-                loading.model_path(self.model_name),
-                max_model_length=self.max_prompt_length + self.max_completion_length,
-                stop_token_ids=loading.stop_token_ids(self.policy.model, self.tokenizer),
-            )
-            for reference in self._reference:
-                reference.to(self.device)
-        self._sampler_ready = True
-
-    def _mean_over_processes(self, counts: Tensor) -> Tensor:
-        if self.trainer.world_size == 1:
-            return counts
-        reduced = self.trainer.strategy.reduce(counts.to(self.device), reduce_op="mean")
-        assert isinstance(reduced, Tensor)
-        return reduced
-
-    @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - start
-
-    def _progress(self, phase: str, total: int) -> ProgressFn:
-        callbacks: list[Any] = getattr(self.trainer, "callbacks", [])
-        listeners = [c for c in callbacks if isinstance(c, PhaseListener)]
-
-        def report(done: int, of: int) -> None:
-            for listener in listeners:
-                listener.on_phase_progress(phase, done, of)
-
-        report(0, total)
-        return report
 
 
 def _at_least_one(**settings: int) -> None:

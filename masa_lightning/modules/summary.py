@@ -66,7 +66,7 @@ def update_metrics(
         stats: Sums over tokens and extremes; may be empty.
         norms: Gradient norm of each optimiser step, NaN where the step was skipped.
         steps: Optimiser steps of the training step.
-        learning_rate: At the end.
+        learning_rate: Of the first step.
     """
     finite = [norm for norm in norms if norm == norm]
     metrics = {

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import weakref
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 
@@ -57,3 +59,22 @@ def apart_from_training() -> Iterator[None]:
         torch.set_rng_state(torch_state)
         if cuda_state is not None:
             torch.cuda.set_rng_state(cuda_state)
+
+
+@contextlib.contextmanager
+def no_compilation() -> Iterator[None]:
+    """On CPU vLLM would compile one small function, which counts tokens likelier than the drawn one, for 10 s."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def outlive_engine(llm: Any) -> None:
+    """Lets an engine be dropped without the process groups of the trainer and of other engines, which vLLM would end."""
+    client = llm.llm_engine.engine_core
+    client._finalizer.detach()  # else it runs EngineCore.shutdown, which destroys all groups
+    weakref.finalize(client, _free_memory, client.engine_core)
+
+
+def _free_memory(engine_core: Any) -> None:
+    engine_core.model_executor.shutdown()
+    engine_core.scheduler.shutdown()

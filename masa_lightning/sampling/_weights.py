@@ -1,15 +1,86 @@
-"""The policy's weights as an engine sees them: by the names of a checkpoint, and as slices of fused weights."""
+"""How the policy's weights reach an engine: one storage for both, or copied at each hand-over."""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+_log = logging.getLogger(__name__)
+
 _WRAPPER_PARTS = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
+
+
+class HandOver:
+    """Gives the weights of a policy to a vLLM engine, at once and at every call.
+
+    Args:
+        llm: The engine, of the policy's architecture.
+        policy: The trainer's model.
+    """
+
+    def __init__(self, llm: Any, policy: nn.Module) -> None:
+        self.policy = policy
+        self._llm = llm
+        self._slices: dict[str, torch.Tensor] | None = None
+        self._copy()
+
+    def __call__(self) -> None:
+        """Makes the engine's weights the policy's; with shared storage, checks and mends the sharing."""
+        if self._slices is None or not self._check_sharing(self._slices):
+            self._copy()
+
+    @property
+    def shared(self) -> bool:
+        """Whether policy and engine have one storage."""
+        return self._slices is not None
+
+    def share(self, level: int) -> None:
+        """Points the policy's parameters at the engine's storage, all of them or none; says at `level` why none."""
+        slices, reason = self._llm.apply_model(lambda model: match(model, self.policy))[0]
+        if reason:
+            _log.log(level, "weights are copied to vLLM at each hand-over and not shared with it: %s", reason)
+            return
+        for name, weight in named_weights(self.policy):
+            weight.data = slices[name]
+        self._slices = slices
+
+    def _check_sharing(self, slices: Mapping[str, torch.Tensor]) -> bool:
+        """Mends what no longer shares; where that is impossible, gives sharing up for good and returns False."""
+        for name, weight in named_weights(self.policy):
+            part = slices.get(name)
+            if part is not None and weight.data_ptr() == part.data_ptr() and weight.dtype == part.dtype:
+                continue
+            if part is None or (weight.shape, weight.dtype, weight.device) != (part.shape, part.dtype, part.device):
+                self._slices = None
+                for _, shared in named_weights(self.policy):  # else the engine's weights would change under the policy
+                    shared.data = shared.data.clone()
+                _log.warning("%s no longer fits the storage it shared with vLLM; from now on weights are copied", name)
+                return False
+            part.copy_(weight.data)
+            weight.data = part
+        return True
+
+    def _copy(self) -> None:
+        """Streams all weights, one at a time, into the engine's model."""
+
+        def load(model: Any) -> set[str]:
+            loaded = model.load_weights((name, full(weight)) for name, weight in named_weights(self.policy))
+            names = {name for name, _ in model.named_parameters()}
+            return names - loaded if loaded is not None else set()
+
+        for missing in self._llm.apply_model(load):
+            if missing:
+                some = ", ".join(sorted(missing)[:3])
+                raise RuntimeError(
+                    f"{len(missing)} of the engine's parameters got no weights from the policy ({some}, ...); expected "
+                    "the policy to be the transformers model of model_path, without adapters left unmerged: "
+                    "pass that model, or use TransformersSampler"
+                )
 
 
 def is_tied(policy: nn.Module) -> bool:

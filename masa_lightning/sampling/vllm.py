@@ -16,23 +16,20 @@ import importlib.metadata
 import logging
 import os
 import warnings
-import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from masa_lightning.sampling._isolation import apart_from_training, environment
+from masa_lightning.sampling._isolation import apart_from_training, environment, no_compilation, outlive_engine
 from masa_lightning.sampling._limits import check_requests
-from masa_lightning.sampling._weights import full, is_tied, match, named_weights
+from masa_lightning.sampling._weights import HandOver, is_tied
 from masa_lightning.types import Completion, SamplingRequest
 
 if TYPE_CHECKING:
     from masa_lightning.types import FinishReason, ProgressFn, SamplingSettings
-
-_log = logging.getLogger(__name__)
 
 _GIB = 1 << 30
 _CPU_KV_CACHE_GIB = 1.0
@@ -98,8 +95,7 @@ class VLLMSampler:
         self.share_weights = share_weights
         self.verbose = verbose
         self._llm: Any = None
-        self._policy: nn.Module | None = None
-        self._slices: dict[str, torch.Tensor] | None = None
+        self._hand_over: HandOver | None = None
         self._max_model_length = 0
         self._stop_token_ids: frozenset[int] = frozenset()
         self._on_cpu = True
@@ -110,7 +106,7 @@ class VLLMSampler:
     @property
     def shares_weights(self) -> bool:
         """Whether policy and engine have one storage; False before `setup`."""
-        return self._slices is not None
+        return self._hand_over is not None and self._hand_over.shared
 
     def setup(
         self, policy: nn.Module, model_path: str, *, max_model_length: int, stop_token_ids: Sequence[int]
@@ -126,7 +122,11 @@ class VLLMSampler:
             RuntimeError: vLLM could not make the engine.
         """
         if self._llm is not None:
-            if policy is not self._policy or max_model_length != self._max_model_length:
+            if (
+                self._hand_over is None
+                or policy is not self._hand_over.policy
+                or max_model_length != self._max_model_length
+            ):
                 raise RuntimeError(
                     "this VLLMSampler already has an engine, made for another policy or max_model_length; "
                     "an engine cannot be changed: make a new VLLMSampler"
@@ -144,12 +144,12 @@ class VLLMSampler:
             warnings.simplefilter("ignore")  # vLLM's imports touch deprecated names of torch
             llm = self._make_engine(policy, model_path, max_model_length, device)
         self._on_cpu = device.type == "cpu"
+        wants_sharing = self._on_cpu if self.share_weights is None else self.share_weights
         with apart_from_training():
-            _load_weights(llm, policy)
-            wants_sharing = self._on_cpu if self.share_weights is None else self.share_weights
+            weights = HandOver(llm, policy)
             if wants_sharing and self.tensor_parallel_size == 1:
-                self._share(llm, policy)
-        self._llm, self._policy = llm, policy
+                weights.share(level=logging.WARNING if self.share_weights else logging.INFO)
+        self._llm, self._hand_over = llm, weights
         self._max_model_length = max_model_length
         self._stop_token_ids = frozenset(stop_token_ids)
 
@@ -159,12 +159,11 @@ class VLLMSampler:
         With shared storage this checks that sharing still holds, mends it where someone replaced a parameter, and
         forgets cached prefixes. While asleep it does nothing: `wake` hands the weights over.
         """
-        llm, policy = self._engine(), self._policy
-        if self._asleep or policy is None:
+        llm = self._engine()
+        if self._asleep or self._hand_over is None:
             return
         with apart_from_training():
-            if self._slices is None or not self._check_sharing(policy, self._slices):
-                _load_weights(llm, policy)
+            self._hand_over()
         self._without_weights = False
         if not llm.reset_prefix_cache():
             raise RuntimeError("vLLM would not reset its prefix cache; expected no request to be under way")
@@ -194,7 +193,7 @@ class VLLMSampler:
         self._check(everything, settings)
         if not everything:
             return []
-        with apart_from_training(), _no_compilation() if self._on_cpu else contextlib.nullcontext():
+        with apart_from_training(), no_compilation() if self._on_cpu else contextlib.nullcontext():
             completions = self._run(llm, everything, settings, on_progress)
         if parts is None:
             return completions
@@ -219,7 +218,7 @@ class VLLMSampler:
     def __getstate__(self) -> dict[str, Any]:
         """Settings without the engine: a copy has to be set up anew."""
         twin = dict(self.__dict__)
-        twin.update(_llm=None, _policy=None, _slices=None, _asleep=False, _without_weights=False)
+        twin.update(_llm=None, _hand_over=None, _asleep=False, _without_weights=False)
         return twin
 
     def _engine(self) -> Any:
@@ -307,37 +306,8 @@ class VLLMSampler:
                 f"{max_model_length}: {type(error).__name__}: {error}\nIf memory is short, {remedy}, or lower "
                 "max_model_length; if vLLM does not know the model, use TransformersSampler; verbose=True tells more."
             ) from error
-        _outlive_engine(llm)
+        outlive_engine(llm)
         return llm
-
-    # Weights
-
-    def _share(self, llm: Any, policy: nn.Module) -> None:
-        """Points the policy's parameters at the engine's storage, all of them or none."""
-        slices, reason = llm.apply_model(lambda model: match(model, policy))[0]
-        if reason:
-            level = logging.WARNING if self.share_weights else logging.INFO
-            _log.log(level, "weights are copied to vLLM at each hand-over and not shared with it: %s", reason)
-            return
-        for name, weight in named_weights(policy):
-            weight.data = slices[name]
-        self._slices = slices
-
-    def _check_sharing(self, policy: nn.Module, slices: Mapping[str, torch.Tensor]) -> bool:
-        """Mends what no longer shares; where that is impossible, gives sharing up for good and returns False."""
-        for name, weight in named_weights(policy):
-            part = slices.get(name)
-            if part is not None and weight.data_ptr() == part.data_ptr() and weight.dtype == part.dtype:
-                continue
-            if part is None or (weight.shape, weight.dtype, weight.device) != (part.shape, part.dtype, part.device):
-                self._slices = None
-                for _, shared in named_weights(policy):  # else the engine's weights would change under the policy
-                    shared.data = shared.data.clone()
-                _log.warning("%s no longer fits the storage it shared with vLLM; from now on weights are copied", name)
-                return False
-            part.copy_(weight.data)
-            weight.data = part
-        return True
 
     # Generation
 
@@ -418,36 +388,6 @@ def _import_vllm(on_cpu: bool) -> Any:
     return vllm
 
 
-def _load_weights(llm: Any, policy: nn.Module) -> None:
-    """Streams all weights of the policy into the engine's model."""
-
-    def load(model: Any) -> set[str]:
-        loaded = model.load_weights((name, full(weight)) for name, weight in named_weights(policy))
-        names = {name for name, _ in model.named_parameters()}
-        return names - loaded if loaded is not None else set()
-
-    for missing in llm.apply_model(load):
-        if missing:
-            some = ", ".join(sorted(missing)[:3])
-            raise RuntimeError(
-                f"{len(missing)} of the engine's parameters got no weights from the policy ({some}, ...); expected "
-                "the policy to be the transformers model of model_path, without adapters left unmerged: "
-                "pass that model, or use TransformersSampler"
-            )
-
-
-def _outlive_engine(llm: Any) -> None:
-    """Lets an engine be dropped without the process groups of the trainer and of other engines, which vLLM would end."""
-    client = llm.llm_engine.engine_core
-    client._finalizer.detach()  # else it runs EngineCore.shutdown, which destroys all groups
-    weakref.finalize(client, _free_memory, client.engine_core)
-
-
-def _free_memory(engine_core: Any) -> None:
-    engine_core.model_executor.shutdown()
-    engine_core.scheduler.shutdown()
-
-
 def _world_size() -> int:
     distributed = torch.distributed
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
@@ -461,13 +401,6 @@ def _gather(requests: Sequence[SamplingRequest]) -> tuple[list[list[SamplingRequ
     parts: list[Any] = [None] * group.world_size
     torch.distributed.all_gather_object(parts, list(requests), group=group.cpu_group)
     return parts, group.rank_in_group
-
-
-@contextlib.contextmanager
-def _no_compilation() -> Iterator[None]:
-    """On CPU vLLM would compile one small function, which counts tokens likelier than the drawn one, for 10 s."""
-    with torch.compiler.set_stance("force_eager"):
-        yield
 
 
 @contextlib.contextmanager

@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers import Qwen3ForCausalLM
 
-from masa_lightning.sampling.vllm import VLLMSampler, _load_weights
+from masa_lightning.sampling._weights import HandOver
+from masa_lightning.sampling.vllm import VLLMSampler
 from masa_lightning.types import SamplingRequest, SamplingSettings
 
 SAMPLE = SamplingSettings()
@@ -66,7 +67,7 @@ def test_cached_prefixes_of_old_weights_would_be_stale(vllm, tools, share):
     sampler.generate(requests, SAMPLE)
     tools.change(policy)
     if share is False:
-        _load_weights(sampler._llm, policy)
+        HandOver(sampler._llm, policy)
     stale = sampler.generate(requests, SAMPLE)
     assert tools.distance(policy, requests, stale) > 1e-2
     sampler.sync_weights()
@@ -238,7 +239,7 @@ def test_sleep_mode_needs_cuda(tools):
         tools.vllm(tools.policy(), enable_sleep_mode=True)
 
 
-def test_weights_are_handed_over_once_after_sleep(monkeypatch):
+def test_weights_are_handed_over_once_after_sleep():
     calls = []
 
     class Engine:
@@ -252,9 +253,8 @@ def test_weights_are_handed_over_once_after_sleep(monkeypatch):
             calls.append("reset")
             return True
 
-    monkeypatch.setattr("masa_lightning.sampling.vllm._load_weights", lambda llm, policy: calls.append("load"))
     sampler = VLLMSampler(enable_sleep_mode=True)
-    sampler._llm, sampler._policy = Engine(), torch.nn.Linear(1, 1)
+    sampler._llm, sampler._hand_over = Engine(), lambda: calls.append("load")
     sampler.sleep()
     sampler.sleep()
     sampler.sync_weights()
