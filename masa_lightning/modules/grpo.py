@@ -348,29 +348,25 @@ class GRPOLightningModule(PolicyLightningModule):
             temperature=self.sampling.temperature,
             norm_length=self.max_completion_length,
         )
-        steps = self.num_iterations * self.num_mini_batches
-        parts = [
-            micro_batches(
-                [r for g in part for r in g.rollouts if r.reward is not None],
-                self.max_tokens_per_micro_batch,
-                self.device,
-            )
-            for part in mini_batches(groups, self.num_mini_batches)
-        ]
-        if steps > 1 or update.reference is not None:
-            with self._timed("logprobs"):
-                for batch in (batch for part in parts for batch in part):
-                    update.annotate(batch, old=steps > 1)
+        steps = []
+        for part in mini_batches(groups, self.num_mini_batches):
+            rollouts = [r for g in part for r in g.rollouts if r.reward is not None]
+            denominators = self._mean_over_processes(update.denominators(rollouts))
+            batches = micro_batches(update.select(rollouts), self.max_tokens_per_micro_batch, self.device)
+            steps.append((batches, denominators))
+        with self._timed("logprobs"):
+            for i, (batches, _) in enumerate(steps):
+                for batch in batches:  # the first step is taken with the policy as it is
+                    update.annotate(batch, old=i > 0 or self.num_iterations > 1)
         learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         with self._timed("update"):
             stats, norms = update.run(
-                parts * self.num_iterations,
+                steps * self.num_iterations,
                 backward=self.manual_backward,
                 step=self._optimizer_step,
-                global_denominators=self._mean_over_processes,
-                progress=self._progress("update", self.num_iterations * sum(map(len, parts))),
+                progress=self._progress("update", self.num_iterations * sum(len(batches) for batches, _ in steps)),
             )
-        return summary.update_metrics(stats, norms, steps=steps, learning_rate=learning_rate)
+        return summary.update_metrics(stats, norms, steps=len(norms), learning_rate=learning_rate)
 
     # -- evaluation --------------------------------------------------------------------------------------------------
 

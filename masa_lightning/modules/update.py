@@ -16,7 +16,7 @@ from masa_lightning.functional.losses import (
     policy_loss,
 )
 from masa_lightning.modules.settings import Algorithm
-from masa_lightning.types import Experience, ProgressFn
+from masa_lightning.types import Experience, ProgressFn, Rollout
 
 LogProbs = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]  # `Policy.forward`
 
@@ -54,40 +54,52 @@ class PolicyUpdate:
             if self.reference is not None:
                 batch.ref_logp, _ = self.reference(*args)
 
-    def denominators(self, batches: Sequence[Experience]) -> Tensor:
-        """Counts, per kind, what the losses of these micro-batches are divided by; float64 [2]."""
-        counts = torch.zeros(2, dtype=torch.float64)
-        for batch in batches:
-            for kind in range(2):
-                mask = batch.mask[batch.kind == kind]
-                counts[kind] += loss_denominator(mask, self.algorithm.aggregation, self.norm_length).cpu()
-        return counts
+    def select(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
+        """Picks those of an optimiser step that its gradient needs.
+
+        Without a KL term a rollout with advantage 0, as in a group whose rewards are all equal, adds exactly nothing.
+        The shortest stays if there is no other, so that every step has a backward pass.
+        """
+        rollouts = [r for r in rollouts if r.length]
+        if self.reference is not None:
+            return rollouts
+        return [r for r in rollouts if r.advantage != 0] or sorted(rollouts, key=lambda r: r.length)[:1]
+
+    def denominators(self, rollouts: Sequence[Rollout]) -> Tensor:
+        """Counts, per kind, what the losses are divided by; float64 [2].
+
+        Args:
+            rollouts: All of an optimiser step, whether `select` picks them or not.
+        """
+        lengths: tuple[list[int], list[int]] = ([], [])
+        for rollout in rollouts:
+            lengths[rollout.kind == "meta"].append(rollout.length)
+        masks = (torch.arange(max(n, default=0))[None] < torch.tensor(n)[:, None] for n in lengths)
+        return torch.stack([loss_denominator(m, self.algorithm.aggregation, self.norm_length) for m in masks])
 
     def run(
         self,
-        steps: Sequence[Sequence[Experience]],
+        steps: Sequence[tuple[Sequence[Experience], Tensor]],
         *,
         backward: Callable[[Tensor], None],
         step: Callable[[], float],
-        global_denominators: Callable[[Tensor], Tensor],
         progress: ProgressFn,
     ) -> tuple[dict[str, Tensor], list[float]]:
         """Takes the optimiser steps of a training step.
 
         Args:
-            steps: The micro-batches of each optimiser step.
+            steps: The micro-batches of each optimiser step, and its `denominators`: their mean over processes, because
+                gradients are averaged too.
             backward: Back-propagates a loss.
             step: Takes an optimiser step and returns the gradient's norm.
-            global_denominators: Mean over processes of `denominators`; the mean, because gradients are averaged too.
             progress: Told the micro-batches done, and all.
 
         Returns:
             Statistics of all micro-batches, merged, and the gradient norms.
         """
         stats: dict[str, Tensor] = {}
-        norms, done, total = [], 0, sum(map(len, steps))
-        for batches in steps:
-            denominators = global_denominators(self.denominators(batches))
+        norms, done, total = [], 0, sum(len(batches) for batches, _ in steps)
+        for batches, denominators in steps:
             for batch in batches:
                 loss, more = self.loss(batch, denominators)
                 backward(loss)
@@ -102,7 +114,7 @@ class PolicyUpdate:
 
         Args:
             batch: Prepared by `annotate` where `old_logp` or `ref_logp` are needed.
-            denominators: `denominators` of all micro-batches and processes of the step, [2].
+            denominators: Of the whole step, [2].
 
         Returns:
             The loss with its graph, and detached statistics to `merge_stats`: sums over tokens, extremes named

@@ -315,7 +315,7 @@ def test_log_probabilities_are_compared_with_the_samplers(loop):
     model = loading.load_model(str(loop.checkpoint), "float32")
     logps, entropies = [], []
     with torch.no_grad():
-        for rollout in (r for g in recorder.groups[0] for r in g.solutions):
+        for rollout in (r for g in recorder.groups[0] for r in g.solutions if r.advantage):  # others are left out
             ids = torch.tensor([rollout.prompt_ids + rollout.completion.token_ids])
             table = model(ids).logits[0, len(rollout.prompt_ids) - 1 : -1].log_softmax(-1)
             logps.append(table.gather(1, torch.tensor(rollout.completion.token_ids)[:, None])[:, 0])
@@ -359,7 +359,7 @@ def test_bf16_weights_do_not_round_rewards_or_log_probabilities(loop):
     logps = []
     model = loading.load_model(str(loop.checkpoint), "bfloat16")
     with torch.no_grad():
-        for rollout in (r for g in recorder.groups[0] for r in g.solutions):
+        for rollout in (r for g in recorder.groups[0] for r in g.solutions if r.advantage):  # others are left out
             ids = torch.tensor([rollout.prompt_ids + rollout.completion.token_ids])
             table = model(ids).logits[0, len(rollout.prompt_ids) - 1 : -1].float().log_softmax(-1)
             logps.append(table.gather(1, torch.tensor(rollout.completion.token_ids)[:, None])[:, 0])

@@ -16,7 +16,7 @@ from masa_lightning.models.policy import Policy
 from masa_lightning.modules.experience import make_experience, micro_batches
 from masa_lightning.modules.settings import Algorithm
 from masa_lightning.modules.update import PolicyUpdate, merge_stats
-from masa_lightning.types import Completion, Experience, Rollout
+from masa_lightning.types import Completion, Rollout
 
 LOSSES = ("ppo_clip", "gspo", "cispo")
 AGGREGATIONS = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm")
@@ -114,7 +114,16 @@ def prepare(models, rollouts, algorithm, budget, wrap=FullLogits):
     return batches
 
 
-def run(models, batches, algorithm, wrap=FullLogits, scale_denominators=lambda counts: counts):
+def count(batches, algorithm):
+    """What each kind's loss is divided by, counted in the micro-batches themselves."""
+    counts = [0, 0]
+    for batch in batches:
+        for length, kind in zip(batch.mask.sum(1).tolist(), batch.kind.tolist(), strict=True):
+            counts[kind] += {"token-mean": length, "seq-mean-token-sum-norm": NORM_LENGTH}.get(algorithm.aggregation, 1)
+    return torch.tensor(counts, dtype=torch.float64)
+
+
+def run(models, batches, algorithm, wrap=FullLogits, denominators=None):
     """Loss, gradients and statistics of one optimiser step."""
     parameters = dict(models.policy.named_parameters())
     losses, gradients = [], {}
@@ -131,10 +140,9 @@ def run(models, batches, algorithm, wrap=FullLogits, scale_denominators=lambda c
 
     calls = []
     stats, norms = make_update(models, algorithm, wrap).run(
-        [batches],
+        [(batches, count(batches, algorithm) if denominators is None else denominators)],
         backward=backward,
         step=step,
-        global_denominators=scale_denominators,
         progress=lambda done, total: calls.append((done, total)),
     )
     assert calls == [(i + 1, len(batches)) for i in range(len(batches))]
@@ -148,6 +156,11 @@ def assert_same_gradients(got, expected, tolerance):
     assert largest > 0
     for name in expected:
         torch.testing.assert_close(got[name], expected[name], atol=tolerance * largest, rtol=0, msg=name)
+
+
+def of_length(length, kind="solution", advantage=1.0):
+    completion = Completion(token_ids=[1] * length, logprobs=[0.0] * length, finish_reason="stop")
+    return Rollout(kind=kind, prompt_ids=[2], completion=completion, text="", advantage=advantage)
 
 
 # -- the oracle --------------------------------------------------------------------------------------------------------
@@ -316,10 +329,10 @@ def test_processes_with_unequal_work_add_up(models, rollouts, aggregation):
     algorithm = replace(BASE, aggregation=aggregation, kl_coef=0.3)
     _, expected, _ = run(models, prepare(models, rollouts, algorithm, 10_000), algorithm)
     first = [r for i, r in enumerate(rollouts) if i in (0, 2)]
-    shares = [prepare(models, share, algorithm, 20) for share in (first, [r for r in rollouts if r not in first])]
+    shares = [first, [r for r in rollouts if r not in first]]
     update = make_update(models, algorithm)
     mean = sum(update.denominators(share) for share in shares) / 2
-    parts = [run(models, share, algorithm, scale_denominators=lambda _: mean)[1] for share in shares]
+    parts = [run(models, prepare(models, share, algorithm, 20), algorithm, denominators=mean)[1] for share in shares]
     assert_same_gradients({name: (parts[0][name] + parts[1][name]) / 2 for name in expected}, expected, 1e-9)
 
 
@@ -370,10 +383,7 @@ def test_by_hand():
     batch = two_rollouts()
     update.annotate(batch, old=False)
     assert batch.old_logp is None
-    denominators = update.denominators([batch])
-    assert denominators.tolist() == [2, 1]
-    assert denominators.dtype == torch.float64
-    loss, stats = update.loss(batch, denominators)
+    loss, stats = update.loss(batch, torch.tensor([2, 1], dtype=torch.float64))
     # All ratios are 1. Solution: -1 + 0.1 (0 + 1/2) / 2; meta: 2 + 0.1 (1/4)^2 / 2.
     assert loss.item() == pytest.approx((-1 + 0.025) + 0.5 * (2 + 0.003125), abs=1e-6)
     assert stats["policy_loss_sum"].item() == pytest.approx(-1 + 0.5 * 2)
@@ -398,20 +408,34 @@ def test_denominators(aggregation, counts):
         norm_length=10,
     )
 
-    def batch(lengths, kinds):
-        mask = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
-        fill = torch.zeros(len(lengths), 1)
-        return Experience(
-            input_ids=fill,
-            completion_start=fill,
-            mask=mask,
-            sampler_logp=fill,
-            advantages=fill[:, 0],
-            kind=torch.tensor(kinds),
-        )
-
-    assert update.denominators([batch([3, 2], [0, 1]), batch([2], [0])]).tolist() == counts
+    rollouts = [of_length(3), of_length(2, "meta"), of_length(0), of_length(2, advantage=0.0), of_length(0, "meta")]
+    assert update.denominators(rollouts).tolist() == counts
+    assert update.denominators(rollouts).dtype == torch.float64
     assert update.denominators([]).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_rollouts_without_advantage_can_be_left_out(models, rollouts, loss_type, aggregation):
+    algorithm = replace(BASE, loss_type=loss_type, aggregation=aggregation)
+    rollouts = [replace(r, advantage=0.0) if i % 3 else r for i, r in enumerate(rollouts)]
+    update = make_update(models, algorithm)
+    picked = update.select(rollouts)
+    assert 0 < len(picked) < len(rollouts)
+    loss, expected, _ = run(models, prepare(models, rollouts, algorithm, 30), algorithm)
+    batches = prepare(models, picked, algorithm, 30)
+    short_loss, gradients, _ = run(models, batches, algorithm, denominators=update.denominators(rollouts))
+    assert short_loss == pytest.approx(loss, abs=1e-12)
+    assert_same_gradients(gradients, expected, 1e-12)
+
+
+def test_what_is_selected(models):
+    rollouts = [of_length(3), of_length(4, advantage=0.0), of_length(2, "meta", advantage=0.0), of_length(0)]
+    update = make_update(models, BASE)
+    assert update.select(rollouts) == rollouts[:1]
+    assert update.select(rollouts[1:]) == [rollouts[2]]
+    assert update.select(rollouts[3:]) == []
+    assert make_update(models, replace(BASE, kl_coef=0.1)).select(rollouts) == rollouts[:3]
 
 
 @pytest.mark.parametrize("budget", [1, 24, 10_000])
