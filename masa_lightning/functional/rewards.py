@@ -14,6 +14,7 @@ from masa_lightning.functional._singular import singular
 from masa_lightning.types import MetaPrediction
 
 Counting = Literal["count", "rate"]
+Scoring = Literal["exponential", "brier"]
 
 REWARD_PARTS: Final = ("length", "difficulty", "notion")
 MAX_NOTIONS: Final = 64
@@ -83,25 +84,39 @@ def length_reward(predicted: int | None, lengths: Sequence[int], correct: Sequen
     return float(min(right) <= predicted <= max(right))
 
 
-def difficulty_reward(predicted_rate: float | None, correct: Sequence[bool], base: float = 0.01) -> float:
+def difficulty_reward(
+    predicted_rate: float | None, correct: Sequence[bool], base: float = 0.01, scoring: Scoring = "exponential"
+) -> float:
     r"""Scores a predicted pass rate by its distance to the actual one.
 
-    .. math:: r = b^{|\hat p - p|}, \quad p = \frac1G \sum_i c_i
+    .. math::
+        r_\text{exponential} = b^{|\hat p - p|}, \quad r_\text{brier} = 1 - (\hat p - p)^2,
+        \quad p = \frac1G \sum_i c_i
+
+    "exponential" is the paper's. It is not a proper scoring rule: a model that does not know p for certain earns most by
+    predicting its most likely value, so where pass rates are mostly 0 or 1, predictions go there. Under "brier" (Brier,
+    1950) the best prediction is the expected pass rate.
 
     Args:
         predicted_rate: In [0, 1]; None if nothing was predicted.
         correct: [G] verified correctness, G >= 1.
-        base: b in (0, 1]; the smaller, the sharper.
+        base: b in (0, 1] of "exponential"; the smaller, the sharper.
+        scoring: "exponential" or "brier".
 
     Returns:
-        In [b, 1]; 0.0 without a prediction.
+        In [b, 1] for "exponential", in [0, 1] for "brier"; 0.0 without a prediction.
 
     Raises:
-        ValueError: If the rate or the base is out of range, or there is no rollout to compare with.
+        ValueError: If the rate or the base is out of range, the scoring is unknown, or there is no rollout to compare
+            with.
 
     >>> difficulty_reward(0.5, correct=[True, False, False, False], base=0.01)  # 0.01 ** 0.25
     0.31622776601683794
+    >>> difficulty_reward(0.5, correct=[True, False, False, False], scoring="brier")  # 1 - 0.25 ** 2
+    0.9375
     """
+    if scoring not in get_args(Scoring):
+        raise ValueError(f"scoring is {scoring!r}; expected one of {get_args(Scoring)}")
     if not 0 < base <= 1:
         raise ValueError(f"base is {base}; expected a value in (0, 1], the paper's is 0.01")
     if predicted_rate is None:
@@ -109,7 +124,8 @@ def difficulty_reward(predicted_rate: float | None, correct: Sequence[bool], bas
     if not 0 <= predicted_rate <= 1:
         raise ValueError(f"predicted_rate is {predicted_rate}; expected a share in [0, 1], MetaPrediction.rate")
     _check_not_empty(correct)
-    return float(base ** abs(predicted_rate - fmean(map(bool, correct))))
+    error = abs(predicted_rate - fmean(map(bool, correct)))
+    return float(base**error) if scoring == "exponential" else 1.0 - error**2
 
 
 def notion_reward(
@@ -176,6 +192,7 @@ def meta_reward(
     *,
     weights: Mapping[str, float],
     base: float = 0.01,
+    scoring: Scoring = "exponential",
     counting: Counting = "count",
 ) -> tuple[float, dict[str, float]]:
     r"""Returns the reward of one meta rollout and its parts.
@@ -190,6 +207,7 @@ def meta_reward(
         texts: [G] solution texts, or `prepare_texts` of them.
         weights: Weight >= 0 by part; a part that is absent or has weight 0 is left out of the mean and of the parts.
         base: See `difficulty_reward`.
+        scoring: See `difficulty_reward`.
         counting: See `notion_reward`.
 
     Returns:
@@ -209,7 +227,7 @@ def meta_reward(
     if weights.get("length", 0.0) > 0:
         parts["length"] = length_reward(prediction.solution_length, lengths, correct)
     if weights.get("difficulty", 0.0) > 0:
-        parts["difficulty"] = difficulty_reward(prediction.rate, correct, base)
+        parts["difficulty"] = difficulty_reward(prediction.rate, correct, base, scoring)
     if weights.get("notion", 0.0) > 0:
         parts["notion"] = notion_reward(prediction.notions, problem, texts, correct, counting)
     total = sum(weights[name] for name in parts)

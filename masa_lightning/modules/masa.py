@@ -11,7 +11,7 @@ from torch import nn
 
 from masa_lightning.functional.parsing import parse_meta_prediction
 from masa_lightning.functional.prompts import PromptTemplates, meta_messages
-from masa_lightning.functional.rewards import Counting, check_weights, meta_reward, prepare_texts
+from masa_lightning.functional.rewards import Counting, Scoring, check_weights, meta_reward, prepare_texts
 from masa_lightning.metrics.calibration import LengthCalibration, PassRateCalibration
 from masa_lightning.models.loading import DType
 from masa_lightning.modules import summary
@@ -40,7 +40,9 @@ class MASALightningModule(GRPOLightningModule):
         max_meta_length: Most tokens of a meta completion; by default `max_completion_length`.
         pass_rate_scale: Predicted pass rates are integers in 0..scale; in the prompt, the parser and the reward alike.
         meta_reward_weights: Weight of "length", "difficulty" and "notion" in the meta reward; 0 removes a part.
-        difficulty_base: Base b of the difficulty reward ``b ** |predicted - actual|``, in (0, 1).
+        difficulty_scoring: "exponential" rewards a predicted pass rate with ``b ** |predicted - actual|`` (the paper),
+            "brier" with ``1 - (predicted - actual) ** 2``, under which the expected pass rate is the best prediction.
+        difficulty_base: Base b of the exponential difficulty reward, in (0, 1).
         notion_counting: "count" compares how many right and wrong solutions contain a notion (the paper), "rate" which
             share of them.
         solution_weight: Weight of the solution rollouts' loss.
@@ -66,6 +68,7 @@ class MASALightningModule(GRPOLightningModule):
         max_meta_length: int | None = None,
         pass_rate_scale: int = 8,
         meta_reward_weights: dict[str, float] | None = None,
+        difficulty_scoring: Scoring = "exponential",
         difficulty_base: float = 0.01,
         notion_counting: Counting = "count",
         solution_weight: float = 1.0,
@@ -125,6 +128,7 @@ class MASALightningModule(GRPOLightningModule):
         self.pass_rate_scale = pass_rate_scale
         self.meta_reward_weights = meta_reward_weights or {"length": 1.0, "difficulty": 1.0, "notion": 1.0}
         check_weights(self.meta_reward_weights)
+        self.difficulty_scoring: Scoring = difficulty_scoring
         self.difficulty_base = difficulty_base
         self.notion_counting: Counting = notion_counting
         self.kind_weights = (solution_weight, meta_weight)
@@ -170,6 +174,7 @@ class MASALightningModule(GRPOLightningModule):
                         texts,
                         weights=self.meta_reward_weights,
                         base=self.difficulty_base,
+                        scoring=self.difficulty_scoring,
                         counting=self.notion_counting,
                     )
 

@@ -49,6 +49,30 @@ def test_difficulty(rate, correct, expected):
     assert difficulty_reward(rate, correct) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("rate", "correct", "expected"),
+    [
+        (0.5, [1, 0], 1.0),
+        (1.0, [0, 0], 0.0),
+        (0.75, [1, 0, 0, 0], 0.75),
+        (0.0, [1, 0, 0, 0, 0], 0.96),
+        (None, [1], 0.0),
+    ],
+)
+def test_difficulty_by_brier(rate, correct, expected):
+    assert difficulty_reward(rate, correct, scoring="brier") == pytest.approx(expected)
+
+
+def test_brier_rewards_the_mean_and_the_exponential_the_likeliest():
+    """Six of ten problems that look alike are never solved, four always."""
+    outcomes = [[False]] * 6 + [[True]] * 4
+
+    def best(scoring):
+        return max(range(9), key=lambda rate: sum(difficulty_reward(rate / 8, o, scoring=scoring) for o in outcomes))
+
+    assert (best("exponential"), best("brier")) == (0, 3)
+
+
 def test_difficulty_refuses_what_is_no_rate():
     for rate in (3, -0.1, float("nan")):
         with pytest.raises(ValueError, match="predicted_rate is"):
@@ -57,6 +81,8 @@ def test_difficulty_refuses_what_is_no_rate():
         difficulty_reward(0.5, [True], base=0)
     with pytest.raises(ValueError, match="no solution rollouts"):
         difficulty_reward(0.5, [])
+    with pytest.raises(ValueError, match="scoring is 'log'; expected one of"):
+        difficulty_reward(0.5, [True], scoring="log")
 
 
 def test_notions_hand_computed():
@@ -147,6 +173,9 @@ def test_meta_reward_is_the_weighted_mean():
     assert total == pytest.approx(0.5)
     total, parts = meta_reward(PREDICTION, **GROUP, weights={"length": 1, "difficulty": 2, "notion": 1})
     assert total == pytest.approx((0 + 2 + 0.5) / 4)
+    wrong = {**GROUP, "correct": [False, False]}
+    assert meta_reward(PREDICTION, **wrong, weights=EQUAL, base=0.25)[1]["difficulty"] == pytest.approx(0.5)
+    assert meta_reward(PREDICTION, **wrong, weights=EQUAL, scoring="brier")[1]["difficulty"] == pytest.approx(0.75)
 
 
 def test_weight_zero_removes_a_part():

@@ -174,6 +174,7 @@ def test_policy_loss_by_hand(loop, masa):
         ({"meta_reward_weights": {"length": 1.0, "difficulty": 3.0}}, [1.0, 0.075]),
         ({"meta_reward_weights": {"length": 0.0, "difficulty": 0.0, "notion": 2.0}}, [0.0, 1.0]),
         ({"difficulty_base": 0.25}, [2 / 3, 1.5 / 3]),
+        ({"difficulty_scoring": "brier"}, [2 / 3, 1.75 / 3]),
         ({"pass_rate_scale": 16}, [(1 + 0.01**0.25) / 3, (0 + 1 + 1) / 3]),
         ({"pass_rate_scale": 4}, [(1 + 0.1) / 3, 1 / 3]),  # 4 of 4, and 8 is out of range
     ],
