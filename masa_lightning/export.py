@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -40,10 +41,11 @@ def export_checkpoint(checkpoint: str | Path, out: str | Path, *, model: str | N
     if not weights or "masa" not in saved:
         raise ValueError(f"checkpoint {str(path)!r} holds no policy; expected one of a GRPO or MASA Lightning module")
     name = model or saved["masa"]["model"]
-    policy = loading.load_model(name, str(next(iter(weights.values())).dtype).removeprefix("torch."))  # type: ignore[arg-type]
+    dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
+    policy = loading.load_model(name, cast(loading.DType, dtype))
     policy.load_state_dict(weights)
     policy.save_pretrained(out)
-    loading.load_tokenizer(name).save_pretrained(out)
+    loading.load_tokenizer(name, saved["masa"]["chat_template"]).save_pretrained(out)
 
 
 def main() -> None:

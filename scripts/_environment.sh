@@ -65,23 +65,6 @@ fail_install() {
 }
 
 install() {
-  local hint="See the whole log: .venv/install.log"
-  if grep -qiE 'no space left' "$INSTALL_LOG"; then
-    hint="The disk is full: make room here and in ${TMPDIR:-/tmp}, which pip uses too."
-  elif grep -qE 'torch==2\.13\.0\+cpu' "$INSTALL_LOG"; then
-    hint="torch 2.13.0+cpu comes from PyTorch's own index of CPU wheels (its address: pytorch.org, Get Started, CPU).
-  Name that index in the variable PIP_EXTRA_INDEX_URL."
-  elif grep -qiE 'connection|temporary failure|timed out|max retries|proxy|ssl' "$INSTALL_LOG"; then
-    hint="The package registry cannot be reached: check the network, and pip's settings with 'pip config list'."
-  elif grep -qiE 'no matching distribution|could not find a version' "$INSTALL_LOG"; then
-    hint="Your package registry has no such version for this Python and platform ($("$PYTHON" -VV | head -n 1), $(uname -sm))."
-  fi
-  printf '\nThe last lines of .venv/install.log:\n' >&2
-  grep -v '^WARNING' "$INSTALL_LOG" | tail -n 12 | cut -c 1-300 >&2
-  fail "$1" "$hint" "Then run this again."
-}
-
-install() {
   local need=8
   [ "$EXTRA" = cpu ] || need=20
   check_disk "$ROOT" "$need"

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningCLI
 
@@ -37,3 +38,17 @@ def test_it_parses_and_builds(config: Path, monkeypatch: pytest.MonkeyPatch, tmp
 def test_there_are_configs_and_each_fits_a_screen() -> None:
     assert {"tiny", "smollm2_asdiv", "grpo", "masa"} <= {path.stem for path in CONFIGS}
     assert all(len(path.read_text().splitlines()) <= 60 for path in CONFIGS)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_the_last_checkpoint_is_of_the_last_step(config: Path) -> None:
+    """Lightning writes none at the end of a run that ends between two checkpoints."""
+    settings = yaml.safe_load(config.read_text())
+    trainer, data, model = settings["trainer"], settings["data"]["init_args"], settings["model"]["init_args"]
+    if (steps := trainer.get("max_steps")) is None:
+        steps = trainer["max_epochs"] * data["train_size"] // data["batch_size"] * model["num_mini_batches"]
+    every = [
+        c["init_args"]["every_n_train_steps"] for c in trainer["callbacks"] if c["class_path"].endswith("Checkpoint")
+    ]
+    assert len(every) == 1
+    assert steps % every[0] == 0

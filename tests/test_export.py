@@ -18,6 +18,7 @@ def test_the_exported_folder_is_the_trained_policy(tmp_path: Path) -> None:
         "tiny",
         TransformersSampler(),
         prompts=PROMPTS,
+        chat_template="{% for message in messages %}{{ message['content'] }}{% endfor %}",
         num_generations=2,
         max_prompt_length=64,
         max_completion_length=16,

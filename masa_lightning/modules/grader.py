@@ -114,7 +114,8 @@ class MathGrader:
         return {"workers": self.workers, "timeout": self.timeout}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        self.workers, self.timeout = state["workers"], state["timeout"]
+        self._pool, self._lock = None, threading.Lock()
 
     def _run(self, tasks: Sequence[Task], finished: Callable[[int, bool | None], None]) -> None:
         if self._pool is None or self._pool.owner != os.getpid():  # after a fork the workers are the parent's
@@ -201,8 +202,9 @@ class _Worker:
         with suppress(OSError, subprocess.TimeoutExpired):
             self.process.wait(timeout=10)
         for pipe in (self.process.stdin, self.process.stdout, self.errors):
-            with suppress(OSError):
-                pipe.close()  # type: ignore[union-attr]
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
 
     def last_words(self) -> str:
         """Returns the end of what the process wrote to its standard error."""

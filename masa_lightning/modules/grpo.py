@@ -151,6 +151,7 @@ class GRPOLightningModule(PolicyLightningModule):
         """Adds what an exact resume needs beyond weights, optimisers and loops."""
         checkpoint["masa"] = {
             "model": self.model_name,
+            "chat_template": self.chat_template,
             "rollout_steps": self.rollout_steps,
             "num_tokens": self.num_tokens,
             "rng_state": torch.get_rng_state(),
