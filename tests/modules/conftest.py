@@ -140,10 +140,17 @@ class Grades:
         self.closed += 1
 
 
+class SGD(GRPOLightningModule):
+    """Not Adam, which makes rounding errors of small gradients large; and no schedule."""
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=self.learning_rate)
+
+
 class Loop:
     """Small modules and trainers."""
 
-    Problems, Recorder, Spy, Scripted, Grades = Problems, Recorder, SpySampler, ScriptedSampler, Grades
+    Problems, Recorder, Spy, Scripted, Grades, SGD = Problems, Recorder, SpySampler, ScriptedSampler, Grades, SGD
 
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
@@ -164,6 +171,21 @@ class Loop:
         if "sampler" not in settings:
             defaults["sampler"] = SpySampler()
         return kind(**(defaults | settings))
+
+    @staticmethod
+    def problem(text: str, answer: str = "2", name: str | None = None) -> Problem:
+        """A problem."""
+        return Problem(id=name or text, problem=text, answer=answer)
+
+    @staticmethod
+    def boxes(*values: int) -> Callable[..., str]:
+        """A script in which rollout i of every group answers values[i]."""
+        return lambda kind, text, index, call: f"\\boxed{{{values[index]}}}"
+
+    @staticmethod
+    def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
+        """The names of weights that differ."""
+        return {name for name in before if not torch.equal(before[name], after[name])}
 
     def scripted(self, script: Callable[..., Answer], kind: Any = MASALightningModule, **settings: Any) -> Any:
         """A module whose sampler follows a script."""

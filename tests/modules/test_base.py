@@ -1,0 +1,115 @@
+"""Limits, the optimiser step and the reference, on a tiny random model."""
+
+import math
+
+import pytest
+import torch
+
+from masa_lightning.models import loading
+from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.settings import Algorithm
+
+
+def test_longer_than_the_context(loop, monkeypatch):
+    monkeypatch.setattr(loading, "load_model", lambda *_: pytest.fail("the weights were loaded"))
+    module = loop.module(GRPOLightningModule, max_prompt_length=200, max_completion_length=57)
+    message = (
+        r"max_prompt_length 200 \+ max_completion_length 57 = 257 tokens, but model .* was made for 256; lower one"
+    )
+    with pytest.raises(ValueError, match=message):
+        loop.fit(module, loop.Problems(2))
+
+
+def test_all_of_the_context_may_be_used(loop):
+    module = loop.scripted(loop.boxes(1, 2, 3), GRPOLightningModule, max_prompt_length=200, max_completion_length=56)
+    loop.fit(module, loop.Problems(2))
+    assert module.sampler.max_model_length == 256
+
+
+@pytest.mark.parametrize("bound", [1e-3, None])
+def test_gradient_clipping(loop, bound):
+    before = loop.weights()
+    module = loop.scripted(loop.boxes(2, 3, 4), loop.SGD, max_grad_norm=bound, learning_rate=1.0)
+    recorder = loop.fit(module, loop.Problems([loop.problem("a")], batch_size=1))
+    moved = torch.stack([(value - before[name]).norm() for name, value in loop.weights(module).items()]).norm().item()
+    norm = recorder.metrics[0]["grad_norm"]
+    assert norm > 1e-2
+    assert moved == pytest.approx(norm if bound is None else bound, rel=1e-2)
+
+
+def test_a_gradient_that_is_not_finite_is_skipped(loop):
+    sampler = loop.Scripted(loop.boxes(2, 3, 4), lambda call: math.nan if call == 1 else -4.0)
+    module = loop.module(GRPOLightningModule, sampler=sampler, max_completion_length=20)
+    recorder = loop.Recorder()
+    weights = [loop.weights()]
+    recorder.on_train_batch_end = lambda *_: weights.append(loop.weights(module))
+    data = loop.Problems([loop.problem(str(i)) for i in range(6)])
+    trainer = loop.trainer(recorder, limit_val_batches=0)
+    with pytest.warns(UserWarning, match="the gradient norm is nan: this optimiser step is skipped"):
+        trainer.fit(module, data)
+    assert [m["skipped_updates"] for m in recorder.metrics] == [0, 1, 0]
+    assert loop.changed(weights[0], weights[1])
+    assert not loop.changed(weights[1], weights[2])
+    assert loop.changed(weights[2], weights[3])
+    assert all(value.isfinite().all() for value in weights[3].values())
+    assert math.isnan(recorder.metrics[1]["grad_norm"])
+    assert recorder.metrics[2]["grad_norm"] > 0
+    assert {int(state["step"]) for state in trainer.optimizers[0].state.values()} == {2}
+
+
+@pytest.mark.parametrize(("warmup", "expected"), [(0, [1, 1, 1, 1]), (1, [1, 1, 1, 1]), (3, [1 / 3, 2 / 3, 1, 1])])
+def test_warm_up(loop, warmup, expected):
+    module = loop.module(GRPOLightningModule, warmup_steps=warmup, num_mini_batches=2, learning_rate=0.01)
+    recorder = loop.fit(module, loop.Problems(4))
+    assert recorder.rates == pytest.approx([0.01 * e for e in expected])
+    assert recorder.metrics[-1]["learning_rate"] == pytest.approx(0.01)
+
+
+def test_the_reference_stays_what_it_was_and_out_of_checkpoints(loop, tmp_path):
+    module = loop.scripted(loop.boxes(2, 3, 4), GRPOLightningModule, algorithm=Algorithm(kl_coef=0.5))
+    recorder = loop.fit(
+        module,
+        loop.Problems([loop.problem(name) for name in "abcd"]),
+        enable_checkpointing=True,
+        default_root_dir=tmp_path,
+    )
+    before = loop.weights()
+    (reference,) = module._reference
+    assert not loop.changed(before, dict(reference.model.named_parameters()))
+    assert not any(p.requires_grad for p in reference.parameters())
+    assert loop.changed(before, loop.weights(module))
+    assert recorder.metrics[0]["kl"] == 0
+    assert recorder.metrics[1]["kl"] > 1e-4
+    recorder.trainer.save_checkpoint(tmp_path / "x.ckpt")
+    checkpoint = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    expected = {f"policy.model.{name}" for name in loading.load_model(str(loop.checkpoint), "float32").state_dict()}
+    assert set(checkpoint["state_dict"]) == expected
+    tied = 1  # the output layer is the embedding
+    assert len(checkpoint["optimizer_states"][0]["param_groups"][0]["params"]) == len(expected) - tied
+
+
+def test_no_reference_without_a_kl_term(loop):
+    module = loop.module(GRPOLightningModule)
+    recorder = loop.fit(module, loop.Problems(2))
+    assert module._reference == []
+    assert "kl" not in recorder.metrics[0]
+
+
+def test_gradient_checkpointing_is_on_while_training_and_dropout_is_not(loop, monkeypatch):
+    passes = []
+    load = loading.load_model
+
+    def load_and_watch(*args):
+        model = load(*args)
+        model.model.layers[0].input_layernorm.register_forward_hook(lambda *_: passes.append(torch.is_grad_enabled()))
+        return model
+
+    monkeypatch.setattr(loading, "load_model", load_and_watch)
+    counts = []
+    for on in (False, True):
+        passes.clear()
+        module = loop.scripted(loop.boxes(2, 3, 4), GRPOLightningModule, gradient_checkpointing=on)
+        loop.fit(module, loop.Problems([loop.problem("a"), loop.problem("b")]))
+        counts.append(sum(passes))
+        assert not module.policy.model.model.layers[0].self_attn.training
+    assert counts == [1, 2]
