@@ -1,0 +1,170 @@
+"""The decisions of MASA-efficient over parsed predictions, and what they would cost: pure functions.
+
+Gating, cutoff and hinting (METHOD, section 5) each decide one problem at a time. Where a control acts, what it prevented
+is not seen any more; a random share of its problems is therefore audited, run in full anyway, and weighs as much as the
+problems it stands for (Horvitz and Thompson, 1952), so that every figure estimates the whole population.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from hashlib import blake2b
+from statistics import fmean, median, pstdev
+from typing import Final, Literal
+
+from masa_lightning.functional.rewards import MAX_NOTION_CHARS, normalise_words
+from masa_lightning.types import MetaPrediction
+
+Gate = Literal["hopeless", "trivial"]
+
+NAN: Final = float("nan")
+
+
+def gate(rates: Sequence[float], *, max_std: float = 0.1, margin: float = 0.1, min_predictions: int = 2) -> Gate | None:
+    """Decides whether the solution rollouts of a problem would teach nothing, all being wrong or all right.
+
+    Args:
+        rates: Predicted pass rates of the problem's parsed predictions, each in [0, 1].
+        max_std: The predictions' standard deviation (population) has to be below it.
+        margin: Their mean has to be within it of 0 or of 1.
+        min_predictions: With fewer predictions nothing is decided.
+
+    Returns:
+        "hopeless", "trivial", or None to solve the problem.
+
+    >>> gate([0.0, 0.125, 0.0, 0.0]), gate([1.0, 1.0]), gate([0.0, 1.0]), gate([0.0])
+    ('hopeless', 'trivial', None, None)
+    """
+    if len(rates) < max(min_predictions, 1) or pstdev(rates) >= max_std:
+        return None
+    mean = fmean(rates)
+    if mean <= margin:
+        return "hopeless"
+    return "trivial" if mean >= 1 - margin else None
+
+
+def cutoff_tokens(lengths: Sequence[int], *, budget: int, factor: float = 2.0) -> int:
+    """Decides how many tokens a solution rollout may use: `factor` times the median predicted length.
+
+    Args:
+        lengths: Predicted solution lengths of the problem's parsed predictions, in tokens.
+        budget: Never more than this, >= 1; without predictions exactly this.
+        factor: > 0.
+
+    >>> cutoff_tokens([100, 120, 900], budget=512), cutoff_tokens([10**18], budget=512), cutoff_tokens([], budget=512)
+    (240, 512, 512)
+    """
+    if not lengths:
+        return budget
+    return max(1, min(budget, math.ceil(factor * median(lengths))))
+
+
+def hint_notions(predictions: Sequence[MetaPrediction], problem: str, *, count: int = 3) -> tuple[str, ...]:
+    """Chooses the notions that are put into the solution prompt: those that most predictions name.
+
+    Args:
+        predictions: Of one problem.
+        problem: The problem statement; notions that it contains are no hint.
+        count: Most notions to choose.
+
+    Returns:
+        Notions as first written, the most frequent first, and of equally frequent ones that seen first.
+
+    >>> hint_notions([MetaPrediction(notions=("lemma", "Parity")), MetaPrediction(notions=("parity",))], "Prove it.")
+    ('Parity', 'lemma')
+    """
+    in_problem = normalise_words(problem)
+    written: dict[str, str] = {}
+    votes: dict[str, int] = {}
+    for prediction in predictions:
+        named = {normalise_words(n): n for n in prediction.notions or () if len(n) <= MAX_NOTION_CHARS}
+        for words, notion in named.items():
+            if words != " " and words not in in_problem:
+                written.setdefault(words, notion)
+                votes[words] = votes.get(words, 0) + 1
+    chosen = sorted(votes, key=lambda words: -votes[words])[:count]  # a stable sort
+    return tuple(written[words] for words in chosen)
+
+
+def uniform(key: str) -> float:
+    """A number in [0, 1) that is a function of `key` alone, so that a resumed run decides what it would have decided.
+
+    >>> 0 <= uniform("0/gating/12/3") < 1
+    True
+    """
+    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest()) / 2**64
+
+
+@dataclass(slots=True, kw_only=True)
+class ControlCounts:
+    """What a control prevented, or would have: weighted sums over the units that were observed in full.
+
+    The unit is a problem for gating and a rollout for the cutoff. A unit *deserves* it when preventing it costs
+    nothing: a problem whose rollouts are all right or all wrong, a rollout that is not right.
+    """
+
+    true_positive: float = 0.0
+    """Prevented, and deserved it."""
+    false_positive: float = 0.0
+    false_negative: float = 0.0
+    true_negative: float = 0.0
+    correct: float = 0.0
+    """Correct rollouts in all."""
+    lost: float = 0.0
+    """Correct rollouts among the prevented ones; a problem gated as trivial loses none, for it counts as solved."""
+    tokens: float = 0.0
+    """Generated tokens in all, had nothing been prevented."""
+    saved: float = 0.0
+    """Those among them that were prevented."""
+    evidence: float = 0.0
+    """Prevented units that were observed in full, unweighted: what the figures rest on."""
+
+    def add(
+        self,
+        *,
+        prevented: bool,
+        deserved: bool,
+        weight: float = 1.0,
+        correct: int = 0,
+        lost: int = 0,
+        tokens: int = 0,
+        saved: int = 0,
+    ) -> None:
+        """Adds one unit that was observed in full; `weight` units are represented by it."""
+        name = f"{'true' if prevented == deserved else 'false'}_{'positive' if prevented else 'negative'}"
+        setattr(self, name, getattr(self, name) + weight)
+        self.correct += weight * correct
+        self.lost += weight * lost
+        self.tokens += weight * tokens
+        self.saved += weight * saved
+        self.evidence += prevented
+
+    def __add__(self, other: ControlCounts) -> ControlCounts:
+        return ControlCounts(**{n: getattr(self, n) + getattr(other, n) for n in self.__slots__})
+
+    @property
+    def lost_share(self) -> float:
+        """Correct rollouts lost, of all correct ones, in [0, 1]; NaN without any."""
+        return _share(self.lost, self.correct)
+
+    def figures(self) -> dict[str, float]:
+        """Estimates for the whole population; NaN where nothing was observed.
+
+        ``precision``, ``recall`` and ``f1`` in [0, 1]; ``share`` of the units prevented; ``lost_correct``: correct
+        rollouts lost, of all correct ones; ``saved_tokens``: tokens prevented, of all there would have been.
+        """
+        tp, fp, fn, tn = astuple(self)[:4]
+        return {
+            "precision": _share(tp, tp + fp),
+            "recall": _share(tp, tp + fn),
+            "f1": _share(2 * tp, 2 * tp + fp + fn),
+            "share": _share(tp + fp, tp + fp + fn + tn),
+            "lost_correct": self.lost_share,
+            "saved_tokens": _share(self.saved, self.tokens),
+        }
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else NAN

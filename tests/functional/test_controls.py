@@ -1,0 +1,132 @@
+import random
+from statistics import fmean
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from masa_lightning.functional.controls import ControlCounts, cutoff_tokens, gate, hint_notions, uniform
+from masa_lightning.types import MetaPrediction
+
+rates = st.lists(st.integers(0, 8).map(lambda n: n / 8), max_size=8)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "expected"),
+    [
+        ([0, 0, 0, 0], "hopeless"),
+        ([0, 0.125, 0.125, 0], "hopeless"),
+        ([0.125, 0.125], None),  # mean 0.125 is further than 0.1 from 0
+        ([0, 0, 0, 0.25], None),  # deviation 0.108
+        ([1, 1, 0.875], "trivial"),
+        ([0.5, 0.5], None),
+        ([0], None),
+        ([], None),
+    ],
+)
+def test_gate(predicted, expected):
+    assert gate(predicted) == expected
+
+
+def test_gate_settings():
+    assert gate([0, 0.25], max_std=0.2, margin=0.2) == "hopeless"
+    assert gate([0, 0.25], max_std=0.125, margin=0.2) is None  # the deviation has to be below it
+    assert gate([0.75, 0.75], margin=0.25) == "trivial"
+    assert gate([0], min_predictions=1) == "hopeless"
+    assert gate([], min_predictions=0) is None
+
+
+@given(rates)
+def test_gate_is_symmetric(predicted):
+    mirrored = {None: None, "hopeless": "trivial", "trivial": "hopeless"}
+    assert gate([1 - rate for rate in predicted]) == mirrored[gate(predicted)]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "factor", "expected"),
+    [([100], 2, 200), ([10, 30], 2, 40), ([10, 11], 1, 11), ([1, 2, 10**18], 2, 4), ([300], 2, 512), ([1], 0.1, 1)],
+)
+def test_cutoff(lengths, factor, expected):
+    assert cutoff_tokens(lengths, budget=512, factor=factor) == expected
+
+
+@given(st.lists(st.integers(1, 10**18), max_size=9), st.integers(1, 10**5), st.floats(0.1, 10))
+def test_cutoff_stays_in_the_budget(lengths, budget, factor):
+    assert 1 <= cutoff_tokens(lengths, budget=budget, factor=factor) <= budget
+
+
+def test_hints():
+    predictions = [
+        MetaPrediction(notions=("Parity", "lemmas", "graph")),
+        MetaPrediction(),
+        MetaPrediction(notions=("lemma", "axis")),
+        MetaPrediction(notions=("AXES", "lemma", "x" * 10**6, "!")),
+    ]
+    assert hint_notions(predictions, "Colour the graphs.") == ("lemmas", "axis", "Parity")
+    assert hint_notions(predictions, "Colour the graphs.", count=1) == ("lemmas",)
+    assert hint_notions([MetaPrediction(notions=("graph",))], "Colour the graphs.") == ()
+    assert hint_notions([], "?") == ()
+
+
+def test_uniform_is_uniform_and_repeats():
+    values = [uniform(f"0/gating/{i}") for i in range(4000)]
+    assert fmean(values) == pytest.approx(0.5, abs=0.02)
+    assert sum(value < 0.05 for value in values) / 4000 == pytest.approx(0.05, abs=0.015)
+    assert values[7] == uniform("0/gating/7")
+
+
+def test_figures_by_hand():
+    counts = ControlCounts()
+    counts.add(prevented=True, deserved=True, weight=2, tokens=100, saved=100)
+    counts.add(prevented=True, deserved=False, correct=1, lost=1, tokens=50, saved=50)
+    counts.add(prevented=False, deserved=True, correct=8, tokens=20)
+    counts.add(prevented=False, deserved=False, weight=4, correct=4, tokens=10)
+    expected = {
+        "precision": 2 / 3,
+        "recall": 2 / 3,
+        "f1": 2 / 3,
+        "share": 3 / 8,
+        "lost_correct": 1 / 25,
+        "saved_tokens": 250 / 310,
+    }
+    assert counts.figures() == pytest.approx(expected)
+    assert counts.evidence == 2
+    assert (counts + counts).figures() == pytest.approx(expected)
+    assert (counts + ControlCounts()) == counts
+
+
+def test_figures_of_nothing():
+    assert all(value != value for value in ControlCounts().figures().values())
+
+
+def test_audits_estimate_the_whole_population():
+    """A simulated population of known truth: gating acts, a tenth is audited, and the figures stay those of all."""
+    rng = random.Random(0)
+    truth, estimates = ControlCounts(), []
+    population = []
+    for _ in range(3000):
+        rate = rng.choice([0.0, 0.0, 0.05, 0.5, 1.0])
+        correct = [rng.random() < rate for _ in range(8)]
+        prevented = rng.random() < (0.7 if rate < 0.1 else 0.1)
+        unit = {
+            "prevented": prevented,
+            "deserved": len(set(correct)) == 1,
+            "correct": sum(correct),
+            "lost": sum(correct) * prevented,
+            "tokens": 80,
+            "saved": 80 * prevented,
+        }
+        truth.add(**unit)
+        population.append(unit)
+    for audit in range(40):
+        counts = ControlCounts()
+        for i, unit in enumerate(population):
+            if not unit["prevented"]:
+                counts.add(**unit)
+            elif uniform(f"{audit}/{i}") < 0.1:
+                counts.add(**unit, weight=10)
+        estimates.append(counts.figures())
+    for name, value in truth.figures().items():
+        mean = fmean(estimate[name] for estimate in estimates)
+        assert mean == pytest.approx(value, rel=0.03), name
+        assert any(estimate[name] != value for estimate in estimates)
