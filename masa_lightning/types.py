@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -157,6 +158,49 @@ class RewardFunction(Protocol):
 
 
 @runtime_checkable
+class RolloutControl(Protocol):
+    """A callback that uses the predictions of a training step to change how its problems are solved.
+
+    The module asks all of them at each training step: `decide`, then, when all solutions are drawn and graded, `settle`
+    each, then `figures` each.
+    """
+
+    def acts(self, step: int) -> bool:
+        """Whether it may act at this training step, so that meta rollouts have to be drawn before solutions.
+
+        Args:
+            step: Training steps done before, over the whole run.
+        """
+
+    def decide(self, groups: Sequence[RolloutGroup], *, step: int, key: str, budget: int) -> None:
+        """Writes `decisions` into groups, and into `gated`, `token_limit` or `hint` where it acts.
+
+        Args:
+            groups: With scored predictions; with solutions only where no control acts.
+            step: As in `acts`.
+            key: Random draws are functions of it and of a group's place alone.
+            budget: Most tokens of a solution rollout.
+        """
+
+    def settle(self, groups: Sequence[RolloutGroup]) -> None:
+        """Corrects the weights of its decisions by what the solutions of a step turned out to be."""
+
+    def figures(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
+        """Takes the evidence of a step, and returns what is to be logged of it."""
+
+
+@runtime_checkable
+class ExampleSource(Protocol):
+    """A LightningModule whose training steps yield examples to clone (`ExpertSFT`)."""
+
+    policy: Any
+    """A `models.policy.Policy`."""
+
+    def expert_examples(self, outputs: Any) -> Sequence[tuple[list[int], list[int]]]:
+        """Returns (prompt ids, target ids) of the step that returned `outputs`; the end of sequence included."""
+
+
+@runtime_checkable
 class PhaseListener(Protocol):
     """A callback that is told how far the phases inside a training or validation step are (a progress bar, say)."""
 
@@ -192,12 +236,34 @@ class Rollout:
 
 
 @dataclass(slots=True, kw_only=True)
+class Decision:
+    """What one control decided on one problem."""
+
+    wanted: bool
+    """Whether it wanted to change how the problem is solved."""
+    acted: bool = False
+    """Whether it did: neither in shadow mode nor audited."""
+    weight: float = 1.0
+    """Problems that this one stands for in statistics, as far as the control goes: 1 / audit share if it was audited."""
+    detail: Any = None
+    """What it wanted: a gate, a number of tokens, notions."""
+
+
+@dataclass(slots=True, kw_only=True)
 class RolloutGroup:
     """All rollouts of one problem in one step."""
 
     problem: Problem
     solutions: list[Rollout] = field(default_factory=list)
     metas: list[Rollout] = field(default_factory=list)
+    decisions: dict[str, Decision] = field(default_factory=dict)
+    """By name of the control."""
+    gated: bool = False
+    """No solution rollouts are drawn."""
+    token_limit: int | None = None
+    """Most tokens of a solution rollout, below the completion budget."""
+    hint: tuple[str, ...] = ()
+    """Notions that are put into the solution prompt."""
 
     @property
     def rollouts(self) -> list[Rollout]:
@@ -216,6 +282,18 @@ class RolloutGroup:
     def pass_rate(self) -> float | None:
         """Share of right solution rollouts in [0, 1]; None without any."""
         return fmean(self.correct) if self.solutions else None
+
+    @property
+    def weight(self) -> float | None:
+        """Problems that the statistics of this one stand for, >= 1; None where a control kept them from being true.
+
+        The statistics of a gated problem do not exist, and those of a hinted one, or of one with a rollout that was cut
+        short by its limit, are not what the policy does on its own.
+        """
+        cut = self.token_limit is not None and any(r.completion.finish_reason == "length" for r in self.solutions)
+        if not self.solutions or self.hint or cut:
+            return None
+        return prod(decision.weight for decision in self.decisions.values())
 
 
 @dataclass(slots=True, kw_only=True)
