@@ -7,6 +7,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from masa_lightning.callbacks.calibration_plots import CalibrationPlots as CalibrationPlots
+    from masa_lightning.callbacks.cutoff import EarlyCutoff as EarlyCutoff
+    from masa_lightning.callbacks.gating import PredictiveGating as PredictiveGating
+    from masa_lightning.callbacks.hinting import NotionHinting as NotionHinting
     from masa_lightning.callbacks.progress import RolloutProgressBar as RolloutProgressBar
     from masa_lightning.callbacks.rollout_table import RolloutTable as RolloutTable
     from masa_lightning.data.arithmetic import ArithmeticDataModule as ArithmeticDataModule
@@ -27,11 +30,14 @@ _HOMES = {
     "Algorithm": "modules.settings",
     "ArithmeticDataModule": "data.arithmetic",
     "CalibrationPlots": "callbacks.calibration_plots",
+    "EarlyCutoff": "callbacks.cutoff",
     "Evaluation": "modules.settings",
     "GRPOLightningModule": "modules.grpo",
     "MASALightningModule": "modules.masa",
     "MathDataModule": "data.math",
     "MathGrader": "modules.grader",
+    "NotionHinting": "callbacks.hinting",
+    "PredictiveGating": "callbacks.gating",
     "PromptTemplates": "functional.prompts",
     "ReasoningGymDataModule": "data.reasoning_gym",
     "RolloutProgressBar": "callbacks.progress",

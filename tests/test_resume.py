@@ -20,6 +20,7 @@ CLOCKS = ("timing_s/", "tokens_per_second", "hp_metric")
 EXTRA = f"""
 trainer:
   max_steps: {STEPS}
+  max_epochs: -1
   val_check_interval: 3
   enable_progress_bar: false
   callbacks:

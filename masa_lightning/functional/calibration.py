@@ -2,6 +2,10 @@
 
 All tensors are one-dimensional; results are float64 scalars on the device of the inputs, NaN where there is nothing to
 say (no entries, or a correlation with a constant).
+
+Weights are frequencies, >= 0 and finite: integer ones give, up to rounding, what repeating each entry that many times
+gives, and 0 leaves the entry out. No figure changes when all weights are scaled alike, so other ones give what large
+integers in their ratio give. A problem that was looked at with probability s weighs 1 / s (Horvitz-Thompson).
 """
 
 from __future__ import annotations
@@ -40,55 +44,69 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return (every - math.comb(n - c, k)) / every
 
 
-def pearson(x: Tensor, y: Tensor) -> Tensor:
+def pearson(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
     r"""Pearson's linear correlation.
 
-    .. math:: r = \frac{\sum_i (x_i - \bar x)(y_i - \bar y)}{\sqrt{\sum_i (x_i - \bar x)^2 \sum_i (y_i - \bar y)^2}}
+    .. math::
+
+        r = \frac{\sum_i w_i (x_i - \bar x)(y_i - \bar y)}
+                 {\sqrt{\sum_i w_i (x_i - \bar x)^2 \sum_i w_i (y_i - \bar y)^2}}, \qquad
+        \bar x = \frac{\sum_i w_i x_i}{\sum_i w_i}
 
     Args:
         x: Values, [P].
         y: Values, [P].
+        weights: How often each pair occurred, >= 0, [P]; default 1.
 
     Returns:
         A scalar in [-1, 1]; NaN with fewer than two entries or where `x` or `y` is constant.
 
     Raises:
-        ValueError: If the shapes differ.
+        ValueError: If the shapes differ or a weight is negative or not finite.
 
     Example:
         >>> pearson(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 3.0, 2.0]))
         tensor(0.5000, dtype=torch.float64)
+        >>> pearson(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 3.0, 2.0]), torch.tensor([2, 1, 1]))
+        tensor(0.6364, dtype=torch.float64)
     """
-    _check(x, y=y)
-    x, y = x.double(), y.double()
+    _check(x, y=y, weights=weights)
+    weights, (x, y) = _kept(weights, x.double(), y.double())
     if len(x) < 2 or (x == x[0]).all() or (y == y[0]).all():
         return x.new_tensor(torch.nan)
-    x, y = x - x.mean(), y - y.mean()
+    x, y = x - _mean(x, weights), y - _mean(y, weights)
     x, y = x / x.abs().max(), y / y.abs().max()
-    return ((x * y).sum() / (x.square().sum() * y.square().sum()).sqrt()).clamp(-1, 1)
+    w = 1 if weights is None else weights
+    return ((w * x * y).sum() / ((w * x.square()).sum() * (w * y.square()).sum()).sqrt()).clamp(-1, 1)
 
 
-def spearman(x: Tensor, y: Tensor) -> Tensor:
+def spearman(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
     """Spearman's rank correlation: Pearson's of the ranks, tied values sharing their average rank.
+
+    The rank of a value is the sum of the weights of smaller ones + (the weight of its ties + 1) / 2.
 
     Args:
         x: Values, [P].
         y: Values, [P].
+        weights: How often each pair occurred, >= 0, [P]; default 1.
 
     Returns:
         A scalar in [-1, 1]; NaN with fewer than two entries or where `x` or `y` is constant or has a NaN.
 
     Raises:
-        ValueError: If the shapes differ.
+        ValueError: If the shapes differ or a weight is negative or not finite.
 
     Example:
         >>> spearman(torch.tensor([1.0, 2.0, 30.0]), torch.tensor([0.0, 0.1, 0.2]))
         tensor(1., dtype=torch.float64)
+        >>> spearman(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 3.0, 2.0]), torch.tensor([2, 1, 1]))
+        tensor(0.7778, dtype=torch.float64)
     """
-    _check(x, y=y)
+    _check(x, y=y, weights=weights)
+    weights, (x, y) = _kept(weights, x, y)
     if x.isnan().any() or y.isnan().any():
         return torch.tensor(torch.nan, dtype=torch.float64, device=x.device)
-    return pearson(_ranks(x), _ranks(y))
+    return pearson(_ranks(x, weights), _ranks(y, weights), weights)
 
 
 def brier_score(predicted: Tensor, actual_correctness: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -105,7 +123,7 @@ def brier_score(predicted: Tensor, actual_correctness: Tensor, weights: Tensor |
         A scalar in [0, 1]; 0 is best, 0.25 what a constant 0.5 earns. NaN without entries.
 
     Raises:
-        ValueError: If the shapes differ.
+        ValueError: If the shapes differ or a weight is negative or not finite.
 
     Example:
         >>> brier_score(torch.tensor([0.5, 1.0]), torch.tensor([1, 1]))
@@ -134,7 +152,8 @@ def reliability_bins(
         Mean prediction, mean outcome (both NaN in empty bins) and count (sum of weights) of each bin, each [n_bins].
 
     Raises:
-        ValueError: If the shapes differ, a prediction is outside of [0, 1] or there is no bin.
+        ValueError: If the shapes differ, a prediction is outside of [0, 1], a weight is negative or not finite or
+            there is no bin.
 
     Example:
         >>> predicted, outcome = torch.tensor([0.1, 0.3, 1.0]), torch.tensor([0, 1, 1])
@@ -183,72 +202,88 @@ def expected_calibration_error(
     return torch.where(count > 0, count * gap, 0.0).sum() / count.sum()
 
 
-def pass_rate_calibration(predicted: Tensor, correct: Tensor, count: Tensor, n_bins: int = 10) -> dict[str, Tensor]:
+def pass_rate_calibration(
+    predicted: Tensor, correct: Tensor, count: Tensor, n_bins: int = 10, weights: Tensor | None = None
+) -> dict[str, Tensor]:
     """All figures of predicted against actual pass rates of problems.
 
-    Every problem weighs the same in the errors and correlations, every rollout in ``brier`` and ``ece``.
+    A problem has its weight in the errors and correlations; each of its rollouts has it in ``brier`` and ``ece``.
 
     Args:
         predicted: Predicted pass rate of each problem, in [0, 1], [P].
         correct: Correct solution rollouts of the problem, in [0, count], [P].
         count: Solution rollouts of the problem, >= 1, [P].
         n_bins: Bins of the expected calibration error.
+        weights: How many problems each stands for, >= 0, [P]; default 1.
 
     Returns:
         ``mae`` (mean absolute error of the rate), ``bias`` (mean of predicted - actual; positive is over-confident),
         ``pearson``, ``spearman``, ``brier`` and ``ece`` (predicted rate against each rollout's correctness),
         ``predicted_mean``, ``predicted_std``, ``actual_mean``, ``actual_std`` (population standard deviations over
-        problems) and ``count`` (problems; 0 and not NaN when empty).
+        problems) and ``count`` (problems given, whatever their weights; 0 and not NaN when empty).
 
     Raises:
-        ValueError: If shapes differ or values are out of range.
+        ValueError: If shapes differ, values are out of range or a weight is negative or not finite.
 
     Example:
         >>> figures = pass_rate_calibration(torch.tensor([0.5, 1.0]), torch.tensor([1, 3]), torch.tensor([4, 4]))
         >>> {name: round(value.item(), 4) for name, value in figures.items() if name in ("mae", "bias", "brier", "ece")}
         {'mae': 0.25, 'bias': 0.25, 'brier': 0.25, 'ece': 0.25}
+        >>> rates = torch.tensor([0.5, 1.0]), torch.tensor([1, 4]), torch.tensor([4, 4])
+        >>> pass_rate_calibration(*rates)["mae"], pass_rate_calibration(*rates, weights=torch.tensor([3, 1]))["mae"]
+        (tensor(0.1250, dtype=torch.float64), tensor(0.1875, dtype=torch.float64))
     """
-    _check(predicted, correct=correct, count=count)
+    _check(predicted, correct=correct, count=count, weights=weights)
     if not ((count >= 1) & (correct >= 0) & (correct <= count)).all():
         raise ValueError(
             "expected count >= 1 and correct in [0, count] for each problem: leave out those without rollouts"
         )
-    predicted, correct, count = predicted.double(), correct.double(), count.double()
+    problems = len(predicted)
+    weights, (predicted, correct, count) = _kept(weights, predicted.double(), correct.double(), count.double())
     actual = correct / count
     pairs = torch.cat([predicted, predicted])
     outcomes = torch.cat([torch.ones_like(predicted), torch.zeros_like(predicted)])
-    weights = torch.cat([correct, count - correct])
+    w = 1 if weights is None else weights
+    rollouts = torch.cat([w * correct, w * (count - correct)])
     return {
-        "mae": (predicted - actual).abs().mean(),
-        "bias": (predicted - actual).mean(),
-        "pearson": pearson(predicted, actual),
-        "spearman": spearman(predicted, actual),
-        "brier": brier_score(pairs, outcomes, weights),
-        "ece": expected_calibration_error(pairs, outcomes, n_bins, weights),
-        **_spread(predicted, actual),
+        "mae": _mean((predicted - actual).abs(), weights),
+        "bias": _mean(predicted - actual, weights),
+        "pearson": pearson(predicted, actual, weights),
+        "spearman": spearman(predicted, actual, weights),
+        "brier": brier_score(pairs, outcomes, rollouts),
+        "ece": expected_calibration_error(pairs, outcomes, n_bins, rollouts),
+        **_spread(predicted, actual, weights),
+        "count": predicted.new_tensor(problems),
     }
 
 
-def length_calibration(predicted: Tensor, actual: Tensor, low: Tensor, high: Tensor) -> dict[str, Tensor]:
+def length_calibration(
+    predicted: Tensor, actual: Tensor, low: Tensor, high: Tensor, weights: Tensor | None = None
+) -> dict[str, Tensor]:
     """All figures of predicted against actual lengths of problems.
 
     Problems whose `actual` is NaN are left out of everything; those whose `low` or `high` is NaN (no correct rollout,
     so no range) are left out of ``in_range`` alone.
+
+    The median is the midpoint of the least value with at least half of the weight up to it and the least one with more
+    than half: for integer weights that of the repeated values, also in exact ties. For others the rounding of sums may
+    decide what is exactly half.
 
     Args:
         predicted: Predicted solution length of each problem, in tokens, [P].
         actual: Mean length of its (correct) solution rollouts, in tokens, > 0, or NaN, [P].
         low: Least length of its correct solution rollouts, in tokens, or NaN, [P].
         high: Greatest, [P].
+        weights: How many problems each stands for, >= 0, [P]; default 1.
 
     Returns:
         ``abs_rel_error`` and ``abs_rel_error_median`` (mean and median of |predicted - actual| / actual), ``bias``
         (mean of (predicted - actual) / actual), ``pearson``, ``spearman``, ``in_range`` (share with low <= predicted
         <= high), ``predicted_mean``, ``predicted_std``, ``actual_mean``, ``actual_std`` (tokens; population standard
-        deviations over problems) and ``count`` (problems).
+        deviations over problems) and ``count`` (problems with a length, whatever their weights).
 
     Raises:
-        ValueError: If shapes differ or an actual length is not positive.
+        ValueError: If shapes differ, an actual length is not positive or a weight is negative or not finite.
 
     Example:
         >>> low, high = torch.tensor([90.0, torch.nan]), torch.tensor([110.0, torch.nan])
@@ -256,22 +291,27 @@ def length_calibration(predicted: Tensor, actual: Tensor, low: Tensor, high: Ten
         >>> [round(figures[name].item(), 3) for name in ("abs_rel_error", "bias", "in_range")]
         [0.175, -0.075, 1.0]
     """
-    _check(predicted, actual=actual, low=low, high=high)
+    _check(predicted, actual=actual, low=low, high=high, weights=weights)
     known = ~actual.isnan()
     predicted, actual, low, high = (x.double()[known] for x in (predicted, actual, low, high))
     if not (actual > 0).all():
         raise ValueError("actual has values <= 0; expected lengths in tokens, or NaN where there is none")
+    problems = len(predicted)
+    weights, (predicted, actual, low, high) = _kept(
+        None if weights is None else weights[known], predicted, actual, low, high
+    )
     relative = (predicted - actual) / actual
     ranged = ~(low.isnan() | high.isnan())
     inside = ((low <= predicted) & (predicted <= high))[ranged]
     return {
-        "abs_rel_error": relative.abs().mean(),
-        "abs_rel_error_median": _median(relative.abs()),
-        "bias": relative.mean(),
-        "pearson": pearson(predicted, actual),
-        "spearman": spearman(predicted, actual),
-        "in_range": inside.double().mean(),
-        **_spread(predicted, actual),
+        "abs_rel_error": _mean(relative.abs(), weights),
+        "abs_rel_error_median": _median(relative.abs(), weights),
+        "bias": _mean(relative, weights),
+        "pearson": pearson(predicted, actual, weights),
+        "spearman": spearman(predicted, actual, weights),
+        "in_range": _mean(inside.double(), None if weights is None else weights[ranged]),
+        **_spread(predicted, actual, weights),
+        "count": predicted.new_tensor(problems),
     }
 
 
@@ -314,31 +354,56 @@ def bootstrap_interval(values: Tensor, level: float = 0.95, samples: int = 1000,
     return low, high
 
 
-def _ranks(x: Tensor) -> Tensor:
+def _kept(weights: Tensor | None, *columns: Tensor) -> tuple[Tensor | None, tuple[Tensor, ...]]:
+    """Weights in float64 and columns, without the entries of weight 0."""
+    if weights is None:
+        return None, columns
+    kept = weights > 0
+    return weights[kept].double(), tuple(column[kept] for column in columns)
+
+
+def _mean(x: Tensor, weights: Tensor | None) -> Tensor:
+    return x.mean() if weights is None else (weights * x).sum() / weights.sum()
+
+
+def _ranks(x: Tensor, weights: Tensor | None) -> Tensor:
     """Ranks from 1, ties sharing their average."""
-    _, index, count = torch.unique(x, return_inverse=True, return_counts=True)
-    ranks: Tensor = (count.cumsum(0).double() - (count - 1) / 2)[index]
+    values, index = torch.unique(x, return_inverse=True)
+    w = torch.ones_like(x, dtype=torch.float64) if weights is None else weights
+    ties = torch.zeros_like(values, dtype=torch.float64).scatter_add(0, index, w)
+    ranks: Tensor = (ties.cumsum(0) - (ties - 1) / 2)[index]
     return ranks
 
 
-def _median(x: Tensor) -> Tensor:
-    return x.quantile(0.5) if len(x) else x.new_tensor(torch.nan)
+def _median(x: Tensor, weights: Tensor | None) -> Tensor:
+    """Median of values whose weights are positive; see `length_calibration`."""
+    if len(x) == 0 or x.isnan().any():
+        return x.new_tensor(torch.nan)
+    if weights is None:
+        return x.quantile(0.5)
+    x, order = x.sort()
+    total = weights[order].cumsum(0)
+    half = total[-1] / 2
+    return x[torch.searchsorted(total, half)].lerp(x[torch.searchsorted(total, half, right=True)], 0.5)
 
 
-def _spread(predicted: Tensor, actual: Tensor) -> dict[str, Tensor]:
-    means = {"predicted": predicted.mean(), "actual": actual.mean()}
+def _spread(predicted: Tensor, actual: Tensor, weights: Tensor | None) -> dict[str, Tensor]:
+    means = {"predicted": _mean(predicted, weights), "actual": _mean(actual, weights)}
     return {
         "predicted_mean": means["predicted"],
-        "predicted_std": (predicted - means["predicted"]).square().mean().sqrt(),
+        "predicted_std": _mean((predicted - means["predicted"]).square(), weights).sqrt(),
         "actual_mean": means["actual"],
-        "actual_std": (actual - means["actual"]).square().mean().sqrt(),
-        "count": predicted.new_tensor(len(predicted)),
+        "actual_std": _mean((actual - means["actual"]).square(), weights).sqrt(),
     }
 
 
-def _check(x: Tensor, **others: Tensor | None) -> None:
+def _check(x: Tensor, *, weights: Tensor | None = None, **others: Tensor | None) -> None:
     if x.ndim != 1:
         raise ValueError(f"the first tensor has shape {tuple(x.shape)}; expected one dimension, [P]")
-    for name, other in others.items():
+    for name, other in {**others, "weights": weights}.items():
         if other is not None and other.shape != x.shape:
             raise ValueError(f"{name} has shape {tuple(other.shape)}; expected that of the first, {tuple(x.shape)}")
+    if weights is not None:
+        wrong = weights[~((weights >= 0) & weights.isfinite())]
+        if len(wrong):
+            raise ValueError(f"weights has {wrong[0].item()}; expected finite values >= 0")

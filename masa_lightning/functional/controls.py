@@ -166,5 +166,31 @@ class ControlCounts:
         }
 
 
+@dataclass(slots=True, kw_only=True)
+class HintCounts:
+    """How problems fared with and without a hint: sums over solution rollouts."""
+
+    hinted: float = 0.0
+    hinted_correct: float = 0.0
+    plain: float = 0.0
+    """Rollouts of problems that a hint was kept from by chance."""
+    plain_correct: float = 0.0
+    evidence: float = 0.0
+    """Problems that were hinted."""
+
+    def __add__(self, other: HintCounts) -> HintCounts:
+        return HintCounts(**{n: getattr(self, n) + getattr(other, n) for n in self.__slots__})
+
+    @property
+    def lost_share(self) -> float:
+        """Share by which the hinted pass rate falls behind the plain one; negative where hints help, NaN if unknown."""
+        return 1 - _share(_share(self.hinted_correct, self.hinted), _share(self.plain_correct, self.plain))
+
+    def figures(self) -> dict[str, float]:
+        """``hinted_pass_rate`` and ``plain_pass_rate`` of problems with a hint to give, and ``lift``, their difference."""
+        hinted, plain = _share(self.hinted_correct, self.hinted), _share(self.plain_correct, self.plain)
+        return {"hinted_pass_rate": hinted, "plain_pass_rate": plain, "lift": hinted - plain}
+
+
 def _share(part: float, whole: float) -> float:
     return part / whole if whole > 0 else NAN

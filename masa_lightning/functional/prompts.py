@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-_PLACEHOLDERS: Final = ("problem", "pass_rate_scale", "max_completion_length")
+_PLACEHOLDERS: Final = ("problem", "pass_rate_scale", "max_completion_length", "notions")
 _PLACEHOLDER: Final = re.compile(r"\{(" + "|".join(_PLACEHOLDERS) + r")\}")
 
 _SOLUTION: Final = """\
@@ -32,6 +32,11 @@ Then, after </meta>, give ONE JSON object and nothing else:
 Problem:
 {problem}"""
 
+_HINT: Final = """\
+{problem}
+
+Hint: these notions may help: {notions}."""
+
 
 @dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads default instances with vars()
 class PromptTemplates:
@@ -44,35 +49,47 @@ class PromptTemplates:
         solution: Asks for a solution with its answer in `\boxed{}`; `{problem}` is filled in.
         meta: Asks for `<meta>` reasoning and the JSON object; `{problem}`, `{pass_rate_scale}` and
             `{max_completion_length}` are filled in.
+        hint: Takes the place of the problem in `solution` where notions are given as a hint; `{problem}` and
+            `{notions}` are filled in.
         system: Goes before both as it is, if given; None for no system message.
 
     Raises:
-        ValueError: If a template has no `{problem}`.
+        ValueError: If a template has no `{problem}`, or `hint` no `{notions}`.
     """
 
     solution: str = _SOLUTION
     meta: str = _META
+    hint: str = _HINT
     system: str | None = None
 
     def __post_init__(self) -> None:
-        for name, template in (("solution", self.solution), ("meta", self.meta)):
+        for name, template in (("solution", self.solution), ("meta", self.meta), ("hint", self.hint)):
             if "{problem}" not in template:
                 raise ValueError(
                     f"the {name} template has no {{problem}} placeholder, so every problem would get the same prompt; "
                     f"add it to the template, which starts with {template[:60]!r}"
                 )
+        if "{notions}" not in self.hint:
+            raise ValueError(f"the hint template has no {{notions}} placeholder; add it to {self.hint[:60]!r}")
 
 
-def solution_messages(templates: PromptTemplates, problem_text: str) -> list[dict[str, str]]:
+def solution_messages(
+    templates: PromptTemplates, problem_text: str, notions: Sequence[str] = ()
+) -> list[dict[str, str]]:
     """Builds the chat of a solution rollout.
 
     Args:
         templates: The instructions.
         problem_text: The problem statement alone.
+        notions: A hint; none for no hint.
 
     >>> solution_messages(PromptTemplates(solution="Solve: {problem}"), "1+1=?")
     [{'role': 'user', 'content': 'Solve: 1+1=?'}]
+    >>> solution_messages(PromptTemplates(solution="Solve: {problem}", hint="{problem} ({notions})"), "1+1=?", ["sums"])
+    [{'role': 'user', 'content': 'Solve: 1+1=? (sums)'}]
     """
+    if notions:
+        problem_text = _fill(templates.hint, {"problem": problem_text, "notions": ", ".join(notions)})
     return _messages(templates.system, templates.solution, {"problem": problem_text})
 
 
@@ -104,6 +121,9 @@ def meta_messages(
 
 
 def _messages(system: str | None, template: str, values: Mapping[str, str]) -> list[dict[str, str]]:
-    user = _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)
     messages = [] if system is None else [{"role": "system", "content": system}]
-    return [*messages, {"role": "user", "content": user}]
+    return [*messages, {"role": "user", "content": _fill(template, values)}]
+
+
+def _fill(template: str, values: Mapping[str, str]) -> str:
+    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)

@@ -234,6 +234,30 @@ def meta_reward(
     return sum(weights[name] / total * value for name, value in parts.items()), parts
 
 
+def soft_overlong_penalty(length: int, max_length: int, buffer: int) -> float:
+    r"""Punishes completions that come close to the limit (DAPO, arXiv 2503.14476, equation 13).
+
+    .. math:: r = \min\left(0, \max\left(-1, \frac{(L_{max} - L_{buffer}) - l}{L_{buffer}}\right)\right)
+
+    Args:
+        length: Generated tokens.
+        max_length: Most tokens of a completion.
+        buffer: Tokens before it over which the penalty grows, in 1..max_length.
+
+    Returns:
+        In [-1, 0].
+
+    Raises:
+        ValueError: If the buffer is out of range.
+
+    >>> soft_overlong_penalty(80, 100, 20), soft_overlong_penalty(95, 100, 20), soft_overlong_penalty(100, 100, 20)
+    (0.0, -0.75, -1.0)
+    """
+    if not 1 <= buffer <= max_length:
+        raise ValueError(f"buffer is {buffer}; expected 1..max_length = {max_length} tokens")
+    return min(0.0, max(-1.0, (max_length - buffer - length) / buffer))
+
+
 def check_weights(weights: Mapping[str, float]) -> None:
     """Refuses weights that `meta_reward` cannot use.
 

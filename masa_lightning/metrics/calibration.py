@@ -2,7 +2,8 @@
 
 One entry of an update is one meta rollout's parsed prediction; a problem is the unit of every figure. The prediction of
 a problem is the mean of its parsed predictions, so a problem with many parsed meta rollouts weighs no more than one
-with few. All entries of a problem belong into the same update, as all rollouts of a group are on the same process.
+with few. A problem may stand for several, as one audited at a share of 5% does for 20: its `weight` says for how many.
+All entries of a problem belong into the same update, as all rollouts of a group are on the same process.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class _ProblemMetric(Metric):
     full_state_update = False
 
     columns = 0
-    """Numbers in a row: mean prediction, standard deviation within the problem, then the actual figures."""
+    """Numbers in a row: mean prediction, standard deviation within the problem, the actual figures, weight."""
 
     rows: list[Tensor]
 
@@ -68,7 +69,8 @@ class _ProblemMetric(Metric):
         # Never an empty list: a process without entries must still enter the gathering, with the dtype of the others.
         self.rows.append(torch.empty(0, dtype=torch.float32, device=self.device))
 
-    def _add(self, predicted: Tensor, problem: Tensor | None, **actual: Tensor) -> None:
+    def _add(self, predicted: Tensor, problem: Tensor | None, weight: Tensor | None, **actual: Tensor) -> None:
+        actual["weight"] = torch.ones_like(predicted) if weight is None else weight
         for name, column in {"problem": problem, **actual}.items():
             if column is not None and column.shape != predicted.shape:
                 raise ValueError(
@@ -76,6 +78,9 @@ class _ProblemMetric(Metric):
                 )
         if predicted.ndim != 1:
             raise ValueError(f"predicted has shape {tuple(predicted.shape)}; expected one dimension, [P]")
+        wrong = actual["weight"][~((actual["weight"] >= 0) & actual["weight"].isfinite())]
+        if len(wrong):
+            raise ValueError(f"weight has {wrong[0].item()}; expected finite values >= 0")
         known = ~predicted.isnan()
         values = predicted.detach()[known].double()
         if problem is None:
@@ -106,8 +111,10 @@ class _ProblemMetric(Metric):
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync and not self._is_synced):
             return self._gathered()
 
-    def _figures(self, figures: dict[str, Tensor], within: Tensor) -> dict[str, Tensor]:
-        figures = {**figures, "within_std": within[~within.isnan()].mean()}
+    def _figures(self, figures: dict[str, Tensor], within: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        several = ~within.isnan()
+        within, weight = within[several], weight[several]
+        figures = {**figures, "within_std": (weight * within).sum() / weight.sum()}
         return {name: value.to(self.device, torch.float32) for name, value in figures.items()}
 
 
@@ -124,7 +131,8 @@ class PassRateCalibration(_ProblemMetric):
 
     `compute` returns float32 scalars: all of `functional.calibration.pass_rate_calibration`, and ``within_std``: the
     mean over problems with at least two predictions of the population standard deviation of a problem's predictions.
-    Without entries all are NaN and ``count`` is 0.
+    Without entries all are NaN and ``count`` is 0. With weights, all but ``count`` are of each problem repeated
+    `weight` times.
 
     Args:
         n_bins: Bins of the expected calibration error.
@@ -142,7 +150,7 @@ class PassRateCalibration(_ProblemMetric):
         (tensor(0.1250), tensor(0.2500), tensor(2.))
     """
 
-    columns = 4
+    columns = 5
 
     def __init__(self, n_bins: int = 10) -> None:
         super().__init__()
@@ -150,7 +158,14 @@ class PassRateCalibration(_ProblemMetric):
             raise ValueError(f"n_bins is {n_bins}; expected >= 1")
         self.n_bins = n_bins
 
-    def update(self, predicted: Tensor, correct: Tensor, count: Tensor, problem: Tensor | None = None) -> None:
+    def update(
+        self,
+        predicted: Tensor,
+        correct: Tensor,
+        count: Tensor,
+        problem: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> None:
         """Adds predictions.
 
         Args:
@@ -158,6 +173,7 @@ class PassRateCalibration(_ProblemMetric):
             correct: Correct solution rollouts of its problem, in [0, count], [P].
             count: Solution rollouts of its problem, [P]. Entries with 0 (a gated problem) are left out.
             problem: Integer id of its problem, unique within this update, [P]; default each entry its own.
+            weight: How many problems its problem stands for, >= 0 and finite, [P]; default 1.
 
         Raises:
             ValueError: If shapes differ, a value is out of range or entries of a problem contradict each other.
@@ -168,16 +184,16 @@ class PassRateCalibration(_ProblemMetric):
             raise ValueError("correct has values outside of [0, count]")
         if predicted.shape == count.shape:
             predicted = torch.where(count > 0, predicted, torch.nan)
-        self._add(predicted, problem, correct=correct, count=count)
+        self._add(predicted, problem, weight, correct=correct, count=count)
 
     def compute(self) -> dict[str, Tensor]:
         """Figures over all problems of all processes."""
-        predicted, within, correct, count = self._gathered().unbind(1)
-        return self._figures(pass_rate_calibration(predicted, correct, count, self.n_bins), within)
+        predicted, within, correct, count, weight = self._gathered().unbind(1)
+        return self._figures(pass_rate_calibration(predicted, correct, count, self.n_bins, weight), within, weight)
 
     def points(self) -> PassRatePoints:
         """One entry a problem, of all processes; every process has to call it."""
-        predicted, _, correct, count = self._synced().unbind(1)
+        predicted, _, correct, count, _ = self._synced().unbind(1)
         return PassRatePoints(predicted=predicted, correct=correct, count=count)
 
 
@@ -193,7 +209,8 @@ class LengthCalibration(_ProblemMetric):
 
     `compute` returns float32 scalars: all of `functional.calibration.length_calibration`, and ``within_std`` in tokens:
     the mean over problems with at least two predictions of the population standard deviation of a problem's
-    predictions. Without entries all are NaN and ``count`` is 0.
+    predictions. Without entries all are NaN and ``count`` is 0. With weights, all but ``count`` are of each
+    problem repeated `weight` times.
 
     Example:
         >>> metric = LengthCalibration()
@@ -205,10 +222,16 @@ class LengthCalibration(_ProblemMetric):
         (tensor(0.3000), tensor(1.), tensor(20.))
     """
 
-    columns = 5
+    columns = 6
 
     def update(
-        self, predicted: Tensor, actual: Tensor, low: Tensor, high: Tensor, problem: Tensor | None = None
+        self,
+        predicted: Tensor,
+        actual: Tensor,
+        low: Tensor,
+        high: Tensor,
+        problem: Tensor | None = None,
+        weight: Tensor | None = None,
     ) -> None:
         """Adds predictions.
 
@@ -219,23 +242,25 @@ class LengthCalibration(_ProblemMetric):
             low: Least length of its correct solution rollouts, in tokens; NaN if none is correct. [P].
             high: Greatest, [P].
             problem: Integer id of its problem, unique within this update, [P]; default each entry its own.
+            weight: How many problems its problem stands for, >= 0 and finite, [P]; default 1.
 
         Raises:
-            ValueError: If shapes differ, an actual length is not positive or entries of a problem differ in it.
+            ValueError: If shapes differ, an actual length is not positive, a weight is negative or not finite or
+                entries of a problem differ in one.
         """
         predicted = predicted.double()
         if (actual <= 0).any():
             raise ValueError("actual has values <= 0; expected lengths in tokens, or NaN where there is none")
         if predicted.shape == actual.shape:
             predicted = torch.where(actual.isnan(), torch.nan, predicted)
-        self._add(predicted, problem, actual=actual, low=low, high=high)
+        self._add(predicted, problem, weight, actual=actual, low=low, high=high)
 
     def compute(self) -> dict[str, Tensor]:
         """Figures over all problems of all processes."""
-        predicted, within, actual, low, high = self._gathered().unbind(1)
-        return self._figures(length_calibration(predicted, actual, low, high), within)
+        predicted, within, actual, low, high, weight = self._gathered().unbind(1)
+        return self._figures(length_calibration(predicted, actual, low, high, weight), within, weight)
 
     def points(self) -> LengthPoints:
         """One entry a problem, of all processes; every process has to call it."""
-        predicted, _, actual, low, high = self._synced().unbind(1)
+        predicted, _, actual, low, high, _ = self._synced().unbind(1)
         return LengthPoints(predicted=predicted, actual=actual, low=low, high=high)

@@ -66,6 +66,12 @@ class PolicyLightningModule(LightningModule):
         gradient_checkpointing: bool,
     ) -> None:
         super().__init__()
+        for name, value in (
+            ("max_prompt_length", max_prompt_length),
+            ("max_completion_length", max_completion_length),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; expected >= 1 token")
         self.automatic_optimization = False
         self.strict_loading = True
         self.model_name = model

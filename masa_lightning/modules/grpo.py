@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from masa_lightning.functional.advantages import group_advantages
-from masa_lightning.functional.calibration import bootstrap_interval, pass_at_k
-from masa_lightning.functional.prompts import PromptTemplates, solution_messages
+from masa_lightning.functional.prompts import PromptTemplates
+from masa_lightning.functional.rewards import soft_overlong_penalty
 from masa_lightning.models import loading
 from masa_lightning.modules import summary
-from masa_lightning.modules.base import PolicyLightningModule
+from masa_lightning.modules.evaluation import EvaluationLightningModule
 from masa_lightning.modules.experience import micro_batches, mini_batches
-from masa_lightning.modules.grader import MathGrader
-from masa_lightning.modules.rollouts import collect_rollouts, plan_rollouts
+from masa_lightning.modules.refill import ProblemReserve, teaches, training_problems
 from masa_lightning.modules.settings import Algorithm, Evaluation
 from masa_lightning.modules.update import PolicyUpdate
 from masa_lightning.types import (
@@ -25,15 +23,14 @@ from masa_lightning.types import (
     Kind,
     Problem,
     RewardFunction,
+    Rollout,
     RolloutGroup,
     Sampler,
     SamplingSettings,
 )
 
-Stage = Literal["fit", "validate", "test", "predict"]
 
-
-class GRPOLightningModule(PolicyLightningModule):
+class GRPOLightningModule(EvaluationLightningModule):
     """Trains a causal language model with group-relative policy optimisation on problems with known answers.
 
     Batches are `list[Problem]`. Each training step draws `num_generations` solutions a problem from the sampler, grades
@@ -98,9 +95,16 @@ class GRPOLightningModule(PolicyLightningModule):
         super().__init__(
             model=model,
             sampler=sampler,
+            grader=grader,
+            reward_functions=reward_functions,
+            reward_weights=reward_weights,
+            prompts=prompts,
             chat_template=chat_template,
+            chat_template_kwargs=chat_template_kwargs,
             max_prompt_length=max_prompt_length,
             max_completion_length=max_completion_length,
+            evaluation=evaluation,
+            seed=seed,
             needs_reference=algorithm.kl_coef > 0,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -111,40 +115,34 @@ class GRPOLightningModule(PolicyLightningModule):
         )
         _at_least_one(
             num_generations=num_generations,
-            max_prompt_length=max_prompt_length,
-            max_completion_length=max_completion_length,
             num_iterations=num_iterations,
             num_mini_batches=num_mini_batches,
             max_tokens_per_micro_batch=max_tokens_per_micro_batch,
         )
+        if algorithm.overlong_buffer > max_completion_length:
+            raise ValueError(
+                f"algorithm.overlong_buffer is {algorithm.overlong_buffer}; expected at most max_completion_length = "
+                f"{max_completion_length}"
+            )
         if sampling.temperature == 0:
             raise ValueError("sampling.temperature is 0, so all rollouts of a problem would be equal; expected > 0")
-        self.reward_functions = list(reward_functions or [])
-        self.reward_weights = list(reward_weights or [1.0] * len(self.reward_functions))
-        if len(self.reward_weights) != len(self.reward_functions):
-            raise ValueError(
-                f"{len(self.reward_weights)} reward_weights were given for {len(self.reward_functions)} "
-                "reward_functions; expected one each"
-            )
-        self.grader: Grader = grader if grader is not None else MathGrader()
-        self.prompts = prompts
-        self.chat_template_kwargs = dict(chat_template_kwargs or {})
         self.num_generations = num_generations
         self.sampling = sampling
-        self.evaluation = evaluation
         self.algorithm = algorithm
         self.num_iterations = num_iterations
         self.num_mini_batches = num_mini_batches
         self.max_tokens_per_micro_batch = max_tokens_per_micro_batch
-        self.seed = seed
         self.kind_weights = (1.0, 1.0)
 
         self.rollout_steps = 0
         """Training steps so far; resumed from checkpoints."""
         self.num_tokens = 0
         """Prompt and completion tokens of training rollouts so far, on this process."""
+        self.ledger: dict[str, float] = {}
+        """Sums of the ``tokens/`` figures over all training steps so far, on this process."""
         self._rng_state: Tensor | None = None
-        self._evaluated: list[RolloutGroup] = []
+        self._reserve: ProblemReserve | None = None
+        self._reserve_taken = 0
         self._metrics: dict[str, float] = {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -154,6 +152,8 @@ class GRPOLightningModule(PolicyLightningModule):
             "chat_template": self.chat_template,
             "rollout_steps": self.rollout_steps,
             "num_tokens": self.num_tokens,
+            "ledger": dict(self.ledger),
+            "reserve_taken": self._reserve_taken if self._reserve is None else self._reserve.taken,
             "rng_state": torch.get_rng_state(),
             "metrics": self._metrics | {"epoch": float(self.current_epoch)},
         }
@@ -165,6 +165,8 @@ class GRPOLightningModule(PolicyLightningModule):
         state = checkpoint["masa"]
         self.rollout_steps, self.num_tokens = state["rollout_steps"], state["num_tokens"]
         self._rng_state, self._metrics = state["rng_state"], state["metrics"]
+        self.ledger = dict(state["ledger"])
+        self._reserve_taken = state["reserve_taken"]
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------------
 
@@ -189,16 +191,18 @@ class GRPOLightningModule(PolicyLightningModule):
             with self._timed("sync"):
                 self.sampler.wake()
                 self.sampler.sync_weights()
-            groups = self.rollout(batch, self.training_counts(), self.sampling, f"fit/{self.rollout_steps}")
+            groups, draws = self._draw_step(batch)
             self.sampler.sleep()
-            self.score(groups)
             self._assign_advantages(groups)
             update_metrics = self._update(groups)
         self.rollout_steps += 1
         self.num_tokens += sum(len(r.prompt_ids) + r.length for g in groups for r in g.rollouts)
-        metrics = self.training_metrics(groups) | update_metrics
-        metrics["prompts/overlong"] = float(len(batch) - len(groups))
+        metrics = self.training_metrics(groups) | update_metrics | draws
         metrics["num_tokens"] = float(self.num_tokens)
+        metrics["tokens/trained"] = float(self.num_iterations * sum(r.length for g in groups for r in self._trained(g)))
+        for name in [name for name in metrics if name.startswith("tokens/")]:
+            self.ledger[name] = self.ledger.get(name, 0.0) + metrics[name]
+            metrics[name.replace("tokens/", "tokens_total/")] = self.ledger[name]
         generated = sum(r.length for g in groups for r in g.rollouts)
         metrics["tokens_per_second"] = generated / max(self._seconds.get("generate", 0.0), 1e-9)
         metrics |= {f"timing_s/{name}": seconds for name, seconds in self._seconds.items()}
@@ -206,124 +210,62 @@ class GRPOLightningModule(PolicyLightningModule):
         self.log_dict(metrics, batch_size=len(batch), sync_dist=True)
         return {"groups": groups}
 
-    def on_validation_epoch_start(self) -> None:
-        self._begin_evaluation()
-
-    def on_test_epoch_start(self) -> None:
-        self._begin_evaluation()
-
-    def on_predict_epoch_start(self) -> None:
-        self._begin_evaluation()
-
-    def validation_step(self, batch: list[Problem], batch_idx: int) -> None:
-        self._evaluation_step(batch, batch_idx, "validate")
-
-    def test_step(self, batch: list[Problem], batch_idx: int) -> None:
-        self._evaluation_step(batch, batch_idx, "test")
-
-    def predict_step(self, batch: list[Problem], batch_idx: int) -> list[RolloutGroup]:
-        """Draws and scores rollouts with the settings of `evaluation`."""
-        return self._evaluation_step(batch, batch_idx, "predict")
-
-    def on_validation_epoch_end(self) -> None:
-        self._log_evaluation("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._log_evaluation("test")
-
-    def teardown(self, stage: str) -> None:
-        self.grader.close()
-
     # -- what a subclass extends -------------------------------------------------------------------------------------
 
     def training_counts(self) -> dict[Kind, int]:
         """Rollouts a problem in training, by kind."""
         return {"solution": self.num_generations}
 
-    def evaluation_counts(self) -> dict[Kind, int]:
-        """Rollouts a problem in validation, test and predict, by kind."""
-        return {"solution": self.evaluation.num_generations}
-
-    def messages(self, kind: Kind, problem: Problem) -> list[dict[str, str]]:
-        """The chat that a rollout of this kind starts from."""
-        if kind != "solution":
-            raise ValueError(f"GRPOLightningModule makes solution rollouts only; got kind {kind!r}")
-        return solution_messages(self.prompts, problem.problem)
-
-    def completion_limit(self, kind: Kind) -> int:
-        """Most tokens of a completion of this kind."""
-        return self.max_completion_length
-
-    def score(self, groups: Sequence[RolloutGroup]) -> None:
-        """Grades the solutions and sets their rewards, in place."""
-        pairs = [(g.problem, r) for g in groups for r in g.solutions]
-        with self._timed("grade"):
-            verdicts = self.grader.grade(
-                [p for p, _ in pairs], [r.text for _, r in pairs], self._progress("grade", len(pairs))
-            )
-        for (_, rollout), verdict in zip(pairs, verdicts, strict=True):
-            rollout.correct, rollout.ungraded = verdict is True, verdict is None
-            rollout.rewards["correct"] = float(rollout.correct)
-        for group in groups:
-            texts = [r.text for r in group.solutions]
-            for function in self.reward_functions:
-                for rollout, value in zip(group.solutions, function(group.problem, texts), strict=True):
-                    rollout.rewards[summary.reward_name(function)] = float(value)
-            for rollout in group.solutions:
-                extra = zip(self.reward_functions, self.reward_weights, strict=True)
-                rollout.reward = rollout.rewards["correct"] + sum(
-                    weight * rollout.rewards[summary.reward_name(function)] for function, weight in extra
-                )
-
     def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         """What a training step logs of its rollouts."""
         return summary.solution_metrics(groups)
 
-    def evaluation_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
-        """What validation and test log of their rollouts."""
-        rates = torch.tensor([g.pass_rate for g in groups if g.pass_rate is not None])
-        low, high = bootstrap_interval(rates) if len(rates) else (float("nan"), float("nan"))
-        metrics = {"pass@1": rates.mean().item(), "pass@1_low": low, "pass@1_high": high}
-        for k in self.evaluation.pass_at:
-            values = [pass_at_k(len(g.correct), sum(g.correct), k) for g in groups if g.solutions]
-            metrics[f"pass@{k}"] = sum(values) / len(values)
-        return metrics | summary.solution_metrics(groups)
-
     # -- the walk of one batch ---------------------------------------------------------------------------------------
 
-    def rollout(
-        self, problems: Sequence[Problem], counts: dict[Kind, int], sampling: SamplingSettings, key: str
-    ) -> list[RolloutGroup]:
-        """Draws the rollouts of problems, all kinds in one call of the sampler.
+    def _draw_step(self, batch: Sequence[Problem]) -> tuple[list[RolloutGroup], dict[str, float]]:
+        """Draws and scores the groups of a training step; dynamic sampling refills the places that teach nothing."""
+        key, counts = f"fit/{self.rollout_steps}", self.training_counts()
+        groups = self.draw(self.start(batch, counts), key)
+        overlong, places, refilled = len(batch) - len(groups), len(groups), 0
+        reserve = self._problem_reserve() if self.algorithm.dynamic_sampling else None
+        for refill in range(self.algorithm.max_refills if reserve else 0):
+            missing = places - sum(map(teaches, groups))
+            problems = reserve.draw(missing, without={g.problem.id for g in groups}) if reserve and missing else []
+            if not problems:
+                break
+            more = self.draw(self.start(problems, counts), f"{key}/refill/{refill}")
+            groups, overlong, refilled = groups + more, overlong + len(problems) - len(more), refilled + len(more)
+        return groups, {"prompts/overlong": float(overlong), "prompts/refilled": float(refilled)}
+
+    def _problem_reserve(self) -> ProblemReserve:
+        if self._reserve is None:
+            problems = training_problems(self.trainer.train_dataloader)
+            self._reserve = ProblemReserve(
+                problems, seed=self._run_seed(), rank=self.global_rank, world_size=self.trainer.world_size
+            )
+            self._reserve.taken = self._reserve_taken
+        return self._reserve
+
+    def draw(self, groups: list[RolloutGroup], key: str) -> list[RolloutGroup]:
+        """Draws and scores the rollouts of groups in training; in place.
 
         Args:
-            problems: Those with an over-long prompt are left out.
-            counts: Rollouts a problem, by kind.
-            sampling: How tokens are drawn.
-            key: Seeds are a function of it and of the module's seed; see `plan_rollouts`.
+            groups: Without rollouts.
+            key: See `generate`.
         """
-        seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
-        plan = plan_rollouts(
-            problems,
-            counts,
-            prompt_ids=self.prompt_ids,
-            limit=self.completion_limit,
-            max_prompt_length=self.max_prompt_length,
-            key=f"{seed}/{key}/{self.global_rank}",
-        )
-        progress = self._progress("generate", len(plan.requests))
-        with self._timed("generate"):
-            completions = self.sampler.generate(plan.requests, sampling, progress)
-        texts = self.tokenizer.batch_decode([c.token_ids for c in completions], skip_special_tokens=True)
-        return collect_rollouts(plan, completions, texts)
+        self.generate(groups, self.training_counts(), self.sampling, key)
+        self.score(groups)
+        return groups
 
-    def prompt_ids(self, kind: Kind, problem: Problem) -> list[int]:
-        """Token ids of a prompt, ready for the completion to follow."""
-        text = self.tokenizer.apply_chat_template(
-            self.messages(kind, problem), add_generation_prompt=True, tokenize=False, **self.chat_template_kwargs
-        )
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
-        return ids
+    def score(self, groups: Sequence[RolloutGroup]) -> None:
+        super().score(groups)
+        if self.algorithm.overlong_buffer:
+            for rollout in (r for g in groups for r in g.solutions):
+                assert rollout.reward is not None
+                rollout.rewards["overlong"] = soft_overlong_penalty(
+                    rollout.length, self.max_completion_length, self.algorithm.overlong_buffer
+                )
+                rollout.reward += rollout.rewards["overlong"]
 
     def _assign_advantages(self, groups: Sequence[RolloutGroup]) -> None:
         for kind in ("solution", "meta"):
@@ -350,8 +292,8 @@ class GRPOLightningModule(PolicyLightningModule):
             norm_length=self.max_completion_length,
         )
         steps = []
-        for part in mini_batches(groups, self.num_mini_batches):
-            rollouts = [r for g in part for r in g.rollouts if r.reward is not None]
+        for part in mini_batches([g for g in groups if self._trained(g)], self.num_mini_batches):
+            rollouts = [r for g in part for r in self._trained(g)]
             denominators = self._mean_over_processes(update.denominators(rollouts))
             batches = micro_batches(update.select(rollouts), self.max_tokens_per_micro_batch, self.device)
             steps.append((batches, denominators))
@@ -369,29 +311,14 @@ class GRPOLightningModule(PolicyLightningModule):
             )
         return summary.update_metrics(stats, norms, steps=len(norms), learning_rate=learning_rate)
 
-    # -- evaluation --------------------------------------------------------------------------------------------------
-
-    def _begin_evaluation(self) -> None:
-        self._start()
-        self._evaluated = []
-        self.sampler.wake()
-        self.sampler.sync_weights()
-
-    def _evaluation_step(self, batch: list[Problem], batch_idx: int, stage: Stage) -> list[RolloutGroup]:
-        self._seconds = {}
-        e = self.evaluation
-        sampling = SamplingSettings(temperature=e.temperature, top_p=e.top_p, top_k=e.top_k)
-        groups = self.rollout(batch, self.evaluation_counts(), sampling, f"{stage}/{batch_idx}")
-        self.score(groups)
-        if stage != "predict":
-            self._evaluated += groups
-        return groups
-
-    def _log_evaluation(self, prefix: str) -> None:
-        self.sampler.sleep()
-        metrics = self.evaluation_metrics(self._evaluated)
-        self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()}, sync_dist=True)
-        self._evaluated = []
+    def _trained(self, group: RolloutGroup) -> list[Rollout]:
+        """The rollouts of a group that the update's loss is a mean over."""
+        solutions = group.solutions
+        if self.algorithm.dynamic_sampling and not teaches(group):
+            solutions = []
+        if self.algorithm.mask_truncated_completions:
+            solutions = [r for r in solutions if r.completion.finish_reason != "length"]
+        return [r for r in (*solutions, *group.metas) if r.reward is not None]
 
 
 def _at_least_one(**settings: int) -> None:

@@ -9,19 +9,22 @@ from typing import Any
 import torch
 from torch import nn
 
+from masa_lightning.functional.experts import choose_expert, expert_target
 from masa_lightning.functional.parsing import parse_meta_prediction
 from masa_lightning.functional.prompts import PromptTemplates, meta_messages
 from masa_lightning.functional.rewards import Counting, Scoring, check_weights, meta_reward, prepare_texts
 from masa_lightning.metrics.calibration import LengthCalibration, PassRateCalibration
 from masa_lightning.models.loading import DType
 from masa_lightning.modules import summary
-from masa_lightning.modules.grpo import GRPOLightningModule, Stage
+from masa_lightning.modules.evaluation import Stage
+from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.settings import Algorithm, Evaluation
 from masa_lightning.types import (
     Grader,
     Kind,
     Problem,
     RewardFunction,
+    RolloutControl,
     RolloutGroup,
     Sampler,
     SamplingSettings,
@@ -45,6 +48,7 @@ class MASALightningModule(GRPOLightningModule):
         difficulty_base: Base b of the exponential difficulty reward, in (0, 1).
         notion_counting: "count" compares how many right and wrong solutions contain a notion (the paper), "rate" which
             share of them.
+        min_expert_reward: Least notion reward of a prediction that `ExpertSFT` may clone, in [0, 1].
         solution_weight: Weight of the solution rollouts' loss.
         meta_weight: Weight of the meta rollouts' loss.
 
@@ -71,6 +75,7 @@ class MASALightningModule(GRPOLightningModule):
         difficulty_scoring: Scoring = "exponential",
         difficulty_base: float = 0.01,
         notion_counting: Counting = "count",
+        min_expert_reward: float = 0.2,
         solution_weight: float = 1.0,
         meta_weight: float = 1.0,
         sampling: SamplingSettings = SamplingSettings(),
@@ -131,6 +136,7 @@ class MASALightningModule(GRPOLightningModule):
         self.difficulty_scoring: Scoring = difficulty_scoring
         self.difficulty_base = difficulty_base
         self.notion_counting: Counting = notion_counting
+        self.min_expert_reward = min_expert_reward
         self.kind_weights = (solution_weight, meta_weight)
         self.calibration = nn.ModuleDict(
             {
@@ -145,12 +151,12 @@ class MASALightningModule(GRPOLightningModule):
     def evaluation_counts(self) -> dict[Kind, int]:
         return super().evaluation_counts() | {"meta": self.evaluation.num_meta_generations}
 
-    def messages(self, kind: Kind, problem: Problem) -> list[dict[str, str]]:
+    def messages(self, kind: Kind, group: RolloutGroup) -> list[dict[str, str]]:
         if kind == "solution":
-            return super().messages(kind, problem)
+            return super().messages(kind, group)
         return meta_messages(
             self.prompts,
-            problem.problem,
+            group.problem.problem,
             pass_rate_scale=self.pass_rate_scale,
             max_completion_length=self.max_completion_length,
         )
@@ -158,14 +164,45 @@ class MASALightningModule(GRPOLightningModule):
     def completion_limit(self, kind: Kind) -> int:
         return self.max_completion_length if kind == "solution" else self.max_meta_length
 
+    def draw(self, groups: list[RolloutGroup], key: str) -> list[RolloutGroup]:
+        """Draws and scores rollouts: both kinds in one call, or meta rollouts first where a control may act on them."""
+        controls = self._controls()
+        sequential = any(control.acts(self.rollout_steps) for control in controls)
+        first: dict[Kind, int] = {"meta": self.num_meta_generations} if sequential else self.training_counts()
+        self.generate(groups, first, self.sampling, key)
+        self._read_predictions(groups)
+        for control in controls:
+            control.decide(
+                groups,
+                step=self.rollout_steps,
+                key=f"{self._run_seed()}/{key}/{self.global_rank}",
+                budget=self.max_completion_length,
+            )
+        if sequential:
+            for group in groups:
+                if group.hint and len(self.prompt_ids("solution", group)) > self.max_prompt_length:
+                    group.hint = ()  # it does not fit
+            self.generate(groups, {"solution": self.num_generations}, self.sampling, key)
+        self.score(groups)
+        for control in controls:
+            control.settle(groups)
+        return groups
+
     def score(self, groups: Sequence[RolloutGroup]) -> None:
-        """Grades the solutions, then rewards the meta rollouts for what they foresaw of them; in place."""
+        """Grades the solutions, then rewards the meta rollouts for what they foresaw of them; in place.
+
+        A meta rollout has no reward, and stays out of the update, where a control kept its problem's statistics from
+        being true.
+        """
         super().score(groups)
+        self._read_predictions(groups)
         with self._timed("meta_rewards"):
             for group in groups:
+                if group.weight is None:
+                    continue
                 texts = prepare_texts([r.text for r in group.solutions])
                 for rollout in group.metas:
-                    rollout.prediction = parse_meta_prediction(rollout.text, pass_rate_scale=self.pass_rate_scale)
+                    assert rollout.prediction is not None
                     rollout.reward, rollout.rewards = meta_reward(
                         rollout.prediction,
                         group.problem.problem,
@@ -178,9 +215,37 @@ class MASALightningModule(GRPOLightningModule):
                         counting=self.notion_counting,
                     )
 
+    def expert_examples(self, outputs: Any) -> list[tuple[list[int], list[int]]]:
+        """Prompt and target ids of the best prediction of each problem, rewritten with what then really happened.
+
+        Args:
+            outputs: Of `training_step`. Problems whose statistics a control kept from being true give no example.
+        """
+        examples = []
+        special = set(self.tokenizer.all_special_ids)
+        for group in outputs["groups"]:
+            expert = None if group.weight is None else choose_expert(group, min_notion_reward=self.min_expert_reward)
+            if expert is None:
+                continue
+            text = expert_target(expert, group.correct, group.lengths, pass_rate_scale=self.pass_rate_scale)
+            ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
+            written = parse_meta_prediction(text, pass_rate_scale=self.pass_rate_scale)
+            read = parse_meta_prediction(self.tokenizer.decode(ids), pass_rate_scale=self.pass_rate_scale)
+            fits = len(ids) < self.max_meta_length
+            if read == written and fits and special.isdisjoint(ids):  # a hostile text may spell a special token
+                examples.append((expert.prompt_ids, [*ids, self.tokenizer.eos_token_id]))
+        return examples
+
     def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         metrics = super().training_metrics(groups) | summary.meta_metrics(groups)
-        return metrics | self._calibrate(groups, "fit") if self.num_meta_generations else metrics
+        if self.num_meta_generations:
+            metrics |= self._calibrate(groups, "fit")
+        controls = self._controls()
+        for control in controls:
+            metrics |= control.figures(groups)
+        if controls and groups:
+            metrics["controls/unbiased_share"] = fmean(g.weight is not None for g in groups)
+        return metrics
 
     def evaluation_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         metrics = super().evaluation_metrics(groups) | summary.meta_metrics(groups)
@@ -200,6 +265,15 @@ class MASALightningModule(GRPOLightningModule):
             self._update_calibration(groups, stage)
         return groups
 
+    def _controls(self) -> list[RolloutControl]:
+        # By class: an object that answers to any name, such as Lightning's DummyLogger, is no control.
+        return [c for c in getattr(self.trainer, "callbacks", []) if issubclass(type(c), RolloutControl)]
+
+    def _read_predictions(self, groups: Sequence[RolloutGroup]) -> None:
+        for rollout in (r for g in groups for r in g.metas):
+            if rollout.prediction is None:
+                rollout.prediction = parse_meta_prediction(rollout.text, pass_rate_scale=self.pass_rate_scale)
+
     def _calibrate(self, groups: Sequence[RolloutGroup], stage: Stage) -> dict[str, float]:
         """Figures of these groups alone."""
         self._reset_calibration(stage)
@@ -207,22 +281,25 @@ class MASALightningModule(GRPOLightningModule):
         return self._calibration_figures(stage)
 
     def _update_calibration(self, groups: Sequence[RolloutGroup], stage: Stage) -> None:
-        rates: list[tuple[float, int, int, int]] = []  # predicted, correct, count, problem
-        lengths: list[tuple[float, float, int, int, int]] = []  # predicted, mean, least, greatest correct, problem
+        rates: list[tuple[float, int, int, int, float]] = []  # predicted, correct, count, problem, weight
+        # predicted, mean, least and greatest correct, problem, weight
+        lengths: list[tuple[float, float, int, int, int, float]] = []
         for index, group in enumerate(groups):
+            if group.weight is None:
+                continue
             right = [r.length for r in group.solutions if r.correct]
             for prediction in (r.prediction for r in group.metas):
                 if prediction is None:
                     continue
                 if prediction.rate is not None:
-                    rates.append((prediction.rate, len(right), len(group.solutions), index))
+                    rates.append((prediction.rate, len(right), len(group.solutions), index, group.weight))
                 if prediction.solution_length is not None and right:
                     # A hostile prediction may have thousands of digits; beyond the budget all are equally wrong.
                     predicted = float(min(prediction.solution_length, 10 * self.max_completion_length))
-                    lengths.append((predicted, fmean(right), min(right), max(right), index))
+                    lengths.append((predicted, fmean(right), min(right), max(right), index, group.weight))
         metrics = self._metrics_of(stage)
-        metrics["pass_rate"].update(*_columns(rates, 4))
-        metrics["length"].update(*_columns(lengths, 5))
+        metrics["pass_rate"].update(*_columns(rates, 5))
+        metrics["length"].update(*_columns(lengths, 6))
 
     def _calibration_figures(self, stage: Stage) -> dict[str, float]:
         return {

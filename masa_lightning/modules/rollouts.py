@@ -1,4 +1,4 @@
-"""Problems -> sampling requests -> groups of rollouts."""
+"""Problems -> groups -> sampling requests -> groups with rollouts."""
 
 from __future__ import annotations
 
@@ -9,26 +9,19 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from masa_lightning.types import Completion, Kind, Problem, Rollout, RolloutGroup, RolloutPlan, SamplingRequest
 
+PromptIds = Callable[[Kind, RolloutGroup], list[int]]
 
-def plan_rollouts(
-    problems: Sequence[Problem],
-    counts: Mapping[Kind, int],
-    *,
-    prompt_ids: Callable[[Kind, Problem], list[int]],
-    limit: Callable[[Kind], int],
-    max_prompt_length: int,
-    key: str,
-) -> RolloutPlan:
-    """Plans the rollouts of a batch.
+
+def make_groups(
+    problems: Sequence[Problem], kinds: Sequence[Kind], *, prompt_ids: PromptIds, max_prompt_length: int
+) -> list[RolloutGroup]:
+    """Makes a group, still without rollouts, of each problem whose prompts are short enough.
 
     Args:
         problems: Those with an over-long prompt are left out, with a warning that names them.
-        counts: Rollouts a problem, by kind.
-        prompt_ids: Gives the prompt of a kind for a problem.
-        limit: Gives the most tokens of a completion of a kind.
+        kinds: Of the rollouts to come.
+        prompt_ids: Gives the prompt of a kind for a group.
         max_prompt_length: Longest prompt, tokens.
-        key: Every request's seed is a function of it, of the problem's place, of the kind and of the rollout's index
-            alone: a resumed run draws what an undisturbed one would have drawn.
 
     Raises:
         TypeError: If the batch is not a list of problems.
@@ -39,32 +32,60 @@ def plan_rollouts(
             f"a batch is a list of masa_lightning.types.Problem; got {type(problems).__name__}. With a torch DataLoader "
             "over problems, give it collate_fn=list"
         )
-    plan = RolloutPlan()
-    for place, problem in enumerate(problems):
-        prompts = {kind: prompt_ids(kind, problem) for kind, count in counts.items() if count}
-        longest = max(map(len, prompts.values()))
-        if longest > max_prompt_length:
+    groups = []
+    for problem in problems:
+        group = RolloutGroup(problem=problem)
+        longest = max(len(prompt_ids(kind, group)) for kind in kinds)
+        if longest <= max_prompt_length:
+            groups.append(group)
+        else:
             rank_zero_warn(
                 f"problem {problem.id!r} is left out: its prompt has {longest} tokens, max_prompt_length is "
                 f"{max_prompt_length}; raise it to use the problem"
             )
-            continue
-        plan.groups.append(RolloutGroup(problem=problem))
-        for kind, ids in prompts.items():
-            for index in range(counts[kind]):
-                seed = _seed(f"{key}/{place}/{kind}/{index}")
-                plan.requests.append(SamplingRequest(prompt_ids=ids, max_tokens=limit(kind), seed=seed))
-                plan.owners.append((len(plan.groups) - 1, kind))
-    if problems and not plan.groups:
+    if problems and not groups:
         raise ValueError(
             f"none of the {len(problems)} problems of the batch has a prompt of at most {max_prompt_length} tokens; raise "
             "max_prompt_length"
         )
+    return groups
+
+
+def plan_rollouts(
+    groups: Sequence[RolloutGroup],
+    counts: Mapping[Kind, int],
+    *,
+    prompt_ids: PromptIds,
+    limit: Callable[[Kind], int],
+    key: str,
+) -> RolloutPlan:
+    """Plans one call of the sampler.
+
+    Args:
+        groups: Of `make_groups`; a gated one gets no solution rollouts, and a token limit holds for its solutions.
+        counts: Rollouts a group, by kind.
+        prompt_ids: Gives the prompt of a kind for a group.
+        limit: Gives the most tokens of a completion of a kind.
+        key: Every request's seed is a function of it, of the group's place, of the kind and of the rollout's index
+            alone: a resumed run draws what an undisturbed one would have drawn.
+    """
+    plan = RolloutPlan(groups=list(groups))
+    for place, group in enumerate(groups):
+        for kind, count in counts.items():
+            if not count or (kind == "solution" and group.gated):
+                continue
+            ids, most = prompt_ids(kind, group), limit(kind)
+            if kind == "solution" and group.token_limit is not None:
+                most = min(most, group.token_limit)
+            for index in range(count):
+                seed = _seed(f"{key}/{place}/{kind}/{index}")
+                plan.requests.append(SamplingRequest(prompt_ids=ids, max_tokens=most, seed=seed))
+                plan.owners.append((place, kind))
     return plan
 
 
-def collect_rollouts(plan: RolloutPlan, completions: Sequence[Completion], texts: Sequence[str]) -> list[RolloutGroup]:
-    """Puts what was drawn into the plan's groups, and returns them.
+def collect_rollouts(plan: RolloutPlan, completions: Sequence[Completion], texts: Sequence[str]) -> None:
+    """Puts what was drawn into the plan's groups.
 
     Args:
         plan: What was asked for.
@@ -75,7 +96,6 @@ def collect_rollouts(plan: RolloutPlan, completions: Sequence[Completion], texts
         rollout = Rollout(kind=kind, prompt_ids=request.prompt_ids, completion=completion, text=text)
         group = plan.groups[index]
         (group.solutions if kind == "solution" else group.metas).append(rollout)
-    return plan.groups
 
 
 def _seed(key: str) -> int:

@@ -19,6 +19,7 @@ class Algorithm:
     RLOO        baseline="leave-one-out", scale_rewards="none", aggregation="seq-mean-token-sum"
     GSPO        loss_type="gspo", aggregation="seq-mean-token-mean", clip_low=3e-4, clip_high=4e-4
     CISPO       loss_type="cispo", clip_low=1.0, clip_high=0.28
+    DAPO        dynamic_sampling=True, overlong_buffer=(a quarter of the limit), or mask_truncated_completions=True
     ==========  =======================================================================================
 
     Args:
@@ -34,6 +35,12 @@ class Algorithm:
         importance_sampling: Correct for the sampler's log-probabilities differing from the trainer's, by token, by
             sequence, or not.
         importance_sampling_cap: Largest correction factor, > 0.
+        dynamic_sampling: Groups whose solutions all earn the same (the overlong penalty aside) leave the loss, and their
+            places, like those of gated problems, are refilled with other training problems (DAPO).
+        max_refills: Most times a step draws more problems for that, >= 0; what is still missing then stays away.
+        overlong_buffer: Tokens before `max_completion_length` over which a penalty grows from 0 to 1, which is taken off
+            the reward of a solution (DAPO's soft overlong punishment); 0 is off.
+        mask_truncated_completions: Solutions that were cut short leave the loss; they stay in their group's statistics.
     """
 
     loss_type: LossType = "ppo_clip"
@@ -47,10 +54,17 @@ class Algorithm:
     kl_kind: KLKind = "k3"
     importance_sampling: Literal["off", "token", "sequence"] = "token"
     importance_sampling_cap: float = 2.0
+    dynamic_sampling: bool = False
+    max_refills: int = 4
+    overlong_buffer: int = 0
+    mask_truncated_completions: bool = False
 
     def __post_init__(self) -> None:
         if not self.kl_coef >= 0:
             raise ValueError(f"kl_coef is {self.kl_coef}; expected >= 0 (0 is off)")
+        for name in ("max_refills", "overlong_buffer"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected >= 0 (0 is off)")
 
 
 @dataclass(kw_only=True, frozen=True)

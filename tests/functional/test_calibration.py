@@ -24,6 +24,7 @@ from masa_lightning.functional.calibration import (
     spearman,
 )
 
+PROBLEMS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 4), st.integers(1, 4), st.integers(0, 5)), max_size=12)
 VALUES = st.lists(st.tuples(st.integers(0, 8), st.integers(-4, 4)), min_size=2, max_size=30)
 
 
@@ -110,6 +111,99 @@ def test_weights_are_repetitions() -> None:
     torch.testing.assert_close(expected_calibration_error(p, y, 4, w), expected_calibration_error(*repeated, 4))
 
 
+def assert_equal(figures: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    got, wanted = ({name: x.item() for name, x in f.items()} for f in (figures, expected))
+    assert got == pytest.approx(wanted, rel=1e-9, abs=1e-9, nan_ok=True)
+
+
+@settings(max_examples=150, deadline=None)
+@given(PROBLEMS)
+def test_weighted_pass_rates_are_repeated_ones(problems: list[tuple[int, int, int, int]]) -> None:
+    predicted, correct, count, weights = torch.tensor(problems, dtype=torch.int64).view(-1, 4).unbind(1)
+    columns = predicted.double() / 8, correct.minimum(count), count
+    expected = pass_rate_calibration(*(x.repeat_interleave(weights) for x in columns), n_bins=4)
+    expected["count"] = torch.tensor(len(problems))  # what was observed
+    assert_equal(pass_rate_calibration(*columns, 4, weights), expected)
+    assert_equal(pass_rate_calibration(*columns, n_bins=4, weights=weights / 16), expected)  # only ratios matter
+    once = pass_rate_calibration(*columns, weights=torch.full_like(weights, 3))
+    assert_equal(once, pass_rate_calibration(*columns))
+
+
+@settings(max_examples=150, deadline=None)
+@given(PROBLEMS)
+def test_weighted_lengths_are_repeated_ones(problems: list[tuple[int, int, int, int]]) -> None:
+    predicted, actual, width, weights = torch.tensor(problems, dtype=torch.int64).view(-1, 4).unbind(1)
+    actual = torch.where(actual == 0, torch.nan, actual.double())  # the first of five has no length
+    low, high = actual - width, torch.where(width == 4, torch.nan, actual + width)  # of the widths, the last no range
+    columns = predicted, actual, low, high
+    expected = length_calibration(*(x.repeat_interleave(weights) for x in columns))
+    expected["count"] = (~actual.isnan()).sum()
+    assert_equal(length_calibration(*columns, weights), expected)
+    assert_equal(length_calibration(*columns, weights=weights / 16), expected)
+    assert_equal(length_calibration(*columns, torch.full_like(weights, 3)), length_calibration(*columns))
+
+
+@settings(max_examples=150, deadline=None)
+@given(PROBLEMS)
+def test_weighted_correlations_are_repeated_ones(problems: list[tuple[int, int, int, int]]) -> None:
+    x, y, _, weights = torch.tensor(problems, dtype=torch.int64).view(-1, 4).unbind(1)
+    for correlation in (pearson, spearman):
+        expected = correlation(x.repeat_interleave(weights), y.repeat_interleave(weights))
+        for scaled in (weights, weights / 16):
+            assert correlation(x, y, scaled).item() == pytest.approx(expected.item(), abs=1e-9, nan_ok=True)
+
+
+def test_weighted_figures_by_hand() -> None:
+    x, y, weights = torch.tensor([1, 2, 3]), torch.tensor([1, 3, 2]), torch.tensor([2.0, 1.0, 1.0])
+    # Means 1.75, so deviations (-0.75, 0.25, 1.25); ranks (1.5, 3, 4), so deviations (-1, 0.5, 1.5) of the mean 2.5.
+    assert pearson(x, y, weights).item() == pytest.approx(1.75 / 2.75)
+    assert spearman(x, y, weights).item() == pytest.approx(3.5 / 4.5)
+    rates = torch.tensor([0.5, 1.0]), torch.tensor([1, 4]), torch.tensor([4, 4])
+    figures = pass_rate_calibration(*rates, weights=torch.tensor([3, 1]))
+    assert {name: x.item() for name, x in figures.items()} == pytest.approx(
+        {
+            "mae": 0.75 / 4,
+            "bias": 0.75 / 4,
+            "pearson": 1,
+            "spearman": 1,
+            "brier": 3 * 4 * 0.25 / 16,
+            "ece": 3 * 4 * 0.25 / 16,
+            "predicted_mean": 2.5 / 4,
+            "predicted_std": math.sqrt((3 * 0.125**2 + 0.375**2) / 4),
+            "actual_mean": 1.75 / 4,
+            "actual_std": math.sqrt((3 * 0.1875**2 + 0.5625**2) / 4),
+            "count": 2,
+        }
+    )
+    # Relative errors 0.1, 0.2 and 0.4; the second has no range, the third is outside of its own.
+    lengths = torch.tensor([110, 120, 140]), torch.full((3,), 100.0)
+    ranges = torch.tensor([90.0, math.nan, 90.0]), torch.tensor([110.0, math.nan, 110.0])
+    for w, median, in_range in [
+        ([1, 1, 2], 0.3, 1 / 3),
+        ([2, 1, 1], 0.15, 2 / 3),
+        ([1, 1, 2.5], 0.4, 1 / 3.5),
+        ([0.5, 0, 0.5], 0.25, 1 / 2),
+        ([0.3, 0.5, 0.3], 0.2, 1 / 2),
+        ([0, 20, 0], 0.2, math.nan),
+        ([0, 0, 0], math.nan, math.nan),
+    ]:
+        figures = length_calibration(*lengths, *ranges, torch.tensor(w))
+        assert figures["abs_rel_error_median"].item() == pytest.approx(median, nan_ok=True)
+        assert figures["in_range"].item() == pytest.approx(in_range, nan_ok=True)
+        assert figures["count"] == 3
+
+
+def test_a_weight_of_zero_leaves_out_whatever_the_values() -> None:
+    x, y = torch.tensor([1.0, 2.0, math.nan]), torch.tensor([1.0, 3.0, 2.0])
+    weights = torch.tensor([1, 1, 0])
+    assert pearson(x, y, weights) == spearman(x, y, weights) == 1
+    assert pearson(y, y, torch.tensor([0, 7, 0])).isnan()  # one pair, however often, is constant
+    figures = length_calibration(x, y, y, y, weights)
+    assert figures["bias"].item() == pytest.approx(-1 / 6)
+    assert figures["abs_rel_error_median"].item() == pytest.approx(1 / 6)
+    assert length_calibration(x, y, y, y, weights + 1)["abs_rel_error_median"].isnan()
+
+
 def test_length_calibration() -> None:
     predicted = [100.0, 250.0, 90.0, 400.0, 7.0]
     actual = [80.0, 300.0, 90.0, 200.0, math.nan]
@@ -165,6 +259,17 @@ def test_refuses() -> None:
         pass_rate_calibration(two, torch.tensor([0, 3]), torch.tensor([2, 2]))
     with pytest.raises(ValueError, match="values <= 0"):
         length_calibration(two, torch.tensor([0.0, 1.0]), two, two)
+    for wrong in (-1.0, math.nan, math.inf):
+        weights = torch.tensor([1.0, wrong])
+        for figure in (pearson, spearman, brier_score):
+            with pytest.raises(ValueError, match=rf"weights has {wrong}; expected finite values >= 0"):
+                figure(two, two, weights=weights)
+        with pytest.raises(ValueError, match=rf"weights has {wrong}"):
+            pass_rate_calibration(two, two, torch.ones(2), weights=weights)
+        with pytest.raises(ValueError, match=rf"weights has {wrong}"):
+            length_calibration(two, two + 1, two, two, weights)
+    with pytest.raises(ValueError, match=r"weights has shape \(3,\)"):
+        length_calibration(two, two + 1, two, two, three)
     with pytest.raises(ValueError, match="level is 95"):
         bootstrap_interval(two, level=95)
     with pytest.raises(ValueError, match="samples is 0"):

@@ -72,6 +72,48 @@ def test_length_is_over_problems() -> None:
     assert points.high.nan_to_num(-1).tolist() == [300, -1]
 
 
+def test_weights_are_of_problems() -> None:
+    metric, weights = PassRateCalibration(n_bins=4), torch.tensor([20.0, 1.0, 2.5])
+    metric.update(
+        torch.tensor([0.0, 0.5, 0.25, 1.0, 0.75]),
+        torch.tensor([2, 4, 2, 4, 4]),
+        torch.tensor([8, 4, 8, 4, 4]),
+        torch.tensor([7, 3, 7, 3, 3]),
+        weights[[0, 1, 0, 1, 1]],
+    )
+    metric.update(torch.tensor([0.6]), torch.tensor([8]), torch.tensor([16]), weight=weights[2:])
+    figures = values(metric.compute())
+    spreads = statistics.pstdev([0, 0.25]), statistics.pstdev([0.5, 1, 0.75])
+    assert figures.pop("within_std") == pytest.approx((20 * spreads[0] + spreads[1]) / 21)
+    rates = torch.tensor([0.125, 0.75, 0.6]), torch.tensor([2, 4, 8]), torch.tensor([8, 4, 16])
+    assert figures == pytest.approx(values(pass_rate_calibration(*rates, 4, weights)), abs=1e-6)
+    assert figures["count"] == 3
+
+    length = LengthCalibration()
+    predicted, actual = torch.tensor([100, 300, 50, 70]), torch.tensor([250.0, 250.0, 40.0, 90.0])
+    low, high = actual - 50, torch.tensor([300.0, 300.0, NAN, 100.0])
+    length.update(predicted, actual, low, high, torch.tensor([0, 0, 1, 2]), weights[[0, 0, 1, 2]])
+    figures = values(length.compute())
+    assert figures.pop("within_std") == 100
+    lengths = torch.tensor([200, 50, 70]), actual[1:], low[1:], high[1:]
+    assert figures == pytest.approx(values(length_calibration(*lengths, weights)), rel=1e-6)
+
+
+def test_weighted_problems_are_repeated_ones() -> None:
+    g = torch.Generator().manual_seed(0)
+    predicted, correct, count = torch.rand(24, generator=g), torch.randint(0, 5, (6,), generator=g), torch.full((6,), 4)
+    problem, weight = torch.arange(24) // 4, torch.tensor([1, 20, 3, 0, 2, 1])
+    weighted, repeated = PassRateCalibration(), PassRateCalibration()
+    weighted.update(predicted, correct[problem], count[problem], problem, weight[problem])
+    for i in range(6):
+        for _ in range(int(weight[i])):
+            part = problem[problem == i]
+            repeated.update(predicted[problem == i], correct[part], count[part], part)
+    figures, expected = values(weighted.compute()), values(repeated.compute())
+    assert (figures.pop("count"), expected.pop("count")) == (6, 27)
+    assert figures == pytest.approx(expected, abs=1e-6)
+
+
 def test_unparsed_predictions_and_gated_problems_are_left_out() -> None:
     metric = PassRateCalibration()
     metric.update(
@@ -179,6 +221,15 @@ def test_refuses() -> None:
         metric.update(two, two, torch.tensor([1]))
     with pytest.raises(ValueError, match="correct differs between entries"):
         metric.update(two, torch.tensor([1, 2]), torch.tensor([2, 2]), torch.tensor([0, 0]))
+    with pytest.raises(ValueError, match="weight has shape"):
+        metric.update(two, two, two, weight=torch.tensor([1]))
+    for wrong in (-1.0, NAN, math.inf):
+        with pytest.raises(ValueError, match=f"weight has {wrong}; expected finite values >= 0"):
+            metric.update(two, two, two, weight=torch.tensor([1.0, wrong]))
+    with pytest.raises(ValueError, match="weight differs between entries of one problem"):
+        metric.update(two, two, two, torch.tensor([0, 0]), torch.tensor([1, 20]))
+    with pytest.raises(ValueError, match="weight differs between entries of one problem"):
+        length.update(two, two, two, two, torch.tensor([0, 0]), torch.tensor([1, 20]))
     with pytest.raises(ValueError, match="values <= 0"):
         length.update(two, two * 0, two, two)
     with pytest.raises(ValueError, match="n_bins is 0"):

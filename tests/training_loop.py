@@ -1,4 +1,4 @@
-"""What the tests of the training loop share: problems, a logger that keeps everything, a sampler with prepared answers."""
+"""What tests that train share, in the fixture `loop`: problems, a logger, a sampler with prepared answers."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -114,7 +114,8 @@ class ScriptedSampler:
             text, reason = (answer, "stop") if isinstance(answer, str) else answer
             ids = self.tokenizer(text, add_special_tokens=False).input_ids
             ids += [self.tokenizer.eos_token_id] * (reason == "stop")
-            assert len(ids) <= request.max_tokens
+            if len(ids) > request.max_tokens:
+                ids, reason = ids[: request.max_tokens], "length"
             logprobs = [self.logprob(self.calls)] * len(ids)
             completions.append(Completion(token_ids=ids, logprobs=logprobs, finish_reason=reason))
         self.calls += 1

@@ -1,0 +1,86 @@
+"""Put the predicted notions into the solution prompt, at a set probability, so that one sees whether that helps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from masa_lightning.callbacks._control import Mode, PredictionControl
+from masa_lightning.functional.controls import HintCounts, hint_notions
+from masa_lightning.types import Decision, RolloutGroup
+
+
+class NotionHinting(PredictionControl):
+    """Gives the notions that most predictions of a problem name as a hint (METHOD, section 5; `PromptTemplates.hint`).
+
+    A problem with notions to give is hinted at `probability`; the others of them are what it is compared with. All
+    solution rollouts of a hinted problem are drawn, and trained on, with the hinted prompt. Its meta rollouts have no
+    reward: they predict how the problem goes without a hint. Validation is never hinted.
+
+    Figures, ``controls/hinting/...``: ``hinted_pass_rate``, ``plain_pass_rate`` and ``lift`` over the window;
+    ``acted_share``, ``evidence``, ``held_back``.
+
+    Args:
+        mode: "off", "shadow" (choose hints, give none) or "act".
+        start_step: Training steps before it acts (the paper's: 80).
+        probability: Share of the problems with notions that is hinted, in (0, 1).
+        max_notions: Most notions of a hint, >= 1.
+        max_lost_correct: If the hinted pass rate is lower by more than this share, it goes back to shadow mode.
+        window: Training steps that the figures and that guard look back on.
+        min_evidence: Hinted problems that the guard waits for.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> NotionHinting(probability=0.25).audit_share
+        0.75
+    """
+
+    name = "hinting"
+    counts_type = HintCounts
+
+    def __init__(
+        self,
+        mode: Mode = "act",
+        start_step: int = 80,
+        probability: float = 0.5,
+        max_notions: int = 3,
+        max_lost_correct: float = 0.2,
+        window: int = 50,
+        min_evidence: int = 50,
+    ) -> None:
+        if not 0 < probability < 1:
+            raise ValueError(
+                f"probability is {probability}; expected a share between 0 and 1, to compare with and without"
+            )
+        super().__init__(mode, start_step, 1 - probability, max_lost_correct, window, min_evidence)
+        if max_notions < 1:
+            raise ValueError(f"max_notions is {max_notions}; expected >= 1")
+        self.max_notions = max_notions
+
+    def wants(self, group: RolloutGroup, budget: int) -> tuple[str, ...] | None:
+        predictions = [r.prediction for r in group.metas if r.prediction is not None]
+        return hint_notions(predictions, group.problem.problem, count=self.max_notions) or None
+
+    def apply(self, group: RolloutGroup, wanted: tuple[str, ...]) -> None:
+        group.hint = wanted
+
+    def settle(self, groups: Sequence[RolloutGroup]) -> None:
+        """A hint that the prompt had no room for was none."""
+        for group in groups:
+            decision = group.decisions.get(self.name)
+            if decision is not None and decision.acted and not group.hint:
+                group.decisions[self.name] = Decision(wanted=False)
+
+    def tokens(self, decided: Sequence[tuple[RolloutGroup, Decision]]) -> dict[str, float]:
+        return {}
+
+    def count(self, counts: Any, group: RolloutGroup, decision: Decision) -> None:
+        if decision.acted:
+            counts.hinted += len(group.correct)
+            counts.hinted_correct += sum(group.correct)
+            counts.evidence += bool(group.solutions)
+        elif decision.weight > 1:
+            counts.plain += len(group.correct)
+            counts.plain_correct += sum(group.correct)

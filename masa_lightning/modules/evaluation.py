@@ -1,0 +1,231 @@
+"""What draws, scores and evaluates rollouts, and does not train."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+
+from masa_lightning.functional.calibration import bootstrap_interval, pass_at_k
+from masa_lightning.functional.prompts import PromptTemplates, solution_messages
+from masa_lightning.models.loading import DType
+from masa_lightning.modules import summary
+from masa_lightning.modules.base import PolicyLightningModule
+from masa_lightning.modules.grader import MathGrader
+from masa_lightning.modules.rollouts import collect_rollouts, make_groups, plan_rollouts
+from masa_lightning.modules.settings import Evaluation
+from masa_lightning.types import Grader, Kind, Problem, RewardFunction, RolloutGroup, Sampler, SamplingSettings
+
+Stage = Literal["fit", "validate", "test", "predict"]
+
+
+class EvaluationLightningModule(PolicyLightningModule):
+    """Draws rollouts of problems, scores them, and reports them in validation and test; a subclass says how to train.
+
+    Args:
+        grader: As `GRPOLightningModule`, like all others.
+        reward_functions: Extra rewards of solution rollouts.
+        reward_weights: One factor a reward function.
+        prompts: Instructions around the problem.
+        chat_template_kwargs: Extra variables of the chat template.
+        evaluation: How validation, test and predict draw theirs.
+        seed: Of the rollouts.
+
+    The other arguments are those of `PolicyLightningModule`.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        sampler: Sampler,
+        grader: Grader | None,
+        reward_functions: list[RewardFunction] | None,
+        reward_weights: list[float] | None,
+        prompts: PromptTemplates,
+        chat_template: str | None,
+        chat_template_kwargs: dict[str, Any] | None,
+        max_prompt_length: int,
+        max_completion_length: int,
+        evaluation: Evaluation,
+        needs_reference: bool,
+        learning_rate: float,
+        weight_decay: float,
+        warmup_steps: int,
+        max_grad_norm: float | None,
+        dtype: DType,
+        gradient_checkpointing: bool,
+        seed: int | None,
+    ) -> None:
+        super().__init__(
+            model=model,
+            sampler=sampler,
+            chat_template=chat_template,
+            max_prompt_length=max_prompt_length,
+            max_completion_length=max_completion_length,
+            needs_reference=needs_reference,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            warmup_steps=warmup_steps,
+            max_grad_norm=max_grad_norm,
+            dtype=dtype,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+        self.reward_functions = list(reward_functions or [])
+        self.reward_weights = list(reward_weights or [1.0] * len(self.reward_functions))
+        if len(self.reward_weights) != len(self.reward_functions):
+            raise ValueError(
+                f"{len(self.reward_weights)} reward_weights were given for {len(self.reward_functions)} "
+                "reward_functions; expected one each"
+            )
+        self.grader: Grader = grader if grader is not None else MathGrader()
+        self.prompts = prompts
+        self.chat_template_kwargs = dict(chat_template_kwargs or {})
+        self.evaluation = evaluation
+        self.seed = seed
+        self._evaluated: list[RolloutGroup] = []
+
+    def on_validation_epoch_start(self) -> None:
+        self._begin_evaluation()
+
+    def on_test_epoch_start(self) -> None:
+        self._begin_evaluation()
+
+    def on_predict_epoch_start(self) -> None:
+        self._begin_evaluation()
+
+    def validation_step(self, batch: list[Problem], batch_idx: int) -> None:
+        self._evaluation_step(batch, batch_idx, "validate")
+
+    def test_step(self, batch: list[Problem], batch_idx: int) -> None:
+        self._evaluation_step(batch, batch_idx, "test")
+
+    def predict_step(self, batch: list[Problem], batch_idx: int) -> list[RolloutGroup]:
+        """Draws and scores rollouts with the settings of `evaluation`."""
+        return self._evaluation_step(batch, batch_idx, "predict")
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_evaluation("test")
+
+    def teardown(self, stage: str) -> None:
+        self.grader.close()
+
+    # -- what a subclass extends -------------------------------------------------------------------------------------
+
+    def evaluation_counts(self) -> dict[Kind, int]:
+        """Rollouts a problem in validation, test and predict, by kind."""
+        return {"solution": self.evaluation.num_generations}
+
+    def messages(self, kind: Kind, group: RolloutGroup) -> list[dict[str, str]]:
+        """The chat that a rollout of this kind starts from."""
+        if kind != "solution":
+            raise ValueError(f"this module makes solution rollouts only; got kind {kind!r}")
+        return solution_messages(self.prompts, group.problem.problem, group.hint)
+
+    def completion_limit(self, kind: Kind) -> int:
+        """Most tokens of a completion of this kind."""
+        return self.max_completion_length
+
+    def score(self, groups: Sequence[RolloutGroup]) -> None:
+        """Grades the solutions and sets their rewards, in place."""
+        pairs = [(g.problem, r) for g in groups for r in g.solutions]
+        with self._timed("grade"):
+            verdicts = self.grader.grade(
+                [p for p, _ in pairs], [r.text for _, r in pairs], self._progress("grade", len(pairs))
+            )
+        for (_, rollout), verdict in zip(pairs, verdicts, strict=True):
+            rollout.correct, rollout.ungraded = verdict is True, verdict is None
+            rollout.rewards["correct"] = float(rollout.correct)
+        for group in groups:
+            texts = [r.text for r in group.solutions]
+            for function in self.reward_functions:
+                for rollout, value in zip(group.solutions, function(group.problem, texts), strict=True):
+                    rollout.rewards[summary.reward_name(function)] = float(value)
+            for rollout in group.solutions:
+                extra = zip(self.reward_functions, self.reward_weights, strict=True)
+                rollout.reward = rollout.rewards["correct"] + sum(
+                    weight * rollout.rewards[summary.reward_name(function)] for function, weight in extra
+                )
+
+    def evaluation_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
+        """What validation and test log of their rollouts."""
+        rates = torch.tensor([g.pass_rate for g in groups if g.pass_rate is not None])
+        low, high = bootstrap_interval(rates) if len(rates) else (float("nan"), float("nan"))
+        metrics = {"pass@1": rates.mean().item(), "pass@1_low": low, "pass@1_high": high}
+        for k in self.evaluation.pass_at:
+            values = [pass_at_k(len(g.correct), sum(g.correct), k) for g in groups if g.solutions]
+            metrics[f"pass@{k}"] = sum(values) / len(values)
+        return metrics | summary.solution_metrics(groups)
+
+    # -- rollouts ----------------------------------------------------------------------------------------------------
+
+    def start(self, problems: Sequence[Problem], counts: dict[Kind, int]) -> list[RolloutGroup]:
+        """Makes the groups of problems, still without rollouts; problems with an over-long prompt are left out."""
+        kinds = [kind for kind, count in counts.items() if count]
+        return make_groups(problems, kinds, prompt_ids=self.prompt_ids, max_prompt_length=self.max_prompt_length)
+
+    def generate(
+        self, groups: Sequence[RolloutGroup], counts: dict[Kind, int], sampling: SamplingSettings, key: str
+    ) -> None:
+        """Draws rollouts of groups, all kinds in one call of the sampler; in place.
+
+        Args:
+            groups: What to draw rollouts for.
+            counts: Rollouts a group, by kind.
+            sampling: How tokens are drawn.
+            key: Seeds are a function of it and of the module's seed; see `plan_rollouts`.
+        """
+        plan = plan_rollouts(
+            groups,
+            counts,
+            prompt_ids=self.prompt_ids,
+            limit=self.completion_limit,
+            key=f"{self._run_seed()}/{key}/{self.global_rank}",
+        )
+        progress = self._progress("generate", len(plan.requests))
+        with self._timed("generate"):
+            completions = self.sampler.generate(plan.requests, sampling, progress)
+        ids = [c.token_ids for c in completions]
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True) if ids else []  # it makes [""] of []
+        collect_rollouts(plan, completions, texts)
+
+    def prompt_ids(self, kind: Kind, group: RolloutGroup) -> list[int]:
+        """Token ids of a prompt, ready for the completion to follow."""
+        text = self.tokenizer.apply_chat_template(
+            self.messages(kind, group), add_generation_prompt=True, tokenize=False, **self.chat_template_kwargs
+        )
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return ids
+
+    def _run_seed(self) -> int:
+        return self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
+
+    # -- evaluation --------------------------------------------------------------------------------------------------
+
+    def _begin_evaluation(self) -> None:
+        self._start()
+        self._evaluated = []
+        self.sampler.wake()
+        self.sampler.sync_weights()
+
+    def _evaluation_step(self, batch: list[Problem], batch_idx: int, stage: Stage) -> list[RolloutGroup]:
+        self._seconds = {}
+        e = self.evaluation
+        sampling = SamplingSettings(temperature=e.temperature, top_p=e.top_p, top_k=e.top_k)
+        groups = self.start(batch, self.evaluation_counts())
+        self.generate(groups, self.evaluation_counts(), sampling, f"{stage}/{batch_idx}")
+        self.score(groups)
+        if stage != "predict":
+            self._evaluated += groups
+        return groups
+
+    def _log_evaluation(self, prefix: str) -> None:
+        self.sampler.sleep()
+        metrics = self.evaluation_metrics(self._evaluated)
+        self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()}, sync_dist=True)
+        self._evaluated = []

@@ -1,0 +1,77 @@
+"""Problems for the places that gating or dynamic sampling left empty."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from masa_lightning.types import Problem, RolloutGroup
+
+
+class ProblemReserve:
+    """An endless stream of training problems in an order of its own, shared out to the processes.
+
+    The training loader's order is left alone, so a problem may come from here and from the loader in one epoch. What
+    comes next is a function of the seed and of `taken`, which a resumed run has to restore.
+
+    Args:
+        problems: The training problems.
+        seed: Of the order.
+        rank: Of this process, in [0, world_size).
+        world_size: Number of processes; each sees every `world_size`-th problem.
+    """
+
+    def __init__(self, problems: Sequence[Problem], *, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self.problems = problems
+        self.seed = seed
+        self.rank, self.world_size = rank, world_size
+        self.taken = 0
+        """Problems looked at so far on this process."""
+
+    def draw(self, count: int, without: Collection[str] = ()) -> list[Problem]:
+        """Returns the next problems; fewer than `count` if one pass over all of them finds no more.
+
+        Args:
+            count: How many.
+            without: Ids that are not wanted, such as those of the batch.
+        """
+        drawn: dict[str, Problem] = {}
+        for _ in range(len(self.problems)):
+            if len(drawn) >= count:
+                break
+            epoch, place = divmod(self.taken * self.world_size + self.rank, len(self.problems))
+            problem = self.problems[self._order(epoch)[place]]
+            self.taken += 1
+            if problem.id not in without:
+                drawn.setdefault(problem.id, problem)
+        return list(drawn.values())
+
+    def _order(self, epoch: int) -> list[int]:
+        if getattr(self, "_epoch", None) != epoch:
+            self._epoch, self._shuffled = epoch, list(range(len(self.problems)))
+            random.Random(f"{self.seed}/reserve/{epoch}").shuffle(self._shuffled)
+        return self._shuffled
+
+
+def teaches(group: RolloutGroup) -> bool:
+    """Whether the rewards of its solutions differ, so that the group has a gradient; the overlong penalty aside."""
+    return len({round((r.reward or 0.0) - r.rewards.get("overlong", 0.0), 9) for r in group.solutions}) > 1
+
+
+def training_problems(loader: Any) -> Sequence[Problem]:
+    """The problems of a training loader: ours, or a torch `DataLoader` over a list of problems.
+
+    Raises:
+        TypeError: If the loader does not hold problems that can be looked at in any order.
+    """
+    problems = getattr(loader, "problems", None)
+    if problems is None:
+        problems = getattr(loader, "dataset", None)
+    if not isinstance(problems, Sequence) or not len(problems) or not isinstance(problems[0], Problem):
+        raise TypeError(
+            f"algorithm.dynamic_sampling draws more problems than the batch has, and found none in the training loader "
+            f"({type(loader).__name__}); expected a datamodule of masa_lightning, or a torch DataLoader over a list of "
+            "Problem. Use one of these, or turn dynamic_sampling off"
+        )
+    return problems

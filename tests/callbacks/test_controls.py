@@ -1,0 +1,326 @@
+"""Gating, cutoff and hinting in the loop, on scripted rollouts."""
+
+from itertools import chain, combinations
+
+import pytest
+
+from masa_lightning import EarlyCutoff, NotionHinting, PredictiveGating
+from masa_lightning.callbacks._control import PredictionControl
+from masa_lightning.functional.prompts import PromptTemplates
+from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.types import Problem, RolloutControl
+
+PROBLEMS = [Problem(id=name, problem=name, answer="2") for name in ("lost", "easy", "open")]
+RATES = {"lost": 0, "easy": 8, "open": 4}
+RIGHT = {"lost": (), "easy": (0, 1, 2, 3), "open": (1,)}
+PROMPTS = PromptTemplates(solution="S:{problem}", meta="M:{problem}", hint="{problem}+{notions}")
+
+
+def solution(name, index):
+    text = f"\\boxed{{{2 if index in RIGHT[name] else 0}}}"
+    return "x" * 40 + text if (name, index) == ("open", 3) else text  # 50 tokens with the end, the others 10
+
+
+def script(kind, text, index, call):
+    name = text.partition("+")[0]
+    if kind == "solution":
+        return solution(name, index)
+    return f'<meta>?</meta>{{"math_notion":["sum"],"pass_rate":{RATES[name]},"solution_length":10}}'
+
+
+@pytest.fixture
+def run(loop):
+    """Fits the three problems in one batch a step, and returns recorder and module."""
+
+    def run(*callbacks, kind=None, epochs=1, given=script, problems=PROBLEMS, **settings):
+        make = loop.scripted if kind is None else lambda script, **s: loop.scripted(script, kind, **s)
+        settings = {"num_generations": 4, "prompts": PROMPTS, "max_prompt_length": 40} | settings
+        module = make(given, **settings)
+        data = loop.Problems(problems, batch_size=len(problems))
+        return loop.fit(module, data, *callbacks, max_epochs=epochs), module
+
+    return run
+
+
+def named(groups):
+    return {g.problem.id: g for g in groups}
+
+
+def acting(kind, **settings):
+    return kind(**({"mode": "act", "start_step": 0, "audit_share": 1e-9, "min_evidence": 10**6} | settings))
+
+
+# -- gating ------------------------------------------------------------------------------------------------------------
+
+
+def test_gated_problems_have_no_solutions_and_teach_nothing(run):
+    recorder, module = run(acting(PredictiveGating))
+    assert module.sampler.calls == 2  # metas, then solutions of what is left
+    groups = named(recorder.groups[0])
+    assert [g.gated for g in map(groups.get, RATES)] == [True, True, False]
+    assert [len(g.solutions) for g in map(groups.get, RATES)] == [0, 0, 4]
+    assert [g.decisions["gating"].detail for g in map(groups.get, RATES)] == ["hopeless", "trivial", None]
+    assert groups["lost"].weight is groups["easy"].weight is None
+    assert groups["open"].weight == 1
+    assert all(r.reward is None and r.advantage == 0 for r in groups["lost"].metas + groups["easy"].metas)
+    assert all(r.reward is not None for r in groups["open"].metas)
+    metrics = recorder.metrics[0]
+    assert metrics["controls/gating/acted_share"] == pytest.approx(2 / 3)
+    assert metrics["controls/unbiased_share"] == pytest.approx(1 / 3)
+    assert metrics["tokens/solution"] == 3 * 10 + 50
+    assert metrics["calibration/pass_rate/count"] == 1
+
+
+def test_before_its_step_and_in_shadow_mode_it_only_decides(run):
+    later = PredictiveGating(start_step=1)
+    recorder, module = run(later, epochs=2)
+    assert module.sampler.calls == 3
+    assert [named(groups)["lost"].gated for groups in recorder.groups] == [False, True]
+    recorder, module = run(PredictiveGating(mode="shadow", start_step=0))
+    assert module.sampler.calls == 1
+    groups = named(recorder.groups[0])
+    assert groups["lost"].decisions["gating"].wanted
+    assert not groups["lost"].decisions["gating"].acted
+    metrics = recorder.metrics[0]
+    expected = {"precision": 1.0, "recall": 1.0, "f1": 1.0, "share": 2 / 3, "lost_correct": 0.0}
+    expected |= {"saved_tokens": 80 / (80 + 80), "acted_share": 0.0, "evidence": 2, "held_back": 0}
+    assert {name: metrics[f"controls/gating/{name}"] for name in expected} == pytest.approx(expected)
+    assert metrics["tokens/saved_gating"] == metrics["tokens/audit_gating"] == 0
+    assert metrics["controls/unbiased_share"] == 1
+
+
+def test_an_audited_problem_is_solved_and_stands_for_others(run):
+    gating = PredictiveGating(start_step=0, audit_share=0.5, window=1000, min_evidence=10**6)
+    recorder, _ = run(gating, epochs=40)
+    weights = [named(groups)["lost"].weight for groups in recorder.groups]
+    assert set(weights) == {2.0, None}
+    audited = [i for i, weight in enumerate(weights) if weight]
+    assert 10 <= len(audited) <= 30
+    group = named(recorder.groups[audited[0]])["lost"]
+    assert len(group.solutions) == 4
+    assert all(r.reward is not None for r in group.metas)
+    last = recorder.metrics[-1]
+    assert last["controls/gating/precision"] == 1.0
+    assert last["controls/gating/share"] == pytest.approx(2 / 3, abs=0.12)
+    # The ledger: what the audits say was saved is what was saved, on average; each problem takes 4 x 10 tokens.
+    skipped = sum(40 * g.gated for groups in recorder.groups for g in groups)
+    assert last["tokens_total/saved_gating"] == pytest.approx(skipped, rel=0.35)
+    solved = sum(40 for groups in recorder.groups for g in groups if g.decisions["gating"].weight == 2)
+    assert last["tokens_total/audit_gating"] == solved
+
+
+def test_lost_correct_rollouts_are_of_the_hopeless_alone(run):
+    def wrong(kind, text, index, call):
+        return (
+            script("solution", {"lost": "open", "easy": "easy", "open": "easy"}[text], index, call)
+            if (kind == "solution")
+            else script(kind, text, index, call)
+        )
+
+    recorder, _ = run(PredictiveGating(mode="shadow"), given=wrong)
+    metrics = recorder.metrics[0]
+    assert metrics["controls/gating/lost_correct"] == pytest.approx(1 / 9)
+    assert metrics["controls/gating/precision"] == 0.5
+    assert metrics["controls/gating/recall"] == 0.5
+
+
+# -- cutoff ------------------------------------------------------------------------------------------------------------
+
+
+def limits(loop, *callbacks, **settings):
+    module = loop.module(sampler=loop.Spy(), num_generations=4, **settings)
+    loop.fit(module, loop.Problems(2), *callbacks)
+    return [[r.max_tokens for r in requests] for requests, _ in module.sampler.calls]
+
+
+class Cut(EarlyCutoff):
+    """Predicts for itself: the tiny random model predicts nothing."""
+
+    def wants(self, group, budget):
+        return 3
+
+
+def test_the_limit_goes_to_the_sampler(loop):
+    assert limits(loop) == [[8, 8, 8, 8, 8, 8] * 2]
+    assert limits(loop, acting(Cut)) == [[8] * 4, [3] * 8]
+    assert limits(loop, Cut(mode="shadow")) == [[8, 8, 8, 8, 8, 8] * 2]
+
+
+def test_a_cut_rollout_is_wrong_and_its_problem_has_no_true_statistics(loop):
+    cutoff = acting(Cut)
+    module = loop.module(sampler=loop.Spy(), num_generations=4, max_completion_length=8)
+    recorder = loop.fit(module, loop.Problems(6), cutoff, max_epochs=3)
+    groups = [g for step in recorder.groups for g in step]
+    cut = [g for g in groups if any(r.completion.finish_reason == "length" for r in g.solutions)]
+    assert cut
+    assert all(g.weight is None for g in cut)
+    assert all(r.reward is None for g in cut for r in g.metas)
+    assert all(g.weight == 1 for g in groups if g not in cut)
+    assert all(r.length <= 3 for g in groups for r in g.solutions)
+
+
+def test_cutoff_figures_by_hand(run):
+    """Limit 20: one rollout of "open" has 50 tokens and is wrong."""
+    recorder, _ = run(EarlyCutoff(mode="shadow"))
+    metrics = recorder.metrics[0]
+    expected = {"precision": 1.0, "recall": 1 / 7, "f1": 2 / 8, "share": 1 / 12, "lost_correct": 0.0}
+    expected |= {"saved_tokens": 30 / (11 * 10 + 50), "evidence": 1}
+    assert {name: metrics[f"controls/cutoff/{name}"] for name in expected} == pytest.approx(expected)
+
+
+def test_an_audit_without_a_cut_stands_for_itself(run):
+    recorder, _ = run(EarlyCutoff(start_step=0, audit_share=1 - 1e-9, min_evidence=10**6))
+    groups = named(recorder.groups[0])
+    assert {name: group.weight for name, group in groups.items()} == pytest.approx({"lost": 1, "easy": 1, "open": 1})
+    recorder, _ = run(EarlyCutoff(start_step=0, audit_share=1 - 1e-9, factor=0.5, min_evidence=10**6))
+    assert named(recorder.groups[0])["easy"].decisions["cutoff"].weight > 1  # all of 10 tokens pass the limit 5
+
+
+# -- hinting -----------------------------------------------------------------------------------------------------------
+
+
+def test_hinted_problems_are_solved_with_the_hint_and_trained_on_with_it(run, loop):
+    def helped(kind, text, index, call):
+        return "\\boxed{2}" if "+sum" in text else script(kind, text, index, call)
+
+    hinting = NotionHinting(start_step=0, min_evidence=10**6)
+    recorder, module = run(hinting, given=helped, epochs=20)
+    groups = [g for step in recorder.groups for g in step]
+    hinted = [g for g in groups if g.hint]
+    assert 20 <= len(hinted) <= 40
+    for group in groups:
+        prompt = f"<user>S:{group.problem.problem}{'+sum' if group.hint else ''}<assistant>"
+        assert {module.tokenizer.decode(r.prompt_ids) for r in group.solutions} == {prompt}
+        assert group.weight == (None if group.hint else 2)
+        assert all((r.reward is None) == bool(group.hint) for r in group.metas)
+        assert all(r.reward is not None for r in group.solutions)
+    metrics = recorder.metrics[-1]
+    assert metrics["controls/hinting/hinted_pass_rate"] == 1
+    assert metrics["controls/hinting/plain_pass_rate"] == pytest.approx(5 / 12, abs=0.2)
+    assert metrics["controls/hinting/lift"] == pytest.approx(1 - metrics["controls/hinting/plain_pass_rate"])
+
+
+def test_a_hint_without_room_is_none(run):
+    recorder, _ = run(NotionHinting(start_step=0, probability=1 - 1e-9), max_prompt_length=8)
+    groups = recorder.groups[0]
+    assert not any(g.hint for g in groups)
+    assert all(g.weight == 1 for g in groups)
+    assert recorder.metrics[0]["controls/hinting/acted_share"] == 0
+
+
+def test_validation_is_never_controlled(loop):
+    def mixed(kind, text, index, call):
+        return script(kind, text, index, call)
+
+    module = loop.scripted(mixed, prompts=PROMPTS, max_prompt_length=40, num_generations=4)
+    data = loop.Problems(PROBLEMS, validation=PROBLEMS, batch_size=3)
+    recorder = loop.fit(module, data, acting(PredictiveGating), NotionHinting(start_step=0))
+    validation = next(metrics for _, metrics in recorder.logged if "val/pass@1" in metrics)
+    assert validation["val/pass@1"] > 0
+    assert not any("controls" in name for name in validation)
+
+
+# -- the guard, state, composition -------------------------------------------------------------------------------------
+
+
+def test_the_guard_takes_a_harmful_control_back_and_lets_it_return(run):
+    """The hopeless problem is solved from the third call on, which is a loss, until the tenth."""
+    solved = range(4, 14)
+
+    def changing(kind, text, index, call):
+        return (
+            "\\boxed{2}" if (kind, text) == ("solution", "lost") and call in solved else script(kind, text, index, call)
+        )
+
+    gating = PredictiveGating(start_step=0, audit_share=0.5, window=4, min_evidence=1, max_lost_correct=0.2)
+    with pytest.warns(UserWarning, match=r"PredictiveGating loses .* it goes back to shadow mode until 4 steps"):
+        recorder, _ = run(gating, epochs=30, given=changing)
+    held = [metrics["controls/gating/held_back"] for metrics in recorder.metrics]
+    assert held[0] == 0
+    assert max(held) == 1
+    assert held[-1] == 0
+    acted = [metrics["controls/gating/acted_share"] for metrics in recorder.metrics]
+    assert all(share == 0 for share, back in zip(acted, held, strict=True) if back)
+
+
+def test_state_survives(run):
+    gating, cutoff, hinting = (kind(start_step=0) for kind in (PredictiveGating, EarlyCutoff, NotionHinting))
+    run(gating, cutoff, hinting, epochs=3)
+    gating.held_back = True
+    for control in (gating, cutoff, hinting):
+        other = type(control)()
+        other.load_state_dict(control.state_dict())
+        assert other.state_dict() == control.state_dict()
+        assert other.held_back == control.held_back
+        assert len(other.window) == 3
+
+
+CONTROLS = (PredictiveGating, EarlyCutoff, NotionHinting)
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    list(chain.from_iterable(combinations(CONTROLS, n) for n in range(4))),
+    ids=lambda k: "-".join(c.name for c in k),
+)
+def test_every_subset_trains(run, kinds):
+    recorder, module = run(*(kind(start_step=1) for kind in kinds), epochs=3)
+    assert module.sampler.calls == (5 if kinds else 3)
+    for metrics in recorder.metrics:
+        assert metrics["skipped_updates"] == 0
+        assert {name.split("/")[1] for name in metrics if name.startswith("controls/")} - {"unbiased_share"} == {
+            kind.name for kind in kinds
+        }
+
+
+def test_acting_without_wanting_equals_not_acting(loop):
+    """Predictions of a random model do not parse: the phases are apart, and all the same tokens are drawn."""
+
+    def weights(*callbacks):
+        module = loop.module(num_generations=4)
+        loop.fit(module, loop.Problems(6), *callbacks)
+        return loop.weights(module)
+
+    plain = weights()
+    assert not loop.changed(plain, weights(*(acting(kind) for kind in (PredictiveGating, EarlyCutoff))))
+    assert not loop.changed(plain, weights(PredictiveGating(mode="off"), EarlyCutoff(mode="shadow")))
+
+
+def test_when_everything_is_gated_the_step_changes_nothing(run, loop):
+    recorder, module = run(acting(PredictiveGating), problems=PROBLEMS[:2], num_mini_batches=2)
+    assert not loop.changed(loop.weights(), loop.weights(module))
+    assert recorder.trainer.global_step == 2  # the schedule goes on as it would have
+    assert recorder.metrics[0]["tokens/solution"] == 0
+
+
+@pytest.mark.parametrize("kind", CONTROLS)
+def test_they_are_controls_and_need_predictions(loop, run, kind):
+    assert issubclass(kind, PredictionControl)
+    assert isinstance(kind(), RolloutControl)
+    with pytest.raises(TypeError, match="GRPOLightningModule makes none; expected a MASALightningModule"):
+        run(kind(), kind=GRPOLightningModule)
+    with pytest.raises(ValueError, match="num_meta_generations is 0"):
+        run(kind(), num_meta_generations=0)
+    run(kind(mode="off"), num_meta_generations=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PredictiveGating(mode="on"), "mode is 'on'; expected 'off', 'shadow' or 'act'"),
+        (lambda: PredictiveGating(start_step=-1), "start_step is -1"),
+        (lambda: PredictiveGating(audit_share=0.0), "audit_share is 0.0"),
+        (lambda: PredictiveGating(max_lost_correct=2.0), "max_lost_correct is 2.0"),
+        (lambda: PredictiveGating(window=0), "window is 0"),
+        (lambda: PredictiveGating(min_evidence=0), "min_evidence is 0"),
+        (lambda: PredictiveGating(max_std=0), "max_std is 0"),
+        (lambda: PredictiveGating(margin=0.5), "margin is 0.5"),
+        (lambda: PredictiveGating(min_predictions=0), "min_predictions is 0"),
+        (lambda: EarlyCutoff(factor=0), "factor is 0"),
+        (lambda: NotionHinting(probability=1.0), "probability is 1.0"),
+        (lambda: NotionHinting(max_notions=0), "max_notions is 0"),
+    ],
+)
+def test_bad_settings(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
