@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from masa_lightning.callbacks.calibration_plots import CalibrationPlots as CalibrationPlots
     from masa_lightning.callbacks.cutoff import EarlyCutoff as EarlyCutoff
+    from masa_lightning.callbacks.expert_sft import ExpertSFT as ExpertSFT
     from masa_lightning.callbacks.gating import PredictiveGating as PredictiveGating
     from masa_lightning.callbacks.hinting import NotionHinting as NotionHinting
     from masa_lightning.callbacks.progress import RolloutProgressBar as RolloutProgressBar
@@ -32,6 +33,7 @@ _HOMES = {
     "CalibrationPlots": "callbacks.calibration_plots",
     "EarlyCutoff": "callbacks.cutoff",
     "Evaluation": "modules.settings",
+    "ExpertSFT": "callbacks.expert_sft",
     "GRPOLightningModule": "modules.grpo",
     "MASALightningModule": "modules.masa",
     "MathDataModule": "data.math",

@@ -206,9 +206,14 @@ class GRPOLightningModule(EvaluationLightningModule):
         generated = sum(r.length for g in groups for r in g.rollouts)
         metrics["tokens_per_second"] = generated / max(self._seconds.get("generate", 0.0), 1e-9)
         metrics |= {f"timing_s/{name}": seconds for name, seconds in self._seconds.items()}
-        self._metrics = {name: torch.tensor(value, dtype=torch.float32).item() for name, value in metrics.items()}
-        self.log_dict(metrics, batch_size=len(batch), sync_dist=True)
+        self._metrics = {}
+        self.log_step(metrics)
         return {"groups": groups}
+
+    def log_step(self, metrics: dict[str, float]) -> None:
+        """Logs figures of a training step; a run that is resumed right after its checkpoint logs them again."""
+        self._metrics |= {name: torch.tensor(value, dtype=torch.float32).item() for name, value in metrics.items()}
+        self.log_dict(metrics, batch_size=1, sync_dist=True)
 
     # -- what a subclass extends -------------------------------------------------------------------------------------
 

@@ -1,10 +1,10 @@
 """Gating, cutoff and hinting in the loop, on scripted rollouts."""
 
-from itertools import chain, combinations
+from itertools import combinations
 
 import pytest
 
-from masa_lightning import EarlyCutoff, NotionHinting, PredictiveGating
+from masa_lightning import EarlyCutoff, ExpertSFT, NotionHinting, PredictiveGating
 from masa_lightning.callbacks._control import PredictionControl
 from masa_lightning.functional.prompts import PromptTemplates
 from masa_lightning.modules.grpo import GRPOLightningModule
@@ -258,14 +258,16 @@ def test_state_survives(run):
 CONTROLS = (PredictiveGating, EarlyCutoff, NotionHinting)
 
 
-@pytest.mark.parametrize(
-    "kinds",
-    list(chain.from_iterable(combinations(CONTROLS, n) for n in range(4))),
-    ids=lambda k: "-".join(c.name for c in k),
-)
-def test_every_subset_trains(run, kinds):
-    recorder, module = run(*(kind(start_step=1) for kind in kinds), epochs=3)
+SUBSETS = [(kinds, clone) for n in range(4) for kinds in combinations(CONTROLS, n) for clone in (False, True)]
+
+
+@pytest.mark.parametrize(("kinds", "clone"), SUBSETS)
+def test_every_subset_trains(run, kinds, clone):
+    experts = [ExpertSFT(batch_size=1)] if clone else []
+    callbacks = [*(kind(start_step=1) for kind in kinds), *experts]
+    recorder, module = run(*callbacks, epochs=3, min_expert_reward=0.0)
     assert module.sampler.calls == (5 if kinds else 3)
+    assert (recorder.metrics[0].get("sft/examples", 0) > 0) == clone
     for metrics in recorder.metrics:
         assert metrics["skipped_updates"] == 0
         assert {name.split("/")[1] for name in metrics if name.startswith("controls/")} - {"unbiased_share"} == {

@@ -1,0 +1,257 @@
+"""Clone the best predictions, rewritten with what really happened: supervised phases between the steps of GRPO."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.tensor import DTensor
+
+from masa_lightning.functional.losses import sft_loss
+from masa_lightning.types import ExampleSource, PhaseListener
+
+Example = tuple[list[int], list[int]]  # prompt ids, target ids
+Row = tuple[Tensor, Tensor, Tensor]  # input_ids [B, S], completion_start [B], mask [B, T]
+
+_FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+class ExpertSFT(Callback):
+    r"""Minimises the negative log-likelihood of expert examples, in phases (METHOD, section 5).
+
+    .. math:: L = -\frac{1}{\sum_b |y_b|} \sum_b \sum_t \log \pi(y_{b,t} \mid x_b, y_{b,<t})
+
+    After each training step the module's examples go into a buffer. A phase takes an optimiser step on each batch of
+    them, oldest first, with an AdamW of its own: neither the module's optimiser nor its schedule nor the Trainer's
+    `global_step` notices. Buffer, optimiser and counters are in the checkpoint. Works with any LightningModule that is a
+    `types.ExampleSource`. With several processes all of them share one buffer and work on each batch together.
+
+    Logged: ``sft/buffer``, ``sft/examples`` (of this step), ``tokens/sft`` (target tokens of this step),
+    ``tokens_total/sft``; in steps with a phase ``sft/loss``, ``sft/grad_norm`` (means over its batches, NaN for batches
+    that were skipped) and ``timing_s/sft``.
+
+    Args:
+        batch_size: Examples of an optimiser step, over all processes, >= 1.
+        every_n_steps: None runs a phase as soon as the buffer holds a batch; n runs one after every n-th training step,
+            on all that the buffer holds, the last batch being smaller where need be.
+        learning_rate: Constant, > 0.
+        weight_decay: Of AdamW.
+        max_grad_norm: Gradients are clipped to this norm; None is off.
+        max_tokens_per_micro_batch: Memory knob: rows times longest row of one forward and backward.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> ExpertSFT(batch_size=16, learning_rate=1e-5).state_dict()["buffer"]
+        []
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 32,
+        every_n_steps: int | None = None,
+        learning_rate: float = 1e-6,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = 1.0,
+        max_tokens_per_micro_batch: int = 16384,
+    ) -> None:
+        super().__init__()
+        for name, value in (
+            ("batch_size", batch_size),
+            ("every_n_steps", 1 if every_n_steps is None else every_n_steps),
+            ("max_tokens_per_micro_batch", max_tokens_per_micro_batch),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; expected >= 1")
+        if not learning_rate > 0:
+            raise ValueError(f"learning_rate is {learning_rate}; expected > 0")
+        self.batch_size = batch_size
+        self.every_n_steps = every_n_steps
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.max_grad_norm = max_grad_norm
+        self.max_tokens_per_micro_batch = max_tokens_per_micro_batch
+        self.buffer: list[Example] = []
+        self.steps = 0
+        """Training steps so far."""
+        self.tokens = 0
+        """Target tokens trained on so far."""
+        self._policy: nn.Module | None = None
+        self._optimizer: torch.optim.AdamW | None = None
+        self._optimizer_state: dict[str, Any] | None = None  # of a checkpoint, until the optimiser is made
+
+    # -- Lightning's hooks -------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses modules that have no examples.
+
+        Raises:
+            TypeError: If the module is no `ExampleSource`.
+        """
+        if stage == "fit" and not isinstance(pl_module, ExampleSource):
+            raise TypeError(
+                f"ExpertSFT found no examples to clone: {type(pl_module).__name__} lacks `policy` or `expert_examples`; "
+                "expected a MASALightningModule, or a module of yours that satisfies masa_lightning.types.ExampleSource"
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Makes the optimiser, when weights and checkpoint are there."""
+        self._policy = pl_module.policy  # type: ignore[assignment]  # `setup` has checked it
+        assert self._policy is not None
+        parameters = [p for p in self._policy.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+        if self._optimizer_state is not None:
+            if self._sharded:
+                set_optimizer_state_dict(self._policy, self._optimizer, self._optimizer_state, options=_FULL)
+            else:
+                self._optimizer.load_state_dict(self._optimizer_state)
+            self._optimizer_state = None
+            for group in self._optimizer.param_groups:  # the settings of this run, not those of the checkpoint
+                group["lr"], group["weight_decay"] = self.learning_rate, self.weight_decay
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Takes the step's examples, and runs a phase if it is time."""
+        assert isinstance(pl_module, ExampleSource)
+        self.buffer += _of_all_processes(list(pl_module.expert_examples(outputs)), trainer.world_size)
+        self.steps += 1
+        batches = self._take_batches()
+        tokens = sum(len(target) for examples in batches for _, target in examples)
+        self.tokens += tokens
+        metrics = {
+            "sft/buffer": float(len(self.buffer)),
+            "sft/examples": float(sum(map(len, batches))),
+            "tokens/sft": float(tokens),
+            "tokens_total/sft": float(self.tokens),
+        }
+        if batches:
+            start = time.perf_counter()
+            listeners = [c for c in trainer.callbacks if isinstance(c, PhaseListener)]  # type: ignore[attr-defined]
+            losses, norms = [], []
+            for done, examples in enumerate(batches):
+                for listener in listeners:
+                    listener.on_phase_progress("sft", done, len(batches))
+                loss, norm = self._step(trainer, pl_module, examples)
+                losses.append(loss)
+                norms.append(norm)
+            metrics["sft/loss"] = sum(losses) / len(losses)
+            metrics["sft/grad_norm"] = sum(norms) / len(norms)
+            metrics["timing_s/sft"] = time.perf_counter() - start
+        log = getattr(pl_module, "log_step", pl_module.log_dict)  # ours remember what a resumed run has to log again
+        log(metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Buffer, counters and the optimiser's state."""
+        optimizer = self._optimizer_state
+        if self._optimizer is not None and self._policy is not None:
+            if self._sharded:
+                optimizer = get_optimizer_state_dict(self._policy, self._optimizer, options=_FULL)
+            else:
+                optimizer = self._optimizer.state_dict()
+        buffer = [[list(prompt), list(target)] for prompt, target in self.buffer]
+        return {"buffer": buffer, "steps": self.steps, "tokens": self.tokens, "optimizer": optimizer}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes them up; the optimiser's when training starts."""
+        self.buffer = [(prompt, target) for prompt, target in state_dict["buffer"]]
+        self.steps, self.tokens = state_dict["steps"], state_dict["tokens"]
+        self._optimizer_state = state_dict["optimizer"]
+
+    # -- a phase -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _sharded(self) -> bool:
+        assert self._policy is not None
+        return any(isinstance(p, DTensor) for p in self._policy.parameters())
+
+    def _take_batches(self) -> list[list[Example]]:
+        """Removes from the buffer what is due."""
+        if self.every_n_steps is None:
+            due = len(self.buffer) // self.batch_size * self.batch_size
+        else:
+            due = 0 if self.steps % self.every_n_steps else len(self.buffer)
+        taken, self.buffer = self.buffer[:due], self.buffer[due:]
+        return [taken[i : i + self.batch_size] for i in range(0, due, self.batch_size)]
+
+    def _step(self, trainer: Trainer, pl_module: LightningModule, examples: Sequence[Example]) -> tuple[float, float]:
+        """Takes one optimiser step; returns the loss before it and the gradient's norm, NaN if it was skipped."""
+        policy, optimizer, sharded = self._policy, self._optimizer, self._sharded
+        assert policy is not None and optimizer is not None
+        world, rank = trainer.world_size, trainer.global_rank
+        shares = [micro_batches(examples[r::world], self.max_tokens_per_micro_batch) for r in range(world)]
+        own, used = list(shares[rank]), len(shares[rank])
+        if sharded:  # weights are gathered in every forward pass, so that all processes make as many: some of nothing
+            own += micro_batches(examples[:1], 1) * (max(map(len, shares)) - used)
+        denominator = sum(len(target) for _, target in examples)
+        optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=pl_module.device)
+        for i, batch in enumerate(own):
+            ids, start, mask = (tensor.to(pl_module.device) for tensor in batch)
+            with trainer.precision_plugin.forward_context():
+                logp, _ = policy(ids, start, mask)
+                loss = sft_loss(logp, mask, denominator) * (i < used)
+            if sharded:
+                loss = loss * world  # FSDP2 averages gradients over processes
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach() / (world if sharded else 1)
+        if world > 1:
+            torch.distributed.all_reduce(total)
+            if not sharded:
+                for p in policy.parameters():
+                    if p.requires_grad:
+                        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+                        torch.distributed.all_reduce(p.grad)
+        bound = float("inf") if self.max_grad_norm is None else self.max_grad_norm
+        clipped = torch.nn.utils.clip_grad_norm_(policy.parameters(), bound)
+        norm = (clipped.full_tensor() if isinstance(clipped, DTensor) else clipped).item()
+        if math.isfinite(norm):
+            optimizer.step()
+        else:
+            rank_zero_warn(f"the gradient norm of ExpertSFT is {norm}: this optimiser step is skipped")
+            norm = float("nan")
+        optimizer.zero_grad(set_to_none=True)
+        return total.item(), norm
+
+
+def micro_batches(examples: Sequence[Example], max_tokens: int) -> list[Row]:
+    """Right-pads examples, longest first, into micro-batches of at most `max_tokens` tokens, or one example.
+
+    Args:
+        examples: Prompt and target ids.
+        max_tokens: Budget of rows times the longest row, >= 1.
+
+    Returns:
+        ``input_ids`` [B, S], ``completion_start`` [B] and ``mask`` [B, T] of each, as `Policy.forward` takes them.
+    """
+    todo = sorted(examples, key=lambda e: len(e[0]) + len(e[1]), reverse=True)
+    batches = []
+    while todo:
+        width = len(todo[0][0]) + len(todo[0][1])
+        part, todo = todo[: max(1, max_tokens // width)], todo[max(1, max_tokens // width) :]
+        lengths = torch.tensor([len(target) for _, target in part])
+        ids = torch.tensor([[*prompt, *target, *[0] * (width - len(prompt) - len(target))] for prompt, target in part])
+        mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
+        batches.append((ids, torch.tensor([len(prompt) for prompt, _ in part]), mask))
+    return batches
+
+
+def _of_all_processes(examples: list[Example], world_size: int) -> list[Example]:
+    if world_size == 1:
+        return examples
+    parts: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(parts, examples)
+    return [example for part in parts for example in part]
