@@ -32,11 +32,13 @@ def test_it_parses_and_builds(config: Path, monkeypatch: pytest.MonkeyPatch, tmp
     )
     assert isinstance(cli.model, MASALightningModule)
     assert cli.model.policy is None  # building loads no weights
-    assert (cli.model.num_meta_generations == 0) == (config.stem == "grpo")
+    assert (cli.model.num_meta_generations == 0) == (config.stem in ("grpo", "dapo"))
 
 
 def test_there_are_configs_and_each_fits_a_screen() -> None:
-    assert {"tiny", "smollm2_asdiv", "grpo", "masa"} <= {path.stem for path in CONFIGS}
+    assert {"tiny", "tiny_efficient", "smollm2_asdiv", "grpo", "masa", "dapo", "masa_dapo", "masa_efficient"} <= {
+        path.stem for path in CONFIGS
+    }
     assert all(len(path.read_text().splitlines()) <= 60 for path in CONFIGS)
 
 

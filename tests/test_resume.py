@@ -1,4 +1,4 @@
-"""A run killed with SIGKILL and resumed equals an undisturbed one, bit for bit, on the real engine."""
+"""A run with all controls, killed and resumed, equals an undisturbed one, bit for bit, on the real engine."""
 
 from __future__ import annotations
 
@@ -24,10 +24,19 @@ trainer:
   val_check_interval: 3
   enable_progress_bar: false
   callbacks:
+    - class_path: masa_lightning.ExpertSFT
+      init_args: {{batch_size: 2, learning_rate: 1.0e-4}}
+    - class_path: masa_lightning.PredictiveGating
+      init_args: {{start_step: 1, max_std: 0.3, margin: 0.4, audit_share: 0.3}}
+    - class_path: masa_lightning.EarlyCutoff
+      init_args: {{start_step: 1, factor: 1.0}}
+    - class_path: masa_lightning.NotionHinting
+      init_args: {{start_step: 1}}
     - class_path: lightning.pytorch.callbacks.ModelCheckpoint
       init_args: {{dirpath: runs/tiny/checkpoints, every_n_train_steps: 2, save_last: true, save_top_k: 0}}
 model:
   init_args:
+    prompts: {{hint: "{{problem}} try {{notions}}"}}
     num_generations: 4
     num_meta_generations: 4
     num_mini_batches: 2
@@ -87,5 +96,8 @@ def test_a_killed_and_resumed_run_equals_an_undisturbed_one(tmp_path: Path) -> N
     assert expected["state_dict"].keys() == actual["state_dict"].keys()
     for name, weight in expected["state_dict"].items():
         assert torch.equal(weight, actual["state_dict"][name]), name
+    figures = stream(undisturbed)
+    assert any(figures["tokens_total/sft", step] != {0.0} for step in range(STEPS // 2))  # the controls did something
+    assert any(figures["controls/unbiased_share", step] != {1.0} for step in range(STEPS // 2))
     assert {len(values) for values in stream(killed).values()} == {1}
     assert stream(killed) == stream(undisturbed)

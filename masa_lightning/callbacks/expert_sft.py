@@ -39,8 +39,8 @@ class ExpertSFT(Callback):
     `types.ExampleSource`. With several processes all of them share one buffer and work on each batch together.
 
     Logged: ``sft/buffer``, ``sft/examples`` (of this step), ``tokens/sft`` (target tokens of this step),
-    ``tokens_total/sft``; in steps with a phase ``sft/loss``, ``sft/grad_norm`` (means over its batches, NaN for batches
-    that were skipped) and ``timing_s/sft``.
+    ``tokens_total/sft``, ``timing_s/sft``, ``sft/loss`` and ``sft/grad_norm`` (means over the batches of this step, NaN
+    without any or where one was skipped).
 
     Args:
         batch_size: Examples of an optimiser step, over all processes, >= 1.
@@ -132,7 +132,10 @@ class ExpertSFT(Callback):
         batches = self._take_batches()
         tokens = sum(len(target) for examples in batches for _, target in examples)
         self.tokens += tokens
-        metrics = {
+        metrics = {  # the same names each step: Lightning would log the last value of a missing one again
+            "sft/loss": math.nan,
+            "sft/grad_norm": math.nan,
+            "timing_s/sft": 0.0,
             "sft/buffer": float(len(self.buffer)),
             "sft/examples": float(sum(map(len, batches))),
             "tokens/sft": float(tokens),

@@ -80,6 +80,8 @@ class EvaluationLightningModule(PolicyLightningModule):
                 f"{len(self.reward_weights)} reward_weights were given for {len(self.reward_functions)} "
                 "reward_functions; expected one each"
             )
+        self.reward_parts = ["correct", *map(summary.reward_name, self.reward_functions)]
+        """Names of what the reward of a solution is made of."""
         self.grader: Grader = grader if grader is not None else MathGrader()
         self.prompts = prompts
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
@@ -160,7 +162,7 @@ class EvaluationLightningModule(PolicyLightningModule):
         for k in self.evaluation.pass_at:
             values = [pass_at_k(len(g.correct), sum(g.correct), k) for g in groups if g.solutions]
             metrics[f"pass@{k}"] = sum(values) / len(values)
-        return metrics | summary.solution_metrics(groups)
+        return metrics | summary.solution_metrics(groups, self.reward_parts)
 
     # -- rollouts ----------------------------------------------------------------------------------------------------
 

@@ -126,6 +126,8 @@ class GRPOLightningModule(EvaluationLightningModule):
             )
         if sampling.temperature == 0:
             raise ValueError("sampling.temperature is 0, so all rollouts of a problem would be equal; expected > 0")
+        if algorithm.overlong_buffer:
+            self.reward_parts.append("overlong")
         self.num_generations = num_generations
         self.sampling = sampling
         self.algorithm = algorithm
@@ -223,7 +225,7 @@ class GRPOLightningModule(EvaluationLightningModule):
 
     def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         """What a training step logs of its rollouts."""
-        return summary.solution_metrics(groups)
+        return summary.solution_metrics(groups, self.reward_parts)
 
     # -- the walk of one batch ---------------------------------------------------------------------------------------
 
@@ -314,7 +316,9 @@ class GRPOLightningModule(EvaluationLightningModule):
                 step=self._optimizer_step,
                 progress=self._progress("update", self.num_iterations * sum(len(batches) for batches, _ in steps)),
             )
-        return summary.update_metrics(stats, norms, steps=len(norms), learning_rate=learning_rate)
+        return summary.update_metrics(
+            stats, norms, steps=len(norms), learning_rate=learning_rate, with_kl=bool(self._reference)
+        )
 
     def _trained(self, group: RolloutGroup) -> list[Rollout]:
         """The rollouts of a group that the update's loss is a mean over."""

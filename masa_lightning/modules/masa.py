@@ -133,6 +133,7 @@ class MASALightningModule(GRPOLightningModule):
         self.pass_rate_scale = pass_rate_scale
         self.meta_reward_weights = meta_reward_weights or {"length": 1.0, "difficulty": 1.0, "notion": 1.0}
         check_weights(self.meta_reward_weights)
+        self._meta_parts = [name for name, weight in self.meta_reward_weights.items() if weight > 0]
         self.difficulty_scoring: Scoring = difficulty_scoring
         self.difficulty_base = difficulty_base
         self.notion_counting: Counting = notion_counting
@@ -237,7 +238,7 @@ class MASALightningModule(GRPOLightningModule):
         return examples
 
     def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
-        metrics = super().training_metrics(groups) | summary.meta_metrics(groups)
+        metrics = super().training_metrics(groups) | summary.meta_metrics(groups, self._meta_parts)
         if self.num_meta_generations:
             metrics |= self._calibrate(groups, "fit")
         controls = self._controls()
@@ -248,7 +249,7 @@ class MASALightningModule(GRPOLightningModule):
         return metrics
 
     def evaluation_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
-        metrics = super().evaluation_metrics(groups) | summary.meta_metrics(groups)
+        metrics = super().evaluation_metrics(groups) | summary.meta_metrics(groups, self._meta_parts)
         return metrics | self._calibration_figures("test" if self.trainer.testing else "validate")
 
     def on_validation_epoch_start(self) -> None:

@@ -1,10 +1,15 @@
-"""Rollouts and update statistics -> the scalars that are logged. Names follow TRL's and verl's where they have one."""
+"""Rollouts and update statistics -> the scalars that are logged. Names follow TRL's and verl's where they have one.
+
+Each step gives the same names, NaN where there is nothing to say: Lightning would log the last value of a missing one again.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
+import torch
 from torch import Tensor
 
 from masa_lightning.functional.parsing import FAILURE_REASONS
@@ -18,8 +23,8 @@ def reward_name(function: RewardFunction) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
 
 
-def solution_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
-    """Rewards and lengths of the solution rollouts."""
+def solution_metrics(groups: Sequence[RolloutGroup], parts: Sequence[str]) -> dict[str, float]:
+    """Rewards, with the parts they are made of, and lengths of the solution rollouts."""
     rollouts = [r for g in groups for r in g.solutions]
     prompts = [len(r.prompt_ids) for r in rollouts]
     terminated = [r.length for r in rollouts if r.completion.finish_reason == "stop"]
@@ -36,11 +41,11 @@ def solution_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
         "tokens/prompt": float(sum(prompts)),
         "tokens/solution": float(sum(r.length for r in rollouts)),
     }
-    return metrics | _reward_parts(rollouts, "rewards/{}/mean")
+    return metrics | _reward_parts(rollouts, parts, "rewards/{}/mean")
 
 
-def meta_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
-    """Rewards, parsing and lengths of the meta rollouts; without any, the token count alone."""
+def meta_metrics(groups: Sequence[RolloutGroup], parts: Sequence[str]) -> dict[str, float]:
+    """Rewards with their parts, parsing and lengths of the meta rollouts; without any, the token count alone."""
     rollouts = [r for g in groups for r in g.metas]
     metrics = {"tokens/meta": float(sum(r.length for r in rollouts))}
     if not rollouts:
@@ -54,11 +59,11 @@ def meta_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
         "meta/completions/clipped_ratio": _mean([float(r.completion.finish_reason == "length") for r in rollouts]),
     }
     metrics |= {f"meta/failures/{reason}": reasons.count(reason) / len(predictions) for reason in FAILURE_REASONS}
-    return metrics | _reward_parts(rollouts, "meta/rewards/{}/mean")
+    return metrics | _reward_parts(rollouts, parts, "meta/rewards/{}/mean")
 
 
 def update_metrics(
-    stats: dict[str, Tensor], norms: Sequence[float], *, steps: int, learning_rate: float
+    stats: dict[str, Tensor], norms: Sequence[float], *, steps: int, learning_rate: float, with_kl: bool
 ) -> dict[str, float]:
     """Statistics of a whole update (`PolicyUpdate.loss`, merged) as means.
 
@@ -67,6 +72,7 @@ def update_metrics(
         norms: Gradient norm of each optimiser step, NaN where the step was skipped.
         steps: Optimiser steps of the training step.
         learning_rate: Of the first step.
+        with_kl: Whether the loss has a KL term.
     """
     finite = [norm for norm in norms if norm == norm]
     metrics = {
@@ -74,11 +80,9 @@ def update_metrics(
         "learning_rate": learning_rate,
         "skipped_updates": float(len(norms) - len(finite)),
     }
-    if not stats:
-        return metrics
-    s = {name: value.item() for name, value in stats.items() if value.dim() == 0}
-    tokens = max(s["tokens"], 1.0)
-    difference = stats["sampling_logp_difference"].float()
+    s = defaultdict(lambda: NAN, {name: value.item() for name, value in stats.items() if value.dim() == 0})
+    tokens = max(s["tokens"], 1.0)  # NaN stays NaN
+    difference = stats["sampling_logp_difference"].float() if stats else torch.empty(0)
     metrics |= {
         "policy_loss": s["policy_loss_sum"] / steps,
         "entropy": s["entropy_sum"] / tokens,
@@ -94,9 +98,7 @@ def update_metrics(
         "sampling/importance_sampling_ratio/min": s["sampling_ratio_min"],
         "sampling/importance_sampling_ratio/max": s["sampling_ratio_max"],
     }
-    if "kl_sum" in s:
-        metrics["kl"] = s["kl_sum"] / tokens
-    return metrics
+    return metrics | ({"kl": s["kl_sum"] / tokens} if with_kl else {})
 
 
 def _group_rewards(groups: Sequence[Sequence[Rollout]]) -> dict[str, float]:
@@ -109,8 +111,7 @@ def _group_rewards(groups: Sequence[Sequence[Rollout]]) -> dict[str, float]:
     }
 
 
-def _reward_parts(rollouts: Sequence[Rollout], name: str) -> dict[str, float]:
-    parts = {part: None for r in rollouts for part in r.rewards}
+def _reward_parts(rollouts: Sequence[Rollout], parts: Sequence[str], name: str) -> dict[str, float]:
     return {name.format(part): _mean([r.rewards[part] for r in rollouts if part in r.rewards]) for part in parts}
 
 
