@@ -45,9 +45,12 @@ def solution_metrics(groups: Sequence[RolloutGroup], parts: Sequence[str]) -> di
 
 
 def meta_metrics(groups: Sequence[RolloutGroup], parts: Sequence[str]) -> dict[str, float]:
-    """Rewards with their parts, parsing and lengths of the meta rollouts; without any, the token count alone."""
+    """Rewards with their parts, parsing and lengths of the meta rollouts; without any, the token counts alone."""
     rollouts = [r for g in groups for r in g.metas]
-    metrics = {"tokens/meta": float(sum(r.length for r in rollouts))}
+    metrics = {
+        "tokens/meta": float(sum(r.length for r in rollouts)),
+        "tokens/meta_prompt": float(sum(len(r.prompt_ids) for r in rollouts)),
+    }
     if not rollouts:
         return metrics
     predictions = [r.prediction for r in rollouts if r.prediction is not None]

@@ -113,6 +113,7 @@ def test_metrics_by_hand(loop, masa):
         "tokens/prompt": 8 * 7,
         "tokens/solution": 86,
         "tokens/meta": meta_tokens,
+        "tokens/meta_prompt": 4 * 7,
         "num_tokens": 12 * 7 + 86 + meta_tokens,
         "prompts/overlong": 0,
         "meta/reward": (2 / 3 + 1.1 / 3 + 1 / 3 + 0) / 4,

@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+"""Compare GRPO, MASA and MASA-efficient on the embedded model: several seeds each, the same problems, one table.
+
+    python scripts/compare.py OUT_DIR [--seeds 0 1 2] [--arms grpo masa ...] [--jobs 2]
+
+Every arm trains as configs/tiny.yaml says but for what is listed in ARMS, on the real vLLM, and is then tested on the
+held-out problems. What is finished is not run again, so it can be stopped and started at any time. The table is printed
+as markdown: mean over seeds, and the range in brackets. Gating and cutoff are scored in shadow mode where they do not act.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from summary import Scalars, last, read_scalars, total
+
+TINY = Path(__file__).resolve().parents[1] / "configs" / "tiny.yaml"
+START = 15  # training steps before the controls act
+ARMS: dict[str, dict[str, Any]] = {
+    "grpo": {"model": {"num_meta_generations": 0}},
+    "masa": {"controls": "shadow"},
+    "masa_exponential": {
+        "controls": "shadow",
+        "model": {
+            "difficulty_scoring": "exponential",
+            "meta_reward_weights": {"length": 1, "difficulty": 1, "notion": 1},
+        },
+    },
+    "masa_sft": {"controls": "shadow", "sft": True},
+    "masa_efficient": {"controls": "act", "sft": True},
+}
+TESTED = (
+    ("pass@1", "pass@1"),
+    ("pass rate: correlation", "calibration/pass_rate/pearson"),
+    ("pass rate: absolute error", "calibration/pass_rate/mae"),
+    ("pass rate: spread of predictions", "calibration/pass_rate/predicted_std"),
+    ("length: correlation", "calibration/length/pearson"),
+    ("predictions that parse", "meta/parse_rate"),
+)
+CONTROLLED = ("precision", "recall", "f1", "share", "acted_share", "lost_correct", "saved_tokens", "held_back")
+
+
+def callbacks(arm: dict[str, Any]) -> list[dict[str, Any]]:
+    """The callbacks of an arm, as YAML has them."""
+    chosen: list[dict[str, Any]] = []
+    if arm.get("sft"):
+        settings = {"batch_size": 16, "learning_rate": 1e-4}
+        chosen.append({"class_path": "masa_lightning.ExpertSFT", "init_args": settings})
+    if mode := arm.get("controls"):
+        settings = {"mode": mode, "start_step": START, "window": 20}
+        chosen += [
+            {"class_path": f"masa_lightning.{name}", "init_args": dict(settings)}
+            for name in ("PredictiveGating", "EarlyCutoff")
+        ]
+    saver = {"dirpath": "checkpoints", "every_n_train_steps": 44, "save_last": True, "save_top_k": 0}
+    return [*chosen, {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": saver}]
+
+
+def run(out: Path, name: str, seed: int) -> Path:
+    """Trains and tests an arm with a seed, as far as that is not done; returns its folder."""
+    folder = out / f"{name}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "seed_everything": seed,
+        "trainer": {"callbacks": callbacks(ARMS[name]), "enable_progress_bar": False},
+        "model": {"init_args": ARMS[name].get("model", {})},
+        "data": {"init_args": {"seed": seed}},
+    }
+    (folder / "arm.yaml").write_text(json.dumps(config))  # JSON is YAML
+    command = [sys.executable, "-m", "masa_lightning.cli", "{}", "--config", str(TINY), "--config", "arm.yaml"]
+    command += ["--trainer.logger.init_args.save_dir", "."]
+    last_checkpoint = folder / "checkpoints" / "last.ckpt"
+    for stage, arguments in (("fit", []), ("test", [])):
+        if (folder / f"{stage}.done").exists():
+            continue
+        if last_checkpoint.exists():
+            arguments = ["--ckpt_path", str(last_checkpoint.resolve())]
+        words = [word.format(stage) for word in command] + ["--trainer.logger.init_args.name", stage, *arguments]
+        with (folder / f"{stage}.log").open("ab") as log:
+            code = subprocess.run(words, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log).returncode
+        if code:
+            raise SystemExit(f"{name}, seed {seed}: masa {stage} ended with status {code}; see {folder / stage}.log")
+        (folder / f"{stage}.done").touch()
+    return folder
+
+
+def figures(folder: Path) -> dict[str, float]:
+    """The rows of the table for one run."""
+    fit, test = read_scalars(folder / "fit"), read_scalars(folder / "test")
+    values = {label: last(test, tag) for label, tag in TESTED}
+    values |= {
+        "generated tokens, thousands": (total(fit, "tokens/solution") + total(fit, "tokens/meta")) / 1000,
+        "trained tokens, thousands": total(fit, "tokens/trained") / 1000,
+        "cloned tokens, thousands": total(fit, "tokens/sft") / 1000,
+        "seconds in steps": total(fit, "timing_s/step") + total(fit, "timing_s/sft"),
+    }
+    for control in ("gating", "cutoff"):
+        for name in CONTROLLED:
+            values[f"{control}: {name}"] = last(fit, f"controls/{control}/{name}", prefix="")
+        values[f"{control}: tokens saved, thousands"] = saved(fit, control)
+    return {label: math.nan if value is None else value for label, value in values.items()}
+
+
+def saved(fit: Scalars, control: str) -> float | None:
+    """Tokens that a control saved in the whole run; None without the control."""
+    return total(fit, f"tokens/saved_{control}") / 1000 if f"tokens/saved_{control}" in fit else None
+
+
+def table(results: dict[str, list[dict[str, float]]]) -> str:
+    """Markdown: one row a figure, one column an arm."""
+    lines = ["| | " + " | ".join(results) + " |", "|---" * (len(results) + 1) + "|"]
+    for label in next(iter(results.values()))[0]:
+        cells = [cell([run[label] for run in runs]) for runs in results.values()]
+        if any(cell != "-" for cell in cells):
+            lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def cell(values: Sequence[float]) -> str:
+    """Mean and range of what is known."""
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return "-"
+    digits = 3 if max(map(abs, known)) < 10 else 0
+    low, high, mean = (f"{value:.{digits}f}" for value in (min(known), max(known), fmean(known)))
+    return f"{mean} [{low}, {high}]" if len(known) > 1 else mean
+
+
+def main() -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder of the runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", choices=list(ARMS), nargs="+", default=list(ARMS))
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="runs at the same time; seconds are comparable with 1 alone"
+    )
+    args = parser.parse_args()
+
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if args.jobs > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with ThreadPoolExecutor(args.jobs) as pool:
+        # Seed by seed, so that a comparison that is stopped early has all arms of some seeds.
+        runs = {(name, seed): pool.submit(run, args.out, name, seed) for seed in args.seeds for name in args.arms}
+        results = {name: [figures(runs[name, seed].result()) for seed in args.seeds] for name in args.arms}
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
