@@ -155,7 +155,7 @@ class PredictionControl(Callback):
                 rank_zero_warn(
                     f"{type(self).__name__} loses {lost:.1%} of the correct rollouts, its max_lost_correct is "
                     f"{self.max_lost_correct:.1%}: it only decides, as in shadow mode, until {self.window.maxlen} "
-                    "steps in a row are within the limit. Start it later (start_step), decide more strictly, or raise the limit"
+                    "steps in a row are within the limit. Start it later (start_step), make it stricter, or raise the limit"
                 )
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------------

@@ -233,7 +233,9 @@ def test_the_guard_takes_a_harmful_control_back_and_lets_it_return(run):
         )
 
     gating = PredictiveGating(start_step=0, audit_share=0.5, window=4, min_evidence=1, max_lost_correct=0.2)
-    with pytest.warns(UserWarning, match=r"PredictiveGating loses .* it only decides, as in shadow mode, until 4 steps"):
+    with pytest.warns(
+        UserWarning, match=r"PredictiveGating loses .* it only decides, as in shadow mode, until 4 steps"
+    ):
         recorder, _ = run(gating, epochs=30, given=changing)
     held = [metrics["controls/gating/held_back"] for metrics in recorder.metrics]
     assert held[0] == 0
