@@ -57,7 +57,7 @@ fail_install() {
   elif grep -qiE 'connection|name resolution|timed out|max retries|certificate' <<<"$errors"; then
     hint="The package registry cannot be reached: check the network, and pip's settings with 'pip config list'."
   elif grep -qiE 'no matching distribution|could not find a version' <<<"$errors"; then
-    hint="Your package registry has no such version for $("$PYTHON" --version) on $(uname -sm)."
+    hint="Your package registry has no such version for $("$PYTHON" --version) on $(uname -sm), or cannot be reached."
   fi
   printf '\nThe last lines of .venv/install.log:\n' >&2
   tail -n 12 <<<"$errors" | cut -c 1-300 >&2
