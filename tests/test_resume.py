@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 TINY_YAML = Path(__file__).parents[1] / "configs" / "tiny.yaml"
 STEPS = 8
+CHECKPOINT = "runs/tiny/checkpoints/last.ckpt"
 CLOCKS = ("timing_s/", "tokens_per_second", "hp_metric")
 EXTRA = f"""
 trainer:
@@ -25,18 +27,19 @@ trainer:
   enable_progress_bar: false
   callbacks:
     - class_path: masa_lightning.ExpertSFT
-      init_args: {{batch_size: 2, learning_rate: 1.0e-4}}
+      init_args: {{batch_size: 1, learning_rate: 1.0e-4}}
     - class_path: masa_lightning.PredictiveGating
-      init_args: {{start_step: 1, max_std: 0.3, margin: 0.4, audit_share: 0.3}}
+      init_args: {{start_step: 1, max_std: 0.2, margin: 0.3, audit_share: 0.3}}
     - class_path: masa_lightning.EarlyCutoff
-      init_args: {{start_step: 1, factor: 1.0}}
+      init_args: {{start_step: 1, factor: 1.5}}
     - class_path: masa_lightning.NotionHinting
-      init_args: {{start_step: 1}}
+      init_args: {{start_step: 1, probability: 0.3}}
     - class_path: lightning.pytorch.callbacks.ModelCheckpoint
       init_args: {{dirpath: runs/tiny/checkpoints, every_n_train_steps: 2, save_last: true, save_top_k: 0}}
 model:
   init_args:
     prompts: {{hint: "{{problem}} try {{notions}}"}}
+    min_expert_reward: 0.0
     num_generations: 4
     num_meta_generations: 4
     num_mini_batches: 2
@@ -53,7 +56,9 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
     (folder / "extra.yaml").write_text(EXTRA)
     command = [sys.executable, "-m", "masa_lightning.cli", "fit", "--config", str(TINY_YAML), "--config", "extra.yaml"]
     with (folder / "log").open("ab") as log:
-        return subprocess.Popen([*command, *arguments], cwd=folder, stdout=log, stderr=log)
+        path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
+        env = {**os.environ, "PYTHONPATH": path}
+        return subprocess.Popen([*command, *arguments], cwd=folder, stdout=log, stderr=log, env=env)
 
 
 def finish(folder: Path, *arguments: str) -> None:
@@ -72,32 +77,77 @@ def stream(folder: Path) -> dict[tuple[str, int], set[float]]:
     return values
 
 
-@pytest.mark.timeout(900)
-def test_a_killed_and_resumed_run_equals_an_undisturbed_one(tmp_path: Path) -> None:
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    finish(undisturbed)
+KILLER = """
+import os, signal
+from lightning.pytorch.callbacks import Callback
 
-    process = start(killed)
-    checkpoint = killed / "runs/tiny/checkpoints/last.ckpt"
-    deadline = time.monotonic() + 250
-    while not checkpoint.exists():
-        assert process.poll() is None and time.monotonic() < deadline, (killed / "log").read_text()[-4000:]
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    interrupted_at = torch.load(checkpoint, weights_only=True)["global_step"]
+class Killer(Callback):
+    def __init__(self, phase: str, nth: int):
+        self.phase, self.left = phase, nth
+
+    def on_phase_progress(self, phase, done, total):
+        self.hit(phase, done == 0)
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
+        self.hit("checkpoint", True)
+
+    def hit(self, phase, begins):
+        self.left -= phase == self.phase and begins
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("resume") / "undisturbed"
+    finish(folder)
+    figures = stream(folder)
+    assert any(figures["tokens_total/sft", step] != {0.0} for step in range(STEPS // 2))  # the controls did something
+    assert any(figures["controls/unbiased_share", step] != {1.0} for step in range(STEPS // 2))
+    return folder
+
+
+def resume_and_compare(killed: Path, undisturbed: Path) -> None:
+    interrupted_at = torch.load(killed / CHECKPOINT, weights_only=True)["global_step"]
     assert 0 < interrupted_at < STEPS
     finish(killed, "--ckpt_path", "last")
-
-    expected, actual = (
-        torch.load(folder / "runs/tiny/checkpoints/last.ckpt", weights_only=True) for folder in (undisturbed, killed)
-    )
+    expected, actual = (torch.load(folder / CHECKPOINT, weights_only=True) for folder in (undisturbed, killed))
     assert expected["global_step"] == actual["global_step"] == STEPS
     assert expected["state_dict"].keys() == actual["state_dict"].keys()
     for name, weight in expected["state_dict"].items():
         assert torch.equal(weight, actual["state_dict"][name]), name
-    figures = stream(undisturbed)
-    assert any(figures["tokens_total/sft", step] != {0.0} for step in range(STEPS // 2))  # the controls did something
-    assert any(figures["controls/unbiased_share", step] != {1.0} for step in range(STEPS // 2))
     assert {len(values) for values in stream(killed).values()} == {1}
     assert stream(killed) == stream(undisturbed)
+
+
+@pytest.mark.timeout(900)
+def test_a_killed_and_resumed_run_equals_an_undisturbed_one(tmp_path: Path, undisturbed: Path) -> None:
+    killed = tmp_path / "killed"
+    process = start(killed)
+    deadline = time.monotonic() + 250
+    while not (killed / CHECKPOINT).exists():
+        assert process.poll() is None and time.monotonic() < deadline, (killed / "log").read_text()[-4000:]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    resume_and_compare(killed, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("phase", "nth"),
+    [("generate", 4), ("generate", 5), ("grade", 3), ("update", 3), ("sft", 2), ("checkpoint", 3)],
+    ids=["meta rollouts", "solution rollouts", "grading", "update", "cloning", "checkpoint"],
+)
+def test_killed_in_every_phase(tmp_path: Path, undisturbed: Path, phase: str, nth: int) -> None:
+    """The first training step is parallel, the others draw meta rollouts first: their calls come in pairs."""
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    (killed / "killer.py").write_text(KILLER)
+    killer = f"{{class_path: killer.Killer, init_args: {{phase: {phase}, nth: {nth}}}}}"
+    (killed / "killer.yaml").write_text(EXTRA.replace("  callbacks:\n", f"  callbacks:\n    - {killer}\n", 1))
+    code = start(killed, "--config", "killer.yaml").wait(timeout=250)
+    assert code == -signal.SIGKILL, (killed / "log").read_text()[-4000:]
+    resume_and_compare(killed, undisturbed)
