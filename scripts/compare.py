@@ -100,7 +100,7 @@ def figures(folder: Path) -> dict[str, float]:
     values = {label: last(test, tag) for label, tag in TESTED}
     values |= {
         "generated tokens, thousands": (total(fit, "tokens/solution") + total(fit, "tokens/meta")) / 1000,
-        "trained tokens, thousands": total(fit, "tokens/trained") / 1000,
+        "trained tokens, thousands": total(fit, "tokens/trained") / 1000 or math.nan,
         "cloned tokens, thousands": total(fit, "tokens/sft") / 1000,
         "seconds in steps": total(fit, "timing_s/step") + total(fit, "timing_s/sft"),
     }
