@@ -116,7 +116,7 @@ class Sampler(Protocol):
         """Undoes `sleep`."""
 
 
-@dataclass(slots=True, kw_only=True, frozen=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: Lightning takes no frozen dataclass among predictions
 class MetaPrediction:
     """What a meta rollout predicts of its own solution rollouts. A part that is absent or malformed is None."""
 

@@ -25,6 +25,8 @@ from typing import Any
 from summary import Scalars, last, read_scalars, total
 
 TINY = Path(__file__).resolve().parents[1] / "configs" / "tiny.yaml"
+MAX_STD = 0.025  # of gated predictions; at the default, 0.1, more is gated and less of it rightly: scripts/gating.py
+VAL_EVERY = 11  # training steps
 START = 15  # training steps before the controls act
 ARMS: dict[str, dict[str, Any]] = {
     "grpo": {"model": {"num_meta_generations": 0}},
@@ -37,7 +39,11 @@ ARMS: dict[str, dict[str, Any]] = {
         },
     },
     "masa_sft": {"controls": "shadow", "sft": True},
+    "masa_controls": {"controls": "act"},
     "masa_efficient": {"controls": "act", "sft": True},
+    # Twice the predictions: gating is right more often (docs/masa_efficient.md), and they cost tokens.
+    "masa_efficient_16": {"controls": "act", "sft": True, "model": {"num_meta_generations": 16}},
+    "masa_hints": {"hints": True, "sft": True},
 }
 TESTED = (
     ("pass@1", "pass@1"),
@@ -47,6 +53,7 @@ TESTED = (
     ("length: correlation", "calibration/length/pearson"),
     ("predictions that parse", "meta/parse_rate"),
 )
+HINTED = ("hinted_pass_rate", "plain_pass_rate", "lift")
 CONTROLLED = ("precision", "recall", "f1", "share", "acted_share", "lost_correct", "saved_tokens", "held_back")
 
 
@@ -59,9 +66,12 @@ def callbacks(arm: dict[str, Any]) -> list[dict[str, Any]]:
     if mode := arm.get("controls"):
         settings = {"mode": mode, "start_step": START, "window": 20}
         chosen += [
-            {"class_path": f"masa_lightning.{name}", "init_args": dict(settings)}
-            for name in ("PredictiveGating", "EarlyCutoff")
+            {"class_path": "masa_lightning.PredictiveGating", "init_args": {**settings, "max_std": MAX_STD}},
+            {"class_path": "masa_lightning.EarlyCutoff", "init_args": settings},
         ]
+    if arm.get("hints"):
+        settings = {"start_step": START, "window": 29}  # half of the problems for comparison
+        chosen.append({"class_path": "masa_lightning.NotionHinting", "init_args": settings})
     saver = {"dirpath": "checkpoints", "every_n_train_steps": 44, "save_last": True, "save_top_k": 0}
     return [*chosen, {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": saver}]
 
@@ -72,7 +82,7 @@ def run(out: Path, name: str, seed: int) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "seed_everything": seed,
-        "trainer": {"callbacks": callbacks(ARMS[name]), "enable_progress_bar": False},
+        "trainer": {"callbacks": callbacks(ARMS[name]), "enable_progress_bar": False, "val_check_interval": VAL_EVERY},
         "model": {"init_args": ARMS[name].get("model", {})},
         "data": {"init_args": {"seed": seed}},
     }
@@ -108,12 +118,41 @@ def figures(folder: Path) -> dict[str, float]:
         for name in CONTROLLED:
             values[f"{control}: {name}"] = last(fit, f"controls/{control}/{name}", prefix="")
         values[f"{control}: tokens saved, thousands"] = saved(fit, control)
+    values |= {f"hints: {name}": last(fit, f"controls/hinting/{name}", prefix="") for name in HINTED}
     return {label: math.nan if value is None else value for label, value in values.items()}
 
 
 def saved(fit: Scalars, control: str) -> float | None:
     """Tokens that a control saved in the whole run; None without the control."""
     return total(fit, f"tokens/saved_{control}") / 1000 if f"tokens/saved_{control}" in fit else None
+
+
+def curve(folder: Path) -> list[tuple[float, float, float, float]]:
+    """(training step, thousands of generated tokens, seconds, pass@1) at each validation of a run."""
+    fit = read_scalars(folder / "fit")
+    costs = []
+    for names in (("tokens/solution", "tokens/meta"), ("timing_s/step", "timing_s/sft")):
+        by_step: dict[int, float] = {}
+        for name in names:
+            for step, value in fit.get(name, {}).items():
+                by_step[step] = by_step.get(step, 0.0) + (0.0 if math.isnan(value) else value)
+        costs.append(by_step)
+    tokens, seconds = costs
+    points = []
+    for at, value in sorted(fit["val/pass@1"].items()):
+        done = [step for step in tokens if step <= at]
+        points.append((len(done), sum(tokens[s] for s in done) / 1000, sum(seconds[s] for s in done), value))
+    return points
+
+
+def curves(runs: dict[str, list[Path]]) -> str:
+    """Markdown: one row a validation of an arm, means over seeds."""
+    lines = ["| arm | step | generated tokens, thousands | seconds | pass@1 |", "|---|---|---|---|---|"]
+    for name, folders in runs.items():
+        for points in zip(*map(curve, folders), strict=True):
+            steps, tokens, seconds, values = zip(*points, strict=True)
+            lines.append(f"| {name} | {steps[0]} | {fmean(tokens):.0f} | {fmean(seconds):.0f} | {cell(values)} |")
+    return "\n".join(lines)
 
 
 def table(results: dict[str, list[dict[str, float]]]) -> str:
@@ -153,8 +192,9 @@ def main() -> None:
     with ThreadPoolExecutor(args.jobs) as pool:
         # Seed by seed, so that a comparison that is stopped early has all arms of some seeds.
         runs = {(name, seed): pool.submit(run, args.out, name, seed) for seed in args.seeds for name in args.arms}
-        results = {name: [figures(runs[name, seed].result()) for seed in args.seeds] for name in args.arms}
-    print(table(results))
+        folders = {name: [runs[name, seed].result() for seed in args.seeds] for name in args.arms}
+    print(table({name: [figures(folder) for folder in these] for name, these in folders.items()}))
+    print(f"\npass@1 on held-out problems during training:\n\n{curves(folders)}")
 
 
 if __name__ == "__main__":

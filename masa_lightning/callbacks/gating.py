@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import get_args
+
 from masa_lightning.callbacks._control import Mode, PredictionControl
 from masa_lightning.functional.controls import ControlCounts, Gate, gate
 from masa_lightning.types import Decision, RolloutGroup
@@ -16,7 +19,8 @@ class PredictiveGating(PredictionControl):
     Figures, ``controls/gating/...``: ``precision`` (of the gated problems, those without variance), ``recall`` (of the
     problems without variance, those gated), ``f1``, ``share`` gated, ``lost_correct`` (correct rollouts of problems gated
     as hopeless, of all correct ones), ``saved_tokens`` (share of solution tokens), all over the window and estimated for
-    all problems; ``acted_share``, ``evidence``, ``held_back``; and ``tokens/saved_gating`` of the step.
+    all problems; ``hopeless_share`` and ``trivial_share`` of the step's problems, ``acted_share``, ``evidence``,
+    ``held_back``; and ``tokens/saved_gating`` of the step.
 
     Args:
         mode: "off", "shadow" (decide and be scored, change nothing) or "act".
@@ -68,6 +72,15 @@ class PredictiveGating(PredictionControl):
 
     def apply(self, group: RolloutGroup, wanted: Gate) -> None:
         group.gated = True
+
+    def figures(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
+        """Those of all controls, and the shares of this step's problems that look hopeless and trivial."""
+        figures = super().figures(groups)
+        if not figures:
+            return {}
+        details = [d.detail for g in groups if (d := g.decisions.get(self.name)) is not None]
+        shares = {name: details.count(name) / len(details) if details else 0.0 for name in get_args(Gate)}
+        return figures | {f"controls/{self.name}/{name}_share": share for name, share in shares.items()}
 
     def count(self, counts: ControlCounts, group: RolloutGroup, decision: Decision) -> None:
         if group.weight is None:

@@ -66,6 +66,8 @@ def test_gated_problems_have_no_solutions_and_teach_nothing(run):
     assert all(r.reward is not None for r in groups["open"].metas)
     metrics = recorder.metrics[0]
     assert metrics["controls/gating/acted_share"] == pytest.approx(2 / 3)
+    assert metrics["controls/gating/hopeless_share"] == pytest.approx(1 / 3)
+    assert metrics["controls/gating/trivial_share"] == pytest.approx(1 / 3)
     assert metrics["controls/unbiased_share"] == pytest.approx(1 / 3)
     assert metrics["tokens/solution"] == 3 * 10 + 50
     assert metrics["calibration/pass_rate/count"] == 1
