@@ -95,13 +95,13 @@ class ExpertSFT(Callback):
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------------
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses modules that have no examples.
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses modules that have no examples; after `configure_model`, which may make the policy.
 
         Raises:
             TypeError: If the module is no `ExampleSource`.
         """
-        if stage == "fit" and not isinstance(pl_module, ExampleSource):
+        if not isinstance(pl_module, ExampleSource):
             raise TypeError(
                 f"ExpertSFT found no examples to clone: {type(pl_module).__name__} lacks `policy` or `expert_examples`; "
                 "expected a MASALightningModule, or a module of yours that satisfies masa_lightning.types.ExampleSource"
@@ -109,7 +109,7 @@ class ExpertSFT(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the optimiser, when weights and checkpoint are there."""
-        self._policy = pl_module.policy  # type: ignore[assignment]  # `setup` has checked it
+        self._policy = pl_module.policy  # type: ignore[assignment]  # `on_fit_start` has checked it
         assert self._policy is not None
         parameters = [p for p in self._policy.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)

@@ -15,7 +15,16 @@ def shard(policy: Policy, mesh: DeviceMesh) -> None:
     Args:
         policy: With its full weights.
         mesh: Lightning's device mesh (`ModelParallelStrategy`), of which "data_parallel" is used.
+
+    Raises:
+        ValueError: If the mesh is of more than data-parallel processes: replicas of the policy would drift apart.
     """
+    if mesh["data_parallel"].size() != mesh.size():
+        raise ValueError(
+            f"the device mesh has {mesh['data_parallel'].size()} data-parallel of {mesh.size()} processes; expected all. "
+            "Give ModelParallelStrategy data_parallel_size=<all processes> and tensor_parallel_size=1: its defaults are "
+            "tensor parallel within a node, which the policy is not"
+        )
     processes = mesh["data_parallel"]
     blocks = [m for m in policy.modules() if isinstance(m, nn.ModuleList) and len(m) > 1]
     for layer in blocks[0] if blocks else []:
