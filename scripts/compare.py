@@ -43,7 +43,19 @@ ARMS: dict[str, dict[str, Any]] = {
     "masa_efficient": {"controls": "act", "sft": True},
     # Twice the predictions: gating is right more often (docs/masa_efficient.md), and they cost tokens.
     "masa_efficient_16": {"controls": "act", "sft": True, "model": {"num_meta_generations": 16}},
-    "masa_hints": {"hints": True, "sft": True},
+    # The model has never seen a hint: with the default template and guard, hints end after one step (pass rate 0.10 with,
+    # 0.68 without). Here they are short, and go on, to see whether training on them helps.
+    "masa_hints": {
+        "hints": True,
+        "sft": True,
+        "model": {
+            "prompts": {
+                "solution": "Solve: {problem}",
+                "meta": "Predict: {problem}",
+                "hint": "{problem} ({notions})",
+            }
+        },
+    },
 }
 TESTED = (
     ("pass@1", "pass@1"),
@@ -70,7 +82,7 @@ def callbacks(arm: dict[str, Any]) -> list[dict[str, Any]]:
             {"class_path": "masa_lightning.EarlyCutoff", "init_args": settings},
         ]
     if arm.get("hints"):
-        settings = {"start_step": START, "window": 29}  # half of the problems for comparison
+        settings = {"start_step": START, "window": 20, "max_lost_correct": 1.0}  # half of the problems for comparison
         chosen.append({"class_path": "masa_lightning.NotionHinting", "init_args": settings})
     saver = {"dirpath": "checkpoints", "every_n_train_steps": 44, "save_last": True, "save_top_k": 0}
     return [*chosen, {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": saver}]
