@@ -161,9 +161,13 @@ def curves(runs: dict[str, list[Path]]) -> str:
     """Markdown: one row a validation of an arm, means over seeds."""
     lines = ["| arm | step | generated tokens, thousands | seconds | pass@1 |", "|---|---|---|---|---|"]
     for name, folders in runs.items():
-        for points in zip(*map(curve, folders), strict=True):
-            steps, tokens, seconds, values = zip(*points, strict=True)
-            lines.append(f"| {name} | {steps[0]} | {fmean(tokens):.0f} | {fmean(seconds):.0f} | {cell(values)} |")
+        by_step: dict[float, list[tuple[float, ...]]] = {}  # a run that was killed in its last validation lacks that one
+        for folder in folders:
+            for step, *point in curve(folder):
+                by_step.setdefault(step, []).append(tuple(point))
+        for step, points in by_step.items():
+            tokens, seconds, values = zip(*points, strict=True)
+            lines.append(f"| {name} | {step:.0f} | {fmean(tokens):.0f} | {fmean(seconds):.0f} | {cell(values)} |")
     return "\n".join(lines)
 
 
