@@ -308,16 +308,36 @@ class RolloutPlan:
 
 
 @dataclass(slots=True, kw_only=True)
-class Experience:
-    """One micro-batch of rollouts as tensors, right-padded; row b holds prompt and completion of one rollout.
+class PackedTokens:
+    """B completions behind their prompts, in one row without padding (`models.packing.pack`).
 
-    S is the longest prompt + completion, T the longest completion of the micro-batch.
+    N tokens go into the model: a prompt that neighbours share comes once, and the last token of a completion, which
+    predicts nothing, not at all. K is the number of completion tokens, T the longest completion.
     """
 
-    input_ids: torch.Tensor  # [B, S] prompt then completion then padding
-    completion_start: torch.Tensor  # [B] index of the first completion token in input_ids
+    input_ids: torch.Tensor  # [N]
+    position_ids: torch.Tensor  # [N] in the sequence of prompt and completion
+    spans: list[tuple[int, int, int, int]]  # [B] start and end of the prompt, start and end of the completion
+    targets: torch.Tensor  # [K] the completion tokens, row by row
     mask: torch.Tensor  # [B, T] bool, True at completion tokens
-    sampler_logp: torch.Tensor  # [B, T] as the sampler reported
+
+    def to(self, device: torch.device | str) -> PackedTokens:
+        """Moves its tensors to a device."""
+        return PackedTokens(
+            input_ids=self.input_ids.to(device),
+            position_ids=self.position_ids.to(device),
+            spans=self.spans,
+            targets=self.targets.to(device),
+            mask=self.mask.to(device),
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class Experience:
+    """One micro-batch of B rollouts as tensors; T is the longest completion."""
+
+    tokens: PackedTokens
+    sampler_logp: torch.Tensor  # [B, T] as the sampler reported, right-padded
     advantages: torch.Tensor  # [B]
     kind: torch.Tensor  # [B] 0 solution, 1 meta
     old_logp: torch.Tensor | None = None  # [B, T] under the policy before this batch's first update

@@ -11,7 +11,6 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
@@ -20,10 +19,11 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.tensor import DTensor
 
 from masa_lightning.functional.losses import sft_loss
+from masa_lightning.models.packing import pack, split
+from masa_lightning.models.policy import Policy
 from masa_lightning.types import ExampleSource, PhaseListener
 
 Example = tuple[list[int], list[int]]  # prompt ids, target ids
-Row = tuple[Tensor, Tensor, Tensor]  # input_ids [B, S], completion_start [B], mask [B, T]
 
 _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
@@ -49,7 +49,7 @@ class ExpertSFT(Callback):
         learning_rate: Constant, > 0.
         weight_decay: Of AdamW.
         max_grad_norm: Gradients are clipped to this norm; None is off.
-        max_tokens_per_micro_batch: Memory knob: rows times longest row of one forward and backward.
+        max_tokens_per_micro_batch: Memory knob: tokens of one forward and backward.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -89,7 +89,7 @@ class ExpertSFT(Callback):
         """Training steps so far."""
         self.tokens = 0
         """Target tokens trained on so far."""
-        self._policy: nn.Module | None = None
+        self._policy: Policy | None = None
         self._optimizer: torch.optim.AdamW | None = None
         self._optimizer_state: dict[str, Any] | None = None  # of a checkpoint, until the optimiser is made
 
@@ -109,7 +109,8 @@ class ExpertSFT(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the optimiser, when weights and checkpoint are there."""
-        self._policy = pl_module.policy  # type: ignore[assignment]  # `on_fit_start` has checked it
+        assert isinstance(pl_module, ExampleSource)
+        self._policy = pl_module.policy
         assert self._policy is not None
         parameters = [p for p in self._policy.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
@@ -195,18 +196,21 @@ class ExpertSFT(Callback):
         policy, optimizer, sharded = self._policy, self._optimizer, self._sharded
         assert policy is not None and optimizer is not None
         world, rank = trainer.world_size, trainer.global_rank
-        shares = [micro_batches(examples[r::world], self.max_tokens_per_micro_batch) for r in range(world)]
-        own, used = list(shares[rank]), len(shares[rank])
+        shares = [
+            split(examples[r::world], self.max_tokens_per_micro_batch, share_prompts=policy.packs) for r in range(world)
+        ]
+        own = [[examples[rank::world][i] for i in part] for part in shares[rank]]
+        used = len(own)
         if sharded:  # weights are gathered in every forward pass, so that all processes make as many: some of nothing
-            own += micro_batches(examples[:1], 1) * (max(map(len, shares)) - used)
+            own += [list(examples[:1])] * (max(map(len, shares)) - used)
         denominator = sum(len(target) for _, target in examples)
         optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=pl_module.device)
         for i, batch in enumerate(own):
-            ids, start, mask = (tensor.to(pl_module.device) for tensor in batch)
+            tokens = pack(batch).to(pl_module.device)
             with trainer.precision_plugin.forward_context():
-                logp, _ = policy(ids, start, mask)
-                loss = sft_loss(logp, mask, denominator) * (i < used)
+                logp, _ = policy(tokens)
+                loss = sft_loss(logp, tokens.mask, denominator) * (i < used)
             if sharded:
                 loss = loss * world  # FSDP2 averages gradients over processes
             loss.backward()  # type: ignore[no-untyped-call]
@@ -228,28 +232,6 @@ class ExpertSFT(Callback):
             norm = float("nan")
         optimizer.zero_grad(set_to_none=True)
         return total.item(), norm
-
-
-def micro_batches(examples: Sequence[Example], max_tokens: int) -> list[Row]:
-    """Right-pads examples, longest first, into micro-batches of at most `max_tokens` tokens, or one example.
-
-    Args:
-        examples: Prompt and target ids.
-        max_tokens: Budget of rows times the longest row, >= 1.
-
-    Returns:
-        ``input_ids`` [B, S], ``completion_start`` [B] and ``mask`` [B, T] of each, as `Policy.forward` takes them.
-    """
-    todo = sorted(examples, key=lambda e: len(e[0]) + len(e[1]), reverse=True)
-    batches = []
-    while todo:
-        width = len(todo[0][0]) + len(todo[0][1])
-        part, todo = todo[: max(1, max_tokens // width)], todo[max(1, max_tokens // width) :]
-        lengths = torch.tensor([len(target) for _, target in part])
-        ids = torch.tensor([[*prompt, *target, *[0] * (width - len(prompt) - len(target))] for prompt, target in part])
-        mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
-        batches.append((ids, torch.tensor([len(prompt) for prompt, _ in part]), mask))
-    return batches
 
 
 def _of_all_processes(examples: list[Example], world_size: int) -> list[Example]:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from masa_lightning.functional.logprobs import token_logprobs
+from masa_lightning.models.packing import AttentionPlan, padded, predicting, takes_packed, use_packed_attention
+from masa_lightning.types import PackedTokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,34 +42,42 @@ class Policy(nn.Module):
                     "are not those of the output embedding alone. Choose a model without it"
                 )
         self.model = model
+        self.packs = takes_packed(model)
+        """Whether `forward` computes packed tokens as they are; else it pads them."""
+        if self.packs:
+            use_packed_attention(model)
 
-    def forward(
-        self, input_ids: Tensor, completion_start: Tensor, mask: Tensor, temperature: float = 1.0
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: PackedTokens, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """Computes log-probabilities of completion tokens.
 
-        Rows are right-padded, so causal attention never sees padding and needs no attention mask.
-
         Args:
-            input_ids: Prompt, completion, padding; [B, S].
-            completion_start: Index of each row's first completion token, >= 1; [B].
-            mask: True at completion tokens; [B, T].
+            tokens: B completions behind their prompts, on the model's device.
             temperature: The softmax temperature that the tokens were drawn with, > 0.
 
         Returns:
             Log-probabilities in nats and entropies in nats (without graph), both float32 [B, T], 0 where masked.
         """
-        hidden = self.model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state  # [B, S, H]
-        row, column = mask.nonzero(as_tuple=True)
-        position = completion_start[row] + column
+        if self.packs:
+            hidden = self._hidden(
+                tokens.input_ids[None],
+                position_ids=tokens.position_ids[None],
+                # The plan says all that a mask would; a mask of four dimensions is one that transformers leaves alone.
+                attention_mask=torch.empty(1, 1, 0, 0, device=tokens.mask.device),
+                attention_plan=AttentionPlan(tokens.spans, tokens.mask.device),
+            )
+            index = predicting(tokens)
+        else:  # right-padded, so causal attention never sees padding and needs no mask
+            input_ids, index = padded(tokens)
+            hidden = self._hidden(input_ids)
         head: Any = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         logp, entropy = token_logprobs(
-            hidden[row, position - 1],
-            head.weight,
-            input_ids[row, position],
-            temperature=temperature,
-            bias=getattr(head, "bias", None),
+            hidden[index], head.weight, tokens.targets, temperature=temperature, bias=getattr(head, "bias", None)
         )
-        empty = torch.zeros(mask.shape, dtype=logp.dtype, device=mask.device)
-        index = (row, column)
-        return empty.index_put(index, logp), empty.index_put(index, entropy)
+        empty = torch.zeros(tokens.mask.shape, dtype=logp.dtype, device=logp.device)
+        return empty.masked_scatter(tokens.mask, logp), empty.masked_scatter(tokens.mask, entropy)
+
+    def _hidden(self, input_ids: Tensor, **kwargs: Any) -> Tensor:
+        """Last hidden states, [rows * columns, H]."""
+        output = self.model.base_model(input_ids=input_ids, use_cache=False, **kwargs)
+        hidden: Tensor = output.last_hidden_state
+        return hidden.flatten(0, 1)

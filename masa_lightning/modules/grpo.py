@@ -54,8 +54,7 @@ class GRPOLightningModule(EvaluationLightningModule):
         algorithm: Surrogate, aggregation, advantages, KL.
         num_iterations: Passes over a batch, >= 1.
         num_mini_batches: Optimiser steps a pass, >= 1.
-        max_tokens_per_micro_batch: Memory knob: rows times longest row of one forward and backward. Does not change the
-            gradient.
+        max_tokens_per_micro_batch: Memory knob: tokens of one forward and backward. Does not change the gradient.
         learning_rate: Of AdamW.
         weight_decay: Of AdamW.
         warmup_steps: Optimiser steps over which the learning rate rises linearly; constant afterwards.
@@ -302,7 +301,12 @@ class GRPOLightningModule(EvaluationLightningModule):
         for part in mini_batches([g for g in groups if self._trained(g)], self.num_mini_batches):
             rollouts = [r for g in part for r in self._trained(g)]
             denominators = self._mean_over_processes(update.denominators(rollouts))
-            batches = micro_batches(update.select(rollouts), self.max_tokens_per_micro_batch, self.device)
+            batches = micro_batches(
+                update.select(rollouts),
+                self.max_tokens_per_micro_batch,
+                self.device,
+                share_prompts=self.policy.packs,
+            )
             steps.append((batches, denominators))
         with self._timed("logprobs"):
             for i, (batches, _) in enumerate(steps):

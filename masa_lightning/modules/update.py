@@ -16,9 +16,9 @@ from masa_lightning.functional.losses import (
     policy_loss,
 )
 from masa_lightning.modules.settings import Algorithm
-from masa_lightning.types import Experience, ProgressFn, Rollout
+from masa_lightning.types import Experience, PackedTokens, ProgressFn, Rollout
 
-LogProbs = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]  # `Policy.forward`
+LogProbs = Callable[[PackedTokens, float], tuple[Tensor, Tensor]]  # `Policy.forward`
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,12 +47,11 @@ class PolicyUpdate:
 
     def annotate(self, batch: Experience, *, old: bool) -> None:
         """Fills in `ref_logp`, and `old_logp` if the policy will have changed when the batch is used."""
-        args = (batch.input_ids, batch.completion_start, batch.mask, self.temperature)
         with torch.no_grad():
             if old:
-                batch.old_logp, _ = self.policy(*args)
+                batch.old_logp, _ = self.policy(batch.tokens, self.temperature)
             if self.reference is not None:
-                batch.ref_logp, _ = self.reference(*args)
+                batch.ref_logp, _ = self.reference(batch.tokens, self.temperature)
 
     def select(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """Picks those of an optimiser step that its gradient needs.
@@ -120,16 +119,16 @@ class PolicyUpdate:
             The loss with its graph, and detached statistics to `merge_stats`: sums over tokens, extremes named
             ``..._max`` and ``..._min``, and ``sampling_logp_difference``, |old - sampler| of each token.
         """
-        alg = self.algorithm
-        logp, entropy = self.policy(batch.input_ids, batch.completion_start, batch.mask, self.temperature)
+        alg, mask = self.algorithm, batch.tokens.mask
+        logp, entropy = self.policy(batch.tokens, self.temperature)
         old_logp = logp.detach() if batch.old_logp is None else batch.old_logp
         level = "token" if alg.importance_sampling == "off" else alg.importance_sampling
         weights, mismatch = importance_weights(
-            old_logp, batch.sampler_logp, batch.mask, level=level, cap=alg.importance_sampling_cap
+            old_logp, batch.sampler_logp, mask, level=level, cap=alg.importance_sampling_cap
         )
         stats = {f"sampling_{name}": value for name, value in mismatch.items()}
         stats["entropy_sum"] = entropy.sum()
-        stats["sampling_logp_difference"] = (old_logp - batch.sampler_logp).abs()[batch.mask]
+        stats["sampling_logp_difference"] = (old_logp - batch.sampler_logp).abs()[mask]
         loss = logp.new_zeros(())
         for kind, kind_weight in enumerate(self.kind_weights):
             rows = batch.kind == kind
@@ -139,7 +138,7 @@ class PolicyUpdate:
                 logp[rows],
                 old_logp[rows],
                 batch.advantages[rows, None],
-                batch.mask[rows],
+                mask[rows],
                 loss_type=alg.loss_type,
                 clip_low=alg.clip_low,
                 clip_high=alg.clip_high,
@@ -152,11 +151,11 @@ class PolicyUpdate:
             merge_stats(stats, surrogate)
             merge_stats(stats, {"policy_loss_sum": kind_weight * part.detach()})
             if batch.ref_logp is not None:
-                kl = kl_penalty(logp[rows], batch.ref_logp[rows], alg.kl_kind, mask=batch.mask[rows])
+                kl = kl_penalty(logp[rows], batch.ref_logp[rows], alg.kl_kind, mask=mask[rows])
                 merge_stats(stats, {"kl_sum": kl.detach().sum()})
                 part = part + alg.kl_coef * aggregate_loss(
                     kl,
-                    batch.mask[rows],
+                    mask[rows],
                     alg.aggregation,
                     denominator=denominators[kind],
                     norm_length=self.norm_length,

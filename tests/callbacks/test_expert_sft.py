@@ -10,7 +10,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from masa_lightning import ExpertSFT
-from masa_lightning.callbacks.expert_sft import micro_batches
 from masa_lightning.functional.parsing import parse_meta_prediction
 from masa_lightning.models import loading
 from masa_lightning.models.policy import Policy
@@ -93,18 +92,6 @@ def test_the_step_is_that_of_an_independent_adamw(loop, fit, budget, clip):
     assert trainer.global_step == 3
     assert module.other.item() == pytest.approx(1 - 0.8**3)  # the module's own training went on
     assert logged[-1]["sft/loss"] < logged[0]["sft/loss"]
-
-
-def test_micro_batches_stay_in_the_budget_and_lose_nothing():
-    for budget in (1, 9, 20, 100):
-        batches = micro_batches(EXAMPLES, budget)
-        assert all(ids.numel() <= budget or len(ids) == 1 for ids, _, _ in batches)
-        rows = [
-            (ids[b, : start[b]].tolist(), ids[b, start[b] : start[b] + mask[b].sum()].tolist())
-            for ids, start, mask in batches
-            for b in range(len(ids))
-        ]
-        assert sorted(rows) == sorted(EXAMPLES)
 
 
 def test_a_gradient_that_is_not_finite_is_skipped(loop, fit):

@@ -3,6 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from masa_lightning.models.packing import padded
 from masa_lightning.modules.experience import make_experience, micro_batches, mini_batches
 from masa_lightning.types import Completion, Problem, Rollout, RolloutGroup
 
@@ -21,13 +22,13 @@ def rollout(prompt, completion, kind="solution", advantage=0.0):
 
 
 def rows_of(batch):
-    """What a micro-batch holds, row by row without padding, read by the layout that `Experience` documents."""
-    rows = []
-    for b in range(len(batch.input_ids)):
-        start, length = int(batch.completion_start[b]), int(batch.mask[b].sum())
-        ids = batch.input_ids[b].tolist()
+    """What a micro-batch holds, rollout by rollout, read by the layout that `Experience` documents."""
+    rows, ids, targets = [], batch.tokens.input_ids.tolist(), batch.tokens.targets.tolist()
+    for b, (start, end, *_) in enumerate(batch.tokens.spans):
+        length = int(batch.tokens.mask[b].sum())
         logp = batch.sampler_logp[b, :length].tolist()
-        rows.append((ids[:start], ids[start : start + length], logp, float(batch.advantages[b]), int(batch.kind[b])))
+        rows.append((ids[start:end], targets[:length], logp, float(batch.advantages[b]), int(batch.kind[b])))
+        del targets[:length]
     return rows
 
 
@@ -38,10 +39,8 @@ def test_layout():
             rollout([5], [6, 7], kind="meta", advantage=-1.5),
         ]
     )
-    assert batch.input_ids.tolist() == [[1, 2, 3, 4], [5, 6, 7, 0]]
-    assert batch.completion_start.tolist() == [3, 1]
-    assert batch.mask.dtype == torch.bool
-    assert batch.mask.tolist() == [[True, False], [True, True]]
+    assert batch.tokens.input_ids.tolist() == [1, 2, 3, 5, 6]
+    assert batch.tokens.targets.tolist() == [4, 6, 7]
     torch.testing.assert_close(batch.sampler_logp, torch.tensor([[-0.4, 0.0], [-0.6, -0.7]]))
     assert batch.advantages.tolist() == [0.5, -1.5]
     assert batch.kind.tolist() == [0, 1]
@@ -62,35 +61,16 @@ def test_lightnings_half_precision_does_not_round_log_probabilities():
 
 def test_tensors_go_to_the_device():
     batch = make_experience([rollout([1], [2])], device="meta")
-    tensors = (
-        batch.input_ids,
-        batch.completion_start,
-        batch.mask,
-        batch.sampler_logp,
-        batch.advantages,
-        batch.kind,
-    )
+    tokens = batch.tokens
+    tensors = (tokens.input_ids, tokens.position_ids, tokens.targets, tokens.mask)
+    tensors += (batch.sampler_logp, batch.advantages, batch.kind)
     assert {t.device.type for t in tensors} == {"meta"}
-
-
-def test_longest_first_and_at_most_the_budget():
-    rollouts = [
-        rollout([1] * n, [2] * (n - 1)) for n in (1, 2, 3, 4)
-    ]  # the first has no completion; then 3, 5, 7 tokens
-    assert [tuple(b.input_ids.shape) for b in micro_batches(rollouts, 10)] == [(1, 7), (2, 5)]
-    assert [tuple(b.input_ids.shape) for b in micro_batches(rollouts, 9)] == [(1, 7), (1, 5), (1, 3)]
-    assert [tuple(b.input_ids.shape) for b in micro_batches(rollouts, 21)] == [(3, 7)]
-
-
-def test_a_rollout_above_the_budget_is_alone():
-    batches = micro_batches([rollout([1], [2]), rollout([3] * 8, [4] * 4), rollout([5], [6])], 4)
-    assert [tuple(b.input_ids.shape) for b in batches] == [(1, 12), (2, 2)]
 
 
 def test_rollouts_without_tokens_are_left_out():
     batches = micro_batches([rollout([1, 2], []), rollout([3], [4]), rollout([5], [])], 100)
     assert len(batches) == 1
-    assert batches[0].input_ids.tolist() == [[3, 4]]
+    assert rows_of(batches[0]) == [([3], [4], [pytest.approx(-0.4)], 0.0, 0)]
     assert micro_batches([rollout([1, 2], [])], 100) == []
     assert micro_batches([], 100) == []
 
@@ -98,20 +78,22 @@ def test_rollouts_without_tokens_are_left_out():
 @given(
     st.lists(st.tuples(st.integers(1, 12), st.integers(0, 12), st.booleans()), max_size=20),
     st.integers(1, 120),
+    st.booleans(),
 )
 @settings(deadline=None, max_examples=150)
-def test_every_rollout_once_and_within_the_budget(sizes, budget):
+def test_every_rollout_once_and_within_the_budget(sizes, budget, share_prompts):
     rollouts = [
         rollout([10 * i + 1] * p, range(10 * i, 10 * i + c), "meta" if is_meta else "solution", i / 8)
         for i, (p, c, is_meta) in enumerate(sizes)
     ]
-    batches = micro_batches(rollouts, budget)
+    batches = micro_batches(rollouts, budget, share_prompts=share_prompts)
     for batch in batches:
-        rows, width = batch.input_ids.shape
-        assert rows * width <= budget or rows == 1
-        assert width == int((batch.completion_start + batch.mask.sum(1)).max())
-        assert batch.mask.shape == batch.sampler_logp.shape == (rows, int(batch.mask.sum(1).max()))
-        assert (batch.sampler_logp[~batch.mask] == 0).all()
+        tokens = batch.tokens
+        rows = len(tokens.spans)
+        size = len(tokens.input_ids) if share_prompts else padded(tokens)[0].numel()
+        assert size <= budget or rows == 1
+        assert tokens.mask.shape == batch.sampler_logp.shape == (rows, int(tokens.mask.sum(1).max()))
+        assert (batch.sampler_logp[~tokens.mask] == 0).all()
     got = sorted(row for batch in batches for row in rows_of(batch))
     expected = sorted(
         (

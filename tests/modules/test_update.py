@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from masa_lightning.models.packing import padded
 from masa_lightning.models.policy import Policy
 from masa_lightning.modules.experience import make_experience, micro_batches
 from masa_lightning.modules.settings import Algorithm
@@ -84,14 +85,15 @@ class FullLogits(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids, completion_start, mask, temperature):
+    def forward(self, tokens, temperature):
+        input_ids, _ = padded(tokens)
         logps = torch.log_softmax(self.model(input_ids).logits / temperature, -1)
-        rows = []
-        for b, (start, length) in enumerate(zip(completion_start.tolist(), mask.sum(1).tolist(), strict=True)):
-            at = torch.arange(start, start + length)
-            row = logps[b, at - 1, input_ids[b, at]]
-            rows.append(nn.functional.pad(row, (0, mask.shape[1] - length)))
-        return torch.stack(rows), torch.zeros(mask.shape, dtype=torch.float64)
+        rows = torch.zeros(tokens.mask.shape, dtype=logps.dtype)
+        targets = iter(tokens.targets)
+        for b, (start, end, *_) in enumerate(tokens.spans):
+            for t in range(int(tokens.mask[b].sum())):
+                rows[b, t] = logps[b, end - start - 1 + t, next(targets)]
+        return rows, torch.zeros(tokens.mask.shape, dtype=torch.float64)
 
 
 def make_update(models, algorithm, wrap=FullLogits):
@@ -118,7 +120,7 @@ def count(batches, algorithm):
     """What each kind's loss is divided by, counted in the micro-batches themselves."""
     counts = [0, 0]
     for batch in batches:
-        for length, kind in zip(batch.mask.sum(1).tolist(), batch.kind.tolist(), strict=True):
+        for length, kind in zip(batch.tokens.mask.sum(1).tolist(), batch.kind.tolist(), strict=True):
             counts[kind] += {"token-mean": length, "seq-mean-token-sum-norm": NORM_LENGTH}.get(algorithm.aggregation, 1)
     return torch.tensor(counts, dtype=torch.float64)
 
@@ -342,9 +344,9 @@ def test_processes_with_unequal_work_add_up(models, rollouts, aggregation):
 def table(*rows):
     """A "policy" that gives these log-probabilities whatever it is asked, and entropy 2 at every token."""
 
-    def log_probs(input_ids, completion_start, mask, temperature):
-        values = [[*row, *[0.0] * (mask.shape[1] - len(row))] for row in rows]
-        return torch.tensor(values).requires_grad_(), 2.0 * mask
+    def log_probs(tokens, temperature):
+        values = [[*row, *[0.0] * (tokens.mask.shape[1] - len(row))] for row in rows]
+        return torch.tensor(values).requires_grad_(), 2.0 * tokens.mask
 
     return log_probs
 
@@ -448,7 +450,7 @@ def test_the_pass_for_old_log_probabilities_changes_nothing(models, rollouts, bu
         update.annotate(batch, old=True)
         assert batch.ref_logp is None
         assert not batch.old_logp.requires_grad
-        logp, _ = update.policy(batch.input_ids, batch.completion_start, batch.mask, TEMPERATURE)
+        logp, _ = update.policy(batch.tokens, TEMPERATURE)
         assert torch.equal(batch.old_logp, logp)
     annotated = run(models, batches, algorithm, Policy)
     assert annotated[0] == plain[0]

@@ -1,0 +1,290 @@
+"""Completions behind their prompts in one row without padding, where a prompt that several share is computed once.
+
+The rollouts of a group have one prompt. Laid out as ``prompt, completion, completion, ...`` with positions that start
+anew after the prompt, and with attention that lets a completion see its prompt and itself alone, their log-probabilities
+and gradients are those of separate rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention.bias import causal_lower_right
+
+from masa_lightning.types import PackedTokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ATTENTION = "masa_packed"
+"""Name of the attention in transformers' registry."""
+
+_MAX_BATCHED = 2**20  # queries times keys above which a sequence has a call of its own, without a mask
+_MAX_MASK = 2**22  # elements of a mask
+
+Span = tuple[int, int, int, int]
+
+
+def pack(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> PackedTokens:
+    """Packs completions behind their prompts.
+
+    Args:
+        rows: (prompt ids, completion ids), neither of them empty. Neighbours with equal prompts share one.
+
+    Raises:
+        ValueError: If there is no row, or a prompt or completion is empty.
+    """
+    if not rows or not all(prompt and completion for prompt, completion in rows):
+        raise ValueError("found no rows, or a row with an empty prompt or completion; expected tokens in all of them")
+    input_ids: list[int] = []
+    position_ids: list[int] = []
+    spans: list[Span] = []
+    before: Sequence[int] | None = None
+    first = 0
+    for prompt, completion in rows:
+        if before is None or list(prompt) != list(before):
+            first, before = len(input_ids), prompt
+            input_ids += prompt
+            position_ids += range(len(prompt))
+        start = len(input_ids)
+        input_ids += completion[:-1]  # the last token predicts nothing
+        position_ids += range(len(prompt), len(prompt) + len(completion) - 1)
+        spans.append((first, first + len(prompt), start, len(input_ids)))
+    lengths = torch.tensor([len(completion) for _, completion in rows])
+    return PackedTokens(
+        input_ids=torch.tensor(input_ids),
+        position_ids=torch.tensor(position_ids),
+        spans=spans,
+        targets=torch.tensor([token for _, completion in rows for token in completion]),
+        mask=torch.arange(int(lengths.max()))[None] < lengths[:, None],
+    )
+
+
+def split(
+    rows: Iterable[tuple[Sequence[int], Sequence[int]]], max_tokens: int, *, share_prompts: bool
+) -> list[list[int]]:
+    """Splits rows into micro-batches of at most `max_tokens` tokens each, or of one row.
+
+    Args:
+        rows: (prompt ids, completion ids).
+        max_tokens: Budget, >= 1.
+        share_prompts: Whether they will be packed; else they will be padded, and padding counts.
+
+    Returns:
+        Indices into `rows` of each micro-batch, for `pack`: rows with equal prompts next to each other, and those that
+        will be padded sorted by length, longest first.
+    """
+    sizes = [(tuple(prompt), len(completion)) for prompt, completion in rows]
+    batches: list[list[int]] = []
+    used = 0
+    if share_prompts:
+        place: dict[tuple[int, ...], int] = {}
+        for prompt, _ in sizes:
+            place.setdefault(prompt, len(place))
+        before: tuple[int, ...] | None = None
+        for i in sorted(range(len(sizes)), key=lambda i: place[sizes[i][0]]):
+            prompt, length = sizes[i]
+            more = length if prompt == before and batches else len(prompt) + length
+            if not batches or used + more > max_tokens:
+                batches.append([])
+                used, more = 0, len(prompt) + length
+            batches[-1].append(i)
+            used += more
+            before = prompt
+        return batches
+    lengths = [len(prompt) + length for prompt, length in sizes]
+    for i in sorted(range(len(sizes)), key=lambda i: -lengths[i]):
+        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > max_tokens:
+            batches.append([])
+        batches[-1].append(i)
+    return batches
+
+
+def padded(tokens: PackedTokens) -> tuple[Tensor, Tensor]:
+    """Undoes the packing: one right-padded row a completion.
+
+    Returns:
+        ``input_ids`` [B, S], without the last token of each row; and the indices [K] into the flattened [B * S] of the
+        tokens that predict `targets`.
+    """
+    index = [[*range(p0, p1), *range(c0, c1)] for p0, p1, c0, c1 in tokens.spans]
+    width = max(map(len, index))
+    device = tokens.input_ids.device
+    ids = tokens.input_ids[torch.tensor([row + [0] * (width - len(row)) for row in index], device=device)]
+    predicts = [
+        width * b + i for b, (p0, p1, c0, c1) in enumerate(tokens.spans) for i in range(p1 - p0 - 1, p1 - p0 + c1 - c0)
+    ]
+    return ids, torch.tensor(predicts, device=device)
+
+
+def predicting(tokens: PackedTokens) -> Tensor:
+    """Indices [K] into `input_ids` of the tokens that predict `targets`."""
+    index = [i for _, p1, c0, c1 in tokens.spans for i in (p1 - 1, *range(c0, c1))]
+    return torch.tensor(index, device=tokens.input_ids.device)
+
+
+def takes_packed(model: PreTrainedModel) -> bool:
+    """Whether a model's layers are nothing but plain causal attention, which can be told what is packed.
+
+    Sliding windows, recurrent layers, attention sinks and soft caps are not, nor is a model whose attention is its own.
+    """
+    config = model.config.get_text_config()
+    layers = getattr(config, "layer_types", None) or ["full_attention"]
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    return (
+        bool(getattr(model, "_supports_attention_backend", False))
+        and bool(getattr(model, "_supports_sdpa", False))
+        and not getattr(model, "_is_stateful", False)
+        and not model.config.is_encoder_decoder
+        and set(layers) == {"full_attention"}
+        and (window is None or getattr(config, "layer_types", None) is not None)
+        and getattr(config, "attn_logit_softcapping", None) is None
+        and not any(name.endswith("sinks") for name, _ in model.named_parameters())
+    )
+
+
+def use_packed_attention(model: PreTrainedModel) -> None:
+    """Gives a model an attention that takes an `AttentionPlan`, and is transformers' SDPA without one."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    def attention(
+        module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    ) -> tuple[Tensor, None]:
+        plan: AttentionPlan | None = kwargs.pop("attention_plan", None)
+        if plan is None:
+            return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        strange = [
+            name for name in ("softcap", "s_aux", "position_bias", "sliding_window") if kwargs.get(name) is not None
+        ]
+        if strange:
+            raise NotImplementedError(
+                f"{type(module).__name__} asks for attention with {', '.join(strange)}, which packed attention lacks; this "
+                "model should not have been taken for one with plain attention: please report it"
+            )
+        return plan(query, key, value, kwargs.get("scaling")), None
+
+    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attention)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, sdpa_mask)
+    model.set_attn_implementation(ATTENTION)
+
+
+class AttentionPlan:
+    """How attention over packed tokens is carried out: in a few calls of SDPA, each over sequences of like size.
+
+    A sequence is a prompt, which sees itself, or a completion, which sees its prompt and itself. Sequences of one call
+    are padded to the longest of them; nothing else ever is.
+
+    Args:
+        spans: Of `PackedTokens`.
+        device: Where the attention runs.
+    """
+
+    def __init__(self, spans: Sequence[Span], device: torch.device) -> None:
+        sequences = {(0, 0, p0, p1) for p0, p1, _, _ in spans} | {span for span in spans if span[3] > span[2]}
+        calls: list[list[Span]] = []
+        for span in sorted(sequences, key=_area, reverse=True):
+            if calls and _fits(calls[-1], span):
+                calls[-1].append(span)
+            else:
+                calls.append([span])
+        self._calls = [_Call(call, device) for call in calls]
+        order: list[int] = []  # of each output row, the token it belongs to; -1 is padding
+        for call in calls:
+            longest = max(map(_queries, call))
+            for _, _, start, end in call:
+                order += [*range(start, end), *[-1] * (longest - end + start)]
+        place = torch.empty(max(order) + 1, dtype=torch.long)
+        rows = torch.tensor(order)
+        place[rows[rows >= 0]] = (rows >= 0).nonzero()[:, 0]
+        self._place = place.to(device)  # of each token, its row among the outputs of all calls
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+        """Attends.
+
+        Args:
+            query: [1, heads, N, D].
+            key: [1, key-value heads, N, D].
+            value: As `key`.
+            scale: Of the scores; None is 1 / sqrt(D).
+
+        Returns:
+            [1, N, heads, D], as transformers' attention functions return it.
+        """
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [N, heads, D]
+        outputs = [call(q, k, v, scale) for call in self._calls]
+        return torch.cat(outputs).index_select(0, self._place)[None]
+
+
+class _Call:
+    """One call of SDPA over sequences that are padded on the right."""
+
+    def __init__(self, spans: Sequence[Span], device: torch.device) -> None:
+        keys = [[*range(p0, p1), *range(c0, c1)] for p0, p1, c0, c1 in spans]
+        queries = [[*range(c0, c1)] for _, _, c0, c1 in spans]
+        self.queries, self.keys = (torch.tensor(_rectangle(rows)).to(device) for rows in (queries, keys))
+        self.causal = len(spans) == 1 and len(queries[0]) == len(keys[0])
+        self.bias: Tensor | None = None
+        if len(spans) == 1:
+            if not self.causal:
+                self.bias = causal_lower_right(len(queries[0]), len(keys[0]))
+            return
+        n_keys = torch.tensor([len(row) for row in keys])[:, None, None]
+        before = n_keys - torch.tensor([len(row) for row in queries])[:, None, None]
+        q = torch.arange(self.queries.shape[1])[None, :, None]
+        k = torch.arange(self.keys.shape[1])[None, None, :]
+        # A query that is padding sees some key too: a softmax over nothing is NaN, in the gradient as well.
+        seen = (k <= q + before) & (k < n_keys)
+        self.bias = torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf)[:, None].to(device)
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
+        """Attends; [N, heads, D] each, and as many rows of output as queries, padding included."""
+        q = _take(q, self.queries)
+        k, v = _take(k, self.keys), _take(v, self.keys)
+        bias = self.bias
+        grouped = q.shape[1] != k.shape[1]
+        if grouped and bias is not None and q.device.type != "cpu":  # CUDA has no fast kernel for both
+            k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
+            grouped = False
+        if bias is not None and type(bias) is Tensor:
+            self.bias = bias = bias.to(q.dtype)
+        out = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=bias, is_causal=self.causal, scale=scale, enable_gqa=grouped
+        )
+        return out.transpose(1, 2).flatten(0, 1)
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    """[N, heads, D], [B, L] -> [B, heads, L, D]."""
+    rows = F.embedding(index, x.flatten(1))  # its backward pass is faster than that of index_select
+    return rows.view(*index.shape, *x.shape[1:]).transpose(1, 2)
+
+
+def _rectangle(rows: Sequence[list[int]]) -> list[list[int]]:
+    width = max(map(len, rows))
+    return [row + row[:1] * (width - len(row)) for row in rows]
+
+
+def _queries(span: Span) -> int:
+    return span[3] - span[2]
+
+
+def _keys(span: Span) -> int:
+    return span[1] - span[0] + span[3] - span[2]
+
+
+def _area(span: Span) -> tuple[int, Span]:
+    return _queries(span) * _keys(span), span
+
+
+def _fits(call: Sequence[Span], span: Span) -> bool:
+    """Whether a sequence, no larger than those in a call, may join it: at least half of the call stays real."""
+    spans = [*call, span]
+    area = len(spans) * max(map(_queries, spans)) * max(map(_keys, spans))
+    real = sum(_area(s)[0] for s in spans)
+    return _area(call[0])[0] <= _MAX_BATCHED and area <= min(2 * real, _MAX_MASK)

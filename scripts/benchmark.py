@@ -1,0 +1,593 @@
+#!/usr/bin/env python3
+r"""Measure what limits a training step, each figure side by side with what it is to be compared to.
+
+    python scripts/benchmark.py OUT_DIR [--only generation update ...] [--config YAML] [--rounds 3] [-- --model... ]
+
+Everything after `--` goes to the command line of `masa fit`, such as the path of a model or of data. With SmolLM2:
+
+    python scripts/benchmark.py OUT --config configs/smollm2_asdiv.yaml -- \
+        --model.init_args.model MODEL_DIR --data.init_args.train TABLE
+
+Each measurement runs in a process of its own and writes OUT_DIR/NAME.json; what is there already is not measured again. The
+table is printed as markdown. The two sides of a ratio take turns in one process, because a shared machine is noisy; the
+ratio is the median over rounds. `step_trl` needs an interpreter with TRL: --trl-python PATH.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+Row = dict[str, Any]  # what, value, against, ratio, goal
+
+
+# -- measurements, each in a process of its own -------------------------------------------------------------------------
+
+
+def generation(args: argparse.Namespace) -> list[Row]:
+    """`VLLMSampler.generate` against bare `LLM.generate`, natural lengths and all at the limit, in tokens a second."""
+    import torch
+    from vllm import LLM, SamplingParams
+    from vllm.inputs import TokensPrompt
+
+    from masa_lightning.types import SamplingSettings
+
+    run = Run(args, steps=1)
+    module, sampler = run.module, run.module.sampler
+    requests = run.requests
+    settings = module.sampling
+    config = sampler._llm.llm_engine.vllm_config
+    del run.cli
+    policy = Path(args.out) / "model"
+    if not (policy / "config.json").exists():
+        module.policy.model.save_pretrained(policy)
+    os.environ |= {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}  # in this process, as ours is
+    bare = LLM(
+        model=str(policy),
+        skip_tokenizer_init=True,
+        dtype=str(config.model_config.dtype).removeprefix("torch."),
+        max_model_len=config.model_config.max_model_len,
+        max_num_seqs=sampler.max_num_seqs,
+        enforce_eager=True,
+        distributed_executor_backend="uni",
+        enable_chunked_prefill=False,  # with it vLLM on CPU fails on requests with a seed
+        max_num_batched_tokens=8192,
+        kv_cache_memory_bytes=config.cache_config.kv_cache_memory_bytes,
+        disable_log_stats=True,
+        generation_config="vllm",
+    )
+    stop = sorted(sampler._stop_token_ids)
+
+    def plain(at_limit: bool, seeded: bool) -> int:
+        bare.reset_prefix_cache()
+        parameters = [
+            SamplingParams(
+                temperature=settings.temperature,
+                max_tokens=r.max_tokens,
+                stop_token_ids=[] if at_limit else stop,
+                ignore_eos=True,
+                detokenize=False,
+                seed=r.seed if seeded else None,
+                logprobs=0 if seeded else None,
+            )
+            for r in requests
+        ]
+        prompts = [TokensPrompt(prompt_token_ids=r.prompt_ids) for r in requests]
+        return sum(len(o.outputs[0].token_ids) for o in bare.generate(prompts, parameters, use_tqdm=False))
+
+    def ours(at_limit: bool) -> int:
+        sampler._stop_token_ids = frozenset() if at_limit else frozenset(stop)
+        sampler.sync_weights()
+        drawn = sampler.generate(requests, SamplingSettings(temperature=settings.temperature))
+        return sum(len(c.token_ids) for c in drawn)
+
+    rows = []
+    for at_limit, name in ((False, "natural lengths"), (True, "all at the limit")):
+        for seeded, against in ((False, "bare LLM.generate"), (True, "the same with seeds and log-probabilities")):
+            pairs = rounds(args, lambda at=at_limit: rate(ours, at), lambda at=at_limit, s=seeded: rate(plain, at, s))
+            rows.append(row(f"generation, {name}", "tokens/s", pairs, against, goal=">= 0.95"))
+    rows.append({"what": "threads of torch", "value": torch.get_num_threads()})
+    return rows
+
+
+def update(args: argparse.Namespace) -> list[Row]:
+    """Forward and backward of the update against those of the same model over as many tokens without padding."""
+    import torch
+    from torch.nn import functional as F
+
+    from masa_lightning.modules.experience import micro_batches
+
+    run = Run(args, steps=1)
+    module = run.module
+    rollouts: list[Any] = []
+    for group in run.groups:
+        if sum(len(r.prompt_ids) + r.length for r in rollouts) < args.update_tokens:
+            rollouts += group.rollouts
+    for r in rollouts:
+        r.advantage = 1.0
+    batches = micro_batches(rollouts, module.max_tokens_per_micro_batch, share_prompts=module.policy.packs)
+    whole = sum(len(r.prompt_ids) + r.length for r in rollouts)
+    packed = sum(len(b.tokens.input_ids) for b in batches)
+    width = round(whole / len(rollouts))
+    model = module.policy.model
+    n_rows = module.max_tokens_per_micro_batch // width
+
+    def ours() -> None:
+        for b in batches:
+            logp, _ = module.policy(b.tokens, module.sampling.temperature)
+            (logp * b.advantages[:, None]).sum().backward()
+        module.zero_grad()
+
+    def bare(tokens: int) -> Callable[[], None]:
+        ids = torch.randint(0, model.config.vocab_size, (max(1, round(tokens / width)), width))
+
+        def go() -> None:
+            for part in ids.split(n_rows):
+                logits = model(input_ids=part, use_cache=False).logits[:, :-1]
+                F.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten()).backward()
+            module.zero_grad()
+
+        go.tokens = ids.numel()  # type: ignore[attr-defined]
+        return go
+
+    same, all_tokens = bare(packed), bare(whole)
+    rows = []
+    for what, theirs, tokens in (
+        ("update, tokens computed", same, packed),
+        ("update, tokens of the rollouts (a prompt counts once a rollout)", all_tokens, whole),
+    ):
+        pairs = rounds(args, lambda n=tokens: n / seconds(ours), lambda go=theirs: go.tokens / seconds(go))  # type: ignore[attr-defined]
+        rows.append(row(what, "tokens/s", pairs, "bare forward/backward, rows of equal length", goal=">= 0.90"))
+    rows.append(
+        {"what": "padding among trained tokens", "value": 0.0 if module.policy.packs else None, "goal": "<= 0.05"}
+    )
+    rows.append({"what": "tokens: of the rollouts, computed, micro-batches", "value": [whole, packed, len(batches)]})
+    rows.append({"what": "completion length: mean, longest", "value": lengths(rollouts)})
+    return rows
+
+
+def memory(args: argparse.Namespace) -> list[Row]:
+    """Peak memory of the log-probabilities of 8 x 512 tokens over 49,152 words, with gradients, against full logits."""
+    import torch
+
+    from masa_lightning.functional.logprobs import token_logprobs
+
+    hidden = torch.randn(4096, 576, requires_grad=True)
+    weight = torch.randn(49152, 576, requires_grad=True)
+    targets = torch.randint(0, 49152, (4096,))
+
+    def chunked() -> None:
+        token_logprobs(hidden, weight, targets)[0].sum().backward()
+
+    def full() -> None:
+        logp = (hidden @ weight.T).log_softmax(-1)
+        logp.gather(1, targets[:, None]).sum().backward()
+
+    peaks = {}
+    for name, go in (("chunked", chunked), ("full", full)):
+        hidden.grad = weight.grad = None
+        with peak_memory() as peak:
+            go()
+        peaks[name] = peak["bytes"] / 2**20
+    pairs = [(peaks["chunked"], peaks["full"])]
+    return [row("peak memory of the log-probabilities, 8 x 512 tokens", "MiB", pairs, "full logits", goal="<= 0.35")]
+
+
+def handover(args: argparse.Namespace) -> list[Row]:
+    """A hand-over of weights that are copied, against one memcpy of them; where they are shared, seconds."""
+    import torch
+
+    run = Run(args, steps=1)
+    sampler = run.module.sampler
+    shared = median([seconds(sampler.sync_weights) for _ in range(5)])
+    weights = [p.detach().clone() for p in run.module.policy.parameters()]
+    targets = [torch.empty_like(w) for w in weights]
+
+    def memcpy() -> None:
+        for target, weight in zip(targets, weights, strict=True):
+            target.copy_(weight)
+
+    for p, weight in zip(run.module.policy.parameters(), weights, strict=True):
+        p.data = weight
+    pairs = rounds(args, lambda: seconds(sampler._hand_over._copy), lambda: seconds(memcpy))
+    mib = sum(w.numel() * w.element_size() for w in weights) / 2**20
+    return [
+        row(f"weight hand-over, copied ({mib:.0f} MiB)", "s", pairs, "memcpy", goal="<= 1.1"),
+        {"what": "weight hand-over, shared storage, s", "value": shared, "goal": "0"},
+    ]
+
+
+def step(args: argparse.Namespace) -> list[Row]:
+    """Where the seconds of a step go, and MASA against GRPO."""
+    rows = []
+    runs = {}
+    for name, extra in (("GRPO", ["--model.init_args.num_meta_generations", "0"]), ("MASA", [])):
+        runs[name] = run = Run(args, steps=args.rounds + 1, extra=extra)
+        totals = {part: sum(s[part] for s in run.steps[1:]) for part in run.steps[0]}
+        rest = totals["step"] - totals["engine"] - totals["forward"] - totals["backward"]
+        rows.append(
+            {
+                "what": f"{name} step, s: all, vLLM, forward, backward, optimiser, grading",
+                "value": [
+                    totals[k] / args.rounds for k in ("step", "engine", "forward", "backward", "optimizer", "grade")
+                ],
+            }
+        )
+        rows.append(
+            {
+                "what": f"{name} step: neither vLLM nor forward/backward",
+                "ratio": rest / totals["step"],
+                "goal": "<= 0.05",
+            }
+        )
+        run.close()
+    tokens = {kind: sum(s[kind] for s in runs["MASA"].steps[1:]) for kind in ("solution", "meta")}
+    bound = 1 + 1.1 * tokens["meta"] / tokens["solution"]
+    costs = {name: sum(s["step"] for s in run.steps[1:]) for name, run in runs.items()}
+    rows.append({"what": "MASA step / GRPO step", "ratio": costs["MASA"] / costs["GRPO"], "goal": f"<= {bound:.2f}"})
+    return rows
+
+
+def scaling(args: argparse.Namespace) -> list[Row]:
+    """Exponents of cost ~ size ** exponent over group size, prompts and completion limit, at four sizes each."""
+    import numpy as np
+
+    rows = []
+    base = {"num_generations": 4, "batch_size": 4, "max_completion_length": 16}
+    for name in base:
+        cost = {}
+        for factor in (1, 2, 4, 8):
+            now = {**base, name: base[name] * factor}
+            extra = [f"--model.init_args.{k}={v}" for k, v in now.items() if k != "batch_size"]
+            extra += [f"--data.init_args.batch_size={now['batch_size']}", "--model.init_args.num_meta_generations=0"]
+            extra += ["--model.init_args.num_mini_batches=1"]
+            run = Run(args, steps=args.rounds + 1, extra=extra, at_limit=True)
+            cost[now[name]] = median([s["step"] for s in run.steps[1:]])
+            run.close()
+        exponent = np.polyfit(np.log(list(cost)), np.log(list(cost.values())), 1)[0]
+        rows.append({"what": f"step seconds by {name}", "value": cost})
+        rows.append({"what": f"exponent of {name}", "ratio": float(exponent), "goal": "<= 1.1"})
+    return rows
+
+
+def step_trl(args: argparse.Namespace) -> list[Row]:
+    """A GRPO step against TRL's: the same model, prompts, limits and optimiser; natural lengths, and all at the limit."""
+    rows = []
+    for at_limit, name, goal in ((False, "natural lengths", ">= 3"), (True, "all at the limit", ">= 1.5")):
+        extra = ["--model.init_args.num_meta_generations=0", "--model.init_args.num_mini_batches=1"]
+        extra += ["--data.init_args.batch_size=8", "--model.init_args.num_generations=8"]
+        extra += ["--model.init_args.max_completion_length=64", "--model.init_args.max_meta_length=64"]
+        run = Run(args, steps=args.rounds + 1, extra=extra, at_limit=at_limit)
+        ours = median([s["step"] for s in run.steps[1:]])
+        module = run.module
+        task = {
+            "model": str(Path(args.out).resolve() / "trl_model"),
+            "prompts": [run.prompts(problems) for problems in run.seen],
+            "temperature": module.sampling.temperature,
+            "learning_rate": module.learning_rate,
+            "max_tokens": 64,
+            "at_limit": at_limit,
+        }
+        from masa_lightning.models import loading
+
+        model = loading.load_model(module.model_name, "float32")
+        model.save_pretrained(task["model"])
+        module.tokenizer.save_pretrained(task["model"])
+        rows.append({"what": f"GRPO step, {name}, s; completion length: mean, longest", "value": [ours, *run.lengths]})
+        run.close()
+        for path in ("transformers", "vllm"):
+            theirs = json.loads(
+                subprocess.run(
+                    [args.trl_python, str(ROOT / "scripts" / "benchmark_trl.py"), path],
+                    input=json.dumps(task),
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    check=True,
+                ).stdout.splitlines()[-1]
+            )
+            rows.append(
+                {
+                    "what": f"GRPO step, {name}: TRL ({path}) / ours",
+                    "value": [theirs["seconds"], ours],
+                    "against": f"TRL {theirs['version']}, mean length {theirs['mean_length']:.1f}",
+                    "ratio": theirs["seconds"] / ours,
+                    "goal": goal,
+                }
+            )
+    return rows
+
+
+def start(args: argparse.Namespace) -> list[Row]:
+    """Seconds from the command line to the end of the first training step, and where they go."""
+    rows = []
+    for turn in ("first", "again"):
+        begin = time.time()
+        run = subprocess.run(
+            [sys.executable, __file__, args.out, "--worker", "first_step", *forwarded(args)],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        marks = json.loads(run.stdout.splitlines()[-1])
+        rows.append(
+            {
+                "what": f"start, {turn}, s: to the imports, to the trainer, to the engine, to the first step",
+                "value": [marks[k] - begin for k in ("imported", "built", "engine", "stepped")],
+            }
+        )
+    return rows
+
+
+def first_step(args: argparse.Namespace) -> list[Row]:
+    """A worker of `start`: prints when it had reached what."""
+    run = Run(args, steps=1)
+    print(json.dumps(run.marks))
+    return []
+
+
+MEASUREMENTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
+    f.__name__: f for f in (generation, update, memory, handover, step, scaling, step_trl, start)
+}
+
+
+# -- what they share ----------------------------------------------------------------------------------------------------
+
+
+class Run:
+    """A few training steps of the configuration through Lightning, with a stop-watch on their parts."""
+
+    def __init__(
+        self, args: argparse.Namespace, steps: int, extra: list[str] | None = None, at_limit: bool = False
+    ) -> None:
+        from lightning.pytorch import LightningDataModule
+        from lightning.pytorch.callbacks import Callback
+        from lightning.pytorch.cli import LightningCLI
+
+        from masa_lightning.modules.masa import MASALightningModule
+
+        self.marks = {"imported": time.time()}
+        words = ["--config", args.config, *args.words, *(extra or [])]
+        words += ["--trainer.logger=false", "--trainer.callbacks=null", "--trainer.limit_val_batches=0"]
+        words += [
+            "--trainer.enable_progress_bar=false",
+            "--trainer.enable_model_summary=false",
+            "--trainer.barebones=false",
+        ]
+        words += [f"--trainer.limit_train_batches={steps}", "--trainer.max_steps=-1", "--trainer.max_epochs=1"]
+        words += ["--trainer.val_check_interval=null", "--trainer.enable_checkpointing=false"]
+        self.cli = LightningCLI(
+            MASALightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            save_config_callback=None,
+            run=False,
+            args=words,
+        )
+        self.module = module = self.cli.model
+        self.steps: list[dict[str, float]] = []
+        self.seen: list[Any] = []
+        self.groups: list[Any] = []
+        self.lengths: list[float] = []
+        self.marks["built"] = time.time()
+        parts: dict[str, float] = {}
+        this = self
+
+        def watched(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+            def go(*a: Any, **k: Any) -> Any:
+                begin = time.perf_counter()
+                try:
+                    return function(*a, **k)
+                finally:
+                    parts[part] = parts.get(part, 0.0) + time.perf_counter() - begin
+
+            return go
+
+        class Watch(Callback):
+            def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:  # the engine is made before
+                this.marks["engine"] = time.time()
+                if at_limit:
+                    module.sampler._stop_token_ids = frozenset()
+                engine = module.sampler._llm.llm_engine
+                engine.step = watched("engine", engine.step)
+                engine.add_request = watched("engine", engine.add_request)
+                module.policy.forward = watched("forward", module.policy.forward)
+                module.manual_backward = watched("backward", module.manual_backward)
+                module._optimizer_step = watched("optimizer", module._optimizer_step)
+                module.grader.grade = watched("grade", module.grader.grade)
+
+            def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+                parts.clear()
+                parts.update(dict.fromkeys(("engine", "forward", "backward", "optimizer", "grade"), 0.0))
+                this.begin = time.perf_counter()
+
+            def on_train_batch_end(
+                self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+            ) -> None:
+                this.marks["stepped"] = time.time()
+                groups = outputs["groups"]
+                tokens = {
+                    kind: sum(r.length for g in groups for r in g.rollouts if r.kind == kind)
+                    for kind in ("solution", "meta")
+                }
+                this.steps.append({"step": time.perf_counter() - this.begin, **parts, **tokens})
+                this.seen.append(batch)
+                this.groups = groups
+                this.lengths = lengths([r for g in groups for r in g.solutions])
+
+        self.cli.trainer.callbacks.append(Watch())
+        self.cli.trainer.fit(self.module, self.cli.datamodule)
+
+    @property
+    def requests(self) -> list[Any]:
+        """The sampling requests of the last step's solutions, again."""
+        from masa_lightning.types import SamplingRequest
+
+        return [
+            SamplingRequest(prompt_ids=r.prompt_ids, max_tokens=self.module.max_completion_length, seed=1000 * i + j)
+            for i, g in enumerate(self.groups)
+            for j, r in enumerate(g.solutions)
+        ]
+
+    def prompts(self, problems: Any) -> list[str]:
+        """Chat prompts of problems, as text."""
+        from masa_lightning.types import RolloutGroup
+
+        ids = [self.module.prompt_ids("solution", RolloutGroup(problem=p)) for p in problems]
+        return [self.module.tokenizer.decode(i) for i in ids]
+
+    def close(self) -> None:
+        """Frees engine and policy."""
+        self.module.sampler.__dict__.update(copy.copy(self.module.sampler).__dict__)
+        self.module.policy = None
+        self.groups.clear()
+
+
+def lengths(rollouts: list[Any]) -> list[float]:
+    """Mean and longest completion."""
+    return [statistics.fmean(r.length for r in rollouts), max(r.length for r in rollouts)]
+
+
+def seconds(go: Callable[[], Any]) -> float:
+    """How long a call takes."""
+    begin = time.perf_counter()
+    go()
+    return time.perf_counter() - begin
+
+
+def rate(go: Callable[..., int], *arguments: Any) -> float:
+    """Tokens a second of a call that returns its tokens."""
+    begin = time.perf_counter()
+    return go(*arguments) / (time.perf_counter() - begin)
+
+
+def median(values: list[float]) -> float:
+    return statistics.median(values)
+
+
+def rounds(
+    args: argparse.Namespace, ours: Callable[[], float], theirs: Callable[[], float]
+) -> list[tuple[float, float]]:
+    """Both sides in turn, after one unmeasured turn."""
+    return [(ours(), theirs()) for _ in range(args.rounds + 1)][1:]
+
+
+def row(what: str, unit: str, pairs: list[tuple[float, float]], against: str, goal: str) -> Row:
+    """A ratio: median over rounds, with its range."""
+    ratios = sorted(a / b for a, b in pairs)
+    return {
+        "what": f"{what}, {unit}",
+        "value": [median([a for a, _ in pairs]), median([b for _, b in pairs])],
+        "against": against,
+        "ratio": median(ratios),
+        "range": [ratios[0], ratios[-1]],
+        "goal": goal,
+    }
+
+
+@contextmanager
+def peak_memory() -> Iterator[dict[str, float]]:
+    """How far the resident memory rises above where it is now (Linux)."""
+    found: dict[str, float] = {}
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _resident("VmRSS")
+    yield found
+    found["bytes"] = _resident("VmHWM") - before
+
+
+def _resident(name: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name):
+            return float(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {name}; memory can be measured on Linux only")
+
+
+# -- the command --------------------------------------------------------------------------------------------------------
+
+
+def forwarded(args: argparse.Namespace) -> list[str]:
+    """The options of a worker."""
+    words = ["--config", args.config, "--rounds", str(args.rounds), "--update-tokens", str(args.update_tokens)]
+    if args.trl_python:
+        words += ["--trl-python", args.trl_python]
+    return [*words, "--", *args.words]
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown."""
+    lines = ["| what | measured | against | ratio | goal |", "|---|---|---|---|---|"]
+    for r in rows:
+        ratio = f"{r['ratio']:.3g}" if "ratio" in r else ""
+        if "range" in r and len(set(r["range"])) > 1:
+            ratio += " [{:.3g}, {:.3g}]".format(*r["range"])
+        lines.append(
+            f"| {r['what']} | {number(r.get('value', ''))} | {r.get('against', '')} | {ratio} | {r.get('goal', '')} |"
+        )
+    return "\n".join(lines)
+
+
+def number(value: Any) -> str:
+    """Numbers, short."""
+    if isinstance(value, dict):
+        return ", ".join(f"{k}: {number(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(number, value))
+    return f"{value:.0f}" if isinstance(value, float) and abs(value) >= 1000 else f"{value:.3g}" if value != "" else ""
+
+
+def main() -> None:
+    """Runs the command."""
+    own, words = (sys.argv[1:], [])
+    if "--" in own:
+        own, words = own[: own.index("--")], own[own.index("--") + 1 :]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", help="folder of the results")
+    parser.add_argument("--only", choices=list(MEASUREMENTS), nargs="+", default=list(MEASUREMENTS))
+    parser.add_argument("--config", default=str(ROOT / "configs" / "tiny.yaml"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--trl-python", default="", help="interpreter of an environment with TRL; without it no step_trl"
+    )
+    parser.add_argument(
+        "--update-tokens", type=int, default=4000, help="of the rollouts that `update` trains on, about"
+    )
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    args = parser.parse_args(own)
+    args.words = words
+
+    if args.worker:
+        rows = first_step(args) if args.worker == "first_step" else MEASUREMENTS[args.worker](args)
+        if rows:
+            (Path(args.out) / f"{args.worker}.json").write_text(json.dumps(rows, indent=1))
+        return
+    Path(args.out).mkdir(parents=True, exist_ok=True)
+    every = []
+    for name in args.only:
+        result = Path(args.out) / f"{name}.json"
+        if name == "step_trl" and not args.trl_python:
+            continue
+        if not result.exists():
+            command = [sys.executable, __file__, args.out, "--worker", name, *forwarded(args)]
+            with (Path(args.out) / f"{name}.log").open("w") as log:
+                code = subprocess.run(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL).returncode
+            if code:
+                raise SystemExit(f"{name} ended with status {code}; see {log.name}")
+        every += json.loads(result.read_text())
+    print(table(every))
+
+
+if __name__ == "__main__":
+    main()

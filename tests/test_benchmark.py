@@ -1,0 +1,39 @@
+"""scripts/benchmark.py: one real measurement, and the table."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+def test_a_measurement_is_written_printed_and_not_repeated(tmp_path):
+    pytest.importorskip("vllm")
+    command = [sys.executable, str(SCRIPTS / "benchmark.py"), str(tmp_path), "--only", "update", "--rounds", "1"]
+    command += ["--update-tokens", "500", "--", "--data.init_args.batch_size=2"]
+    first = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert first.returncode == 0, first.stderr + (tmp_path / "update.log").read_text()
+    rows = json.loads((tmp_path / "update.json").read_text())
+    assert all(math.isfinite(row["ratio"]) and row["ratio"] > 0 for row in rows[:2])
+    whole, computed, batches = rows[3]["value"]
+    assert computed < whole  # prompts are shared
+    assert batches >= 1
+    assert first.stdout.count("\n") == 2 + len(rows)
+    again = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert again.stdout == first.stdout
+
+
+def test_table(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    import benchmark
+
+    ratio = benchmark.row("speed", "tokens/s", [(10.0, 5.0), (9.0, 3.0), (8.0, 8.0)], "bare", ">= 1")
+    cost = {"what": "cost", "value": {4: 0.5, 8: 1234.5}}
+    assert benchmark.table([ratio, cost]).splitlines()[2:] == [
+        "| speed, tokens/s | 9, 5 | bare | 2 [1, 3] | >= 1 |",
+        "| cost | 4: 0.5, 8: 1234 |  |  |  |",
+    ]
