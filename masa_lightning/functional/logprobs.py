@@ -96,9 +96,9 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 rows = slice(start, start + ctx.chunk)
                 h = hidden[rows]
                 grad = _logits(h, cast, bias, ctx.temperature)
-                grad = grad.sub_(normaliser[rows, None]).exp_().neg_()  # d logp / d z = onehot - p
-                grad.scatter_(1, targets[rows, None], grad.gather(1, targets[rows, None]) + 1)
-                grad = grad.mul_(grad_logp[rows, None] / ctx.temperature)
+                scale = grad_logp[rows, None] / ctx.temperature
+                grad = grad.sub_(normaliser[rows, None]).exp_().mul_(-scale)  # d logp / d z = onehot - p
+                grad.scatter_add_(1, targets[rows, None], scale)
                 if grad_bias is not None:
                     grad_bias += grad.sum(0)
                 grad = grad.to(hidden.dtype)
@@ -118,17 +118,21 @@ class _ChunkedLogprobs(torch.autograd.Function):
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
     z = torch.nn.functional.linear(hidden, weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype))
-    return z.float() if temperature == 1.0 else z.float() / temperature
+    return z.float() if temperature == 1.0 else z.float().div_(temperature)
 
 
 def _reduce(z: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probability of the targets, log-normaliser and entropy, each [N], of logits [N, V]."""
-    normaliser = z.logsumexp(1)
-    logp = z.gather(1, targets[:, None])[:, 0] - normaliser
-    with torch.no_grad():
-        p = (z - normaliser[:, None]).exp_()
-        entropy = torch.special.entr(p).sum(1)
-    return logp, normaliser, entropy
+    with torch.no_grad():  # every pass over the logits counts: one exponential, no logarithm, serves both
+        largest = z.amax(1)
+        below = (z - largest[:, None]).clamp_(min=-1e4)  # finite, where a token is impossible too
+        e = below.exp()
+        total = e.sum(1)
+        normaliser = total.log() + largest
+        entropy = total.log() - torch.linalg.vecdot(e, below) / total
+    if z.requires_grad:
+        normaliser = z.logsumexp(1)
+    return z.gather(1, targets[:, None])[:, 0] - normaliser, normaliser, entropy
 
 
 def _check(

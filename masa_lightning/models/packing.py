@@ -127,6 +127,14 @@ def predicting(tokens: PackedTokens) -> Tensor:
     return torch.tensor(index, device=tokens.input_ids.device)
 
 
+def take_rows(x: Tensor, index: Tensor) -> Tensor:
+    """Picks rows of x [N, W], some of them several times, so that the gradient is the same in every run.
+
+    Indexing adds up the gradients of a row in an order that depends on what else the machine does; this is also faster.
+    """
+    return F.embedding(index, x)
+
+
 def takes_packed(model: PreTrainedModel) -> bool:
     """Whether a model's layers are nothing but plain causal attention, which can be told what is packed.
 
@@ -261,8 +269,7 @@ class _Call:
 
 def _take(x: Tensor, index: Tensor) -> Tensor:
     """[N, heads, D], [B, L] -> [B, heads, L, D]."""
-    rows = F.embedding(index, x.flatten(1))  # its backward pass is faster than that of index_select
-    return rows.view(*index.shape, *x.shape[1:]).transpose(1, 2)
+    return take_rows(x.flatten(1), index).view(*index.shape, *x.shape[1:]).transpose(1, 2)
 
 
 def _rectangle(rows: Sequence[list[int]]) -> list[list[int]]:

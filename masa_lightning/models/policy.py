@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from masa_lightning.functional.logprobs import token_logprobs
-from masa_lightning.models.packing import AttentionPlan, padded, predicting, takes_packed, use_packed_attention
+from masa_lightning.models.packing import (
+    AttentionPlan,
+    padded,
+    predicting,
+    take_rows,
+    takes_packed,
+    use_packed_attention,
+)
 from masa_lightning.types import PackedTokens
 
 if TYPE_CHECKING:
@@ -71,7 +78,11 @@ class Policy(nn.Module):
             hidden = self._hidden(input_ids)
         head: Any = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         logp, entropy = token_logprobs(
-            hidden[index], head.weight, tokens.targets, temperature=temperature, bias=getattr(head, "bias", None)
+            take_rows(hidden, index),
+            head.weight,
+            tokens.targets,
+            temperature=temperature,
+            bias=getattr(head, "bias", None),
         )
         empty = torch.zeros(tokens.mask.shape, dtype=logp.dtype, device=logp.device)
         return empty.masked_scatter(tokens.mask, logp), empty.masked_scatter(tokens.mask, entropy)

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from masa_lightning import ExpertSFT
 from masa_lightning.models import loading
+from masa_lightning.models.packing import pack
 from masa_lightning.models.policy import Policy
 from masa_lightning.models.sharding import shard
 
@@ -38,8 +39,7 @@ class Foreign(LightningModule):
             shard(self.policy, self.device_mesh)
 
     def training_step(self, batch, batch_idx):
-        ids = torch.tensor([[5, 6, 7, 8]])
-        logp, _ = self.policy(ids, torch.tensor([1]), torch.ones(1, 3, dtype=torch.bool))
+        logp, _ = self.policy(pack([([5], [6, 7, 8])]))
         return logp.mean()
 
     def expert_examples(self, outputs):
