@@ -305,6 +305,7 @@ def step_trl(args: argparse.Namespace) -> list[Row]:
                     "goal": goal,
                 }
             )
+            print(json.dumps(rows[-1]), flush=True)
     return rows
 
 

@@ -71,7 +71,8 @@ def main() -> None:
         output_dir=tempfile.mkdtemp(),
         use_cpu=not torch.cuda.is_available(),
         bf16=False,
-        per_device_train_batch_size=8 * n,
+        per_device_train_batch_size=8,
+        gradient_accumulation_steps=n,  # the whole batch at once does not fit into 24 GiB
         num_generations=8,
         max_completion_length=task["max_tokens"],
         temperature=task["temperature"],
