@@ -161,9 +161,8 @@ def curves(runs: dict[str, list[Path]]) -> str:
     """Markdown: one row a validation of an arm, means over seeds."""
     lines = ["| arm | step | generated tokens, thousands | seconds | pass@1 |", "|---|---|---|---|---|"]
     for name, folders in runs.items():
-        by_step: dict[
-            float, list[tuple[float, ...]]
-        ] = {}  # a run that was killed in its last validation lacks that one
+        # By step, because a run that was killed in its last validation lacks that one.
+        by_step: dict[float, list[tuple[float, ...]]] = {}
         for folder in folders:
             for step, *point in curve(folder):
                 by_step.setdefault(step, []).append(tuple(point))

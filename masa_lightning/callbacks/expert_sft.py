@@ -199,7 +199,8 @@ class ExpertSFT(Callback):
         shares = [
             split(examples[r::world], self.max_tokens_per_micro_batch, share_prompts=policy.packs) for r in range(world)
         ]
-        own = [[examples[rank::world][i] for i in part] for part in shares[rank]]
+        mine = examples[rank::world]
+        own = [[mine[i] for i in part] for part in shares[rank]]
         used = len(own)
         if sharded:  # weights are gathered in every forward pass, so that all processes make as many: some of nothing
             own += [list(examples[:1])] * (max(map(len, shares)) - used)

@@ -196,7 +196,7 @@ class AttentionPlan:
     def __init__(self, spans: Sequence[Span], device: torch.device) -> None:
         sequences = {(0, 0, p0, p1) for p0, p1, _, _ in spans} | {span for span in spans if span[3] > span[2]}
         calls: list[list[Span]] = []
-        for span in sorted(sequences, key=_area, reverse=True):
+        for span in sorted(sequences, key=lambda s: (_area(s), s), reverse=True):
             if calls and _fits(calls[-1], span):
                 calls[-1].append(span)
             else:
@@ -285,13 +285,13 @@ def _keys(span: Span) -> int:
     return span[1] - span[0] + span[3] - span[2]
 
 
-def _area(span: Span) -> tuple[int, Span]:
-    return _queries(span) * _keys(span), span
+def _area(span: Span) -> int:
+    return _queries(span) * _keys(span)
 
 
 def _fits(call: Sequence[Span], span: Span) -> bool:
     """Whether a sequence, no larger than those in a call, may join it: at least half of the call stays real."""
     spans = [*call, span]
     area = len(spans) * max(map(_queries, spans)) * max(map(_keys, spans))
-    real = sum(_area(s)[0] for s in spans)
-    return _area(call[0])[0] <= _MAX_BATCHED and area <= min(2 * real, _MAX_MASK)
+    real = sum(map(_area, spans))
+    return _area(call[0]) <= _MAX_BATCHED and area <= min(2 * real, _MAX_MASK)
