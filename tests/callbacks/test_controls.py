@@ -8,6 +8,7 @@ from masa_lightning import EarlyCutoff, ExpertSFT, NotionHinting, PredictiveGati
 from masa_lightning.callbacks._control import PredictionControl
 from masa_lightning.functional.prompts import PromptTemplates
 from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.settings import Algorithm
 from masa_lightning.types import Problem, RolloutControl
 
 PROBLEMS = [Problem(id=name, problem=name, answer="2") for name in ("lost", "easy", "open")]
@@ -302,6 +303,24 @@ def test_when_everything_is_gated_the_step_changes_nothing(run, loop):
     )  # a step says the same, whatever there is to say: Lightning repeats the missing
     names = {name for name in recorder.metrics[0] if not name.startswith(("controls/", "tokens"))}
     assert names == {name for name in other.metrics[0] if not name.startswith("tokens")}
+
+
+def test_with_dynamic_sampling_the_places_of_gated_problems_are_refilled(loop):
+    problems = [*PROBLEMS[:2], *(Problem(id=f"open{i}", problem=f"open{i}", answer="2") for i in range(4))]
+
+    def given(kind, text, index, call):
+        return script(kind, text.rstrip("0123456789"), index, call)
+
+    settings = {"num_generations": 4, "prompts": PROMPTS, "max_prompt_length": 40}
+    module = loop.scripted(given, algorithm=Algorithm(dynamic_sampling=True, max_refills=2), **settings)
+    recorder = loop.fit(module, loop.Problems(problems, batch_size=2), acting(PredictiveGating), max_steps=1)
+    groups, metrics = recorder.groups[0], recorder.metrics[0]
+    is_gated = [not g.problem.id.startswith("open") for g in groups]
+    assert any(is_gated[:2])
+    assert [g.gated for g in groups] == is_gated
+    assert [len(g.solutions) for g in groups] == [0 if gated else 4 for gated in is_gated]
+    assert is_gated.count(False) == 2  # the places of the batch are filled
+    assert metrics["prompts/refilled"] == len(groups) - 2 > 0
 
 
 @pytest.mark.parametrize("kind", CONTROLS)
