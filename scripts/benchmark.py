@@ -16,7 +16,6 @@ ratio is the median over rounds. `step_trl` needs an interpreter with TRL: --trl
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
 import statistics
@@ -27,6 +26,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from benchmark_run import Run, lengths
 
 ROOT = Path(__file__).resolve().parents[1]
 Row = dict[str, Any]  # what, value, against, ratio, goal
@@ -343,123 +344,6 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
 
 
 # -- what they share ----------------------------------------------------------------------------------------------------
-
-
-class Run:
-    """A few training steps of the configuration through Lightning, with a stop-watch on their parts."""
-
-    def __init__(
-        self, args: argparse.Namespace, steps: int, extra: list[str] | None = None, at_limit: bool = False
-    ) -> None:
-        from lightning.pytorch import LightningDataModule
-        from lightning.pytorch.callbacks import Callback
-        from lightning.pytorch.cli import LightningCLI
-
-        from masa_lightning.modules.masa import MASALightningModule
-
-        self.marks = {"imported": time.time()}
-        words = ["--config", args.config, *args.words, *(extra or [])]
-        words += ["--trainer.logger=false", "--trainer.callbacks=null", "--trainer.limit_val_batches=0"]
-        words += [
-            "--trainer.enable_progress_bar=false",
-            "--trainer.enable_model_summary=false",
-            "--trainer.barebones=false",
-        ]
-        words += [f"--trainer.limit_train_batches={steps}", "--trainer.max_steps=-1", "--trainer.max_epochs=1"]
-        words += ["--trainer.val_check_interval=null", "--trainer.enable_checkpointing=false"]
-        self.cli = LightningCLI(
-            MASALightningModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            seed_everything_default=0,
-            save_config_callback=None,
-            run=False,
-            args=words,
-        )
-        self.module = module = self.cli.model
-        self.steps: list[dict[str, float]] = []
-        self.seen: list[Any] = []
-        self.groups: list[Any] = []
-        self.lengths: list[float] = []
-        self.marks["built"] = time.time()
-        parts: dict[str, float] = {}
-        this = self
-
-        def watched(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-            def go(*a: Any, **k: Any) -> Any:
-                begin = time.perf_counter()
-                try:
-                    return function(*a, **k)
-                finally:
-                    parts[part] = parts.get(part, 0.0) + time.perf_counter() - begin
-
-            return go
-
-        class Watch(Callback):
-            def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:  # the engine is made before
-                this.marks["engine"] = time.time()
-                if at_limit:
-                    module.sampler._stop_token_ids = frozenset()
-                engine = module.sampler._llm.llm_engine
-                engine.step = watched("engine", engine.step)
-                engine.add_request = watched("engine", engine.add_request)
-                module.policy.forward = watched("forward", module.policy.forward)
-                module.manual_backward = watched("backward", module.manual_backward)
-                module._optimizer_step = watched("optimizer", module._optimizer_step)
-                module.grader.grade = watched("grade", module.grader.grade)
-
-            def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-                parts.clear()
-                parts.update(dict.fromkeys(("engine", "forward", "backward", "optimizer", "grade"), 0.0))
-                this.begin = time.perf_counter()
-
-            def on_train_batch_end(
-                self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-            ) -> None:
-                this.marks["stepped"] = time.time()
-                groups = outputs["groups"]
-                tokens = {
-                    kind: sum(r.length for g in groups for r in g.rollouts if r.kind == kind)
-                    for kind in ("solution", "meta")
-                }
-                this.steps.append({"step": time.perf_counter() - this.begin, **parts, **tokens})
-                this.seen.append(batch)
-                this.groups = groups
-                this.lengths = lengths([r for g in groups for r in g.solutions])
-
-        self.cli.trainer.callbacks.append(Watch())
-        self.cli.trainer.fit(self.module, self.cli.datamodule)
-
-    @property
-    def requests(self) -> list[Any]:
-        """The sampling requests of the last step's solutions, again."""
-        from masa_lightning.types import SamplingRequest
-
-        return [
-            SamplingRequest(prompt_ids=r.prompt_ids, max_tokens=self.module.max_completion_length, seed=1000 * i + j)
-            for i, g in enumerate(self.groups)
-            for j, r in enumerate(g.solutions)
-        ]
-
-    def prompts(self, problems: Any) -> list[str]:
-        """Chat prompts of problems, as text."""
-        from masa_lightning.types import RolloutGroup
-
-        ids = [self.module.prompt_ids("solution", RolloutGroup(problem=p)) for p in problems]
-        return [self.module.tokenizer.decode(i) for i in ids]
-
-    def close(self) -> None:
-        """Frees engine and policy."""
-        self.module.sampler.__dict__.update(copy.copy(self.module.sampler).__dict__)
-        self.module.policy = None
-        self.groups.clear()
-
-
-def lengths(rollouts: list[Any]) -> list[float]:
-    """Mean and longest completion."""
-    return [statistics.fmean(r.length for r in rollouts), max(r.length for r in rollouts)]
 
 
 def seconds(go: Callable[[], Any]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -18,6 +18,10 @@ _WRAPPER_PARTS = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_mo
 class HandOver:
     """Gives the weights of a policy to a vLLM engine, at once and at every call.
 
+    The first time they go through the engine's own `load_weights`. That shows which rows of which of its parameters hold
+    which weight; from then on they are copied there, or live there. Where no such rows exist, as in tensor parallel or with
+    weights that vLLM rearranges, every time is as the first.
+
     Args:
         llm: The engine, of the policy's architecture.
         policy: The trainer's model.
@@ -25,47 +29,61 @@ class HandOver:
 
     def __init__(self, llm: Any, policy: nn.Module) -> None:
         self.policy = policy
+        self.shared = False
+        """Whether policy and engine have one storage."""
         self._llm = llm
-        self._slices: dict[str, torch.Tensor] | None = None
-        self._copy()
+        self._load()
+        self._places, self._reason = llm.apply_model(lambda model: match(model, policy))[0]
 
     def __call__(self) -> None:
         """Makes the engine's weights the policy's; with shared storage, checks and mends the sharing."""
-        if self._slices is None or not self._check_sharing(self._slices):
+        if not self.shared or not self._check_sharing():
             self._copy()
-
-    @property
-    def shared(self) -> bool:
-        """Whether policy and engine have one storage."""
-        return self._slices is not None
 
     def share(self, level: int) -> None:
         """Points the policy's parameters at the engine's storage, all of them or none; says at `level` why none."""
-        slices, reason = self._llm.apply_model(lambda model: match(model, self.policy))[0]
+        reason = self._reason
+        for name, weight in named_weights(self.policy):
+            if reason:
+                break
+            place = self._places[name]
+            if hasattr(weight, "full_tensor"):
+                reason = f"{name} is spread over processes"
+            elif (place.dtype, place.device) != (weight.dtype, weight.device):
+                reason = f"{name} is {weight.dtype} on {weight.device}, vLLM's {place.dtype} on {place.device}"
         if reason:
             _log.log(level, "weights are copied to vLLM at each hand-over and not shared with it: %s", reason)
             return
         for name, weight in named_weights(self.policy):
-            weight.data = slices[name]
-        self._slices = slices
+            weight.data = self._places[name]
+        self.shared = True
 
-    def _check_sharing(self, slices: Mapping[str, torch.Tensor]) -> bool:
+    def _check_sharing(self) -> bool:
         """Mends what no longer shares; where that is impossible, gives sharing up for good and returns False."""
         for name, weight in named_weights(self.policy):
-            part = slices.get(name)
-            if part is not None and weight.data_ptr() == part.data_ptr() and weight.dtype == part.dtype:
+            place = self._places.get(name)
+            if place is not None and weight.data_ptr() == place.data_ptr() and weight.dtype == place.dtype:
                 continue
-            if part is None or (weight.shape, weight.dtype, weight.device) != (part.shape, part.dtype, part.device):
-                self._slices = None
+            if place is None or (weight.shape, weight.dtype, weight.device) != (place.shape, place.dtype, place.device):
+                self.shared = False
                 for _, shared in named_weights(self.policy):  # else the engine's weights would change under the policy
                     shared.data = shared.data.clone()
                 _log.warning("%s no longer fits the storage it shared with vLLM; from now on weights are copied", name)
                 return False
-            part.copy_(weight.data)
-            weight.data = part
+            place.copy_(weight.data)
+            weight.data = place
         return True
 
     def _copy(self) -> None:
+        """Copies all weights, one at a time, to where the engine keeps them."""
+        weights = dict(named_weights(self.policy))
+        if {name: place.shape for name, place in self._places.items()} != {n: w.shape for n, w in weights.items()}:
+            self._load()
+            return
+        for name, weight in weights.items():
+            self._places[name].copy_(full(weight))
+
+    def _load(self) -> None:
         """Streams all weights, one at a time, into the engine's model."""
 
         def load(model: Any) -> set[str]:
@@ -106,12 +124,14 @@ def full(weight: torch.Tensor) -> torch.Tensor:
 def match(model: Any, policy: nn.Module) -> tuple[dict[str, torch.Tensor], str]:
     """Finds the row slice of the engine's weights that holds each of the policy's, or says why that fails.
 
+    Weights that FSDP2 spreads over processes are gathered: call it in all of them.
+
     Args:
         model: vLLM's model, its weights loaded from `policy`.
         policy: The trainer's model.
 
     Returns:
-        Slices by the policy's names, and an empty string or the reason why some weight has none.
+        Slices by the policy's names and an empty string; or none, and the reason why some weight has none.
     """
     engine = dict(model.named_parameters())
     weights = dict(named_weights(policy))
@@ -119,8 +139,6 @@ def match(model: Any, policy: nn.Module) -> tuple[dict[str, torch.Tensor], str]:
     slices: dict[str, torch.Tensor] = {}
     claimed: dict[str, int] = {}
     for name, weight in weights.items():
-        if hasattr(weight, "full_tensor"):
-            return {}, f"{name} is spread over processes"
         target, row = name, 0
         if name not in engine:
             module, _, leaf = name.rpartition(".")
@@ -134,18 +152,19 @@ def match(model: Any, policy: nn.Module) -> tuple[dict[str, torch.Tensor], str]:
                 return {}, f"vLLM has no {target}"
             row = sum(len(sibling) for sibling in siblings if sibling is not None)
         whole = engine[target].data
-        if (whole.dtype, whole.device) != (weight.dtype, weight.device):
-            return {}, f"{name} is {weight.dtype} on {weight.device}, vLLM's {whole.dtype} on {whole.device}"
         if whole.is_inference():
             return {}, f"vLLM's {target} is an inference tensor, which cannot be trained"
         if whole.dim() == 0 or whole.shape[1:] != weight.shape[1:] or row + len(weight) > len(whole):
             return {}, f"{name} has shape {tuple(weight.shape)}, vLLM's {target} {tuple(whole.shape)}"
-        part_of_whole = whole[row : row + len(weight)]
-        if not part_of_whole.is_contiguous() or not torch.equal(part_of_whole, weight.data):
+        slices[name] = whole[row : row + len(weight)]
+        if not slices[name].is_contiguous():
             return {}, f"vLLM keeps {name} in another layout"
-        slices[name] = part_of_whole
         claimed[target] = claimed.get(target, 0) + math.prod(weight.shape)
-    for target, count in claimed.items():
-        if count > engine[target].numel():
+    for target, whole in engine.items():
+        if target not in claimed:
+            return {}, f"vLLM's {target} is filled by no weight of the policy alone"
+        if claimed[target] > whole.numel():
             return {}, f"several weights of the policy claim the same rows of {target}"
-    return slices, ""
+    # All of them, whatever comes of it: gathering is a collective.
+    strange = [name for name, weight in weights.items() if not torch.equal(slices[name], full(weight).to(slices[name]))]
+    return ({}, f"vLLM keeps {strange[0]} in another layout") if strange else (slices, "")

@@ -6,12 +6,13 @@ import os
 import random
 import sys
 import weakref
+from typing import ClassVar
 
 import pytest
 import torch
 from transformers import Qwen3ForCausalLM
 
-from masa_lightning.sampling._weights import HandOver
+from masa_lightning.sampling._weights import HandOver, match
 from masa_lightning.sampling.vllm import VLLMSampler
 from masa_lightning.types import SamplingRequest, SamplingSettings
 
@@ -28,6 +29,10 @@ def engine(vllm, tools):
     """A policy and its sampler, for tests that leave both as they were."""
     policy = tools.policy()
     return policy, tools.vllm(policy)
+
+
+def _engine_weights(sampler):
+    return sampler._llm.apply_model(lambda m: {name: w.detach().clone() for name, w in m.named_parameters()})[0]
 
 
 def _pointers(policy):
@@ -114,6 +119,49 @@ def test_what_cannot_be_shared_is_streamed_and_says_so_once(vllm, tools, caplog,
     assert record.levelno == level
     assert "torch.float32 on cpu, vLLM's torch.bfloat16" in record.message
     assert all(weight.dtype == torch.float32 for weight in policy.parameters())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_copied_weights_are_those_that_the_engine_would_load(vllm, tools, monkeypatch, dtype):
+    """The oracle is vLLM's own `load_weights`, which only the first hand-over goes through."""
+    policy = tools.policy(tied=False)
+    sampler = tools.vllm(policy, tied=False, dtype=dtype, share_weights=False)
+    tools.change(policy)
+    with monkeypatch.context() as patch:
+        patch.setattr(HandOver, "_load", lambda self: pytest.fail("vLLM's load_weights was called again"))
+        sampler.sync_weights()
+    copied = _engine_weights(sampler)
+    HandOver(sampler._llm, tools.policy(tied=False))
+    assert not copied["lm_head.weight"].equal(_engine_weights(sampler)["lm_head.weight"])
+    HandOver(sampler._llm, policy)
+    assert all(weight.equal(copied[name]) for name, weight in _engine_weights(sampler).items())
+
+
+def test_weights_that_the_engine_keeps_elsewhere_are_loaded_each_time(vllm, tools, monkeypatch, caplog):
+    monkeypatch.setattr("masa_lightning.sampling._weights.match", lambda model, policy: ({}, "it has its own ways"))
+    policy, requests = tools.policy(), tools.requests()
+    sampler = tools.vllm(policy, share_weights=True)
+    assert not sampler.shares_weights
+    assert "it has its own ways" in caplog.text
+    tools.change(policy)
+    sampler.sync_weights()
+    assert tools.distance(policy, requests, sampler.generate(requests, SAMPLE)) < 1e-4
+
+
+def test_match_wants_every_weight_of_the_engine():
+    """An engine that copies a tied embedding into its head would keep the old head."""
+
+    class Engine(torch.nn.Module):
+        packed_modules_mapping: ClassVar[dict[str, list[str]]] = {}
+
+        def __init__(self, *names):
+            super().__init__()
+            for name in names:
+                self.register_parameter(name, torch.nn.Parameter(torch.ones(2, 3)))
+
+    assert set(match(Engine("embed"), Engine("embed"))[0]) == {"embed"}
+    places, reason = match(Engine("embed", "head"), Engine("embed"))
+    assert (places, reason) == ({}, "vLLM's head is filled by no weight of the policy alone")
 
 
 def test_bfloat16_policy_is_shared(vllm, tools):
