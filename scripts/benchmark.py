@@ -252,7 +252,7 @@ def scaling(args: argparse.Namespace) -> list[Row]:
             now = {**base, name: base[name] * factor}
             extra = [f"--model.init_args.{k}={v}" for k, v in now.items() if k != "batch_size"]
             extra += [f"--data.init_args.batch_size={now['batch_size']}", "--model.init_args.num_meta_generations=0"]
-            extra += ["--model.init_args.num_mini_batches=1"]
+            extra += ["--model.init_args.num_mini_batches=1", "--model.init_args.max_meta_length=null"]
             run = Run(args, steps=args.rounds + 1, extra=extra, at_limit=True)
             cost[now[name]] = median([s["step"] for s in run.steps[1:]])
             run.close()
