@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import statistics
 import time
 from collections.abc import Callable
@@ -116,10 +117,11 @@ class Run:
         return [self.module.tokenizer.decode(i) for i in ids]
 
     def close(self) -> None:
-        """Frees engine and policy."""
+        """Frees engine, policy and optimiser, which are held in cycles; the next run would come on top of them."""
         self.module.sampler.__dict__.update(copy.copy(self.module.sampler).__dict__)
-        self.module.policy = None
-        self.groups.clear()
+        del self.module, self.cli
+        self.groups = []
+        gc.collect()
 
 
 def lengths(rollouts: list[Any]) -> list[float]:

@@ -4,7 +4,8 @@ Weights travel in one of two ways:
 
 * *shared storage* (the default on CPU with one process per engine): after `setup` the policy's parameters are row
   slices of vLLM's own fused weights. An optimiser step in place needs no copy, only a reset of the prefix cache;
-* *streamed*: every `sync_weights` passes the policy's parameters one at a time through the engine's `load_weights`.
+* *streamed*: every `sync_weights` copies the policy's parameters, one at a time, to where the engine keeps them, or passes
+  them through its `load_weights` where that place is not to be found.
 
 On CPU the engine's linear layers then pack copies of their weights anew, which vLLM does once, for weights that never
 change: 0.3 s for 135M parameters, for which generation takes a third less time (docs/performance.md).
