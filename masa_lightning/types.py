@@ -197,7 +197,10 @@ class ExampleSource(Protocol):
     """A `models.policy.Policy`."""
 
     def expert_examples(self, outputs: Any) -> Sequence[tuple[list[int], list[int]]]:
-        """Returns (prompt ids, target ids) of the step that returned `outputs`; the end of sequence included."""
+        """Returns (prompt ids, target ids) of the step that returned `outputs`; the end of sequence included.
+
+        With several processes each returns its own: together they are the examples of the step.
+        """
 
 
 @runtime_checkable

@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 from masa_lightning.functional.losses import sft_loss
 from masa_lightning.models.packing import pack, split
 from masa_lightning.models.policy import Policy
+from masa_lightning.modules.processes import Processes
 from masa_lightning.types import ExampleSource, PhaseListener
 
 Example = tuple[list[int], list[int]]  # prompt ids, target ids
@@ -89,6 +90,7 @@ class ExpertSFT(Callback):
         """Training steps so far."""
         self.tokens = 0
         """Target tokens trained on so far."""
+        self._processes: Processes | None = None
         self._policy: Policy | None = None
         self._optimizer: torch.optim.AdamW | None = None
         self._optimizer_state: dict[str, Any] | None = None  # of a checkpoint, until the optimiser is made
@@ -110,6 +112,7 @@ class ExpertSFT(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the optimiser, when weights and checkpoint are there."""
         assert isinstance(pl_module, ExampleSource)
+        self._processes = Processes(trainer.global_rank, trainer.world_size)
         self._policy = pl_module.policy
         assert self._policy is not None
         parameters = [p for p in self._policy.parameters() if p.requires_grad]
@@ -128,7 +131,8 @@ class ExpertSFT(Callback):
     ) -> None:
         """Takes the step's examples, and runs a phase if it is time."""
         assert isinstance(pl_module, ExampleSource)
-        self.buffer += _of_all_processes(list(pl_module.expert_examples(outputs)), trainer.world_size)
+        assert self._processes is not None
+        self.buffer += self._processes.concatenate(pl_module.expert_examples(outputs))
         self.steps += 1
         batches = self._take_batches()
         tokens = sum(len(target) for examples in batches for _, target in examples)
@@ -144,7 +148,8 @@ class ExpertSFT(Callback):
         }
         if batches:
             start = time.perf_counter()
-            listeners = [c for c in trainer.callbacks if isinstance(c, PhaseListener)]  # type: ignore[attr-defined]
+            callbacks: list[Any] = getattr(trainer, "callbacks", [])
+            listeners = [c for c in callbacks if isinstance(c, PhaseListener)]
             losses, norms = [], []
             for done, examples in enumerate(batches):
                 for listener in listeners:
@@ -233,11 +238,3 @@ class ExpertSFT(Callback):
             norm = float("nan")
         optimizer.zero_grad(set_to_none=True)
         return total.item(), norm
-
-
-def _of_all_processes(examples: list[Example], world_size: int) -> list[Example]:
-    if world_size == 1:
-        return examples
-    parts: list[Any] = [None] * world_size
-    torch.distributed.all_gather_object(parts, examples)
-    return [example for part in parts for example in part]

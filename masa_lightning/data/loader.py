@@ -98,8 +98,9 @@ class ProblemLoader:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Makes the next loop begin at a saved position.
 
-        With other problems, seed, batch size or number of processes than at the time of saving the position is kept,
-        with a warning: what was seen and what is to come no longer make up one epoch.
+        With another number of processes and the same global batch all goes on as if nothing had changed. With other
+        problems, another seed or global batch, the position is kept, with a warning: what was seen and what is to come no
+        longer make up one epoch.
         """
         changed = [
             f"{name} was {state_dict[name]}, is {now}"
@@ -134,8 +135,7 @@ class ProblemLoader:
         texts = "\0".join(p.problem for p in self.problems)
         return {
             "seed": self.seed,
-            "batch_size": self.batch_size,
-            "world_size": self.world_size,
+            "global batch": self.batch_size * self.world_size,
             "problems": len(self.problems),
             "checksum of the problems": zlib.crc32(texts.encode("utf-8", "surrogatepass")),
         }

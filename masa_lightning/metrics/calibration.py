@@ -9,6 +9,7 @@ All entries of a problem belong into the same update, as all rollouts of a group
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,8 +54,8 @@ class _ProblemMetric(Metric):
 
     rows: list[Tensor]
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.add_state("rows", default=[], dist_reduce_fx="cat")
         self.reset()
 
@@ -136,6 +137,7 @@ class PassRateCalibration(_ProblemMetric):
 
     Args:
         n_bins: Bins of the expected calibration error.
+        kwargs: Those of every `torchmetrics.Metric`.
 
     Raises:
         ValueError: If `n_bins` is less than 1.
@@ -152,8 +154,8 @@ class PassRateCalibration(_ProblemMetric):
 
     columns = 5
 
-    def __init__(self, n_bins: int = 10) -> None:
-        super().__init__()
+    def __init__(self, n_bins: int = 10, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         if n_bins < 1:
             raise ValueError(f"n_bins is {n_bins}; expected >= 1")
         self.n_bins = n_bins

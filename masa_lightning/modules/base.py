@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from masa_lightning.models import loading
 from masa_lightning.models.policy import Policy
+from masa_lightning.modules.processes import Processes
 from masa_lightning.types import PhaseListener, ProgressFn, Sampler
 
 _EXPECTED_WARNINGS = (  # of Lightning, about what is so on purpose here
@@ -88,12 +89,15 @@ class PolicyLightningModule(LightningModule):
         self.gradient_checkpointing = gradient_checkpointing
         self.policy: Policy | None = None
         self.tokenizer: Any = None
+        self.processes = Processes(0, 1)
+        """Those of the trainer, after `setup`."""
         self._reference: list[Policy] = []  # in a list: not a submodule, so neither trained nor checkpointed
         self._sampler_ready = False
         self._seconds: dict[str, float] = {}
 
     def setup(self, stage: str) -> None:
         """Checks the limits and loads the tokenizer, before any weights."""
+        self.processes = Processes(self.trainer.global_rank, self.trainer.world_size)
         if self.tokenizer is not None:
             return
         context = loading.context_length(loading.load_config(self.model_name))
@@ -170,12 +174,11 @@ class PolicyLightningModule(LightningModule):
             schedule.step()
         return norm
 
-    def _mean_over_processes(self, counts: Tensor) -> Tensor:
-        if self.trainer.world_size == 1:
-            return counts
-        reduced = self.trainer.strategy.reduce(counts.to(self.device), reduce_op="mean")
-        assert isinstance(reduced, Tensor)
-        return reduced
+    def _backward(self, loss: Tensor, last: bool) -> None:
+        """Back-propagates; under DDP gradients are averaged over processes at the last loss of an optimiser step alone."""
+        wait = getattr(self.trainer.strategy, "block_backward_sync", nullcontext)
+        with nullcontext() if last else wait():
+            self.manual_backward(loss)
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:

@@ -14,7 +14,7 @@ from masa_lightning.models.loading import DType
 from masa_lightning.modules import summary
 from masa_lightning.modules.base import PolicyLightningModule
 from masa_lightning.modules.grader import MathGrader
-from masa_lightning.modules.rollouts import collect_rollouts, make_groups, plan_rollouts
+from masa_lightning.modules.rollouts import collect_rollouts, make_groups, merge_batches, plan_rollouts
 from masa_lightning.modules.settings import Evaluation
 from masa_lightning.types import Grader, Kind, Problem, RewardFunction, RolloutGroup, Sampler, SamplingSettings
 
@@ -88,6 +88,8 @@ class EvaluationLightningModule(PolicyLightningModule):
         self.evaluation = evaluation
         self.seed = seed
         self._evaluated: list[RolloutGroup] = []
+        self._expected: dict[Kind, float] = {}  # tokens of a completion
+        self._generated: list[list[int]] = []  # tokens of each process, one list for each call of `generate`
 
     def on_validation_epoch_start(self) -> None:
         self._begin_evaluation()
@@ -105,8 +107,9 @@ class EvaluationLightningModule(PolicyLightningModule):
         self._evaluation_step(batch, batch_idx, "test")
 
     def predict_step(self, batch: list[Problem], batch_idx: int) -> list[RolloutGroup]:
-        """Draws and scores rollouts with the settings of `evaluation`."""
-        return self._evaluation_step(batch, batch_idx, "predict")
+        """Draws and scores rollouts with the settings of `evaluation`; returns those of this process's batch."""
+        mine = {problem.id for problem in batch}
+        return [g for g in self._evaluation_step(batch, batch_idx, "predict") if g.problem.id in mine]
 
     def on_validation_epoch_end(self) -> None:
         self._log_evaluation("val")
@@ -161,7 +164,7 @@ class EvaluationLightningModule(PolicyLightningModule):
         metrics = {"pass@1": rates.mean().item(), "pass@1_low": low, "pass@1_high": high}
         for k in self.evaluation.pass_at:
             values = [pass_at_k(len(g.correct), sum(g.correct), k) for g in groups if g.solutions]
-            metrics[f"pass@{k}"] = sum(values) / len(values)
+            metrics[f"pass@{k}"] = sum(values) / len(values) if values else float("nan")
         return metrics | summary.solution_metrics(groups, self.reward_parts)
 
     # -- rollouts ----------------------------------------------------------------------------------------------------
@@ -176,8 +179,10 @@ class EvaluationLightningModule(PolicyLightningModule):
     ) -> None:
         """Draws rollouts of groups, all kinds in one call of the sampler; in place.
 
+        Each process draws its part of them, and all get all: a collective.
+
         Args:
-            groups: What to draw rollouts for.
+            groups: What to draw rollouts for, the same on each process.
             counts: Rollouts a group, by kind.
             sampling: How tokens are drawn.
             key: Seeds are a function of it and of the module's seed; see `plan_rollouts`.
@@ -187,14 +192,22 @@ class EvaluationLightningModule(PolicyLightningModule):
             counts,
             prompt_ids=self.prompt_ids,
             limit=self.completion_limit,
-            key=f"{self._run_seed()}/{key}/{self.global_rank}",
+            key=f"{self._run_seed()}/{key}",
         )
-        progress = self._progress("generate", len(plan.requests))
+        expected = [
+            min(request.max_tokens, self._expected.get(kind, request.max_tokens))
+            for request, (_, kind) in zip(plan.requests, plan.owners, strict=True)
+        ]
+        requests = plan.requests[self.processes.part(expected)]
+        progress = self._progress("generate", len(requests))
         with self._timed("generate"):
-            completions = self.sampler.generate(plan.requests, sampling, progress)
+            completions = self.sampler.generate(requests, sampling, progress)
         ids = [c.token_ids for c in completions]
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True) if ids else []  # it makes [""] of []
-        collect_rollouts(plan, completions, texts)
+        with self._timed("exchange"):
+            parts = self.processes.gather((completions, texts))
+        self._generated.append([sum(len(c.token_ids) for c in part) for part, _ in parts])
+        collect_rollouts(plan, [c for part, _ in parts for c in part], [text for _, part in parts for text in part])
 
     def prompt_ids(self, kind: Kind, group: RolloutGroup) -> list[int]:
         """Token ids of a prompt, ready for the completion to follow."""
@@ -203,6 +216,18 @@ class EvaluationLightningModule(PolicyLightningModule):
         )
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         return ids
+
+    def _score_parts(self, groups: Sequence[RolloutGroup]) -> None:
+        """Scores groups, each process its part of them; in place, and a collective."""
+        part = self.processes.part([sum(r.length for r in g.rollouts) for g in groups])
+        self.score(groups[part])
+        outcomes = [
+            (r.correct, r.ungraded, r.prediction, r.rewards, r.reward) for g in groups[part] for r in g.rollouts
+        ]
+        with self._timed("exchange"):
+            outcomes = self.processes.concatenate(outcomes)
+        for rollout, outcome in zip((r for g in groups for r in g.rollouts), outcomes, strict=True):
+            rollout.correct, rollout.ungraded, rollout.prediction, rollout.rewards, rollout.reward = outcome
 
     def _run_seed(self) -> int:
         return self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
@@ -219,9 +244,10 @@ class EvaluationLightningModule(PolicyLightningModule):
         self._seconds = {}
         e = self.evaluation
         sampling = SamplingSettings(temperature=e.temperature, top_p=e.top_p, top_k=e.top_k)
-        groups = self.start(batch, self.evaluation_counts())
-        self.generate(groups, self.evaluation_counts(), sampling, f"{stage}/{batch_idx}")
-        self.score(groups)
+        with self.processes.together():
+            groups = self.start(merge_batches(self.processes.gather(batch)), self.evaluation_counts())
+            self.generate(groups, self.evaluation_counts(), sampling, f"{stage}/{batch_idx}")
+            self._score_parts(groups)
         if stage != "predict":
             self._evaluated += groups
         return groups
@@ -229,5 +255,5 @@ class EvaluationLightningModule(PolicyLightningModule):
     def _log_evaluation(self, prefix: str) -> None:
         self.sampler.sleep()
         metrics = self.evaluation_metrics(self._evaluated)
-        self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()}, sync_dist=True)
+        self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()})
         self._evaluated = []

@@ -8,6 +8,7 @@ from itertools import accumulate
 import torch
 
 from masa_lightning.models.packing import pack, split
+from masa_lightning.modules.processes import cut
 from masa_lightning.types import Experience, Rollout, RolloutGroup
 
 
@@ -36,21 +37,40 @@ def micro_batches(
     device: torch.device | str = "cpu",
     *,
     share_prompts: bool = True,
-) -> list[Experience]:
-    """Splits rollouts into micro-batches of at most `max_tokens` tokens, or of one rollout.
+    rank: int = 0,
+    processes: int = 1,
+) -> list[Experience | None]:
+    """Splits the rollouts of an optimiser step into micro-batches of at most `max_tokens` tokens, or of one rollout.
 
     Args:
-        rollouts: Those to train on, in any order; rollouts without tokens are left out.
+        rollouts: Those of all processes, in any order; rollouts without tokens are left out.
         max_tokens: Budget, >= 1.
         device: Where the tensors go.
         share_prompts: As `models.packing.split`.
+        rank: Of this process.
+        processes: Number of processes that share the rollouts.
+
+    Returns:
+        Those of this process; None where it has nothing left to do and another process has.
     """
     rollouts = [r for r in rollouts if r.length]
-    rows = [(r.prompt_ids, r.completion.token_ids) for r in rollouts]
-    return [
-        make_experience([rollouts[i] for i in part], device)
-        for part in split(rows, max_tokens, share_prompts=share_prompts)
+    dealt = [rollouts[part] for part in cut(token_costs(rollouts, share_prompts=share_prompts), processes)]
+    parts = [
+        split([(r.prompt_ids, r.completion.token_ids) for r in own], max_tokens, share_prompts=share_prompts)
+        for own in dealt
     ]
+    mine = [make_experience([dealt[rank][i] for i in indices], device) for indices in parts[rank]]
+    return [*mine, *[None] * (max(map(len, parts)) - len(mine))]
+
+
+def token_costs(rollouts: Sequence[Rollout], *, share_prompts: bool = True) -> list[int]:
+    """Tokens that each rollout adds to a pass over neighbours: its prompt too, unless it is that of the one before."""
+    costs, before = [], None
+    for rollout in rollouts:
+        shared = share_prompts and rollout.prompt_ids == before
+        costs.append(rollout.length + (0 if shared else len(rollout.prompt_ids)))
+        before = rollout.prompt_ids
+    return costs
 
 
 def mini_batches(groups: Sequence[RolloutGroup], count: int) -> list[list[RolloutGroup]]:

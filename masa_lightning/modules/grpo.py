@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -12,10 +13,13 @@ from masa_lightning.functional.advantages import group_advantages
 from masa_lightning.functional.prompts import PromptTemplates
 from masa_lightning.functional.rewards import soft_overlong_penalty
 from masa_lightning.models import loading
+from masa_lightning.models.packing import pack
 from masa_lightning.modules import summary
 from masa_lightning.modules.evaluation import EvaluationLightningModule
-from masa_lightning.modules.experience import micro_batches, mini_batches
+from masa_lightning.modules.experience import micro_batches, mini_batches, token_costs
+from masa_lightning.modules.processes import cut, imbalance
 from masa_lightning.modules.refill import ProblemReserve, teaches, training_problems
+from masa_lightning.modules.rollouts import merge_batches
 from masa_lightning.modules.settings import Algorithm, Evaluation
 from masa_lightning.modules.update import PolicyUpdate
 from masa_lightning.types import (
@@ -36,6 +40,9 @@ class GRPOLightningModule(EvaluationLightningModule):
     Batches are `list[Problem]`. Each training step draws `num_generations` solutions a problem from the sampler, grades
     them, and takes ``num_iterations * num_mini_batches`` optimiser steps (manual optimisation: gradient clipping and
     accumulation are settings of this module, not of the Trainer). `Trainer.max_steps` counts optimiser steps.
+
+    With several processes the batches of all of them are one batch, of which each draws, grades and trains on its part
+    (`modules.processes`); settings such as `num_mini_batches` are of that batch.
 
     Args:
         model: Hugging Face folder or hub name; "tiny" is the embedded model.
@@ -138,13 +145,14 @@ class GRPOLightningModule(EvaluationLightningModule):
         self.rollout_steps = 0
         """Training steps so far; resumed from checkpoints."""
         self.num_tokens = 0
-        """Prompt and completion tokens of training rollouts so far, on this process."""
+        """Prompt and completion tokens of training rollouts so far."""
         self.ledger: dict[str, float] = {}
-        """Sums of the ``tokens/`` figures over all training steps so far, on this process."""
+        """Sums of the ``tokens/`` figures over all training steps so far."""
         self._rng_state: Tensor | None = None
         self._reserve: ProblemReserve | None = None
         self._reserve_taken = 0
         self._metrics: dict[str, float] = {}
+        self._trained_tokens: list[list[int]] = []  # computed by each process, one list for each optimiser step
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what an exact resume needs beyond weights, optimisers and loops."""
@@ -185,36 +193,15 @@ class GRPOLightningModule(EvaluationLightningModule):
         """Rolls out, scores and updates.
 
         Returns:
-            ``groups``: the step's `list[RolloutGroup]`, for callbacks.
+            ``groups``: the step's `list[RolloutGroup]` of all processes, for callbacks.
         """
-        self._seconds = {}
-        with self._timed("step"):
-            with self._timed("sync"):
-                self.sampler.wake()
-                self.sampler.sync_weights()
-            groups, draws = self._draw_step(batch)
-            self.sampler.sleep()
-            self._assign_advantages(groups)
-            update_metrics = self._update(groups)
-        self.rollout_steps += 1
-        self.num_tokens += sum(len(r.prompt_ids) + r.length for g in groups for r in g.rollouts)
-        metrics = self.training_metrics(groups) | update_metrics | draws
-        metrics["num_tokens"] = float(self.num_tokens)
-        metrics["tokens/trained"] = float(self.num_iterations * sum(r.length for g in groups for r in self._trained(g)))
-        for name in [name for name in metrics if name.startswith("tokens/")]:
-            self.ledger[name] = self.ledger.get(name, 0.0) + metrics[name]
-            metrics[name.replace("tokens/", "tokens_total/")] = self.ledger[name]
-        generated = sum(r.length for g in groups for r in g.rollouts)
-        metrics["tokens_per_second"] = generated / max(self._seconds.get("generate", 0.0), 1e-9)
-        metrics |= {f"timing_s/{name}": seconds for name, seconds in self._seconds.items()}
-        self._metrics = {}
-        self.log_step(metrics)
-        return {"groups": groups}
+        with self.processes.together():
+            return {"groups": self._train(batch)}
 
     def log_step(self, metrics: dict[str, float]) -> None:
         """Logs figures of a training step; a run that is resumed right after its checkpoint logs them again."""
         self._metrics |= {name: torch.tensor(value, dtype=torch.float32).item() for name, value in metrics.items()}
-        self.log_dict(metrics, batch_size=1, sync_dist=True)
+        self.log_dict(metrics, batch_size=1)
 
     # -- what a subclass extends -------------------------------------------------------------------------------------
 
@@ -227,6 +214,37 @@ class GRPOLightningModule(EvaluationLightningModule):
         return summary.solution_metrics(groups, self.reward_parts)
 
     # -- the walk of one batch ---------------------------------------------------------------------------------------
+
+    def _train(self, batch: list[Problem]) -> list[RolloutGroup]:
+        """The whole step, also what is logged of it."""
+        self._seconds, self._generated, self._trained_tokens = {}, [], []
+        with self._timed("step"):
+            with self._timed("sync"):
+                self.sampler.wake()
+                self.sampler.sync_weights()
+            groups, draws = self._draw_step(merge_batches(self.processes.gather(batch)))
+            self.sampler.sleep()
+            self._assign_advantages(groups)
+            update_metrics = self._update(groups)
+        self.rollout_steps += 1
+        self.num_tokens += sum(len(r.prompt_ids) + r.length for g in groups for r in g.rollouts)
+        metrics = self.training_metrics(groups) | update_metrics | draws
+        metrics["num_tokens"] = float(self.num_tokens)
+        metrics["tokens/trained"] = float(self.num_iterations * sum(r.length for g in groups for r in self._trained(g)))
+        for name in [name for name in metrics if name.startswith("tokens/")]:
+            self.ledger[name] = self.ledger.get(name, 0.0) + metrics[name]
+            metrics[name.replace("tokens/", "tokens_total/")] = self.ledger[name]
+        timings = self.processes.gather(self._seconds)
+        seconds = {name: max(each.get(name, 0.0) for each in timings) for name in self._seconds}
+        metrics["tokens_per_second"] = sum(map(sum, self._generated)) / max(seconds["generate"], 1e-9)
+        metrics |= {f"timing_s/{name}": value for name, value in seconds.items()}
+        if self.processes.size > 1:
+            metrics["balance/generated_tokens"] = imbalance(self._generated)
+            metrics["balance/trained_tokens"] = imbalance(self._trained_tokens)
+        self._expect(groups)
+        self._metrics = {}
+        self.log_step(metrics)
+        return groups
 
     def _draw_step(self, batch: Sequence[Problem]) -> tuple[list[RolloutGroup], dict[str, float]]:
         """Draws and scores the groups of a training step; dynamic sampling refills the places that teach nothing."""
@@ -246,9 +264,7 @@ class GRPOLightningModule(EvaluationLightningModule):
     def _problem_reserve(self) -> ProblemReserve:
         if self._reserve is None:
             problems = training_problems(self.trainer.train_dataloader)
-            self._reserve = ProblemReserve(
-                problems, seed=self._run_seed(), rank=self.global_rank, world_size=self.trainer.world_size
-            )
+            self._reserve = ProblemReserve(problems, seed=self._run_seed())
             self._reserve.taken = self._reserve_taken
         return self._reserve
 
@@ -260,7 +276,7 @@ class GRPOLightningModule(EvaluationLightningModule):
             key: See `generate`.
         """
         self.generate(groups, self.training_counts(), self.sampling, key)
-        self.score(groups)
+        self._score_parts(groups)
         return groups
 
     def score(self, groups: Sequence[RolloutGroup]) -> None:
@@ -296,18 +312,24 @@ class GRPOLightningModule(EvaluationLightningModule):
             kind_weights=self.kind_weights,
             temperature=self.sampling.temperature,
             norm_length=self.max_completion_length,
+            idle=pack([([0], [0])]).to(self.device),
         )
+        rank, size = self.processes.rank, self.processes.size
         steps = []
         for part in mini_batches([g for g in groups if self._trained(g)], self.num_mini_batches):
             rollouts = [r for g in part for r in self._trained(g)]
-            denominators = self._mean_over_processes(update.denominators(rollouts))
+            chosen = update.select(rollouts)
             batches = micro_batches(
-                update.select(rollouts),
+                chosen,
                 self.max_tokens_per_micro_batch,
                 self.device,
                 share_prompts=self.policy.packs,
+                rank=rank,
+                processes=size,
             )
-            steps.append((batches, denominators))
+            steps.append((batches, update.denominators(rollouts) / size))
+            costs = token_costs(chosen, share_prompts=self.policy.packs)
+            self._trained_tokens.append([sum(costs[part]) for part in cut(costs, size)])
         with self._timed("logprobs"):
             for i, (batches, _) in enumerate(steps):
                 for batch in batches:  # the first step is taken with the policy as it is
@@ -316,13 +338,22 @@ class GRPOLightningModule(EvaluationLightningModule):
         with self._timed("update"):
             stats, norms = update.run(
                 steps * self.num_iterations,
-                backward=self.manual_backward,
+                backward=self._backward,
                 step=self._optimizer_step,
                 progress=self._progress("update", self.num_iterations * sum(len(batches) for batches, _ in steps)),
             )
+        with self._timed("exchange"):
+            stats = summary.merge_processes(self.processes.gather(summary.compact(stats)))
         return summary.update_metrics(
             stats, norms, steps=len(norms), learning_rate=learning_rate, with_kl=bool(self._reference)
         )
+
+    def _expect(self, groups: Sequence[RolloutGroup]) -> None:
+        """Takes the mean length of a kind's completions for what the next step's will have."""
+        for kind in self.training_counts():
+            lengths = [r.length for g in groups for r in g.rollouts if r.kind == kind]
+            if lengths:
+                self._expected[kind] = fmean(lengths)
 
     def _trained(self, group: RolloutGroup) -> list[Rollout]:
         """The rollouts of a group that the update's loss is a mean over."""

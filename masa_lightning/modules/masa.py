@@ -141,7 +141,12 @@ class MASALightningModule(GRPOLightningModule):
         self.kind_weights = (solution_weight, meta_weight)
         self.calibration = nn.ModuleDict(
             {
-                stage: nn.ModuleDict({"pass_rate": PassRateCalibration(), "length": LengthCalibration()})
+                stage: nn.ModuleDict(  # each process sees all rollouts
+                    {
+                        "pass_rate": PassRateCalibration(sync_on_compute=False),
+                        "length": LengthCalibration(sync_on_compute=False),
+                    }
+                )
                 for stage in ("fit", "validate", "test")
             }
         )
@@ -176,7 +181,7 @@ class MASALightningModule(GRPOLightningModule):
             control.decide(
                 groups,
                 step=self.rollout_steps,
-                key=f"{self._run_seed()}/{key}/{self.global_rank}",
+                key=f"{self._run_seed()}/{key}",
                 budget=self.max_completion_length,
             )
         if sequential:
@@ -184,7 +189,7 @@ class MASALightningModule(GRPOLightningModule):
                 if group.hint and len(self.prompt_ids("solution", group)) > self.max_prompt_length:
                     group.hint = ()  # it does not fit
             self.generate(groups, {"solution": self.num_generations}, self.sampling, key)
-        self.score(groups)
+        self._score_parts(groups)
         for control in controls:
             control.settle(groups)
         return groups
@@ -220,11 +225,13 @@ class MASALightningModule(GRPOLightningModule):
         """Prompt and target ids of the best prediction of each problem, rewritten with what then really happened.
 
         Args:
-            outputs: Of `training_step`. Problems whose statistics a control kept from being true give no example.
+            outputs: Of `training_step`. Problems whose statistics a control kept from being true give no example. Of the
+                others each process takes its part.
         """
         examples = []
+        groups: list[RolloutGroup] = outputs["groups"]
         special = set(self.tokenizer.all_special_ids)
-        for group in outputs["groups"]:
+        for group in groups[self.processes.part([1.0] * len(groups))]:
             expert = None if group.weight is None else choose_expert(group, min_notion_reward=self.min_expert_reward)
             if expert is None:
                 continue

@@ -10,7 +10,7 @@ from masa_lightning.types import Problem, RolloutGroup
 
 
 class ProblemReserve:
-    """An endless stream of training problems in an order of its own, shared out to the processes.
+    """An endless stream of training problems in an order of its own, the same on every process.
 
     The training loader's order is left alone, so a problem may come from here and from the loader in one epoch. What
     comes next is a function of the seed and of `taken`, which a resumed run has to restore.
@@ -18,16 +18,13 @@ class ProblemReserve:
     Args:
         problems: The training problems.
         seed: Of the order.
-        rank: Of this process, in [0, world_size).
-        world_size: Number of processes; each sees every `world_size`-th problem.
     """
 
-    def __init__(self, problems: Sequence[Problem], *, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, problems: Sequence[Problem], *, seed: int) -> None:
         self.problems = problems
         self.seed = seed
-        self.rank, self.world_size = rank, world_size
         self.taken = 0
-        """Problems looked at so far on this process."""
+        """Problems looked at so far."""
 
     def draw(self, count: int, without: Collection[str] = ()) -> list[Problem]:
         """Returns the next problems; fewer than `count` if one pass over all of them finds no more.
@@ -40,7 +37,7 @@ class ProblemReserve:
         for _ in range(len(self.problems)):
             if len(drawn) >= count:
                 break
-            epoch, place = divmod(self.taken * self.world_size + self.rank, len(self.problems))
+            epoch, place = divmod(self.taken, len(self.problems))
             problem = self.problems[self._order(epoch)[place]]
             self.taken += 1
             if problem.id not in without:

@@ -4,12 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
+from itertools import chain, zip_longest
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 
 from masa_lightning.types import Completion, Kind, Problem, Rollout, RolloutGroup, RolloutPlan, SamplingRequest
 
 PromptIds = Callable[[Kind, RolloutGroup], list[int]]
+
+
+def merge_batches(batches: Sequence[Any]) -> list[Problem]:
+    """Puts the batches of all processes in the order that one process would have had them in.
+
+    Samplers deal problems to processes like cards: the first of each process, then the second of each.
+
+    Args:
+        batches: By rank.
+
+    Raises:
+        TypeError: If one is not a list of problems.
+    """
+    for batch in batches:
+        if not (isinstance(batch, Sequence) and all(isinstance(p, Problem) for p in batch)):
+            raise TypeError(
+                f"a batch is a list of masa_lightning.types.Problem; got {type(batch).__name__}. With a torch DataLoader "
+                "over problems, give it collate_fn=list"
+            )
+    return [p for p in chain.from_iterable(zip_longest(*batches)) if p is not None]
 
 
 def make_groups(
@@ -24,14 +46,8 @@ def make_groups(
         max_prompt_length: Longest prompt, tokens.
 
     Raises:
-        TypeError: If the batch is not a list of problems.
         ValueError: If all problems are left out.
     """
-    if not (isinstance(problems, Sequence) and all(isinstance(p, Problem) for p in problems)):
-        raise TypeError(
-            f"a batch is a list of masa_lightning.types.Problem; got {type(problems).__name__}. With a torch DataLoader "
-            "over problems, give it collate_fn=list"
-        )
     groups = []
     for problem in problems:
         group = RolloutGroup(problem=problem)

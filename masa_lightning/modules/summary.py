@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from masa_lightning.functional.parsing import FAILURE_REASONS
+from masa_lightning.modules.update import merge_stats
 from masa_lightning.types import RewardFunction, Rollout, RolloutGroup
 
 NAN = float("nan")
@@ -63,6 +64,21 @@ def meta_metrics(groups: Sequence[RolloutGroup], parts: Sequence[str]) -> dict[s
     }
     metrics |= {f"meta/failures/{reason}": reasons.count(reason) / len(predictions) for reason in FAILURE_REASONS}
     return metrics | _reward_parts(rollouts, parts, "meta/rewards/{}/mean")
+
+
+def merge_processes(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Merges the statistics of all processes (`compact`), as `merge_stats` does those of micro-batches."""
+    total: dict[str, Tensor] = {}
+    for part in parts:
+        merge_stats(total, part)
+    if "policy_loss_sum" in total:
+        total["policy_loss_sum"] /= len(parts)  # their losses are averaged like their gradients
+    return total
+
+
+def compact(stats: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Statistics on the CPU, with an even sample of at most 65,536 values of each vector: enough for a median."""
+    return {name: (x[:: 1 + len(x) // 65536] if x.dim() else x).cpu() for name, x in stats.items()}
 
 
 def update_metrics(

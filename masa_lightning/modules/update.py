@@ -36,6 +36,8 @@ class PolicyUpdate:
         kind_weights: w of solution and of meta rollouts.
         temperature: The one that completions were drawn with.
         norm_length: Constant length of "seq-mean-token-sum-norm".
+        idle: What a process computes, for nothing, that has no micro-batch left while others have: under FSDP2 and DDP
+            all processes have to make as many passes.
     """
 
     policy: LogProbs
@@ -44,14 +46,16 @@ class PolicyUpdate:
     kind_weights: tuple[float, float]
     temperature: float
     norm_length: int
+    idle: PackedTokens
 
-    def annotate(self, batch: Experience, *, old: bool) -> None:
+    def annotate(self, batch: Experience | None, *, old: bool) -> None:
         """Fills in `ref_logp`, and `old_logp` if the policy will have changed when the batch is used."""
+        tokens = self.idle if batch is None else batch.tokens
         with torch.no_grad():
-            if old:
-                batch.old_logp, _ = self.policy(batch.tokens, self.temperature)
-            if self.reference is not None:
-                batch.ref_logp, _ = self.reference(batch.tokens, self.temperature)
+            old_logp = self.policy(tokens, self.temperature)[0] if old else None
+            ref_logp = None if self.reference is None else self.reference(tokens, self.temperature)[0]
+        if batch is not None:
+            batch.old_logp, batch.ref_logp = old_logp, ref_logp
 
     def select(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """Picks those of an optimiser step that its gradient needs.
@@ -78,18 +82,18 @@ class PolicyUpdate:
 
     def run(
         self,
-        steps: Sequence[tuple[Sequence[Experience], Tensor]],
+        steps: Sequence[tuple[Sequence[Experience | None], Tensor]],
         *,
-        backward: Callable[[Tensor], None],
+        backward: Callable[[Tensor, bool], None],
         step: Callable[[], float],
         progress: ProgressFn,
     ) -> tuple[dict[str, Tensor], list[float]]:
         """Takes the optimiser steps of a training step.
 
         Args:
-            steps: The micro-batches of each optimiser step, and its `denominators`: their mean over processes, because
-                gradients are averaged too.
-            backward: Back-propagates a loss.
+            steps: The micro-batches of each optimiser step on this process, None for a pass of `idle`; and the
+                `denominators` of all processes' rollouts over the number of processes, because gradients are averaged.
+            backward: Back-propagates a loss, told whether it is the last one of the optimiser step.
             step: Takes an optimiser step and returns the gradient's norm.
             progress: Told the micro-batches done, and all.
 
@@ -99,14 +103,18 @@ class PolicyUpdate:
         stats: dict[str, Tensor] = {}
         norms, done, total = [], 0, sum(len(batches) for batches, _ in steps)
         for batches, denominators in steps:
-            for batch in batches:
-                loss, more = self.loss(batch, denominators)
-                backward(loss)
+            for i, batch in enumerate(batches):
+                loss, more = self.loss(batch, denominators) if batch is not None else (self._nothing(), {})
+                backward(loss, i == len(batches) - 1)
                 merge_stats(stats, more)
                 done += 1
                 progress(done, total)
             norms.append(step())
         return stats, norms
+
+    def _nothing(self) -> Tensor:
+        """A loss of 0 with a gradient of 0, from all weights."""
+        return 0 * self.policy(self.idle, self.temperature)[0].sum()
 
     def loss(self, batch: Experience, denominators: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Computes what a micro-batch adds to the loss of its optimiser step.

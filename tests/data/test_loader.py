@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from masa_lightning.data.base import ProblemDataModule, Split
 from masa_lightning.data.loader import ProblemLoader
+from masa_lightning.modules.rollouts import merge_batches
 from masa_lightning.types import Problem
 
 # From Lightning 2.6 with torch 2.13, on every loader.
@@ -104,8 +105,8 @@ def test_state_resumes_anywhere(n: int, batch_size: int, taken: int, times: int)
 
 def test_other_data_on_loading_is_told() -> None:
     state = ProblemLoader(make_problems(9), 2).state_dict()
-    ProblemLoader(make_problems(9), 2, rank=1, world_size=2).load_state_dict(state | {"world_size": 2})
     for other in (
+        ProblemLoader(make_problems(9), 2, rank=1, world_size=2),
         ProblemLoader(make_problems(9), 2, seed=1),
         ProblemLoader(make_problems(9), 3),
         ProblemLoader(make_problems(9, "q"), 2),
@@ -113,6 +114,21 @@ def test_other_data_on_loading_is_told() -> None:
     ):
         with pytest.warns(UserWarning, match=r"differs from that of the checkpoint \(.* was .*, is"):
             other.load_state_dict(state)
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_another_number_of_processes_goes_on_with_the_same_global_batches(world: int) -> None:
+    whole = [p.id for batch in ProblemLoader(make_problems(19), 4, shuffle=True) for p in batch]
+    loader = ProblemLoader(make_problems(19), 4, shuffle=True)
+    steps = iter(loader)
+    next(steps), next(steps)
+    ranks = [
+        ProblemLoader(make_problems(19), 4 // world, shuffle=True, rank=rank, world_size=world) for rank in range(world)
+    ]
+    for rank in ranks:
+        rank.load_state_dict(loader.state_dict())
+    batches = zip(*ranks, strict=True)
+    assert [p.id for parts in batches for p in merge_batches(parts)] == whole[8:]
 
 
 @pytest.mark.parametrize("kwargs", [{"batch_size": 0}, {"rank": 2, "world_size": 2}, {"rank": -1}, {"world_size": 0}])

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from masa_lightning.models.packing import padded
-from masa_lightning.modules.experience import make_experience, micro_batches, mini_batches
+from masa_lightning.modules.experience import make_experience, micro_batches, mini_batches, token_costs
 from masa_lightning.types import Completion, Problem, Rollout, RolloutGroup
 
 
@@ -107,6 +107,33 @@ def test_every_rollout_once_and_within_the_budget(sizes, budget, share_prompts):
         if r.completion.token_ids
     )
     assert got == expected
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 12)), max_size=20),
+    st.integers(1, 60),
+    st.integers(1, 5),
+    st.booleans(),
+)
+@settings(deadline=None, max_examples=150)
+def test_processes_share_the_rollouts_and_make_as_many_passes(sizes, budget, processes, share_prompts):
+    """The prompt is a function of the first number, so that some rollouts share theirs."""
+    rollouts = [rollout([p + 1] * (p + 1), range(20 * i, 20 * i + c)) for i, (p, c) in enumerate(sizes)]
+    parts = [
+        micro_batches(rollouts, budget, share_prompts=share_prompts, rank=rank, processes=processes)
+        for rank in range(processes)
+    ]
+    assert len({len(part) for part in parts}) == 1
+    assert all(any(part[i] is not None for part in parts) for i in range(len(parts[0])))
+    got = sorted(row for part in parts for batch in part if batch is not None for row in rows_of(batch))
+    whole = micro_batches(rollouts, 10_000)
+    assert got == sorted(row for batch in whole for row in rows_of(batch))
+
+
+def test_costs_count_a_shared_prompt_once():
+    rollouts = [rollout([1, 2], [3]), rollout([1, 2], [4, 5]), rollout([1], [6]), rollout([1, 2], [7])]
+    assert token_costs(rollouts) == [3, 2, 2, 3]
+    assert token_costs(rollouts, share_prompts=False) == [3, 4, 2, 3]
 
 
 @pytest.mark.parametrize(
