@@ -64,7 +64,10 @@ def _work(rank, folder, ends):
         with pytest.raises(RuntimeError, match="another process of this run has ended"), processes.together():
             for _ in range(100):
                 processes.gather(rank)
+    else:
+        distributed.barrier()
     (folder / f"done-{rank}").touch()
+    distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("ends", [False, True], ids=["together", "one ends early"])
