@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ class HandOver:
         self.shared = False
         """Whether policy and engine have one storage."""
         self._llm = llm
+        self._plain: PlainWeights | None = None
         self._load()
         self._places, self._reason = llm.apply_model(lambda model: match(model, policy))[0]
 
@@ -75,10 +77,18 @@ class HandOver:
         return True
 
     def _copy(self) -> None:
-        """Copies all weights, one at a time, to where the engine keeps them."""
+        """Copies all weights to where the engine keeps them, one at a time where they have to be put together first."""
+        if self._plain is not None and self._plain.holds():
+            self._plain.copy()
+            return
+        self._plain = None
         weights = dict(named_weights(self.policy))
         if {name: place.shape for name, place in self._places.items()} != {n: w.shape for n, w in weights.items()}:
             self._load()
+            return
+        if all(type(weight) is nn.Parameter for weight in weights.values()):
+            self._plain = PlainWeights(self.policy, [(weight, self._places[name]) for name, weight in weights.items()])
+            self._plain.copy()
             return
         for name, weight in weights.items():
             self._places[name].copy_(full(weight))
@@ -99,6 +109,44 @@ class HandOver:
                     "the policy to be the transformers model of model_path, without adapters left unmerged: "
                     "pass that model, or use TransformersSampler"
                 )
+
+
+class PlainWeights:
+    """Plain parameters and where they are copied to, in one call, for as long as the policy is made of the same parts.
+
+    Args:
+        policy: The trainer's model.
+        pairs: Of each of its parameters, itself and its place.
+    """
+
+    def __init__(self, policy: nn.Module, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        self._weights, self._places = [weight for weight, _ in pairs], [place for _, place in pairs]
+        self._shapes = [place.shape for place in self._places]
+        self._modules = [*policy.modules()]
+        self._parts = self._present_parts()
+
+    def holds(self) -> bool:
+        """Whether since then no parameter and no module was added, removed, replaced, renamed or given another shape."""
+        parts = self._present_parts()
+        return (
+            len(parts) == len(self._parts)
+            and all(map(operator.is_, parts, self._parts))
+            and [weight.shape for weight in self._weights] == self._shapes
+        )
+
+    def copy(self) -> None:
+        """Copies what the parameters hold now, be it in another storage than before."""
+        with torch.no_grad():
+            torch._foreach_copy_(self._places, self._weights)
+
+    def _present_parts(self) -> list[Any]:
+        """Each module, with the names of what it is made of and the things themselves; much faster than to walk it."""
+        parts: list[Any] = []
+        for module in self._modules:
+            for own in (module._parameters, module._modules):
+                if own:
+                    parts += (module, *own, *own.values())
+        return parts
 
 
 def is_tied(policy: nn.Module) -> bool:
