@@ -22,7 +22,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -250,16 +250,21 @@ def scaling(args: argparse.Namespace) -> list[Row]:
         cost = {}
         for factor in (1, 2, 4, 8):
             now = {**base, name: base[name] * factor}
-            extra = [f"--model.init_args.{k}={v}" for k, v in now.items() if k != "batch_size"]
-            extra += [f"--data.init_args.batch_size={now['batch_size']}", "--model.init_args.num_meta_generations=0"]
-            extra += ["--model.init_args.num_mini_batches=1", "--model.init_args.max_meta_length=null"]
-            run = Run(args, steps=args.rounds + 1, extra=extra, at_limit=True)
-            cost[now[name]] = median([s["step"] for s in run.steps[1:]])
-            run.close()
+            words = [f"--model.init_args.{k}={v}" for k, v in now.items() if k != "batch_size"]
+            words += [f"--data.init_args.batch_size={now['batch_size']}", "--model.init_args.num_meta_generations=0"]
+            words += ["--model.init_args.num_mini_batches=1", "--model.init_args.max_meta_length=null"]
+            cost[now[name]] = apart(args, "full_steps", words)
+            print(name, cost, flush=True)
         exponent = np.polyfit(np.log(list(cost)), np.log(list(cost.values())), 1)[0]
         rows.append({"what": f"step seconds by {name}", "value": cost})
         rows.append({"what": f"exponent of {name}", "ratio": float(exponent), "goal": "<= 1.1"})
     return rows
+
+
+def full_steps(args: argparse.Namespace) -> float:
+    """A worker of `scaling`: seconds of a step whose rollouts all reach the limit and all are trained on."""
+    run = Run(args, steps=args.rounds + 1, at_limit=True, all_trained=True)
+    return median([s["step"] for s in run.steps[1:]])
 
 
 def step_trl(args: argparse.Namespace) -> list[Row]:
@@ -311,31 +316,59 @@ def step_trl(args: argparse.Namespace) -> list[Row]:
 
 
 def start(args: argparse.Namespace) -> list[Row]:
-    """Seconds from the command line to the end of the first training step, and where they go."""
+    """Seconds from the command line to the end of the first training step, and where they go; beside bare vLLM's."""
     rows = []
     for turn in ("first", "again"):
-        begin = time.time()
-        run = subprocess.run(
-            [sys.executable, __file__, args.out, "--worker", "first_step", *forwarded(args)],
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        marks = json.loads(run.stdout.splitlines()[-1])
-        rows.append(
-            {
-                "what": f"start, {turn}, s: to the imports, to the trainer, to the engine, to the first step",
-                "value": [marks[k] - begin for k in ("imported", "built", "engine", "stepped")],
-            }
-        )
+        for what, worker in (
+            ("start, {}, s: to the imports, to the trainer, to the engine, to the first step", "first_step"),
+            (
+                "start of bare vLLM, {}, s: to the imports, to the engine, to the end of the first generate",
+                "first_generate",
+            ),
+        ):
+            begin = time.time()
+            marks = apart(args, worker)
+            rows.append({"what": what.format(turn), "value": [mark - begin for mark in marks]})
     return rows
 
 
-def first_step(args: argparse.Namespace) -> list[Row]:
-    """A worker of `start`: prints when it had reached what."""
-    run = Run(args, steps=1)
-    print(json.dumps(run.marks))
-    return []
+def first_step(args: argparse.Namespace) -> list[float]:
+    """A worker of `start`: when it had reached what."""
+    return list(Run(args, steps=1).marks.values())
+
+
+def first_generate(args: argparse.Namespace) -> list[float]:
+    """A worker of `start`: when bare vLLM, with the options of `VLLMSampler`, had reached what."""
+    os.environ |= {
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_HOST_IP": "127.0.0.1",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    from vllm import LLM, SamplingParams
+    from vllm.inputs import TokensPrompt
+
+    marks = [time.time()]
+    llm = LLM(
+        model=str(ROOT / "masa_lightning" / "models" / "tiny" / "checkpoint"),
+        skip_tokenizer_init=True,
+        dtype="float32",
+        max_model_len=256,
+        max_num_seqs=256,
+        enforce_eager=True,
+        enable_chunked_prefill=False,
+        max_num_batched_tokens=8192,
+        block_size=32,
+        kv_cache_memory_bytes=2**30,
+        logprobs_mode="processed_logprobs",
+        distributed_executor_backend="uni",
+        disable_log_stats=True,
+        generation_config="vllm",
+    )
+    marks.append(time.time())
+    limits = SamplingParams(max_tokens=32, ignore_eos=True, detokenize=False, seed=0, logprobs=0)
+    llm.generate([TokensPrompt(prompt_token_ids=[5] * 30)] * 256, limits, use_tqdm=False)
+    return [*marks, time.time()]
 
 
 MEASUREMENTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
@@ -343,7 +376,19 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
 }
 
 
+WORKERS: dict[str, Callable[[argparse.Namespace], Any]] = {
+    f.__name__: f for f in (full_steps, first_step, first_generate)
+}
+
+
 # -- what they share ----------------------------------------------------------------------------------------------------
+
+
+def apart(args: argparse.Namespace, worker: str, words: Sequence[str] = ()) -> Any:
+    """What a worker finds in a process of its own: only its end gives back all that an engine took."""
+    command = [sys.executable, __file__, args.out, "--worker", worker, *forwarded(args), *words]
+    run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(run.stdout.splitlines()[-1])
 
 
 def seconds(go: Callable[[], Any]) -> float:
@@ -454,8 +499,10 @@ def main() -> None:
     args.words = words
 
     if args.worker:
-        rows = first_step(args) if args.worker == "first_step" else MEASUREMENTS[args.worker](args)
-        if rows:
+        if args.worker in WORKERS:
+            print(json.dumps(WORKERS[args.worker](args)))
+        else:
+            rows = MEASUREMENTS[args.worker](args)
             (Path(args.out) / f"{args.worker}.json").write_text(json.dumps(rows, indent=1))
         return
     Path(args.out).mkdir(parents=True, exist_ok=True)

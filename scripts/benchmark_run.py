@@ -12,10 +12,23 @@ from typing import Any
 
 
 class Run:
-    """A few training steps of the configuration through Lightning, with a stop-watch on their parts."""
+    """A few training steps of the configuration through Lightning, with a stop-watch on their parts.
+
+    Args:
+        args: Of the command.
+        steps: How many.
+        extra: Words for the command line of `masa fit`, after those of `args`.
+        at_limit: Whether completions go on to their limit.
+        all_trained: Whether rollouts without advantage get one, so that all are trained on.
+    """
 
     def __init__(
-        self, args: argparse.Namespace, steps: int, extra: list[str] | None = None, at_limit: bool = False
+        self,
+        args: argparse.Namespace,
+        steps: int,
+        extra: list[str] | None = None,
+        at_limit: bool = False,
+        all_trained: bool = False,
     ) -> None:
         from lightning.pytorch import LightningDataModule
         from lightning.pytorch.callbacks import Callback
@@ -62,6 +75,15 @@ class Run:
                     parts[part] = parts.get(part, 0.0) + time.perf_counter() - begin
 
             return go
+
+        def give_advantage(groups: list[Any]) -> None:
+            assign(groups)
+            for rollout in (r for g in groups for r in g.rollouts):
+                rollout.advantage = rollout.advantage or 1.0
+
+        assign = module._assign_advantages
+        if all_trained:
+            module._assign_advantages = give_advantage
 
         class Watch(Callback):
             def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:  # the engine is made before
