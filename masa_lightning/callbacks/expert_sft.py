@@ -132,6 +132,32 @@ class ExpertSFT(Callback):
         """Takes the step's examples, and runs a phase if it is time."""
         assert isinstance(pl_module, ExampleSource)
         assert self._processes is not None
+        with self._processes.together():
+            metrics = self._work(trainer, pl_module, outputs)
+        log = getattr(pl_module, "log_step", pl_module.log_dict)  # ours remember what a resumed run has to log again
+        log(metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Buffer, counters and the optimiser's state."""
+        optimizer = self._optimizer_state
+        if self._optimizer is not None and self._policy is not None:
+            if self._sharded:
+                optimizer = get_optimizer_state_dict(self._policy, self._optimizer, options=_FULL)
+            else:
+                optimizer = self._optimizer.state_dict()
+        buffer = [[list(prompt), list(target)] for prompt, target in self.buffer]
+        return {"buffer": buffer, "steps": self.steps, "tokens": self.tokens, "optimizer": optimizer}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes them up; the optimiser's when training starts."""
+        self.buffer = [(prompt, target) for prompt, target in state_dict["buffer"]]
+        self.steps, self.tokens = state_dict["steps"], state_dict["tokens"]
+        self._optimizer_state = state_dict["optimizer"]
+
+    # -- a phase -----------------------------------------------------------------------------------------------------
+
+    def _work(self, trainer: Trainer, pl_module: Any, outputs: Any) -> dict[str, float]:
+        assert self._processes is not None
         self.buffer += self._processes.concatenate(pl_module.expert_examples(outputs))
         self.steps += 1
         batches = self._take_batches()
@@ -160,27 +186,7 @@ class ExpertSFT(Callback):
             metrics["sft/loss"] = sum(losses) / len(losses)
             metrics["sft/grad_norm"] = sum(norms) / len(norms)
             metrics["timing_s/sft"] = time.perf_counter() - start
-        log = getattr(pl_module, "log_step", pl_module.log_dict)  # ours remember what a resumed run has to log again
-        log(metrics)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Buffer, counters and the optimiser's state."""
-        optimizer = self._optimizer_state
-        if self._optimizer is not None and self._policy is not None:
-            if self._sharded:
-                optimizer = get_optimizer_state_dict(self._policy, self._optimizer, options=_FULL)
-            else:
-                optimizer = self._optimizer.state_dict()
-        buffer = [[list(prompt), list(target)] for prompt, target in self.buffer]
-        return {"buffer": buffer, "steps": self.steps, "tokens": self.tokens, "optimizer": optimizer}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes them up; the optimiser's when training starts."""
-        self.buffer = [(prompt, target) for prompt, target in state_dict["buffer"]]
-        self.steps, self.tokens = state_dict["steps"], state_dict["tokens"]
-        self._optimizer_state = state_dict["optimizer"]
-
-    # -- a phase -----------------------------------------------------------------------------------------------------
+        return metrics
 
     @property
     def _sharded(self) -> bool:

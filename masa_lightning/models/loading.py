@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -75,24 +76,43 @@ def load_tokenizer(name: str, chat_template: str | None = None) -> PreTrainedTok
     return tokenizer
 
 
-def load_model(name: str, dtype: DType, gradient_checkpointing: bool = False) -> PreTrainedModel:
+def load_model(name: str, dtype: DType, gradient_checkpointing: bool = False, *, empty: bool = False) -> PreTrainedModel:
     """Loads a causal language model with its weights, in evaluation mode: dropout would falsify log-probabilities.
 
     Args:
         name: As for `load_config`.
         dtype: Of the weights.
         gradient_checkpointing: Recompute activations in the backward pass instead of keeping them.
+        empty: Leave the weights as they come, for `sharding.shard`: memory that nobody wrote to takes up none.
     """
     from transformers import AutoModelForCausalLM
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    load_config(name)  # its errors are the readable ones
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(model_path(name), dtype=getattr(torch, dtype))
+    config = load_config(name)  # its errors are the readable ones
+    model: PreTrainedModel
+    if empty:
+        model = _empty_model(name, config, dtype)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(model_path(name), dtype=getattr(torch, dtype))
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         for module in model.modules():
             if isinstance(module, GradientCheckpointingLayer):
                 module.training = True  # or it would not recompute; its parts, dropout among them, stay in eval mode
+    return model
+
+
+def _empty_model(name: str, config: PretrainedConfig, dtype: DType) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers.initialization import no_init_weights
+
+    with no_init_weights():
+        auto: Any = AutoModelForCausalLM
+        model: PreTrainedModel = auto.from_config(config, dtype=getattr(torch, dtype))
+    model.tie_weights()
+    with suppress(OSError):  # not every model has one
+        model.generation_config = GenerationConfig.from_pretrained(model_path(name))
+    model.eval()  # type: ignore[no-untyped-call]
     return model
 
 

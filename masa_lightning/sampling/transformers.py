@@ -43,8 +43,13 @@ class TransformersSampler:
         """Remembers the policy and the limits; may be called again.
 
         Raises:
-            TypeError: The policy cannot `generate`.
+            TypeError: The policy cannot `generate`, or not on its own because its weights are spread over processes.
         """
+        if any(hasattr(weight, "full_tensor") for weight in policy.parameters()):
+            raise TypeError(
+                "the policy's weights are spread over processes (FSDP2), which would have to draw every token together; "
+                "expected whole weights: use VLLMSampler, or DDP"
+            )
         if not callable(getattr(policy, "generate", None)):
             raise TypeError(
                 f"the policy is a {type(policy).__name__} without a generate method; expected a transformers causal "

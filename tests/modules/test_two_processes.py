@@ -1,0 +1,114 @@
+"""GRPO and MASA in two processes, under DDP and FSDP2, take the very steps of one process with the same global batch."""
+
+import random
+import warnings
+
+import pytest
+import torch
+import two_processes
+from torch.distributed.tensor import DTensor
+from training_loop import Loop, Problems
+
+from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.masa import MASALightningModule
+from masa_lightning.modules.settings import Algorithm
+from masa_lightning.types import Completion, Problem
+
+
+class Spread:
+    """A reward that differs from rollout to rollout."""
+
+    def __call__(self, problem: Problem, completions: list[str]) -> list[float]:
+        return [len(set(text)) / 8 for text in completions]
+
+
+class Dice:
+    """A made-up sampler: tokens that depend on the request alone, whichever process asks. FSDP2 needs vLLM for real ones."""
+
+    def setup(self, policy, model_path, *, max_model_length, stop_token_ids):
+        self.stop = stop_token_ids[0]
+
+    def generate(self, requests, settings, on_progress=None):
+        completions = []
+        for request in requests:
+            dice = random.Random(str(request))
+            ids = [dice.randrange(6, 104) for _ in range(dice.randint(1, request.max_tokens - 1))] + [self.stop]
+            completions.append(Completion(token_ids=ids, logprobs=[-4.6] * len(ids), finish_reason="stop"))
+        return completions
+
+    def sync_weights(self): ...
+
+    def sleep(self): ...
+
+    def wake(self): ...
+
+
+class WithSGD:
+    """Steps that are the gradient: Adam would make rounding errors of small gradients large."""
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class PlainGRPO(WithSGD, GRPOLightningModule): ...
+
+
+class PlainMASA(WithSGD, MASALightningModule): ...
+
+
+PROBLEMS = [Problem(id=str(i), problem=f"{i}+{i}" if i else "too long " * 9, answer=str(2 * i)) for i in range(8)]
+# Batches of two, one of which has a problem that is too long; with one rollout each, a process is left without any.
+EMPTY = {"kind": PlainGRPO, "num_generations": 1, "batch_size": 2}
+# Several optimiser steps and passes, a reference, and problems refilled.
+WHOLE = {
+    "kind": PlainMASA,
+    "batch_size": 4,
+    "num_iterations": 2,
+    "num_mini_batches": 2,
+    "max_tokens_per_micro_batch": 40,
+    "algorithm": Algorithm(kl_coef=0.1, dynamic_sampling=True, max_refills=1, scale_rewards="batch"),
+}
+CASES = {"empty": EMPTY, "whole": WHOLE}
+
+
+def train(checkpoint, settings, processes, **trainer):
+    """Trains for two batches, and returns the weights and what was logged."""
+    warnings.filterwarnings("ignore")
+    loop = Loop(checkpoint)
+    settings = {
+        "reward_functions": [Spread()],
+        "max_grad_norm": None,
+        "grader": loop.Grades(),
+        "sampler": Dice(),
+        **settings,
+    }
+    batch_size = settings.pop("batch_size")
+    module = loop.module(settings.pop("kind"), **settings)
+    data = Problems(train=PROBLEMS[: 2 * batch_size], batch_size=batch_size // processes)
+    recorder = loop.fit(module, data, devices=processes, **trainer)
+    weights = {n: p.full_tensor() if isinstance(p, DTensor) else p for n, p in module.policy.model.named_parameters()}
+    return {name: p.detach().clone() for name, p in weights.items()}, recorder.metrics
+
+
+def _work(rank, folder, checkpoint, strategy):
+    got = {name: train(checkpoint, case, 2, strategy=two_processes.strategy(strategy)) for name, case in CASES.items()}
+    if rank == 0:
+        torch.save(got, folder / "got.pt")
+
+
+@pytest.mark.parametrize("strategy", two_processes.STRATEGIES)
+def test_two_processes_train_as_one(tiny_checkpoint, tmp_path, loop, strategy):
+    two_processes.run(_work, tmp_path, tiny_checkpoint, strategy)
+    before = loop.weights()
+    for name, (got, logged) in torch.load(tmp_path / "got.pt").items():
+        with warnings.catch_warnings():
+            expected, metrics = train(tiny_checkpoint, CASES[name], 1)
+        assert len(loop.changed(before, expected)) > 10, name
+        torch.testing.assert_close(got, expected, atol=1e-6, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+        assert len(logged) == len(metrics) == 2
+        assert sorted(step["prompts/overlong"] for step in metrics)[-1] == 1, name
+        for ours, theirs in zip(logged, metrics, strict=True):
+            assert ours.keys() - theirs.keys() == {"balance/generated_tokens", "balance/trained_tokens"}
+            for figure, value in theirs.items():
+                if not figure.startswith(("timing_s/", "tokens_per_second")):
+                    assert ours[figure] == pytest.approx(value, rel=1e-3, abs=1e-5, nan_ok=True), (name, figure)
