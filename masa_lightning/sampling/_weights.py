@@ -6,6 +6,7 @@ import logging
 import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -49,7 +50,9 @@ class HandOver:
             if reason:
                 break
             place = self._places[name]
-            if hasattr(weight, "full_tensor"):
+            if isinstance(weight, Merged):
+                reason = f"{name} has an adapter, and the engine gets the sum of both"
+            elif hasattr(weight, "full_tensor"):
                 reason = f"{name} is spread over processes"
             elif (place.dtype, place.device) != (weight.dtype, weight.device):
                 reason = f"{name} is {weight.dtype} on {weight.device}, vLLM's {place.dtype} on {place.device}"
@@ -106,7 +109,7 @@ class HandOver:
                 some = ", ".join(sorted(missing)[:3])
                 raise RuntimeError(
                     f"{len(missing)} of the engine's parameters got no weights from the policy ({some}, ...); expected "
-                    "the policy to be the transformers model of model_path, without adapters left unmerged: "
+                    "the policy to be the transformers model of model_path, with adapters of plain LoRA at most: "
                     "pass that model, or use TransformersSampler"
                 )
 
@@ -149,16 +152,77 @@ class PlainWeights:
         return parts
 
 
+@dataclass(frozen=True)
+class Merged:
+    """A weight and its LoRA adapter, which are added where the whole is asked for, as `DTensor` is put together there.
+
+    Neither is changed, so that nothing drifts, and one sum at a time is held.
+
+    Args:
+        weight: [out, in], or [in, out] if transposed.
+        down: [rank, in].
+        up: [out, rank].
+        scale: Of the adapter.
+        transposed: Whether the layer keeps its weight the other way round.
+    """
+
+    weight: torch.Tensor
+    down: torch.Tensor
+    up: torch.Tensor
+    scale: float
+    transposed: bool
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.weight.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.weight.dtype
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    def full_tensor(self) -> torch.Tensor:
+        """The sum; a collective where FSDP2 spreads its parts over processes."""
+        weight, down, up = full(self.weight), full(self.down), full(self.up)
+        left, right = (down.T, up.T) if self.transposed else (up, down)
+        return torch.addmm(weight.to(up.dtype), left, right, alpha=self.scale).to(weight.dtype)
+
+
 def is_tied(policy: nn.Module) -> bool:
     """Whether the head has no weights of its own."""
     names = [name for name, _ in named_weights(policy)]
     return "lm_head.weight" not in names
 
 
-def named_weights(policy: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Parameters under the names of a checkpoint; a tied one comes once, as the embedding."""
-    for name, weight in policy.named_parameters():
-        for part in _WRAPPER_PARTS:
+def named_weights(policy: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Parameters under the names of a checkpoint, `Merged` where they have a LoRA adapter.
+
+    A tied one comes once, as the embedding.
+
+    Raises:
+        ValueError: If a layer has several adapters.
+    """
+    merged: dict[str, Merged] = {}
+    adapters: set[nn.Parameter] = set()
+    for name, module in policy.named_modules():
+        if getattr(module, "base_layer", None) is None or not getattr(module, "lora_A", None):  # peft's
+            continue
+        layer: Any = module
+        if len(layer.lora_A) > 1:
+            raise ValueError(
+                f"{name} has {len(layer.lora_A)} adapters, {[*layer.lora_A]}; expected one: delete the others"
+            )
+        ((key, down),) = layer.lora_A.items()
+        weight, up, transposed = layer.base_layer.weight, layer.lora_B[key].weight, bool(layer.fan_in_fan_out)
+        merged[f"{name}.base_layer.weight"] = Merged(weight, down.weight, up, layer.scaling[key], transposed)
+        adapters |= {down.weight, up}
+    for name, parameter in policy.named_parameters():
+        if parameter in adapters:
+            continue
+        weight = merged.get(name, parameter)
+        for part in (*_WRAPPER_PARTS, "base_layer."):
             name = name.replace(part, "")
         yield name, weight
 
