@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from masa_lightning.data.math import MathDataModule as MathDataModule
     from masa_lightning.data.reasoning_gym import ReasoningGymDataModule as ReasoningGymDataModule
     from masa_lightning.functional.prompts import PromptTemplates as PromptTemplates
+    from masa_lightning.models.lora import LoRA as LoRA
     from masa_lightning.modules.grader import MathGrader as MathGrader
     from masa_lightning.modules.grpo import GRPOLightningModule as GRPOLightningModule
     from masa_lightning.modules.masa import MASALightningModule as MASALightningModule
@@ -35,6 +36,7 @@ _HOMES = {
     "Evaluation": "modules.settings",
     "ExpertSFT": "callbacks.expert_sft",
     "GRPOLightningModule": "modules.grpo",
+    "LoRA": "models.lora",
     "MASALightningModule": "modules.masa",
     "MathDataModule": "data.math",
     "MathGrader": "modules.grader",

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from masa_lightning.models import loading
+from masa_lightning.models.lora import LoRA, add_adapters, check_same, leave_out_frozen, without_adapters
 from masa_lightning.models.policy import Policy
 from masa_lightning.modules.processes import Processes
+from masa_lightning.modules.update import LogProbs
 from masa_lightning.types import PhaseListener, ProgressFn, Sampler
 
 _EXPECTED_WARNINGS = (  # of Lightning, about what is so on purpose here
@@ -41,13 +46,15 @@ class PolicyLightningModule(LightningModule):
         chat_template: Replaces the tokenizer's.
         max_prompt_length: Longest prompt, tokens.
         max_completion_length: Most tokens of a completion.
-        needs_reference: Whether to load a frozen copy of the policy.
+        needs_reference: Whether to keep the log-probabilities of the model as it was at hand.
         learning_rate: Of AdamW.
         weight_decay: Of AdamW.
         warmup_steps: Optimiser steps of linear warm-up.
         max_grad_norm: Gradients are clipped to this norm; None is off.
         dtype: Of the weights.
         gradient_checkpointing: Recompute activations in the backward pass.
+        lora: Adapters to train in place of all weights.
+        seed: Of the rollouts and of the adapters' start.
     """
 
     def __init__(
@@ -65,6 +72,8 @@ class PolicyLightningModule(LightningModule):
         max_grad_norm: float | None,
         dtype: loading.DType,
         gradient_checkpointing: bool,
+        lora: LoRA | None,
+        seed: int | None,
     ) -> None:
         super().__init__()
         for name, value in (
@@ -87,19 +96,35 @@ class PolicyLightningModule(LightningModule):
         self.max_grad_norm = max_grad_norm
         self.dtype_name = dtype
         self.gradient_checkpointing = gradient_checkpointing
+        self.lora = lora
+        self.seed = seed
         self.policy: Policy | None = None
         self.tokenizer: Any = None
         self.processes = Processes(0, 1)
         """Those of the trainer, after `setup`."""
-        self._reference: list[Policy] = []  # in a list: not a submodule, so neither trained nor checkpointed
+        self._reference: list[LogProbs] = []  # in a list: not a submodule, so neither trained nor checkpointed
         self._sampler_ready = False
+        self._shards_checked = False
         self._seconds: dict[str, float] = {}
 
     def setup(self, stage: str) -> None:
-        """Checks the limits and loads the tokenizer, before any weights."""
+        """Checks strategy and limits and loads the tokenizer, before any weights.
+
+        Raises:
+            ValueError: If the strategy spreads weights in a way that they cannot be handed to an engine from, or prompt
+                and completion are longer than what the model was made for.
+        """
+        if isinstance(self.trainer.strategy, (FSDPStrategy, DeepSpeedStrategy)):
+            raise ValueError(
+                f"the strategy is {type(self.trainer.strategy).__name__}, from whose flattened weights the sampler cannot "
+                "be served; expected one process, DDP, or ModelParallelStrategy (FSDP2), which shards weights, gradients "
+                "and optimiser as they do: configs/masa.yaml"
+            )
         self.processes = Processes(self.trainer.global_rank, self.trainer.world_size)
         if self.tokenizer is not None:
             return
+        if self.lora is not None:
+            self.lora.config()  # an error where peft is missing
         context = loading.context_length(loading.load_config(self.model_name))
         asked = self.max_prompt_length + self.max_completion_length
         if context is not None and asked > context:
@@ -115,15 +140,43 @@ class PolicyLightningModule(LightningModule):
             return
         for message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
-        self.policy = Policy(loading.load_model(self.model_name, self.dtype_name, self.gradient_checkpointing))
-        if self.needs_reference:
-            reference = Policy(loading.load_model(self.model_name, self.dtype_name))
-            self._reference.append(reference.eval().requires_grad_(False))
+        empty = self.device_mesh is not None and self.trainer.global_rank > 0  # gets its shards from the first process
+        model = loading.load_model(self.model_name, self.dtype_name, self.gradient_checkpointing, empty=empty)
+        if self.lora is not None:
+            add_adapters(model, self.lora, self._run_seed())
+        self.policy = Policy(model)
+        policies = [self.policy]
+        if self.lora is not None:
+            self.policy.register_state_dict_post_hook(leave_out_frozen)  # type: ignore[no-untyped-call]
+            # Or Lightning, told to be strict, would look for frozen weights in unsharded checkpoints; in sharded ones
+            # torch.distributed.checkpoint misses what is not there in any case.
+            self.strict_loading = self.device_mesh is None
+        if self.needs_reference and self.lora is not None:
+            self._reference.append(without_adapters(self.policy))
+        elif self.needs_reference:
+            reference = Policy(loading.load_model(self.model_name, self.dtype_name, empty=empty))
+            policies.append(reference.eval().requires_grad_(False))
+            self._reference.append(reference)
         if self.device_mesh is not None:
             from masa_lightning.models.sharding import shard
 
-            for policy in (self.policy, *self._reference):
-                shard(policy, self.device_mesh)
+            compute_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
+            self.register_state_dict_pre_hook(self._check_shards)  # type: ignore[no-untyped-call]
+            for policy in policies:
+                shard(policy, self.device_mesh, compute_dtype=compute_dtype)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Loads weights, all of them; with LoRA those of the adapters, which are all that `state_dict` holds."""
+        if self.lora is None:
+            return super().load_state_dict(state_dict, strict, assign)
+        keys = super().load_state_dict(state_dict, strict=False, assign=assign)
+        missing = sorted({*keys.missing_keys} & {*self.state_dict()})
+        if strict and (missing or keys.unexpected_keys):
+            raise RuntimeError(
+                f"of the adapters' weights {len(missing)} are missing ({missing[:3]}), and {len(keys.unexpected_keys)} are "
+                f"unknown ({keys.unexpected_keys[:3]}); expected a checkpoint of the same model with lora={self.lora}"
+            )
+        return keys
 
     def configure_optimizers(self) -> Any:
         """AdamW with linear warm-up; override it for another optimiser or schedule."""
@@ -152,7 +205,8 @@ class PolicyLightningModule(LightningModule):
                 stop_token_ids=loading.stop_token_ids(self.policy.model, self.tokenizer),
             )
             for reference in self._reference:
-                reference.to(self.device)
+                if isinstance(reference, Policy):
+                    reference.to(self.device)
         self._sampler_ready = True
 
     def _optimizer_step(self) -> float:
@@ -179,6 +233,16 @@ class PolicyLightningModule(LightningModule):
         wait = getattr(self.trainer.strategy, "block_backward_sync", nullcontext)
         with nullcontext() if last else wait():
             self.manual_backward(loss)
+
+    def _run_seed(self) -> int:
+        return self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
+
+    def _check_shards(self, *_: Any) -> None:
+        """Compares LoRA settings when Lightning asks what to read a folder of shards into: torch's errors name weights."""
+        meta = Path(self.trainer.ckpt_path or "", "meta.pt")
+        if not self._shards_checked and meta.is_file():
+            check_same(torch.load(meta, map_location="cpu", weights_only=True, mmap=True)["masa"]["lora"], self.lora)
+        self._shards_checked = True
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ import torch
 from masa_lightning.functional.calibration import bootstrap_interval, pass_at_k
 from masa_lightning.functional.prompts import PromptTemplates, solution_messages
 from masa_lightning.models.loading import DType
+from masa_lightning.models.lora import LoRA
 from masa_lightning.modules import summary
 from masa_lightning.modules.base import PolicyLightningModule
 from masa_lightning.modules.grader import MathGrader
@@ -31,7 +31,6 @@ class EvaluationLightningModule(PolicyLightningModule):
         prompts: Instructions around the problem.
         chat_template_kwargs: Extra variables of the chat template.
         evaluation: How validation, test and predict draw theirs.
-        seed: Of the rollouts.
 
     The other arguments are those of `PolicyLightningModule`.
     """
@@ -57,6 +56,7 @@ class EvaluationLightningModule(PolicyLightningModule):
         max_grad_norm: float | None,
         dtype: DType,
         gradient_checkpointing: bool,
+        lora: LoRA | None,
         seed: int | None,
     ) -> None:
         super().__init__(
@@ -72,6 +72,8 @@ class EvaluationLightningModule(PolicyLightningModule):
             max_grad_norm=max_grad_norm,
             dtype=dtype,
             gradient_checkpointing=gradient_checkpointing,
+            lora=lora,
+            seed=seed,
         )
         self.reward_functions = list(reward_functions or [])
         self.reward_weights = list(reward_weights or [1.0] * len(self.reward_functions))
@@ -86,7 +88,6 @@ class EvaluationLightningModule(PolicyLightningModule):
         self.prompts = prompts
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
         self.evaluation = evaluation
-        self.seed = seed
         self._evaluated: list[RolloutGroup] = []
         self._expected: dict[Kind, float] = {}  # tokens of a completion
         self._generated: list[list[int]] = []  # tokens of each process, one list for each call of `generate`
@@ -228,9 +229,6 @@ class EvaluationLightningModule(PolicyLightningModule):
             outcomes = self.processes.concatenate(outcomes)
         for rollout, outcome in zip((r for g in groups for r in g.rollouts), outcomes, strict=True):
             rollout.correct, rollout.ungraded, rollout.prediction, rollout.rewards, rollout.reward = outcome
-
-    def _run_seed(self) -> int:
-        return self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
 
     # -- evaluation --------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
@@ -13,6 +14,7 @@ from masa_lightning.functional.advantages import group_advantages
 from masa_lightning.functional.prompts import PromptTemplates
 from masa_lightning.functional.rewards import soft_overlong_penalty
 from masa_lightning.models import loading
+from masa_lightning.models.lora import LoRA, check_same
 from masa_lightning.models.packing import pack
 from masa_lightning.modules import summary
 from masa_lightning.modules.evaluation import EvaluationLightningModule
@@ -68,7 +70,9 @@ class GRPOLightningModule(EvaluationLightningModule):
         max_grad_norm: Gradients are clipped to this norm; None is off.
         dtype: Of the weights, in trainer and sampler.
         gradient_checkpointing: Recompute activations in the backward pass.
-        seed: Of the rollouts; by default that of `seed_everything`, else 0.
+        lora: Adapters to train in place of all weights; checkpoints then hold nothing else, and the reference of the KL
+            term is the model without them.
+        seed: Of the rollouts and of the adapters' start; by default that of `seed_everything`, else 0.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class GRPOLightningModule(EvaluationLightningModule):
         max_grad_norm: float | None = 1.0,
         dtype: loading.DType = "float32",
         gradient_checkpointing: bool = False,
+        lora: LoRA | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__(
@@ -110,7 +115,6 @@ class GRPOLightningModule(EvaluationLightningModule):
             max_prompt_length=max_prompt_length,
             max_completion_length=max_completion_length,
             evaluation=evaluation,
-            seed=seed,
             needs_reference=algorithm.kl_coef > 0,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -118,6 +122,8 @@ class GRPOLightningModule(EvaluationLightningModule):
             max_grad_norm=max_grad_norm,
             dtype=dtype,
             gradient_checkpointing=gradient_checkpointing,
+            lora=lora,
+            seed=seed,
         )
         _at_least_one(
             num_generations=num_generations,
@@ -155,9 +161,12 @@ class GRPOLightningModule(EvaluationLightningModule):
         self._trained_tokens: list[list[int]] = []  # computed by each process, one list for each optimiser step
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what an exact resume needs beyond weights, optimisers and loops."""
+        """Adds what an exact resume needs beyond weights, optimisers and loops, and what an export needs."""
+        assert self.policy is not None
         checkpoint["masa"] = {
             "model": self.model_name,
+            "dtype": str(self.policy.model.dtype).removeprefix("torch."),
+            "lora": None if self.lora is None else asdict(self.lora),
             "chat_template": self.chat_template,
             "rollout_steps": self.rollout_steps,
             "num_tokens": self.num_tokens,
@@ -170,8 +179,13 @@ class GRPOLightningModule(EvaluationLightningModule):
             logger.save()  # what was logged before the checkpoint must outlive a kill after it
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores what `on_save_checkpoint` added."""
+        """Restores what `on_save_checkpoint` added.
+
+        Raises:
+            ValueError: If the checkpoint is of other LoRA settings.
+        """
         state = checkpoint["masa"]
+        check_same(state["lora"], self.lora)
         self.rollout_steps, self.num_tokens = state["rollout_steps"], state["num_tokens"]
         self._rng_state, self._metrics = state["rng_state"], state["metrics"]
         self.ledger = dict(state["ledger"])

@@ -15,6 +15,7 @@ from masa_lightning.functional.prompts import PromptTemplates, meta_messages
 from masa_lightning.functional.rewards import Counting, Scoring, check_weights, meta_reward, prepare_texts
 from masa_lightning.metrics.calibration import LengthCalibration, PassRateCalibration
 from masa_lightning.models.loading import DType
+from masa_lightning.models.lora import LoRA
 from masa_lightning.modules import summary
 from masa_lightning.modules.evaluation import Stage
 from masa_lightning.modules.grpo import GRPOLightningModule
@@ -90,6 +91,7 @@ class MASALightningModule(GRPOLightningModule):
         max_grad_norm: float | None = 1.0,
         dtype: DType = "float32",
         gradient_checkpointing: bool = False,
+        lora: LoRA | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__(
@@ -116,6 +118,7 @@ class MASALightningModule(GRPOLightningModule):
             max_grad_norm=max_grad_norm,
             dtype=dtype,
             gradient_checkpointing=gradient_checkpointing,
+            lora=lora,
             seed=seed,
         )
         if num_meta_generations < 0:

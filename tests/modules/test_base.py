@@ -99,8 +99,8 @@ def test_gradient_checkpointing_is_on_while_training_and_dropout_is_not(loop, mo
     passes = []
     load = loading.load_model
 
-    def load_and_watch(*args):
-        model = load(*args)
+    def load_and_watch(*args, **kwargs):
+        model = load(*args, **kwargs)
         model.model.layers[0].input_layernorm.register_forward_hook(lambda *_: passes.append(torch.is_grad_enabled()))
         return model
 
