@@ -76,7 +76,9 @@ def load_tokenizer(name: str, chat_template: str | None = None) -> PreTrainedTok
     return tokenizer
 
 
-def load_model(name: str, dtype: DType, gradient_checkpointing: bool = False, *, empty: bool = False) -> PreTrainedModel:
+def load_model(
+    name: str, dtype: DType, gradient_checkpointing: bool = False, *, empty: bool = False
+) -> PreTrainedModel:
     """Loads a causal language model with its weights, in evaluation mode: dropout would falsify log-probabilities.
 
     Args:

@@ -144,8 +144,7 @@ class PolicyLightningModule(LightningModule):
         model = loading.load_model(self.model_name, self.dtype_name, self.gradient_checkpointing, empty=empty)
         if self.lora is not None:
             add_adapters(model, self.lora, self._run_seed())
-        self.policy = Policy(model)
-        policies = [self.policy]
+        self.policy = self._spread(Policy(model))
         if self.lora is not None:
             self.policy.register_state_dict_post_hook(leave_out_frozen)  # type: ignore[no-untyped-call]
             # Or Lightning, told to be strict, would look for frozen weights in unsharded checkpoints; in sharded ones
@@ -155,15 +154,21 @@ class PolicyLightningModule(LightningModule):
             self._reference.append(without_adapters(self.policy))
         elif self.needs_reference:
             reference = Policy(loading.load_model(self.model_name, self.dtype_name, empty=empty))
-            policies.append(reference.eval().requires_grad_(False))
-            self._reference.append(reference)
+            self._reference.append(self._spread(reference.eval().requires_grad_(False)))
+        if self.device_mesh is not None:
+            self.register_state_dict_pre_hook(self._check_shards)  # type: ignore[no-untyped-call]
+
+    def _spread(self, policy: Policy) -> Policy:
+        """Shards a policy where there is a device mesh, before another one is loaded."""
         if self.device_mesh is not None:
             from masa_lightning.models.sharding import shard
 
-            compute_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
-            self.register_state_dict_pre_hook(self._check_shards)  # type: ignore[no-untyped-call]
-            for policy in policies:
-                shard(policy, self.device_mesh, compute_dtype=compute_dtype)
+            shard(
+                policy,
+                self.device_mesh,
+                compute_dtype=torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None,
+            )
+        return policy
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Loads weights, all of them; with LoRA those of the adapters, which are all that `state_dict` holds."""

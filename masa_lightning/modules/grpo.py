@@ -171,6 +171,7 @@ class GRPOLightningModule(EvaluationLightningModule):
             "rollout_steps": self.rollout_steps,
             "num_tokens": self.num_tokens,
             "ledger": dict(self.ledger),
+            "expected_lengths": dict(self._expected),
             "reserve_taken": self._reserve_taken if self._reserve is None else self._reserve.taken,
             "rng_state": torch.get_rng_state(),
             "metrics": self._metrics | {"epoch": float(self.current_epoch)},
@@ -190,6 +191,7 @@ class GRPOLightningModule(EvaluationLightningModule):
         self._rng_state, self._metrics = state["rng_state"], state["metrics"]
         self.ledger = dict(state["ledger"])
         self._reserve_taken = state["reserve_taken"]
+        self._expected = dict(state["expected_lengths"])
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------------
 
