@@ -1,6 +1,6 @@
 """Lightning checkpoint -> Hugging Face folder, for transformers, vLLM and the hub.
 
-Run it as::
+Takes files and the folders of shards that `ModelParallelStrategy` writes. Run it as::
 
     python -m masa_lightning.export runs/tiny/checkpoints/last.ckpt OUT_DIR
 """
@@ -8,54 +8,128 @@ Run it as::
 from __future__ import annotations
 
 import argparse
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
 
 from masa_lightning.models import loading
+from masa_lightning.models.lora import LoRA
 
 _PREFIX = "policy.model."
+_SHARDS_PREFIX = "state_dict."
+_META = "meta.pt"  # Lightning's, in a folder of shards
 
 
-def export_checkpoint(checkpoint: str | Path, out: str | Path, *, model: str | None = None) -> None:
+def export_checkpoint(
+    checkpoint: str | Path, out: str | Path, *, model: str | None = None, adapter: bool = False
+) -> None:
     """Writes the policy of a checkpoint with its tokenizer, chat template and generation configuration.
 
+    LoRA adapters are merged into the weights of the model that the run started from. One copy of the weights is held.
+
     Args:
-        checkpoint: File written by `ModelCheckpoint` or `Trainer.save_checkpoint`.
+        checkpoint: What `ModelCheckpoint` or `Trainer.save_checkpoint` wrote: a file, or a folder of shards.
         out: Folder to write.
-        model: Where the configuration and tokenizer come from; by default the model that the run started from.
+        model: Where configuration, tokenizer and weights under adapters come from; by default the model that the run
+            started from.
+        adapter: Write the LoRA adapters alone, in peft's format.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a checkpoint of a `GRPOLightningModule`.
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If it is not one of a `GRPOLightningModule`, is of another model, or has no adapters to write.
     """
-    path = Path(checkpoint)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"checkpoint {str(path)!r} is not a file; expected one written by ModelCheckpoint (a sharded checkpoint is a "
-            "folder: consolidate it first with lightning.pytorch.utilities.consolidate_checkpoint)"
-        )
-    saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    weights = {k.removeprefix(_PREFIX): v for k, v in saved["state_dict"].items() if k.startswith(_PREFIX)}
-    if not weights or "masa" not in saved:
-        raise ValueError(f"checkpoint {str(path)!r} holds no policy; expected one of a GRPO or MASA Lightning module")
-    name = model or saved["masa"]["model"]
-    dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
-    policy = loading.load_model(name, cast(loading.DType, dtype))
-    policy.load_state_dict(weights)
-    policy.save_pretrained(out)
-    loading.load_tokenizer(name, saved["masa"]["chat_template"]).save_pretrained(out)
+    saved = _Checkpoint(Path(checkpoint))
+    lora = None if saved.settings["lora"] is None else LoRA(**saved.settings["lora"])
+    if adapter and lora is None:
+        raise ValueError(f"checkpoint {str(checkpoint)!r} was trained without LoRA; export it without `adapter`")
+    name = model or saved.settings["model"]
+    # All weights are in the checkpoint, unless they are to be merged with adapters.
+    policy = loading.load_model(name, saved.settings["dtype"], empty=lora is None or adapter)
+    if lora is None:
+        saved.copy_into(policy.state_dict())
+        policy.save_pretrained(out)
+    else:
+        from peft import get_peft_model
+
+        adapted: Any = get_peft_model(policy, lora.config())
+        trained = {n.removeprefix("base_model.model."): p for n, p in adapted.named_parameters() if p.requires_grad}
+        saved.copy_into(trained)
+        if adapter:
+            adapted.save_pretrained(str(out), save_embedding_layers=False)
+        else:
+            adapted.merge_and_unload().save_pretrained(out)
+    loading.load_tokenizer(name, saved.settings["chat_template"]).save_pretrained(out)
+
+
+class _Checkpoint:
+    """The policy's weights in a checkpoint, which are read when they are copied, and the settings of its run."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._sharded = path.is_dir()
+        file = path / _META if self._sharded else path
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"checkpoint {str(path)!r} is neither a file nor a folder with shards and {_META}; expected what "
+                "ModelCheckpoint wrote"
+            )
+        saved = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        self._weights: dict[str, Tensor] = {}
+        if self._sharded:
+            entries = FileSystemReader(path).read_metadata().state_dict_metadata
+            sizes = {
+                name.removeprefix(_SHARDS_PREFIX): entry.size
+                for name, entry in entries.items()
+                if isinstance(entry, TensorStorageMetadata) and name.startswith(_SHARDS_PREFIX)
+            }
+        else:
+            self._weights = saved.get("state_dict", {})
+            sizes = {name: weight.shape for name, weight in self._weights.items()}
+        self._sizes = {name: size for name, size in sizes.items() if name.startswith(_PREFIX)}
+        if not self._sizes or "masa" not in saved:
+            raise ValueError(
+                f"checkpoint {str(path)!r} holds no policy; expected one of a GRPO or MASA Lightning module"
+            )
+        self.settings = saved["masa"]
+
+    @torch.no_grad()
+    def copy_into(self, weights: Mapping[str, Tensor]) -> None:
+        """Fills tensors, given by the names that they have in the model."""
+        weights = {_PREFIX + name: weight.detach() for name, weight in weights.items()}
+        sizes = {name: weight.shape for name, weight in weights.items()}
+        strange = [n for n in sorted({*sizes, *self._sizes}) if sizes.get(n) != self._sizes.get(n)]
+        if strange:
+            found, expected = self._sizes.get(strange[0]), sizes.get(strange[0])
+            raise ValueError(
+                f"{len(strange)} weights of checkpoint {str(self._path)!r} do not fit the model: {strange[0]} has shape "
+                f"{found and tuple(found)} there and {expected and tuple(expected)} in the model (None: it is missing); "
+                "give the model that the run started from"
+            )
+        if self._sharded:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # on purpose: one process
+                load({_SHARDS_PREFIX[:-1]: weights}, checkpoint_id=self._path, no_dist=True)
+        else:
+            for name, weight in weights.items():
+                weight.copy_(self._weights[name])
 
 
 def main() -> None:
     """Runs `python -m masa_lightning.export`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=Path, help="file or folder of shards")
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", help="base model, if it is no longer where the run found it")
+    parser.add_argument("--adapter", action="store_true", help="write LoRA adapters alone, in peft's format")
     args = parser.parse_args()
-    export_checkpoint(args.checkpoint, args.out, model=args.model)
+    export_checkpoint(args.checkpoint, args.out, model=args.model, adapter=args.adapter)
     print(f"exported to {args.out}")
 
 

@@ -23,8 +23,8 @@ class LoRA:
 
     .. math:: W + \frac{\alpha}{r} B A, \qquad A: [r, in], \quad B: [out, r], \quad B = 0 \text{ at the start}
 
-    Adapters are float32 whatever the dtype of the weights. There is no dropout: it would falsify log-probabilities. The
-    learning rate wants to be about ten times that of training all weights.
+    Adapters are float32 whatever the dtype of the weights; an engine in bfloat16 gets the sum rounded to that. There is no
+    dropout: it would falsify log-probabilities. The learning rate wants to be about ten times that of all weights.
 
     Args:
         rank: r, >= 1.
