@@ -21,7 +21,9 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import torch
 from torch import nn
@@ -413,10 +415,11 @@ def _gather(requests: Sequence[SamplingRequest]) -> tuple[list[list[SamplingRequ
 
 @contextlib.contextmanager
 def _adapted_to_a_trainer_on_cpu(linears: list[nn.Module]) -> Iterator[None]:
-    """Replaces three habits of vLLM on CPU while an engine is made, which do not suit a process that trains as well.
+    """Replaces four habits of vLLM on CPU while an engine is made, which do not suit a process that trains as well.
 
     It packs linear weights, which empties the originals and breaks `load_weights`; it binds the memory of the whole
-    process to one NUMA node; and it looks at model classes in a subprocess, to spare a GPU, which takes 9 s.
+    process to one NUMA node; it looks at model classes in a subprocess, to spare a GPU, which takes 9 s; and it gives the
+    shared memory of a tensor-parallel engine the same name in every job, under which a killed one leaves it behind.
 
     Args:
         linears: Gets the layers that it would have packed, for `_pack`.
@@ -428,9 +431,17 @@ def _adapted_to_a_trainer_on_cpu(linears: list[nn.Module]) -> Iterator[None]:
         layer.cpu_linear = F.linear
         linears.append(layer)
 
+    token = [uuid4().hex]
+    if _world_size() > 1:
+        torch.distributed.broadcast_object_list(token, src=0)
+    operators: Any = torch.ops._C
+    shared: list[Path] = []
+
     replacements: list[tuple[Any, str, Any]] = [
         (utils, "dispatch_cpu_unquantized_gemm", use_plain_linear),
-        (torch.ops._C, "init_cpu_memory_env", lambda nodes: None),
+        (operators, "init_cpu_memory_env", lambda nodes: None),
+        (operators, "init_shm_manager", init_shared),
+        (operators, "join_shm_manager", lambda handle, name: join(handle, f"{name}-{token[0]}")),
         (registry, "_run_in_subprocess", lambda look: look()),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in replacements]
@@ -441,6 +452,8 @@ def _adapted_to_a_trainer_on_cpu(linears: list[nn.Module]) -> Iterator[None]:
     finally:
         for owner, name, value in before:
             setattr(owner, name, value)
+        for path in shared:
+            path.unlink(missing_ok=True)  # all have it open by now
 
 
 def _pack(linears: Sequence[Any]) -> None:
