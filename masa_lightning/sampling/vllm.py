@@ -440,10 +440,19 @@ def _adapted_to_a_trainer_on_cpu(linears: list[nn.Module]) -> Iterator[None]:
     replacements: list[tuple[Any, str, Any]] = [
         (utils, "dispatch_cpu_unquantized_gemm", use_plain_linear),
         (operators, "init_cpu_memory_env", lambda nodes: None),
-        (operators, "init_shm_manager", init_shared),
-        (operators, "join_shm_manager", lambda handle, name: join(handle, f"{name}-{token[0]}")),
         (registry, "_run_in_subprocess", lambda look: look()),
     ]
+    if hasattr(operators, "init_shm_manager"):
+        init, join = operators.init_shm_manager, operators.join_shm_manager
+
+        def init_shared(name: str, size: int, rank: int, threads: int) -> Any:
+            shared.append(Path(f"/dev/shm/{name}-{token[0]}_{rank}"))
+            return init(f"{name}-{token[0]}", size, rank, threads)
+
+        replacements += [
+            (operators, "init_shm_manager", init_shared),
+            (operators, "join_shm_manager", lambda handle, name: join(handle, f"{name}-{token[0]}")),
+        ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in replacements]
     try:
         for owner, name, value in replacements:
