@@ -21,15 +21,19 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from masa_lightning.sampling._isolation import apart_from_training, environment, no_compilation, outlive_engine
+from masa_lightning.sampling._isolation import (
+    apart_from_training,
+    environment,
+    no_compilation,
+    outlive_engine,
+    own_shared_memory,
+)
 from masa_lightning.sampling._limits import check_requests
 from masa_lightning.sampling._weights import HandOver, is_tied
 from masa_lightning.types import Completion, SamplingRequest
@@ -415,11 +419,10 @@ def _gather(requests: Sequence[SamplingRequest]) -> tuple[list[list[SamplingRequ
 
 @contextlib.contextmanager
 def _adapted_to_a_trainer_on_cpu(linears: list[nn.Module]) -> Iterator[None]:
-    """Replaces four habits of vLLM on CPU while an engine is made, which do not suit a process that trains as well.
+    """Replaces three habits of vLLM on CPU while an engine is made, which do not suit a process that trains as well.
 
     It packs linear weights, which empties the originals and breaks `load_weights`; it binds the memory of the whole
-    process to one NUMA node; it looks at model classes in a subprocess, to spare a GPU, which takes 9 s; and it gives the
-    shared memory of a tensor-parallel engine the same name in every job, under which a killed one leaves it behind.
+    process to one NUMA node; and it looks at model classes in a subprocess, to spare a GPU, which takes 9 s.
 
     Args:
         linears: Gets the layers that it would have packed, for `_pack`.
@@ -431,38 +434,20 @@ def _adapted_to_a_trainer_on_cpu(linears: list[nn.Module]) -> Iterator[None]:
         layer.cpu_linear = F.linear
         linears.append(layer)
 
-    token = [uuid4().hex]
-    if _world_size() > 1:
-        torch.distributed.broadcast_object_list(token, src=0)
-    operators: Any = torch.ops._C
-    shared: list[Path] = []
-
     replacements: list[tuple[Any, str, Any]] = [
         (utils, "dispatch_cpu_unquantized_gemm", use_plain_linear),
-        (operators, "init_cpu_memory_env", lambda nodes: None),
+        (torch.ops._C, "init_cpu_memory_env", lambda nodes: None),
         (registry, "_run_in_subprocess", lambda look: look()),
     ]
-    if hasattr(operators, "init_shm_manager"):
-        init, join = operators.init_shm_manager, operators.join_shm_manager
-
-        def init_shared(name: str, size: int, rank: int, threads: int) -> Any:
-            shared.append(Path(f"/dev/shm/{name}-{token[0]}_{rank}"))
-            return init(f"{name}-{token[0]}", size, rank, threads)
-
-        replacements += [
-            (operators, "init_shm_manager", init_shared),
-            (operators, "join_shm_manager", lambda handle, name: join(handle, f"{name}-{token[0]}")),
-        ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in replacements]
     try:
         for owner, name, value in replacements:
             setattr(owner, name, value)
-        yield
+        with own_shared_memory(_world_size()):
+            yield
     finally:
         for owner, name, value in before:
             setattr(owner, name, value)
-        for path in shared:
-            path.unlink(missing_ok=True)  # all have it open by now
 
 
 def _pack(linears: Sequence[Any]) -> None:
