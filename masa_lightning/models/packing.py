@@ -195,22 +195,13 @@ class AttentionPlan:
 
     def __init__(self, spans: Sequence[Span], device: torch.device) -> None:
         sequences = {(0, 0, p0, p1) for p0, p1, _, _ in spans} | {span for span in spans if span[3] > span[2]}
-        calls: list[list[Span]] = []
-        for span in sorted(sequences, key=lambda s: (_area(s), s), reverse=True):
-            if calls and _fits(calls[-1], span):
-                calls[-1].append(span)
-            else:
-                calls.append([span])
-        self._calls = [_Call(call, device) for call in calls]
-        order: list[int] = []  # of each output row, the token it belongs to; -1 is padding
-        for call in calls:
-            longest = max(map(_queries, call))
-            for _, _, start, end in call:
-                order += [*range(start, end), *[-1] * (longest - end + start)]
-        place = torch.empty(max(order) + 1, dtype=torch.long)
-        rows = torch.tensor(order)
-        place[rows[rows >= 0]] = (rows >= 0).nonzero()[:, 0]
+        calls = [_Call(call) for call in _alike(sequences)]
+        tokens = torch.cat([call.queries.flatten() for call in calls])  # of each output row; padding repeats some
+        rows = torch.cat([call.real.flatten() for call in calls]).nonzero()[:, 0]
+        place = torch.empty(len(rows), dtype=torch.long)
+        place[tokens[rows]] = rows
         self._place = place.to(device)  # of each token, its row among the outputs of all calls
+        self._calls = [call.to(device) for call in calls]
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
         """Attends.
@@ -232,23 +223,29 @@ class AttentionPlan:
 class _Call:
     """One call of SDPA over sequences that are padded on the right."""
 
-    def __init__(self, spans: Sequence[Span], device: torch.device) -> None:
-        keys = [[*range(p0, p1), *range(c0, c1)] for p0, p1, c0, c1 in spans]
-        queries = [[*range(c0, c1)] for _, _, c0, c1 in spans]
-        self.queries, self.keys = (torch.tensor(_rectangle(rows)).to(device) for rows in (queries, keys))
-        self.causal = len(spans) == 1 and len(queries[0]) == len(keys[0])
+    def __init__(self, spans: Sequence[Span]) -> None:
+        p0, p1, c0, c1 = torch.tensor(spans)[:, :, None].unbind(1)  # [B, 1] each
+        before, length = p1 - p0, c1 - c0
+        q, k = torch.arange(int(length.max())), torch.arange(int((before + length).max()))
+        self.real = q < length  # [B, Q]
+        present = k < before + length  # [B, K]
+        self.queries = c0 + q * self.real
+        self.keys = torch.where(k < before, p0 + k, c0 + (k - before) * present)
+        self.causal = len(spans) == 1 and len(q) == len(k)
         self.bias: Tensor | None = None
-        if len(spans) == 1:
-            if not self.causal:
-                self.bias = causal_lower_right(len(queries[0]), len(keys[0]))
-            return
-        n_keys = torch.tensor([len(row) for row in keys])[:, None, None]
-        before = n_keys - torch.tensor([len(row) for row in queries])[:, None, None]
-        q = torch.arange(self.queries.shape[1])[None, :, None]
-        k = torch.arange(self.keys.shape[1])[None, None, :]
-        # A query that is padding sees some key too: a softmax over nothing is NaN, in the gradient as well.
-        seen = (k <= q + before) & (k < n_keys)
-        self.bias = torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf)[:, None].to(device)
+        if len(spans) > 1:
+            # A query that is padding sees some key too: a softmax over nothing is NaN, in the gradient as well.
+            seen = (k <= q[:, None] + before[:, :, None]) & present[:, None]
+            self.bias = torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf)[:, None]
+        elif not self.causal:
+            self.bias = causal_lower_right(len(q), len(k))
+
+    def to(self, device: torch.device) -> _Call:
+        """Moves what the attention needs to a device, in place."""
+        self.queries, self.keys = self.queries.to(device), self.keys.to(device)
+        if type(self.bias) is Tensor:
+            self.bias = self.bias.to(device)
+        return self
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
         """Attends; [N, heads, D] each, and as many rows of output as queries, padding included."""
@@ -272,11 +269,6 @@ def _take(x: Tensor, index: Tensor) -> Tensor:
     return take_rows(x.flatten(1), index).view(*index.shape, *x.shape[1:]).transpose(1, 2)
 
 
-def _rectangle(rows: Sequence[list[int]]) -> list[list[int]]:
-    width = max(map(len, rows))
-    return [row + row[:1] * (width - len(row)) for row in rows]
-
-
 def _queries(span: Span) -> int:
     return span[3] - span[2]
 
@@ -289,9 +281,19 @@ def _area(span: Span) -> int:
     return _queries(span) * _keys(span)
 
 
-def _fits(call: Sequence[Span], span: Span) -> bool:
-    """Whether a sequence, no larger than those in a call, may join it: at least half of the call stays real."""
-    spans = [*call, span]
-    area = len(spans) * max(map(_queries, spans)) * max(map(_keys, spans))
-    real = sum(map(_area, spans))
-    return _area(call[0]) <= _MAX_BATCHED and area <= min(2 * real, _MAX_MASK)
+def _alike(sequences: Iterable[Span]) -> list[list[Span]]:
+    """Sorts sequences into calls, largest first, in each of which at least half is real."""
+    calls: list[list[Span]] = []
+    queries = keys = real = 0  # of the last call: the most of each, and its real area
+    for span in sorted(sequences, key=lambda s: (_area(s), s), reverse=True):
+        queries, keys, real = max(queries, _queries(span)), max(keys, _keys(span)), real + _area(span)
+        if (
+            calls
+            and _area(calls[-1][0]) <= _MAX_BATCHED
+            and (len(calls[-1]) + 1) * queries * keys <= min(2 * real, _MAX_MASK)
+        ):
+            calls[-1].append(span)
+        else:
+            calls.append([span])
+            queries, keys, real = _queries(span), _keys(span), _area(span)
+    return calls
