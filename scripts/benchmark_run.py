@@ -20,6 +20,7 @@ class Run:
         extra: Words for the command line of `masa fit`, after those of `args`.
         at_limit: Whether completions go on to their limit.
         all_trained: Whether rollouts without advantage get one, so that all are trained on.
+        grpo_in_turn: Whether every other step, from the first one on, is without meta rollouts.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Run:
         extra: list[str] | None = None,
         at_limit: bool = False,
         all_trained: bool = False,
+        grpo_in_turn: bool = False,
     ) -> None:
         from lightning.pytorch import LightningDataModule
         from lightning.pytorch.callbacks import Callback
@@ -84,6 +86,7 @@ class Run:
         assign = module._assign_advantages
         if all_trained:
             module._assign_advantages = give_advantage
+        n_metas = module.num_meta_generations
 
         class Watch(Callback):
             def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:  # the engine is made before
@@ -99,6 +102,8 @@ class Run:
                 module.grader.grade = watched("grade", module.grader.grade)
 
             def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+                if grpo_in_turn:
+                    module.num_meta_generations = n_metas if batch_idx % 2 else 0
                 parts.clear()
                 parts.update(dict.fromkeys(("engine", "forward", "backward", "optimizer", "grade"), 0.0))
                 this.begin = time.perf_counter()
