@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -10,9 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.fabric.plugins.environments.lightning import find_free_network_port
-from lightning.pytorch.strategies import ModelParallelStrategy
-from torch import Tensor, multiprocessing
+import two_processes
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 from training_loop import Loop
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -41,13 +39,10 @@ def train(folder: Path, kind: str, **settings: Any) -> None:
     torch.save({name: p.detach() for name, p in weights.items()}, folder / f"{kind}-{recorder.trainer.global_rank}.pt")
 
 
-def _work(rank: int, folder: Path, port: int) -> None:
-    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    environment |= {"TORCHELASTIC_RUN_ID": "test", "GLOO_SOCKET_IFNAME": "lo"}  # Lightning then starts no processes
-    os.environ |= {name: str(value) for name, value in environment.items()}
+def _work(rank: int, folder: Path) -> None:
     warnings.filterwarnings("ignore")
     for kind in KINDS[2:]:
-        train(folder, kind, devices=2, strategy=ModelParallelStrategy(2, 1, process_group_backend="gloo"))
+        train(folder, kind, devices=2, strategy=two_processes.strategy("fsdp2"))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +51,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     for kind in KINDS[:2]:
         train(folder, kind)
-    multiprocessing.spawn(_work, (folder, find_free_network_port()), nprocs=2)
+    two_processes.run(_work, folder)
     return folder
 
 

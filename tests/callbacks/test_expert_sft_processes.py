@@ -1,15 +1,12 @@
 """Behaviour cloning in two trainer processes, under DDP and FSDP2: the same weights as in one, also after a resume."""
 
-import os
 import warnings
 
 import pytest
 import torch
-from lightning.fabric.plugins.environments.lightning import find_free_network_port
+import two_processes
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
-from torch import multiprocessing
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 
@@ -62,15 +59,10 @@ def train(module, folder, steps, resume=None, **settings):
     return {name: p.detach().clone() for name, p in weights.items()}
 
 
-def _work(rank, folder, checkpoint, sharded, port):
-    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    environment |= {"TORCHELASTIC_RUN_ID": "test", "GLOO_SOCKET_IFNAME": "lo"}  # Lightning then starts no processes
-    os.environ |= {name: str(value) for name, value in environment.items()}
-
+def _work(rank, folder, checkpoint, strategy):
     def run(steps, resume=None):
-        strategy = ModelParallelStrategy(2, 1, process_group_backend="gloo") if sharded else DDPStrategy()
-        module = Foreign(checkpoint, sharded, together=False)
-        return train(module, folder / "two", steps, resume, strategy=strategy, devices=2)
+        module = Foreign(checkpoint, strategy == "fsdp2", together=False)
+        return train(module, folder / "two", steps, resume, strategy=two_processes.strategy(strategy), devices=2)
 
     whole = run(4)
     resumed = run(4, folder / "two" / "step=2.ckpt")
@@ -78,9 +70,9 @@ def _work(rank, folder, checkpoint, sharded, port):
         torch.save((whole, resumed), folder / "weights.pt")
 
 
-@pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp2"])
-def test_two_processes_clone_as_one(tiny_checkpoint, tmp_path, sharded):
-    multiprocessing.spawn(_work, (tmp_path, str(tiny_checkpoint), sharded, find_free_network_port()), nprocs=2)
+@pytest.mark.parametrize("strategy", two_processes.STRATEGIES)
+def test_two_processes_clone_as_one(tiny_checkpoint, tmp_path, strategy):
+    two_processes.run(_work, tmp_path, str(tiny_checkpoint), strategy)
     whole, resumed = torch.load(tmp_path / "weights.pt")
     with warnings.catch_warnings():
         expected = train(Foreign(str(tiny_checkpoint), False, together=True), tmp_path / "one", 4)
