@@ -1,9 +1,11 @@
 """Limits, the optimiser step and the reference, on a tiny random model."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.strategies import FSDPStrategy
 
 from masa_lightning.models import loading
 from masa_lightning.modules.grpo import GRPOLightningModule
@@ -113,3 +115,10 @@ def test_gradient_checkpointing_is_on_while_training_and_dropout_is_not(loop, mo
         counts.append(sum(passes))
         assert not module.policy.model.model.layers[0].self_attn.training
     assert counts == [1, 2]
+
+
+def test_strategies_that_flatten_weights_are_refused(loop):
+    module = loop.module()
+    module._trainer = SimpleNamespace(strategy=FSDPStrategy())  # Lightning makes trainers with it on CUDA only
+    with pytest.raises(ValueError, match=r"the strategy is FSDPStrategy.*ModelParallelStrategy \(FSDP2\)"):
+        module.setup("fit")
