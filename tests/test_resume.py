@@ -13,12 +13,11 @@ import pytest
 import torch
 
 pytest.importorskip("vllm")
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from logged import stream
 
 TINY_YAML = Path(__file__).parents[1] / "configs" / "tiny.yaml"
 STEPS = 8
 CHECKPOINT = "runs/tiny/checkpoints/last.ckpt"
-CLOCKS = ("timing_s/", "tokens_per_second", "hp_metric")
 EXTRA = f"""
 trainer:
   max_steps: {STEPS}
@@ -64,17 +63,6 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
 def finish(folder: Path, *arguments: str) -> None:
     code = start(folder, *arguments).wait(timeout=250)
     assert code == 0, (folder / "log").read_text()[-4000:]
-
-
-def stream(folder: Path) -> dict[tuple[str, int], set[float]]:
-    """All values logged for a metric and step; an interrupted run logs some steps twice."""
-    events = EventAccumulator(str(folder / "runs/tiny"), size_guidance={"scalars": 0}).Reload()
-    values: dict[tuple[str, int], set[float]] = {}
-    for tag in events.Tags()["scalars"]:
-        if not tag.startswith(CLOCKS):
-            for event in events.Scalars(tag):
-                values.setdefault((tag, event.step), set()).add(event.value if event.value == event.value else -1e9)
-    return values
 
 
 KILLER = """

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 pytest.importorskip("vllm")
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from logged import stream
 from torch.distributed.checkpoint import FileSystemReader, load
 
 from masa_lightning.export import export_checkpoint
@@ -23,7 +23,6 @@ from masa_lightning.export import export_checkpoint
 TINY_YAML = Path(__file__).parents[1] / "configs" / "tiny.yaml"
 STEPS = 8  # optimiser steps, two a training step
 LAST = "checkpoints/last.ckpt"
-CLOCKS = ("timing_s/", "tokens_per_second", "hp_metric", "balance/")
 ROUNDING = ("sampling/", "approx_kl", "clip_ratio/")  # figures that are made of rounding errors
 EXTRA = f"""
 trainer:
@@ -113,17 +112,6 @@ def wait_for(there: Callable[[], bool], process: subprocess.Popen[bytes], folder
     while not there():
         assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()[-4000:]
         time.sleep(0.01)
-
-
-def stream(folder: Path) -> dict[tuple[str, int], set[float]]:
-    """All values logged for a metric and step; an interrupted run logs some steps twice."""
-    events = EventAccumulator(str(folder / "runs/tiny"), size_guidance={"scalars": 0}).Reload()
-    values: dict[tuple[str, int], set[float]] = {}
-    for tag in events.Tags()["scalars"]:
-        if not tag.startswith(CLOCKS):
-            for event in events.Scalars(tag):
-                values.setdefault((tag, event.step), set()).add(event.value if event.value == event.value else -1e9)
-    return values
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
