@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Kind = Literal["solution", "meta"]
+AnswerType = Literal["math", "number", "choice", "code"]
 FinishReason = Literal["stop", "length"]
 ProgressFn = Callable[[int, int], None]  # (done, total)
 
@@ -28,8 +29,19 @@ class Problem:
     problem: str
     """The problem statement alone, without instructions."""
     answer: str
-    """The ground truth, as text; never empty."""
+    """The ground truth, as text: a mathematical expression, a number, the letter of a choice, or the text of Python tests.
+
+    Empty only where nobody knows it, which is for `predict` alone.
+    """
     source: str = ""
+    """The data set that it comes from; with `id` it names the problem."""
+    answer_type: AnswerType = "math"
+    """What the answer is, and so how completions are asked for and graded.
+
+    "math": a box that holds an equal expression; "number": a box with a number within a relative tolerance,
+    ``metadata["tolerance"]``; "choice": a box with the letter or the text of the right one of ``metadata["options"]``, a
+    list of texts; "code": the last block of Python code, behind ``metadata["preamble"]`` if there is one, passes the tests.
+    """
     metadata: dict[str, Any] = field(default_factory=dict)
 
 

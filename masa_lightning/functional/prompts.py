@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from masa_lightning.types import AnswerType
+
 _PLACEHOLDERS: Final = ("problem", "pass_rate_scale", "max_completion_length", "notions")
 _PLACEHOLDER: Final = re.compile(r"\{(" + "|".join(_PLACEHOLDERS) + r")\}")
 
@@ -14,6 +16,16 @@ _SOLUTION: Final = """\
 {problem}
 
 Please reason step by step, and put your final answer within \\boxed{}."""
+
+_CHOICE: Final = """\
+{problem}
+
+Please reason step by step, and put the letter of the right option within \\boxed{}."""
+
+_CODE: Final = """\
+{problem}
+
+Please reason step by step, and end with the whole program in one block of Python code, from ```python to ```."""
 
 _META: Final = """\
 You will be given a problem. Do not solve it yet: predict how your own attempt at solving it will go.
@@ -47,9 +59,11 @@ class PromptTemplates:
 
     Args:
         solution: Asks for a solution with its answer in `\boxed{}`; `{problem}` is filled in.
+        choice: Takes the place of `solution` where the answer is the letter of an option.
+        code: Takes the place of `solution` where the answer is a program.
         meta: Asks for `<meta>` reasoning and the JSON object; `{problem}`, `{pass_rate_scale}` and
             `{max_completion_length}` are filled in.
-        hint: Takes the place of the problem in `solution` where notions are given as a hint; `{problem}` and
+        hint: Takes the place of the problem in these where notions are given as a hint; `{problem}` and
             `{notions}` are filled in.
         system: Goes before both as it is, if given; None for no system message.
 
@@ -58,12 +72,15 @@ class PromptTemplates:
     """
 
     solution: str = _SOLUTION
+    choice: str = _CHOICE
+    code: str = _CODE
     meta: str = _META
     hint: str = _HINT
     system: str | None = None
 
     def __post_init__(self) -> None:
-        for name, template in (("solution", self.solution), ("meta", self.meta), ("hint", self.hint)):
+        for name in ("solution", "choice", "code", "meta", "hint"):
+            template = getattr(self, name)
             if "{problem}" not in template:
                 raise ValueError(
                     f"the {name} template has no {{problem}} placeholder, so every problem would get the same prompt; "
@@ -74,7 +91,7 @@ class PromptTemplates:
 
 
 def solution_messages(
-    templates: PromptTemplates, problem_text: str, notions: Sequence[str] = ()
+    templates: PromptTemplates, problem_text: str, notions: Sequence[str] = (), answer_type: AnswerType = "math"
 ) -> list[dict[str, str]]:
     """Builds the chat of a solution rollout.
 
@@ -82,6 +99,7 @@ def solution_messages(
         templates: The instructions.
         problem_text: The problem statement alone.
         notions: A hint; none for no hint.
+        answer_type: Of the problem; says which template is used.
 
     >>> solution_messages(PromptTemplates(solution="Solve: {problem}"), "1+1=?")
     [{'role': 'user', 'content': 'Solve: 1+1=?'}]
@@ -90,7 +108,8 @@ def solution_messages(
     """
     if notions:
         problem_text = _fill(templates.hint, {"problem": problem_text, "notions": ", ".join(notions)})
-    return _messages(templates.system, templates.solution, {"problem": problem_text})
+    by_type = {"choice": templates.choice, "code": templates.code}
+    return _messages(templates.system, by_type.get(answer_type, templates.solution), {"problem": problem_text})
 
 
 def meta_messages(

@@ -131,7 +131,8 @@ class EvaluationLightningModule(PolicyLightningModule):
         """The chat that a rollout of this kind starts from."""
         if kind != "solution":
             raise ValueError(f"this module makes solution rollouts only; got kind {kind!r}")
-        return solution_messages(self.prompts, group.problem.problem, group.hint)
+        problem = group.problem
+        return solution_messages(self.prompts, problem.problem, group.hint, problem.answer_type)
 
     def completion_limit(self, kind: Kind) -> int:
         """Most tokens of a completion of this kind."""

@@ -1,8 +1,10 @@
 import dataclasses
+from typing import get_args
 
 import pytest
 
 from masa_lightning.functional.prompts import PromptTemplates, meta_messages, solution_messages
+from masa_lightning.types import AnswerType
 
 
 def test_default_solution_prompt():
@@ -42,7 +44,18 @@ def test_system_message_comes_first_and_is_not_filled_in():
         assert messages[0]["content"] == "Be terse. {problem}"
 
 
-@pytest.mark.parametrize("name", ["solution", "meta"])
+def test_the_kind_of_answer_chooses_the_template():
+    templates = PromptTemplates(
+        solution="s {problem}", choice="c {problem}", code="p {problem}", hint="{problem}/{notions}"
+    )
+
+    def text(answer_type):
+        return solution_messages(templates, "q", ["n"], answer_type)[0]["content"]
+
+    assert [text(t) for t in get_args(AnswerType)] == ["s q/n", "s q/n", "c q/n", "p q/n"]
+
+
+@pytest.mark.parametrize("name", ["solution", "choice", "code", "meta", "hint"])
 def test_template_without_problem_is_refused(name):
     with pytest.raises(ValueError, match=f"the {name} template has no {{problem}}"):
         PromptTemplates(**{name: "Solve it."})
