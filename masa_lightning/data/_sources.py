@@ -19,13 +19,14 @@ def source_label(source: str) -> str:
     return path.stem if path.exists() else source
 
 
-def load_rows(source: str, split: str, setting: str) -> Dataset:
+def load_rows(source: str, split: str, setting: str, remedy: str) -> Dataset:
     """Loads a split of a source with `datasets`.
 
     Args:
         source: Local .parquet, .jsonl or .json file, folder of such files, or hub name "org/name" or "org/name:config".
         split: As `datasets` understands it, "train[:1000]" say. A single file is the split it is asked for.
         setting: Name of the setting the source came from, for errors.
+        remedy: What to do about a split that does not exist.
 
     Raises:
         FileNotFoundError: If there is no such file, and it cannot be a hub name.
@@ -66,10 +67,30 @@ def load_rows(source: str, split: str, setting: str) -> Dataset:
         ) from e
     except Exception as e:  # `datasets` lets through whatever its readers raise
         reason = _innermost(e)
-        hint = f"; the split {split!r} comes from `{setting}_split`" if "split" in reason.lower() else ""
+        hint = ""
+        if "gated" in reason.lower():
+            hint = "; accept its terms on its page of the hub, and log in with `hf auth login`"
+        elif "split" in reason.lower():
+            hint = f"; {remedy}"
         raise ValueError(f"{what}: its split {split!r} could not be loaded: {reason}{hint}") from e
     if len(rows) == 0:
         raise ValueError(f"{what}, whose split {split!r} has no rows; expected at least one")
+    return rows
+
+
+def load_lines(source: str, setting: str) -> list[dict[str, str]]:
+    """Loads the lines of a local text file as rows with the column "problem"; empty lines are skipped.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it has no lines.
+    """
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"`{setting}` is {source!r}: there is no {path.absolute()}; expected an existing file")
+    rows = [{"problem": line} for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not rows:
+        raise ValueError(f"`{setting}` is {source!r}, which is empty; expected one problem a line")
     return rows
 
 

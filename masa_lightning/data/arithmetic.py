@@ -201,9 +201,9 @@ class ArithmeticDataModule(ProblemDataModule):
         super().__init__(batch_size=batch_size, val_batch_size=val_batch_size, seed=seed)
         self.sizes: dict[Split, int] = {"train": train_size, "validation": validation_size, "test": test_size}
 
-    def load_split(self, split: Literal["train", "validation", "test"]) -> list[Problem]:
+    def load_split(self, split: Literal["train", "validation", "test", "predict"]) -> list[Problem]:
         """Generates the problems of a split."""
-        return arithmetic_problems(split, self.sizes[split], self.seed)
+        return [] if split == "predict" else arithmetic_problems(split, self.sizes[split], self.seed)
 
 
 def _draw(rng: random.Random, digits: int, low: int = 1) -> int:

@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from masa_lightning.data.loader import ProblemLoader
 from masa_lightning.types import Problem
 
-Split = Literal["train", "validation", "test"]
+Split = Literal["train", "validation", "test", "predict"]
 
 _SPLITS: dict[str | None, tuple[Split, ...]] = {
     "fit": ("train", "validation"),

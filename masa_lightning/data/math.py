@@ -6,9 +6,10 @@ import random
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from masa_lightning.data._rows import choose_columns, read_table, same_text_key
-from masa_lightning.data._sources import load_rows, source_label
+from masa_lightning.data._rows import ColumnReader, check_share, choose_columns, read_rows, same_text_key
+from masa_lightning.data._sources import load_lines, load_rows, source_label
 from masa_lightning.data.base import ProblemDataModule, Split
+from masa_lightning.data.loader import ProblemLoader
 from masa_lightning.types import Problem
 
 
@@ -23,15 +24,19 @@ class MathDataModule(ProblemDataModule):
     name a column that holds the answer alone. Other small columns (level, type, ...) become the problem's metadata.
 
     Training problems with the same text, up to white space and case, are used once. Without `validation` some of them
-    are held out. Rows that are no problem are left out with a warning.
+    are held out. Rows that are no problem are left out with a warning. Problems to `predict` may have no answer, and may
+    be the lines of a text file.
 
     Args:
         train: File, folder, or hub name ("org/name" or "org/name:config"); None to evaluate only.
         validation: Source of the validation problems; None holds out `validation_size` of `train`.
         test: Source of the test problems; None without.
+        predict: Source of the problems of `masa predict`, or a .txt file with one on each line; None takes the test
+            problems, or the validation problems without.
         train_split: As `datasets` understands it: "train", "train[:1000]", "train[50%:]". A single file has any split.
         validation_split: Likewise, of `validation`.
         test_split: Likewise, of `test`.
+        predict_split: Likewise, of `predict`.
         problem_column: "a.b" is a field of a struct; "a+b" joins columns by a blank line (a list of strings by lines).
         answer_column: Likewise.
         validation_size: Held-out problems: a number, or as a float the share in [0, 1); 0 is no validation. Which ones
@@ -54,9 +59,11 @@ class MathDataModule(ProblemDataModule):
         train: str | None = None,
         validation: str | None = None,
         test: str | None = None,
+        predict: str | None = None,
         train_split: str = "train",
         validation_split: str = "validation",
         test_split: str = "test",
+        predict_split: str = "train",
         problem_column: str | None = None,
         answer_column: str | None = None,
         validation_size: int | float = 0.05,  # noqa: PYI041  the CLI would make 100 a float
@@ -66,30 +73,34 @@ class MathDataModule(ProblemDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size=batch_size, val_batch_size=val_batch_size, seed=seed)
-        if train is None and validation is None and test is None:
-            raise ValueError("none of train, validation and test is set; expected a file or hub name for one at least")
+        if train is None and validation is None and test is None and predict is None:
+            raise ValueError(
+                "none of train, validation, test and predict is set; expected a file or hub name for one at least"
+            )
         if validation_size < 0 or (isinstance(validation_size, float) and validation_size >= 1):
             raise ValueError(
                 f"validation_size is {validation_size}; expected a number of problems (an int >= 0) or a share (a float"
                 " in [0, 1))"
             )
-        if not 0 <= max_unusable_share <= 1:
-            raise ValueError(f"max_unusable_share is {max_unusable_share}; expected a share in [0, 1]")
         self.sources: dict[Split, tuple[str | None, str]] = {
             "train": (train, train_split),
             "validation": (validation, validation_split),
             "test": (test, test_split),
+            "predict": (predict, predict_split),
         }
         self.problem_column = problem_column
         self.answer_column = answer_column
         self.validation_size = validation_size
-        self.max_unusable_share = max_unusable_share
+        self.max_unusable_share = check_share(max_unusable_share)
         self.unusable = 0
         self.duplicates = 0
         self._train_and_held_out: tuple[list[Problem], list[Problem]] | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Loads the splits of a stage, and warns of training problems that are validation problems too."""
+        if stage == "predict" and self.sources["predict"][0] is not None:
+            self._problems("predict")
+            return
         super().setup(stage)
         if "train" in self.splits and self.sources["validation"][0] is not None:
             held_out = {same_text_key(p.problem) for p in self.splits["validation"]}
@@ -99,9 +110,15 @@ class MathDataModule(ProblemDataModule):
                     " validation will look better than it is. Take them out of one of the two"
                 )
 
+    def predict_dataloader(self) -> ProblemLoader:
+        """Makes a loader of the problems of `predict`, or as the base class without that source."""
+        return (
+            super().predict_dataloader() if self.sources["predict"][0] is None else self._evaluation_loader("predict")
+        )
+
     def load_split(self, split: Split) -> list[Problem]:
         """Reads a split from its source; without a `validation` source, train and validation share `train`."""
-        if split == "test" or (split == "validation" and self.sources["validation"][0] is not None):
+        if split in ("test", "predict") or (split == "validation" and self.sources["validation"][0] is not None):
             return self._read(split)
         if self._train_and_held_out is None:
             self._train_and_held_out = self._divide(self._read("train"))
@@ -111,28 +128,30 @@ class MathDataModule(ProblemDataModule):
         source, part = self.sources[split]
         if source is None:
             return []
-        rows = load_rows(source, part, split)
-        columns = list(rows.column_names)
-        chosen = choose_columns(columns, self.problem_column, self.answer_column)
+        answered = split != "predict"
+        label, what = source_label(source), f"`{split}` ({source})"
+        chosen: tuple[str, str | None] | str
+        if not answered and source.lower().endswith(".txt"):
+            rows, columns, chosen = load_lines(source, split), ["problem"], ("problem", None)
+        else:
+            rows = load_rows(source, part, split, remedy=f"it comes from `{split}_split`")
+            columns = list(rows.column_names)
+            chosen = choose_columns(columns, self.problem_column, self.answer_column, answered=answered)
         if isinstance(chosen, str):
             raise ValueError(f"`{split}` is {source!r} with the columns {', '.join(columns)}: {chosen}")
-        label = source_label(source)
-        table = read_table(rows, columns, *chosen, source=label)
+        reader = ColumnReader(columns, *chosen, answered=answered)
+        table = read_rows(rows, reader, label, prefix=f"{label}/")
         self.unusable += len(table.unusable)
-        if table.unusable:
-            share = len(table.unusable) / table.rows
-            text = f"`{split}` ({source}): {len(table.unusable)} of {table.rows} rows cannot be used: {table.report()}"
-            if share > self.max_unusable_share:
-                raise ValueError(
-                    f"{text}. That is a share of {share:.3g}, and max_unusable_share is {self.max_unusable_share}:"
-                    f" check that problem_column {chosen[0]!r} and answer_column {chosen[1]!r} are right (the columns"
-                    f" are {', '.join(columns)}), or raise max_unusable_share"
-                )
-            rank_zero_warn(text)
-        if table.system_messages:
+        table.check(
+            what,
+            self.max_unusable_share,
+            f"check that problem_column {chosen[0]!r} and answer_column {chosen[1]!r} are right (the columns are"
+            f" {', '.join(columns)})",
+        )
+        if reader.system_messages:
             rank_zero_info(
-                f"`{split}` ({source}): dropped the system message of {table.system_messages} prompts; the module"
-                " brings its own instructions"
+                f"{what}: dropped the system message of {reader.system_messages} prompts; the module brings its own"
+                " instructions"
             )
         return table.problems
 

@@ -269,7 +269,7 @@ def test_errors_of_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({}, "none of train, validation and test is set"),
+        ({}, "none of train, validation, test and predict is set"),
         ({"train": "x", "validation_size": 1.0}, "validation_size is 1.0"),
         ({"train": "x", "validation_size": -1}, "validation_size is -1"),
         ({"train": "x", "max_unusable_share": 2}, "max_unusable_share is 2"),
@@ -283,6 +283,54 @@ def test_errors_of_settings(kwargs: dict[str, Any], message: str) -> None:
 def test_nothing_left_to_train_on(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="validation_size is 5, but there are 5 different training problems"):
         MathDataModule(train=write(tmp_path / "a.json", rows(5)), validation_size=5).setup("fit")
+
+
+def to_predict(source: str, **kwargs: Any) -> list[Problem]:
+    data = MathDataModule(predict=source, **kwargs)
+    data.setup("predict")
+    return [problem for batch in data.predict_dataloader() for problem in batch]
+
+
+def test_problems_to_predict_need_no_answers(tmp_path: Path) -> None:
+    bare = write(tmp_path / "bare.parquet", [{"id": "a", "question": "1+1?"}])
+    assert to_predict(bare) == [Problem(id="a", problem="1+1?", answer="", source="bare")]
+    assert to_predict(bare, answer_column="gold") == to_predict(bare)  # of another source
+    some = [{"problem": f"q{i}", "answer": answer} for i, answer in enumerate(["1", None, " "])]
+    assert [p.answer for p in to_predict(write(tmp_path / "some.jsonl", some))] == ["1", "", ""]
+    verl = VERL | {"reward_model": None}
+    assert [(p.problem, p.answer) for p in to_predict(write(tmp_path / "v.json", [verl]))] == [
+        ("What is 1+1? Think step by step.", "")
+    ]
+    with pytest.raises(ValueError, match="problem column"):
+        to_predict(write(tmp_path / "none.json", [{"text": "1+1?"}]))
+    with pytest.raises(ValueError, match="answer is a list"):  # there is one, but it cannot be read
+        to_predict(write(tmp_path / "list.json", [{"problem": "q", "answer": [1]}]))
+    with pytest.raises(ValueError, match="no column 'answer'"):
+        read(bare, problem_column="question")
+
+
+def test_a_text_file_to_predict(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("What is 1+1?\n\n  \n Was ist $\\sqrt{4}$? é\n", encoding="utf-8")
+    first, second = to_predict(str(file), problem_column="question")  # which is that of other sources
+    assert first == Problem(id="mine/0", problem="What is 1+1?", answer="", source="mine")
+    assert (second.id, second.problem) == ("mine/1", "Was ist $\\sqrt{4}$? é")
+    file.write_text("\n \n")
+    with pytest.raises(ValueError, match=r"`predict` is '.*mine.txt', which is empty; expected one problem a line"):
+        to_predict(str(file))
+    with pytest.raises(FileNotFoundError, match=r"`predict` is 'nope.txt': there is no .*/nope.txt"):
+        to_predict("nope.txt")
+
+
+def test_prediction_without_a_source_of_its_own(tmp_path: Path) -> None:
+    test, other = write(tmp_path / "t.json", rows(3)), write(tmp_path / "p.json", rows(2, 10))
+    data = MathDataModule(test=test)
+    assert [p.answer for batch in data.predict_dataloader() for p in batch] == ["1", "2", "3"]
+    both = MathDataModule(test=test, predict=other, predict_split="train[:1]")
+    both.setup("predict")
+    assert {split: len(problems) for split, problems in both.splits.items()} == {"predict": 1}
+    assert [p.answer for batch in both.predict_dataloader() for p in batch] == ["11"]
+    assert len(both.test_dataloader()) == 1
 
 
 class Drops(LightningModule):
