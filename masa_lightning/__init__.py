@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from masa_lightning.callbacks.benchmark_report import BenchmarkReport as BenchmarkReport
     from masa_lightning.callbacks.calibration_plots import CalibrationPlots as CalibrationPlots
     from masa_lightning.callbacks.cutoff import EarlyCutoff as EarlyCutoff
     from masa_lightning.callbacks.expert_sft import ExpertSFT as ExpertSFT
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from masa_lightning.callbacks.progress import RolloutProgressBar as RolloutProgressBar
     from masa_lightning.callbacks.rollout_table import RolloutTable as RolloutTable
     from masa_lightning.data.arithmetic import ArithmeticDataModule as ArithmeticDataModule
+    from masa_lightning.data.benchmarks import BenchmarkDataModule as BenchmarkDataModule
     from masa_lightning.data.math import MathDataModule as MathDataModule
     from masa_lightning.data.reasoning_gym import ReasoningGymDataModule as ReasoningGymDataModule
     from masa_lightning.functional.prompts import PromptTemplates as PromptTemplates
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "Algorithm": "modules.settings",
     "ArithmeticDataModule": "data.arithmetic",
+    "BenchmarkDataModule": "data.benchmarks",
+    "BenchmarkReport": "callbacks.benchmark_report",
     "CalibrationPlots": "callbacks.calibration_plots",
     "EarlyCutoff": "callbacks.cutoff",
     "Evaluation": "modules.settings",

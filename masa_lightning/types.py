@@ -87,10 +87,12 @@ class SamplingRequest:
 class Completion:
     """What the sampler returned, token by token; never re-tokenised."""
 
-    token_ids: list[int]
+    token_ids: Sequence[int]
     """Generated tokens, the end-of-sequence token included when there is one."""
-    logprobs: list[float]
-    """Of each token under the distribution it was drawn from (after temperature and truncation), in nats."""
+    logprobs: Sequence[float]
+    """Of each token under the distribution it was drawn from (after temperature and truncation), in nats; empty after a
+    validation or test step, which need none.
+    """
     finish_reason: FinishReason
 
 
@@ -216,6 +218,17 @@ class ExampleSource(Protocol):
 
 
 @runtime_checkable
+class RolloutStore(Protocol):
+    """A callback that keeps the rollouts of a test, so that an interrupted one goes on where it was."""
+
+    def restore(self, group: RolloutGroup) -> list[Rollout]:
+        """Returns the scored rollouts of a problem that were drawn before, without prompt ids; none if there are none.
+
+        Each process asks for the same problems; what the first one gets counts.
+        """
+
+
+@runtime_checkable
 class PhaseListener(Protocol):
     """A callback that is told how far the phases inside a training or validation step are (a progress bar, say)."""
 
@@ -277,6 +290,8 @@ class RolloutGroup:
     """No solution rollouts are drawn."""
     token_limit: int | None = None
     """Most tokens of a solution rollout, below the completion budget."""
+    num_solutions: int | None = None
+    """Solution rollouts to draw, where it is not the number that all problems get."""
     hint: tuple[str, ...] = ()
     """Notions that are put into the solution prompt."""
 

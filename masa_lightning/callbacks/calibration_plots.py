@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from masa_lightning.metrics.calibration import LengthCalibration, LengthPoints, PassRateCalibration, PassRatePoints
-from masa_lightning.metrics.figures import length_scatter, means_over_steps, pass_rate_scatter, reliability_diagram
+from masa_lightning.metrics.figures import calibration_figures, means_over_steps, save_figure
 
 Stage = Literal["validate", "test"]
 Quantity = Literal["pass_rate", "length"]
@@ -113,12 +113,7 @@ class CalibrationPlots(Callback):
             self.history[quantity] = [old for old in self.history[quantity] if old[0] < step] + [row]
 
     def _figures(self, rates: PassRatePoints, lengths: LengthPoints, *, with_history: bool) -> dict[str, Figure]:
-        figures: dict[str, Figure] = {}
-        if len(rates.predicted):
-            figures["pass_rate_scatter"] = pass_rate_scatter(rates.predicted, rates.actual)
-            figures["pass_rate_reliability"] = reliability_diagram(rates.predicted, rates.correct, rates.count)
-        if len(lengths.predicted):
-            figures["length_scatter"] = length_scatter(lengths.predicted, lengths.actual, lengths.low, lengths.high)
+        figures = calibration_figures(rates, lengths)
         if with_history:
             for quantity, rows in self.history.items():
                 if rows:
@@ -135,17 +130,6 @@ def _publish(trainer: pl.Trainer, folder: Path, stage: Stage, figures: dict[str,
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_figure(f"{prefix}/{name}", figure, global_step=step)
         try:
-            _save(figure, folder / f"{stage}_{name}_step{step:06d}.png")
+            save_figure(figure, folder / f"{stage}_{name}_step{step:06d}.png")
         except OSError as error:  # a full disk must not end a training run over a picture
             rank_zero_warn(f"CalibrationPlots could not write {name} to {folder}: {error}")
-
-
-def _save(figure: Figure, path: Path) -> None:
-    """Writes beside the target and renames: a reader sees no picture or a whole one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format="png")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

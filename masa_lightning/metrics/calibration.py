@@ -8,7 +8,9 @@ All entries of a problem belong into the same update, as all rollouts of a group
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from masa_lightning.functional.calibration import length_calibration, pass_rate_calibration
+from masa_lightning.types import RolloutGroup
 
 
 @dataclass(slots=True, kw_only=True, frozen=True)
@@ -188,6 +191,16 @@ class PassRateCalibration(_ProblemMetric):
             predicted = torch.where(count > 0, predicted, torch.nan)
         self._add(predicted, problem, weight, correct=correct, count=count)
 
+    def add_groups(self, groups: Sequence[RolloutGroup]) -> None:
+        """Adds the parsed predictions of groups, but of those that a control kept from having true statistics."""
+        rows = [
+            (r.prediction.rate, sum(g.correct), len(g.solutions), place, g.weight)
+            for place, g in enumerate(groups)
+            for r in g.metas
+            if g.weight is not None and r.prediction is not None and r.prediction.rate is not None
+        ]
+        self.update(*_columns(rows, 5))
+
     def compute(self) -> dict[str, Tensor]:
         """Figures over all problems of all processes."""
         predicted, within, correct, count, weight = self._gathered().unbind(1)
@@ -257,6 +270,25 @@ class LengthCalibration(_ProblemMetric):
             predicted = torch.where(actual.isnan(), torch.nan, predicted)
         self._add(predicted, problem, weight, actual=actual, low=low, high=high)
 
+    def add_groups(self, groups: Sequence[RolloutGroup], longest: int) -> None:
+        """Adds the parsed predictions of groups with correct solutions, against the lengths of these.
+
+        Args:
+            groups: Those that a control kept from having true statistics are left out.
+            longest: Most tokens of a solution. Predictions above ten times that, of thousands of digits perhaps, are all
+                equally wrong.
+        """
+        rows = []
+        for place, g in enumerate(groups):
+            right = [r.length for r in g.solutions if r.correct]
+            if g.weight is None or not right:
+                continue
+            for prediction in (r.prediction for r in g.metas):
+                if prediction is not None and prediction.solution_length is not None:
+                    predicted = float(min(prediction.solution_length, 10 * longest))
+                    rows.append((predicted, fmean(right), min(right), max(right), place, g.weight))
+        self.update(*_columns(rows, 6))
+
     def compute(self) -> dict[str, Tensor]:
         """Figures over all problems of all processes."""
         predicted, within, actual, low, high, weight = self._gathered().unbind(1)
@@ -266,3 +298,7 @@ class LengthCalibration(_ProblemMetric):
         """One entry a problem, of all processes; every process has to call it."""
         predicted, _, actual, low, high, _ = self._synced().unbind(1)
         return LengthPoints(predicted=predicted, actual=actual, low=low, high=high)
+
+
+def _columns(rows: Sequence[Sequence[float]], count: int) -> tuple[Tensor, ...]:
+    return torch.tensor(rows, dtype=torch.float64).reshape(-1, count).unbind(1)

@@ -5,7 +5,9 @@ Colours are Okabe and Ito's, which remain apart for colour-blind readers; no fig
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from matplotlib.axes import Axes
@@ -15,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from torch import Tensor
 
 from masa_lightning.functional.calibration import expected_calibration_error, pearson, reliability_bins
+from masa_lightning.metrics.calibration import LengthPoints, PassRatePoints
 
 BLUE, ORANGE, INK, GREY, PALE = "#0072B2", "#D55E00", "#222222", "#767676", "#E3E3E3"
 
@@ -188,6 +191,36 @@ def means_over_steps(steps: Sequence[int], predicted: Sequence[float], actual: S
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=9, borderaxespad=0.2)
     _tidy(axes)
     return figure
+
+
+def calibration_figures(rates: PassRatePoints, lengths: LengthPoints) -> dict[str, Figure]:
+    """All pictures of one set of problems by name; none of a quantity without a prediction.
+
+    Args:
+        rates: Of `PassRateCalibration.points`.
+        lengths: Of `LengthCalibration.points`.
+
+    Returns:
+        ``pass_rate_scatter``, ``pass_rate_reliability`` and ``length_scatter``.
+    """
+    figures: dict[str, Figure] = {}
+    if len(rates.predicted):
+        figures["pass_rate_scatter"] = pass_rate_scatter(rates.predicted, rates.actual)
+        figures["pass_rate_reliability"] = reliability_diagram(rates.predicted, rates.correct, rates.count)
+    if len(lengths.predicted):
+        figures["length_scatter"] = length_scatter(lengths.predicted, lengths.actual, lengths.low, lengths.high)
+    return figures
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a PNG file beside the target and renames: a reader sees no picture or a whole one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        figure.savefig(temporary, format="png")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any, Literal
 
 import torch
 
 from masa_lightning.functional.calibration import bootstrap_interval, pass_at_k
+from masa_lightning.functional.grading import box_content
 from masa_lightning.functional.prompts import PromptTemplates, solution_messages
+from masa_lightning.functional.voting import majority_vote, predicted_vote
 from masa_lightning.models.loading import DType
 from masa_lightning.models.lora import LoRA
 from masa_lightning.modules import summary
@@ -16,7 +20,16 @@ from masa_lightning.modules.base import PolicyLightningModule
 from masa_lightning.modules.grader import MathGrader
 from masa_lightning.modules.rollouts import collect_rollouts, make_groups, merge_batches, plan_rollouts
 from masa_lightning.modules.settings import Evaluation
-from masa_lightning.types import Grader, Kind, Problem, RewardFunction, RolloutGroup, Sampler, SamplingSettings
+from masa_lightning.types import (
+    Grader,
+    Kind,
+    Problem,
+    RewardFunction,
+    RolloutGroup,
+    RolloutStore,
+    Sampler,
+    SamplingSettings,
+)
 
 Stage = Literal["fit", "validate", "test", "predict"]
 
@@ -88,7 +101,8 @@ class EvaluationLightningModule(PolicyLightningModule):
         self.prompts = prompts
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
         self.evaluation = evaluation
-        self._evaluated: list[RolloutGroup] = []
+        self.evaluated: list[RolloutGroup] = []
+        """Groups of the validation that is going on, and of the last test."""
         self._expected: dict[Kind, float] = {}  # tokens of a completion
         self._generated: list[list[int]] = []  # tokens of each process, one list for each call of `generate`
 
@@ -101,19 +115,27 @@ class EvaluationLightningModule(PolicyLightningModule):
     def on_predict_epoch_start(self) -> None:
         self._begin_evaluation()
 
-    def validation_step(self, batch: list[Problem], batch_idx: int) -> None:
-        self._evaluation_step(batch, batch_idx, "validate")
+    def validation_step(self, batch: list[Problem], batch_idx: int) -> dict[str, Any]:
+        """As `test_step`."""
+        return self._evaluation_step(batch, "validate")
 
-    def test_step(self, batch: list[Problem], batch_idx: int) -> None:
-        self._evaluation_step(batch, batch_idx, "test")
+    def test_step(self, batch: list[Problem], batch_idx: int) -> dict[str, Any]:
+        """Draws and scores rollouts with the settings of `evaluation`.
+
+        Returns:
+            ``groups``: the step's `list[RolloutGroup]` of all processes, for callbacks; ``left_out``: its problems whose
+            prompts are too long.
+        """
+        return self._evaluation_step(batch, "test")
 
     def predict_step(self, batch: list[Problem], batch_idx: int) -> list[RolloutGroup]:
-        """Draws and scores rollouts with the settings of `evaluation`; returns those of this process's batch."""
-        mine = {problem.id for problem in batch}
-        return [g for g in self._evaluation_step(batch, batch_idx, "predict") if g.problem.id in mine]
+        """Draws and scores rollouts with the settings of `evaluation`; returns those of all processes."""
+        groups: list[RolloutGroup] = self._evaluation_step(batch, "predict")["groups"]
+        return groups
 
     def on_validation_epoch_end(self) -> None:
         self._log_evaluation("val")
+        self.evaluated = []
 
     def on_test_epoch_end(self) -> None:
         self._log_evaluation("test")
@@ -167,7 +189,21 @@ class EvaluationLightningModule(PolicyLightningModule):
         for k in self.evaluation.pass_at:
             values = [pass_at_k(len(g.correct), sum(g.correct), k) for g in groups if g.solutions]
             metrics[f"pass@{k}"] = sum(values) / len(values) if values else float("nan")
-        return metrics | summary.solution_metrics(groups, self.reward_parts)
+        return metrics | self._vote_metrics(groups) | summary.solution_metrics(groups, self.reward_parts)
+
+    def _vote_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
+        """How often answers are right that solutions agree on; programs have no vote."""
+        counts = self.evaluation_counts()
+        names = ["maj"] * (counts["solution"] > 1)
+        names += ["maj_predicted"] * bool(names and counts.get("meta"))
+        votes: dict[str, list[float]] = {name: [] for name in names}
+        for group in (g for g in groups if names and g.solutions and g.problem.answer_type != "code"):
+            boxes = [box_content(r.text) for r in group.solutions]
+            rates = [r.prediction.rate for r in group.metas if r.prediction and r.prediction.rate is not None]
+            votes["maj"].append(majority_vote(boxes, group.correct))
+            if "maj_predicted" in votes:
+                votes["maj_predicted"].append(predicted_vote(boxes, group.correct, rates))
+        return {f"{n}@{counts['solution']}": fmean(v) if v else float("nan") for n, v in votes.items()}
 
     # -- rollouts ----------------------------------------------------------------------------------------------------
 
@@ -177,7 +213,7 @@ class EvaluationLightningModule(PolicyLightningModule):
         return make_groups(problems, kinds, prompt_ids=self.prompt_ids, max_prompt_length=self.max_prompt_length)
 
     def generate(
-        self, groups: Sequence[RolloutGroup], counts: dict[Kind, int], sampling: SamplingSettings, key: str
+        self, groups: Sequence[RolloutGroup], counts: dict[Kind, int], sampling: SamplingSettings, keys: Sequence[str]
     ) -> None:
         """Draws rollouts of groups, all kinds in one call of the sampler; in place.
 
@@ -187,14 +223,14 @@ class EvaluationLightningModule(PolicyLightningModule):
             groups: What to draw rollouts for, the same on each process.
             counts: Rollouts a group, by kind.
             sampling: How tokens are drawn.
-            key: Seeds are a function of it and of the module's seed; see `plan_rollouts`.
+            keys: One a group; seeds are functions of them and of the module's seed (`plan_rollouts`).
         """
         plan = plan_rollouts(
             groups,
             counts,
             prompt_ids=self.prompt_ids,
             limit=self.completion_limit,
-            key=f"{self._run_seed()}/{key}",
+            keys=[f"{self._run_seed()}/{key}" for key in keys],
         )
         expected = [
             min(request.max_tokens, self._expected.get(kind, request.max_tokens))
@@ -235,24 +271,44 @@ class EvaluationLightningModule(PolicyLightningModule):
 
     def _begin_evaluation(self) -> None:
         self._start()
-        self._evaluated = []
+        self.evaluated = []
         self.sampler.wake()
         self.sampler.sync_weights()
 
-    def _evaluation_step(self, batch: list[Problem], batch_idx: int, stage: Stage) -> list[RolloutGroup]:
+    def _evaluation_step(self, batch: list[Problem], stage: Stage) -> dict[str, Any]:
         self._seconds = {}
         e = self.evaluation
         sampling = SamplingSettings(temperature=e.temperature, top_p=e.top_p, top_k=e.top_k)
         with self.processes.together():
-            groups = self.start(merge_batches(self.processes.gather(batch)), self.evaluation_counts())
-            self.generate(groups, self.evaluation_counts(), sampling, f"{stage}/{batch_idx}")
-            self._score_parts(groups)
+            problems = merge_batches(self.processes.gather(batch))
+            groups = self.start(problems, self.evaluation_counts())
+            if stage == "test":
+                self._restore(groups)
+            new = [g for g in groups if not g.rollouts]
+            # By name, not by place: what is drawn depends neither on the size of batches nor on what is there already.
+            keys = [f"{stage}/{g.problem.source}/{g.problem.id}" for g in new]
+            self.generate(new, self.evaluation_counts(), sampling, keys)
+            self._score_parts(new)
         if stage != "predict":
-            self._evaluated += groups
-        return groups
+            for rollout in (r for g in new for r in g.rollouts):  # there may be very many in the end
+                rollout.completion.token_ids = array("I", rollout.completion.token_ids)
+                rollout.completion.logprobs = ()
+            self.evaluated += groups
+        started = {id(g.problem) for g in groups}
+        return {"groups": groups, "left_out": [p for p in problems if id(p) not in started]}
+
+    def _restore(self, groups: Sequence[RolloutGroup]) -> None:
+        """Fills groups that a callback has the rollouts of."""
+        stores = [c for c in self.trainer.callbacks if issubclass(type(c), RolloutStore)]  # type: ignore[attr-defined]
+        for store in stores:
+            for group, rollouts in zip(
+                groups, self.processes.gather([store.restore(g) for g in groups])[0], strict=True
+            ):
+                for rollout in rollouts:
+                    rollout.prompt_ids = self.prompt_ids(rollout.kind, group)
+                    (group.solutions if rollout.kind == "solution" else group.metas).append(rollout)
 
     def _log_evaluation(self, prefix: str) -> None:
         self.sampler.sleep()
-        metrics = self.evaluation_metrics(self._evaluated)
+        metrics = self.evaluation_metrics(self.evaluated)
         self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()})
-        self._evaluated = []

@@ -22,7 +22,7 @@ def make_experience(rollouts: Sequence[Rollout], device: torch.device | str = "c
     tokens = pack([(r.prompt_ids, r.completion.token_ids) for r in rollouts])
     longest = tokens.mask.shape[1]
     # Not the default dtype, which Lightning's precision "bf16-true" changes.
-    logps = [r.completion.logprobs + [0.0] * (longest - r.length) for r in rollouts]
+    logps = [[*r.completion.logprobs, *[0.0] * (longest - r.length)] for r in rollouts]
     return Experience(
         tokens=tokens.to(device),
         sampler_logp=torch.tensor(logps, dtype=torch.float32).to(device),

@@ -21,7 +21,7 @@ from masa_lightning.modules.evaluation import EvaluationLightningModule
 from masa_lightning.modules.experience import micro_batches, mini_batches, token_costs
 from masa_lightning.modules.processes import cut, imbalance
 from masa_lightning.modules.refill import ProblemReserve, teaches, training_problems
-from masa_lightning.modules.rollouts import merge_batches
+from masa_lightning.modules.rollouts import keys_by_place, merge_batches
 from masa_lightning.modules.settings import Algorithm, Evaluation
 from masa_lightning.modules.update import PolicyUpdate
 from masa_lightning.types import (
@@ -265,7 +265,13 @@ class GRPOLightningModule(EvaluationLightningModule):
     def _draw_step(self, batch: Sequence[Problem]) -> tuple[list[RolloutGroup], dict[str, float]]:
         """Draws and scores the groups of a training step; dynamic sampling refills the places that teach nothing."""
         key, counts = f"fit/{self.rollout_steps}", self.training_counts()
-        groups = self.draw(self.start(batch, counts), key)
+        groups = self.start(batch, counts)
+        if not groups:
+            raise ValueError(
+                f"none of the {len(batch)} problems of the batch has a prompt of at most {self.max_prompt_length} tokens; "
+                "raise max_prompt_length"
+            )
+        self.draw(groups, key)
         overlong, places, refilled = len(batch) - len(groups), len(groups), 0
         reserve = self._problem_reserve() if self.algorithm.dynamic_sampling else None
         for refill in range(self.algorithm.max_refills if reserve else 0):
@@ -289,9 +295,9 @@ class GRPOLightningModule(EvaluationLightningModule):
 
         Args:
             groups: Without rollouts.
-            key: See `generate`.
+            key: Seeds are functions of it and of a group's place.
         """
-        self.generate(groups, self.training_counts(), self.sampling, key)
+        self.generate(groups, self.training_counts(), self.sampling, keys_by_place(groups, key))
         self._score_parts(groups)
         return groups
 

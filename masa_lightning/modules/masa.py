@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-import torch
 from torch import nn
 
 from masa_lightning.functional.experts import choose_expert, expert_target
@@ -19,6 +18,7 @@ from masa_lightning.models.lora import LoRA
 from masa_lightning.modules import summary
 from masa_lightning.modules.evaluation import Stage
 from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.rollouts import keys_by_place
 from masa_lightning.modules.settings import Algorithm, Evaluation
 from masa_lightning.types import (
     Grader,
@@ -178,7 +178,8 @@ class MASALightningModule(GRPOLightningModule):
         controls = self._controls()
         sequential = any(control.acts(self.rollout_steps) for control in controls)
         first: dict[Kind, int] = {"meta": self.num_meta_generations} if sequential else self.training_counts()
-        self.generate(groups, first, self.sampling, key)
+        keys = keys_by_place(groups, key)
+        self.generate(groups, first, self.sampling, keys)
         self._read_predictions(groups)
         for control in controls:
             control.decide(
@@ -191,7 +192,7 @@ class MASALightningModule(GRPOLightningModule):
             for group in groups:
                 if group.hint and len(self.prompt_ids("solution", group)) > self.max_prompt_length:
                     group.hint = ()  # it does not fit
-            self.generate(groups, {"solution": self.num_generations}, self.sampling, key)
+            self.generate(groups, {"solution": self.num_generations}, self.sampling, keys)
         self._score_parts(groups)
         for control in controls:
             control.settle(groups)
@@ -250,7 +251,8 @@ class MASALightningModule(GRPOLightningModule):
     def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         metrics = super().training_metrics(groups) | summary.meta_metrics(groups, self._meta_parts)
         if self.num_meta_generations:
-            metrics |= self._calibrate(groups, "fit")
+            self._reset_calibration("fit")
+            metrics |= _figures(self._calibrate(self._metrics_of("fit"), groups))
         controls = self._controls()
         for control in controls:
             metrics |= control.figures(groups)
@@ -260,7 +262,11 @@ class MASALightningModule(GRPOLightningModule):
 
     def evaluation_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         metrics = super().evaluation_metrics(groups) | summary.meta_metrics(groups, self._meta_parts)
-        return metrics | self._calibration_figures("test" if self.trainer.testing else "validate")
+        calibration = {
+            "pass_rate": PassRateCalibration(sync_on_compute=False),
+            "length": LengthCalibration(sync_on_compute=False),
+        }
+        return metrics | _figures(self._calibrate(calibration, groups))
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
@@ -270,11 +276,11 @@ class MASALightningModule(GRPOLightningModule):
         super().on_test_epoch_start()
         self._reset_calibration("test")
 
-    def _evaluation_step(self, batch: list[Problem], batch_idx: int, stage: Stage) -> list[RolloutGroup]:
-        groups = super()._evaluation_step(batch, batch_idx, stage)
+    def _evaluation_step(self, batch: list[Problem], stage: Stage) -> dict[str, Any]:
+        outputs = super()._evaluation_step(batch, stage)
         if stage in ("validate", "test"):
-            self._update_calibration(groups, stage)
-        return groups
+            self._calibrate(self._metrics_of(stage), outputs["groups"])  # for callbacks, such as CalibrationPlots
+        return outputs
 
     def _controls(self) -> list[RolloutControl]:
         # By class: an object that answers to any name, such as Lightning's DummyLogger, is no control.
@@ -285,39 +291,11 @@ class MASALightningModule(GRPOLightningModule):
             if rollout.prediction is None:
                 rollout.prediction = parse_meta_prediction(rollout.text, pass_rate_scale=self.pass_rate_scale)
 
-    def _calibrate(self, groups: Sequence[RolloutGroup], stage: Stage) -> dict[str, float]:
-        """Figures of these groups alone."""
-        self._reset_calibration(stage)
-        self._update_calibration(groups, stage)
-        return self._calibration_figures(stage)
-
-    def _update_calibration(self, groups: Sequence[RolloutGroup], stage: Stage) -> None:
-        rates: list[tuple[float, int, int, int, float]] = []  # predicted, correct, count, problem, weight
-        # predicted, mean, least and greatest correct, problem, weight
-        lengths: list[tuple[float, float, int, int, int, float]] = []
-        for index, group in enumerate(groups):
-            if group.weight is None:
-                continue
-            right = [r.length for r in group.solutions if r.correct]
-            for prediction in (r.prediction for r in group.metas):
-                if prediction is None:
-                    continue
-                if prediction.rate is not None:
-                    rates.append((prediction.rate, len(right), len(group.solutions), index, group.weight))
-                if prediction.solution_length is not None and right:
-                    # A hostile prediction may have thousands of digits; beyond the budget all are equally wrong.
-                    predicted = float(min(prediction.solution_length, 10 * self.max_completion_length))
-                    lengths.append((predicted, fmean(right), min(right), max(right), index, group.weight))
-        metrics = self._metrics_of(stage)
-        metrics["pass_rate"].update(*_columns(rates, 5))
-        metrics["length"].update(*_columns(lengths, 6))
-
-    def _calibration_figures(self, stage: Stage) -> dict[str, float]:
-        return {
-            f"calibration/{name}/{figure}": value.item()
-            for name, metric in self._metrics_of(stage).items()
-            for figure, value in metric.compute().items()
-        }
+    def _calibrate(self, metrics: dict[str, Any], groups: Sequence[RolloutGroup]) -> dict[str, Any]:
+        """Adds groups to metrics, and returns these."""
+        metrics["pass_rate"].add_groups(groups)
+        metrics["length"].add_groups(groups, longest=self.max_completion_length)
+        return metrics
 
     def _metrics_of(self, stage: Stage) -> dict[str, Any]:
         return dict(self.calibration[stage].items())  # type: ignore[operator]  # a ModuleDict, which mypy does not see
@@ -327,5 +305,9 @@ class MASALightningModule(GRPOLightningModule):
             metric.reset()
 
 
-def _columns(rows: Sequence[Sequence[float]], count: int) -> tuple[torch.Tensor, ...]:
-    return torch.tensor(rows, dtype=torch.float64).reshape(-1, count).unbind(1)
+def _figures(metrics: dict[str, Any]) -> dict[str, float]:
+    return {
+        f"calibration/{name}/{figure}": value.item()
+        for name, metric in metrics.items()
+        for figure, value in metric.compute().items()
+    }

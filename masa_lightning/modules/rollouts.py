@@ -44,9 +44,6 @@ def make_groups(
         kinds: Of the rollouts to come.
         prompt_ids: Gives the prompt of a kind for a group.
         max_prompt_length: Longest prompt, tokens.
-
-    Raises:
-        ValueError: If all problems are left out.
     """
     groups = []
     for problem in problems:
@@ -59,12 +56,12 @@ def make_groups(
                 f"problem {problem.id!r} is left out: its prompt has {longest} tokens, max_prompt_length is "
                 f"{max_prompt_length}; raise it to use the problem"
             )
-    if problems and not groups:
-        raise ValueError(
-            f"none of the {len(problems)} problems of the batch has a prompt of at most {max_prompt_length} tokens; raise "
-            "max_prompt_length"
-        )
     return groups
+
+
+def keys_by_place(groups: Sequence[RolloutGroup], key: str) -> list[str]:
+    """Makes keys for `plan_rollouts` of a common key and the place of each group."""
+    return [f"{key}/{place}" for place in range(len(groups))]
 
 
 def plan_rollouts(
@@ -73,16 +70,17 @@ def plan_rollouts(
     *,
     prompt_ids: PromptIds,
     limit: Callable[[Kind], int],
-    key: str,
+    keys: Sequence[str],
 ) -> RolloutPlan:
     """Plans one call of the sampler.
 
     Args:
-        groups: Of `make_groups`; a gated one gets no solution rollouts, and a token limit holds for its solutions.
+        groups: Of `make_groups`; a gated one gets no solution rollouts, and a token limit and a number of solutions of its
+            own hold for its solutions.
         counts: Rollouts a group, by kind.
         prompt_ids: Gives the prompt of a kind for a group.
         limit: Gives the most tokens of a completion of a kind.
-        key: Every request's seed is a function of it, of the group's place, of the kind and of the rollout's index
+        keys: One a group. Every request's seed is a function of its group's key, of the kind and of the rollout's index
             alone: a resumed run draws what an undisturbed one would have drawn.
     """
     plan = RolloutPlan(groups=list(groups))
@@ -91,10 +89,11 @@ def plan_rollouts(
             if not count or (kind == "solution" and group.gated):
                 continue
             ids, most = prompt_ids(kind, group), limit(kind)
-            if kind == "solution" and group.token_limit is not None:
-                most = min(most, group.token_limit)
+            if kind == "solution":
+                most = most if group.token_limit is None else min(most, group.token_limit)
+                count = count if group.num_solutions is None else group.num_solutions
             for index in range(count):
-                seed = _seed(f"{key}/{place}/{kind}/{index}")
+                seed = _seed(f"{keys[place]}/{kind}/{index}")
                 plan.requests.append(SamplingRequest(prompt_ids=ids, max_tokens=most, seed=seed))
                 plan.owners.append((place, kind))
     return plan

@@ -1,0 +1,70 @@
+"""Which answer do several solutions of a problem agree on? Pure functions over their boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from masa_lightning.functional.grading import quick_box_verdict
+
+
+def majority_vote(boxes: Sequence[str | None], correct: Sequence[bool]) -> float:
+    """Is the answer that most solutions give right (maj@n)?
+
+    Args:
+        boxes: What the last box of each solution holds; None for no vote. [N].
+        correct: Verdict on each solution, [N].
+
+    Returns:
+        1 or 0; of equally frequent answers the share that is right, as when one of them is drawn. 0 without a vote.
+
+    >>> majority_vote(["7", "1/2", "0.5"], [False, True, True]), majority_vote(["7", "8", None], [True, False, False])
+    (1.0, 0.5)
+    """
+    return _winner([(votes, right) for votes, right in _count(boxes, correct)])
+
+
+def predicted_vote(
+    boxes: Sequence[str | None], correct: Sequence[bool], rates: Sequence[float], base: float = 0.01
+) -> float:
+    """Is the answer right that is given about as often as the model predicted that it would be right?
+
+    The votes k of N for an answer are weighted by the difficulty reward (METHOD, section 3) that the predictions would
+    earn, were this answer the right one: ``k * mean_j(base ** |rate_j - k / N|)``. On a problem that the model predicts
+    to solve in one of four attempts, an answer of a quarter of them may so win over one that most of them give. This
+    reading of "a vote weighted by predicted difficulty" is ours; the paper has no vote.
+
+    Args:
+        boxes: As in `majority_vote`, [N].
+        correct: [N].
+        rates: Predicted pass rates of the problem, each in [0, 1]; without any it is `majority_vote`.
+        base: In (0, 1).
+
+    >>> boxes, correct = ["7", "7", "7", "9"], [False, False, False, True]
+    >>> majority_vote(boxes, correct), predicted_vote(boxes, correct, [0.25, 0.25])
+    (0.0, 1.0)
+    """
+    scored = []
+    for votes, right in _count(boxes, correct):
+        weight = fmean(base ** abs(rate - votes / len(boxes)) for rate in rates) if rates else 1.0
+        scored.append((votes * weight, right))
+    return _winner(scored)
+
+
+def _count(boxes: Sequence[str | None], correct: Sequence[bool]) -> list[tuple[int, bool]]:
+    """Votes of each answer, and whether it is right. Right answers are one; wrong ones are, where no maths is needed."""
+    right = sum(correct)
+    wrong: dict[str, int] = {}
+    for box, is_correct in zip(boxes, correct, strict=True):
+        if is_correct or not box:
+            continue
+        same = box if box in wrong else next((other for other in wrong if quick_box_verdict(box, other)), box)
+        wrong[same] = wrong.get(same, 0) + 1
+    return [(right, True)] * bool(right) + [(votes, False) for votes in wrong.values()]
+
+
+def _winner(scored: Sequence[tuple[float, bool]]) -> float:
+    if not scored:
+        return 0.0
+    best = max(score for score, _ in scored)
+    return fmean(float(right) for score, right in scored if score == best)
