@@ -164,7 +164,8 @@ class ColumnReader:
 def own_id(row: Row, *columns: str) -> str:
     """The id that a row has in the first of these columns that it has one in, as text; empty without."""
     values = (row.get(column) for column in columns)
-    return next((str(v).strip() for v in values if isinstance(v, str | int) and not isinstance(v, bool)), "")
+    ids = (str(value).strip() for value in values if isinstance(value, str | int) and not isinstance(value, bool))
+    return next(filter(None, ids), "")
 
 
 def answer_text(value: Any) -> str:
