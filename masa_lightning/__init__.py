@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from masa_lightning.callbacks.expert_sft import ExpertSFT as ExpertSFT
     from masa_lightning.callbacks.gating import PredictiveGating as PredictiveGating
     from masa_lightning.callbacks.hinting import NotionHinting as NotionHinting
+    from masa_lightning.callbacks.prediction_writer import PredictionWriter as PredictionWriter
     from masa_lightning.callbacks.progress import RolloutProgressBar as RolloutProgressBar
     from masa_lightning.callbacks.rollout_table import RolloutTable as RolloutTable
     from masa_lightning.data.arithmetic import ArithmeticDataModule as ArithmeticDataModule
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from masa_lightning.modules.masa import MASALightningModule as MASALightningModule
     from masa_lightning.modules.settings import Algorithm as Algorithm
     from masa_lightning.modules.settings import Evaluation as Evaluation
+    from masa_lightning.modules.settings import Inference as Inference
     from masa_lightning.sampling.transformers import TransformersSampler as TransformersSampler
     from masa_lightning.sampling.vllm import VLLMSampler as VLLMSampler
     from masa_lightning.types import SamplingSettings as SamplingSettings
@@ -40,11 +42,13 @@ _HOMES = {
     "Evaluation": "modules.settings",
     "ExpertSFT": "callbacks.expert_sft",
     "GRPOLightningModule": "modules.grpo",
+    "Inference": "modules.settings",
     "LoRA": "models.lora",
     "MASALightningModule": "modules.masa",
     "MathDataModule": "data.math",
     "MathGrader": "modules.grader",
     "NotionHinting": "callbacks.hinting",
+    "PredictionWriter": "callbacks.prediction_writer",
     "PredictiveGating": "callbacks.gating",
     "PromptTemplates": "functional.prompts",
     "ReasoningGymDataModule": "data.reasoning_gym",

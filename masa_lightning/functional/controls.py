@@ -61,6 +61,25 @@ def cutoff_tokens(lengths: Sequence[int], *, budget: int, factor: float = 2.0) -
     return max(1, min(budget, math.ceil(factor * median(lengths))))
 
 
+def sample_count(rates: Sequence[float], count: int) -> int:
+    """Decides how many solutions of a problem to draw, for an answer that is voted on: more where the vote is open.
+
+    With p the mean predicted pass rate it is 1 plus (count - 1) times 6 p (1 - p), so 1 for certain success or failure, one
+    and a half times `count` at 1/2, and `count` on average where predictions are uniform in [0, 1].
+
+    Args:
+        rates: Predicted pass rates of the problem's parsed predictions, each in [0, 1]; without any it is `count`.
+        count: >= 1.
+
+    >>> [sample_count([rate], 9) for rate in (0.0, 0.25, 0.5, 1.0)], sample_count([], 9)
+    ([1, 10, 13, 1], 9)
+    """
+    if not rates:
+        return count
+    p = fmean(rates)
+    return 1 + round((count - 1) * 6 * p * (1 - p))
+
+
 def hint_notions(predictions: Sequence[MetaPrediction], problem: str, *, count: int = 3) -> tuple[str, ...]:
     """Chooses the notions that are put into the solution prompt: those that most predictions name.
 
@@ -76,16 +95,28 @@ def hint_notions(predictions: Sequence[MetaPrediction], problem: str, *, count: 
     ('Parity', 'lemma')
     """
     in_problem = normalise_words(problem)
+    named = (notion for notion, _ in named_notions(predictions))
+    return tuple(notion for notion in named if normalise_words(notion) not in in_problem)[:count]
+
+
+def named_notions(predictions: Sequence[MetaPrediction]) -> list[tuple[str, int]]:
+    """Counts how many predictions name each notion; over-long ones do not count.
+
+    Returns:
+        Notions as first written, the most frequent first, and of equally frequent ones that seen first.
+
+    >>> named_notions([MetaPrediction(notions=("lemma", "Parity")), MetaPrediction(notions=("parity",))])
+    [('Parity', 2), ('lemma', 1)]
+    """
     written: dict[str, str] = {}
     votes: dict[str, int] = {}
     for prediction in predictions:
         named = {normalise_words(n): n for n in prediction.notions or () if len(n) <= MAX_NOTION_CHARS}
         for words, notion in named.items():
-            if words != " " and words not in in_problem:
+            if words != " ":
                 written.setdefault(words, notion)
                 votes[words] = votes.get(words, 0) + 1
-    chosen = sorted(votes, key=lambda words: -votes[words])[:count]  # a stable sort
-    return tuple(written[words] for words in chosen)
+    return [(written[words], votes[words]) for words in sorted(votes, key=lambda words: -votes[words])]  # a stable sort
 
 
 def uniform(key: str) -> float:

@@ -51,16 +51,30 @@ def predicted_vote(
     return _winner(scored)
 
 
+def most_common_answer(boxes: Sequence[str | None]) -> tuple[str | None, int]:
+    """Returns the answer that most solutions give, as first written, and its votes; (None, 0) without a vote.
+
+    >>> most_common_answer(["8", "1/2", None, "0.5"])
+    ('1/2', 2)
+    """
+    votes = _cluster(boxes)
+    return max(votes.items(), key=lambda item: item[1], default=(None, 0))
+
+
 def _count(boxes: Sequence[str | None], correct: Sequence[bool]) -> list[tuple[int, bool]]:
-    """Votes of each answer, and whether it is right. Right answers are one; wrong ones are, where no maths is needed."""
+    """Votes of each answer, and whether it is right; all right answers are one."""
     right = sum(correct)
-    wrong: dict[str, int] = {}
-    for box, is_correct in zip(boxes, correct, strict=True):
-        if is_correct or not box:
-            continue
-        same = box if box in wrong else next((other for other in wrong if quick_box_verdict(box, other)), box)
-        wrong[same] = wrong.get(same, 0) + 1
+    wrong = _cluster([None if c else box for box, c in zip(boxes, correct, strict=True)])
     return [(right, True)] * bool(right) + [(votes, False) for votes in wrong.values()]
+
+
+def _cluster(boxes: Sequence[str | None]) -> dict[str, int]:
+    """Votes of each answer, as first written; answers are one where that needs no maths checker."""
+    votes: dict[str, int] = {}
+    for box in filter(None, boxes):
+        same = box if box in votes else next((other for other in votes if quick_box_verdict(box, other)), box)
+        votes[same] = votes.get(same, 0) + 1
+    return votes
 
 
 def _winner(scored: Sequence[tuple[float, bool]]) -> float:

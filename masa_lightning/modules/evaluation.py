@@ -18,7 +18,14 @@ from masa_lightning.models.lora import LoRA
 from masa_lightning.modules import summary
 from masa_lightning.modules.base import PolicyLightningModule
 from masa_lightning.modules.grader import MathGrader
-from masa_lightning.modules.rollouts import collect_rollouts, make_groups, merge_batches, plan_rollouts
+from masa_lightning.modules.rollouts import (
+    collect_rollouts,
+    keys_by_problem,
+    left_out,
+    make_groups,
+    merge_batches,
+    plan_rollouts,
+)
 from masa_lightning.modules.settings import Evaluation
 from masa_lightning.types import (
     Grader,
@@ -128,10 +135,9 @@ class EvaluationLightningModule(PolicyLightningModule):
         """
         return self._evaluation_step(batch, "test")
 
-    def predict_step(self, batch: list[Problem], batch_idx: int) -> list[RolloutGroup]:
-        """Draws and scores rollouts with the settings of `evaluation`; returns those of all processes."""
-        groups: list[RolloutGroup] = self._evaluation_step(batch, "predict")["groups"]
-        return groups
+    def predict_step(self, batch: list[Problem], batch_idx: int) -> dict[str, Any]:
+        """As `test_step`."""
+        return self._evaluation_step(batch, "predict")
 
     def on_validation_epoch_end(self) -> None:
         self._log_evaluation("val")
@@ -149,6 +155,12 @@ class EvaluationLightningModule(PolicyLightningModule):
         """Rollouts a problem in validation, test and predict, by kind."""
         return {"solution": self.evaluation.num_generations}
 
+    @property
+    def evaluation_sampling(self) -> SamplingSettings:
+        """How tokens are drawn in validation, test and predict."""
+        e = self.evaluation
+        return SamplingSettings(temperature=e.temperature, top_p=e.top_p, top_k=e.top_k)
+
     def messages(self, kind: Kind, group: RolloutGroup) -> list[dict[str, str]]:
         """The chat that a rollout of this kind starts from."""
         if kind != "solution":
@@ -161,8 +173,10 @@ class EvaluationLightningModule(PolicyLightningModule):
         return self.max_completion_length
 
     def score(self, groups: Sequence[RolloutGroup]) -> None:
-        """Grades the solutions and sets their rewards, in place."""
-        pairs = [(g.problem, r) for g in groups for r in g.solutions]
+        """Grades the solutions and sets their rewards, in place; where nobody knows the answer they are ungraded."""
+        for rollout in (r for g in groups for r in g.solutions):
+            rollout.ungraded, rollout.rewards["correct"] = True, 0.0
+        pairs = [(g.problem, r) for g in groups for r in g.solutions if g.problem.answer]
         with self._timed("grade"):
             verdicts = self.grader.grade(
                 [p for p, _ in pairs], [r.text for _, r in pairs], self._progress("grade", len(pairs))
@@ -277,25 +291,20 @@ class EvaluationLightningModule(PolicyLightningModule):
 
     def _evaluation_step(self, batch: list[Problem], stage: Stage) -> dict[str, Any]:
         self._seconds = {}
-        e = self.evaluation
-        sampling = SamplingSettings(temperature=e.temperature, top_p=e.top_p, top_k=e.top_k)
         with self.processes.together():
             problems = merge_batches(self.processes.gather(batch))
             groups = self.start(problems, self.evaluation_counts())
             if stage == "test":
                 self._restore(groups)
             new = [g for g in groups if not g.rollouts]
-            # By name, not by place: what is drawn depends neither on the size of batches nor on what is there already.
-            keys = [f"{stage}/{g.problem.source}/{g.problem.id}" for g in new]
-            self.generate(new, self.evaluation_counts(), sampling, keys)
+            self.generate(new, self.evaluation_counts(), self.evaluation_sampling, keys_by_problem(new, stage))
             self._score_parts(new)
         if stage != "predict":
             for rollout in (r for g in new for r in g.rollouts):  # there may be very many in the end
                 rollout.completion.token_ids = array("I", rollout.completion.token_ids)
                 rollout.completion.logprobs = ()
             self.evaluated += groups
-        started = {id(g.problem) for g in groups}
-        return {"groups": groups, "left_out": [p for p in problems if id(p) not in started]}
+        return {"groups": groups, "left_out": left_out(problems, groups)}
 
     def _restore(self, groups: Sequence[RolloutGroup]) -> None:
         """Fills groups that a callback has the rollouts of."""

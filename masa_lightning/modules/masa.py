@@ -18,8 +18,9 @@ from masa_lightning.models.lora import LoRA
 from masa_lightning.modules import summary
 from masa_lightning.modules.evaluation import Stage
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.rollouts import keys_by_place
-from masa_lightning.modules.settings import Algorithm, Evaluation
+from masa_lightning.modules.inference import control_solving
+from masa_lightning.modules.rollouts import keys_by_place, keys_by_problem, left_out, merge_batches
+from masa_lightning.modules.settings import Algorithm, Evaluation, Inference
 from masa_lightning.types import (
     Grader,
     Kind,
@@ -52,6 +53,7 @@ class MASALightningModule(GRPOLightningModule):
         min_expert_reward: Least notion reward of a prediction that `ExpertSFT` may clone, in [0, 1].
         solution_weight: Weight of the solution rollouts' loss.
         meta_weight: Weight of the meta rollouts' loss.
+        inference: What `predict` does with predictions.
 
     The other arguments are those of `GRPOLightningModule`.
     """
@@ -81,6 +83,7 @@ class MASALightningModule(GRPOLightningModule):
         meta_weight: float = 1.0,
         sampling: SamplingSettings = SamplingSettings(),
         evaluation: Evaluation = Evaluation(),
+        inference: Inference = Inference(),
         algorithm: Algorithm = Algorithm(),
         num_iterations: int = 1,
         num_mini_batches: int = 1,
@@ -142,6 +145,7 @@ class MASALightningModule(GRPOLightningModule):
         self.notion_counting: Counting = notion_counting
         self.min_expert_reward = min_expert_reward
         self.kind_weights = (solution_weight, meta_weight)
+        self.inference = inference
         self.calibration = nn.ModuleDict(
             {
                 stage: nn.ModuleDict(  # each process sees all rollouts
@@ -189,9 +193,7 @@ class MASALightningModule(GRPOLightningModule):
                 budget=self.max_completion_length,
             )
         if sequential:
-            for group in groups:
-                if group.hint and len(self.prompt_ids("solution", group)) > self.max_prompt_length:
-                    group.hint = ()  # it does not fit
+            self._drop_overlong_hints(groups)
             self.generate(groups, {"solution": self.num_generations}, self.sampling, keys)
         self._score_parts(groups)
         for control in controls:
@@ -224,6 +226,38 @@ class MASALightningModule(GRPOLightningModule):
                         scoring=self.difficulty_scoring,
                         counting=self.notion_counting,
                     )
+
+    def predict_step(self, batch: list[Problem], batch_idx: int) -> dict[str, Any]:
+        """Draws the predictions of problems and, with `inference.solve`, solves them under its controls.
+
+        Returns:
+            ``groups``: the step's groups of all processes; ``left_out``: its problems whose prompts are too long;
+            ``plain``: with `inference.compare`, the same problems solved without any control, with the same seeds.
+
+        Raises:
+            ValueError: If `evaluation.num_meta_generations` is 0.
+        """
+        count, settings = self.evaluation.num_generations, self.inference
+        kinds: dict[Kind, int] = {"meta": self.evaluation.num_meta_generations}
+        if not kinds["meta"]:
+            raise ValueError("evaluation.num_meta_generations is 0, so that there is nothing to predict; expected >= 1")
+        plain: list[RolloutGroup] = []
+        with self.processes.together():
+            problems = merge_batches(self.processes.gather(batch))
+            groups = self.start(problems, kinds | ({"solution": count} if settings.solve else {}))
+            keys = keys_by_problem(groups, "predict")
+            self.generate(groups, kinds, self.evaluation_sampling, keys)
+            self._read_predictions(groups)
+            if settings.solve:
+                control_solving(groups, settings, count=count, budget=self.max_completion_length)
+                self._drop_overlong_hints(groups)
+                self.generate(groups, {"solution": count}, self.evaluation_sampling, keys)
+                self._score_parts(groups)
+            if settings.solve and settings.compare:
+                plain = [RolloutGroup(problem=group.problem) for group in groups]
+                self.generate(plain, {"solution": count}, self.evaluation_sampling, keys)
+                self._score_parts(plain)
+        return {"groups": groups, "left_out": left_out(problems, groups), "plain": plain}
 
     def expert_examples(self, outputs: Any) -> list[tuple[list[int], list[int]]]:
         """Prompt and target ids of the best prediction of each problem, rewritten with what then really happened.
@@ -285,6 +319,11 @@ class MASALightningModule(GRPOLightningModule):
     def _controls(self) -> list[RolloutControl]:
         # By class: an object that answers to any name, such as Lightning's DummyLogger, is no control.
         return [c for c in getattr(self.trainer, "callbacks", []) if issubclass(type(c), RolloutControl)]
+
+    def _drop_overlong_hints(self, groups: Sequence[RolloutGroup]) -> None:
+        for group in groups:
+            if group.hint and len(self.prompt_ids("solution", group)) > self.max_prompt_length:
+                group.hint = ()
 
     def _read_predictions(self, groups: Sequence[RolloutGroup]) -> None:
         for rollout in (r for g in groups for r in g.metas):

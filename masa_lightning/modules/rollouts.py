@@ -64,6 +64,17 @@ def keys_by_place(groups: Sequence[RolloutGroup], key: str) -> list[str]:
     return [f"{key}/{place}" for place in range(len(groups))]
 
 
+def keys_by_problem(groups: Sequence[RolloutGroup], key: str) -> list[str]:
+    """Makes keys of a common key and the names of problems: draws depend neither on the order nor on the size of batches."""
+    return [f"{key}/{group.problem.source}/{group.problem.id}" for group in groups]
+
+
+def left_out(problems: Sequence[Problem], groups: Sequence[RolloutGroup]) -> list[Problem]:
+    """Returns the problems that `make_groups` made no group of."""
+    kept = {id(group.problem) for group in groups}
+    return [problem for problem in problems if id(problem) not in kept]
+
+
 def plan_rollouts(
     groups: Sequence[RolloutGroup],
     counts: Mapping[Kind, int],
@@ -114,4 +125,4 @@ def collect_rollouts(plan: RolloutPlan, completions: Sequence[Completion], texts
 
 
 def _seed(key: str) -> int:
-    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest()) >> 1
+    return int.from_bytes(blake2b(key.encode(errors="surrogatepass"), digest_size=8).digest()) >> 1

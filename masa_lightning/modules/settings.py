@@ -97,3 +97,36 @@ class Evaluation:
             raise ValueError(
                 f"pass_at is {self.pass_at}; expected values in 1..num_generations = {self.num_generations}"
             )
+
+
+@dataclass(kw_only=True, frozen=True)
+class Inference:
+    """What `predict` does with the predictions of a problem; the number of both kinds of rollouts is that of `Evaluation`.
+
+    Args:
+        solve: Solve the problems, under the controls below; otherwise predictions are all there is.
+        cutoff_factor: A solution may use that many times the median predicted length, > 0; None gives the full budget.
+        hint: Put predicted notions into the solution prompt.
+        hopeless: "skip" draws no solutions for problems that are predicted hopeless, "flag" says so and solves them.
+        max_std: As `PredictiveGating`: predicted pass rates that spread more say neither hopeless nor trivial.
+        margin: As `PredictiveGating`: distance of their mean from 0 or 1.
+        adapt_samples: More solutions for uncertain problems, fewer for the others (`functional.controls.sample_count`).
+        compare: Also solve all problems with the same seeds and without any control, to know what the controls save.
+    """
+
+    solve: bool = False
+    cutoff_factor: float | None = 2.0
+    hint: bool = True
+    hopeless: Literal["skip", "flag"] = "flag"
+    max_std: float = 0.1
+    margin: float = 0.1
+    adapt_samples: bool = True
+    compare: bool = True
+
+    def __post_init__(self) -> None:
+        if self.cutoff_factor is not None and not self.cutoff_factor > 0:
+            raise ValueError(f"cutoff_factor is {self.cutoff_factor}; expected > 0, or null for the full budget")
+        if not self.max_std > 0:
+            raise ValueError(f"max_std is {self.max_std}; expected > 0")
+        if not 0 <= self.margin < 0.5:
+            raise ValueError(f"margin is {self.margin}; expected a value in [0, 0.5)")

@@ -381,7 +381,7 @@ def test_evaluation_has_its_own_sampling_and_repeats_itself(loop):
 def test_predict_returns_scored_groups(loop):
     module = loop.scripted(mixed, GRPOLightningModule, evaluation=Evaluation(num_generations=4))
     batches = loop.trainer().predict(module, loop.Problems(0, validation=held_out(loop)))
-    groups = [g for batch in batches for g in batch]
+    groups = [g for batch in batches for g in batch["groups"]]
     assert [g.problem.id for g in groups] == ["a", "b", "c"]
     assert [g.pass_rate for g in groups] == [1, 0.25, 0]
 

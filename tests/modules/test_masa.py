@@ -221,9 +221,10 @@ def test_a_prediction_of_thousands_of_digits(loop):
 def test_predict_returns_predictions(loop, masa):
     """Lightning moves what `predict_step` returns to the CPU, and rebuilds every dataclass in it."""
     module = masa(evaluation=Evaluation(num_generations=4, num_meta_generations=2))
-    (groups,) = loop.trainer().predict(module, loop.Problems(0, validation=PROBLEMS))
-    assert [[r.prediction.rate for r in g.metas] for g in groups] == [[0.5, 1.0], [0.0, None]]
-    assert [g.pass_rate for g in groups] == [0.5, 0]
+    (outputs,) = loop.trainer().predict(module, loop.Problems(0, validation=PROBLEMS))
+    assert [[r.prediction.rate for r in g.metas] for g in outputs["groups"]] == [[0.5, 1.0], [0.0, None]]
+    assert [g.solutions for g in outputs["groups"]] == [[], []]
+    assert (outputs["left_out"], outputs["plain"]) == ([], [])
 
 
 # -- one call, one update ----------------------------------------------------------------------------------------------

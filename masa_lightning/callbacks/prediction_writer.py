@@ -1,0 +1,202 @@
+"""What `masa predict` found, as one JSON line a problem, and what the controls saved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, median, pstdev
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from masa_lightning.functional.controls import named_notions
+from masa_lightning.functional.grading import box_content
+from masa_lightning.functional.voting import most_common_answer
+from masa_lightning.modules.masa import MASALightningModule
+from masa_lightning.types import Rollout, RolloutGroup
+
+
+class PredictionWriter(Callback):
+    """Writes ``predictions.jsonl`` and, of problems that were solved, ``summary.json``; prints the summary.
+
+    A line has the problem and, of its parsed predictions, the mean and spread (population standard deviation) of the pass
+    rate, the median and spread of the solution length in tokens, and how many name each notion. With `inference.solve` it
+    also has what the controls did, and the answer that most solutions give; with `inference.compare` the same of the plain
+    run. Lines are there when their batch is done; a file that exists is replaced.
+
+    The summary compares tokens: those of solutions and predictions under the controls with those of the plain run's
+    solutions and, where answers are known, how many votes are right.
+
+    Args:
+        dirpath: Folder; by default the logger's.
+
+    Raises:
+        TypeError: If the module makes no predictions.
+    """
+
+    def __init__(self, dirpath: str | None = None) -> None:
+        super().__init__()
+        self.dirpath = dirpath
+        self._folder = Path()
+        self._lines: list[dict[str, Any]] = []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuses modules without predictions."""
+        if stage == "predict" and not isinstance(pl_module, MASALightningModule):
+            raise TypeError(
+                f"PredictionWriter writes predictions, and {type(pl_module).__name__} makes none; expected a "
+                "MASALightningModule"
+            )
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begins a file."""
+        self._lines = []
+        self._folder = Path(self.dirpath or trainer.log_dir or trainer.default_root_dir)  # a collective
+        if trainer.is_global_zero:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / "predictions.jsonl").write_text("")
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Writes the lines of a batch."""
+        if not trainer.is_global_zero:
+            return
+        plain = outputs["plain"] or [None] * len(outputs["groups"])
+        lines = [describe(group, twin) for group, twin in zip(outputs["groups"], plain, strict=True)]
+        lines += [
+            {
+                "id": p.id,
+                "source": p.source,
+                "problem": p.problem,
+                "left_out": "its prompt is longer than max_prompt_length",
+            }
+            for p in outputs["left_out"]
+        ]
+        # A lone surrogate, which UTF-8 has no place for, becomes the escape that JSON has for it.
+        with (self._folder / "predictions.jsonl").open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        for line in lines:  # texts may be many, and are not needed for the summary
+            for run in ("solved", "plain"):
+                line.get(run, {}).pop("texts", None)
+        self._lines += lines
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Summarises what was solved."""
+        if not trainer.is_global_zero:
+            return
+        from rich.console import Console
+
+        console = Console()
+        summary = summarise(self._lines)
+        if summary:
+            (self._folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+            console.print_json(data=summary)
+        console.print(f"{len(self._lines)} problems: {self._folder / 'predictions.jsonl'}", markup=False)
+
+
+def describe(group: RolloutGroup, plain: RolloutGroup | None = None) -> dict[str, Any]:
+    """Says in plain values what was predicted of a problem, and how it was solved if it was.
+
+    Args:
+        group: Of `MASALightningModule.predict_step`.
+        plain: The same problem solved without controls.
+    """
+    problem = group.problem
+    predictions = [r.prediction for r in group.metas if r.prediction is not None]
+    rates = [p.rate for p in predictions if p.rate is not None]
+    lengths = [p.solution_length for p in predictions if p.solution_length is not None]
+    line: dict[str, Any] = {
+        "id": problem.id,
+        "source": problem.source,
+        "problem": problem.problem,
+        "predictions": len(predictions),
+        "predictions_tokens": sum(r.length for r in group.metas),
+        "pass_rate": {"mean": _of(fmean, rates), "std": _of(pstdev, rates), "values": rates},
+        "solution_length": {"median": _of(median, lengths), "std": _of(pstdev, lengths), "values": lengths},
+        "notions": dict(named_notions(predictions)),
+        "failures": sorted(f"{key}: {reason}" for p in predictions for key, reason in p.failures.items()),
+    }
+    decision = group.decisions.get("gating")
+    if decision is not None:
+        line["solved"] = {
+            "looks": decision.detail,
+            "skipped": group.gated,
+            "token_limit": group.token_limit,
+            "hint": list(group.hint),
+            **_solutions(group),
+        }
+    if plain is not None:
+        line["plain"] = _solutions(plain)
+    return line
+
+
+def summarise(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Adds up the lines of problems that were solved; empty if there are none."""
+    solved = [line for line in lines if "solved" in line]
+    if not solved:
+        return {}
+    summary: dict[str, Any] = {
+        "problems": len(solved),
+        "skipped": sum(line["solved"]["skipped"] for line in solved),
+        "look_hopeless": sum(line["solved"]["looks"] == "hopeless" for line in solved),
+        "look_trivial": sum(line["solved"]["looks"] == "trivial" for line in solved),
+        "limited": sum(line["solved"]["token_limit"] is not None for line in solved),
+        "hinted": sum(bool(line["solved"]["hint"]) for line in solved),
+        "predictions_tokens": sum(line["predictions_tokens"] for line in solved),
+    }
+    runs = [run for run in ("solved", "plain") if run in solved[0]]
+    for run in runs:
+        known = [line[run]["correct"] for line in solved if line[run]["correct"] is not None]
+        summary[run] = {
+            "samples": sum(line[run]["samples"] for line in solved),
+            "tokens": sum(line[run]["tokens"] for line in solved),
+            "right_votes": sum(known) if known else None,
+        }
+    if "plain" in runs and summary["plain"]["tokens"]:
+        tokens = summary["solved"]["tokens"]
+        summary["tokens_against_plain"] = tokens / summary["plain"]["tokens"]
+        with_predictions = tokens + summary["predictions_tokens"]
+        summary["tokens_with_predictions_against_plain"] = with_predictions / summary["plain"]["tokens"]
+    return summary
+
+
+def _solutions(group: RolloutGroup) -> dict[str, Any]:
+    votes, answer = _vote(group)
+    known = bool(group.problem.answer)
+    right = [r for r in group.solutions if r.correct]
+    return {
+        "answer": None if answer is None else _answer(group, answer),
+        "votes": votes,
+        "samples": len(group.solutions),
+        "tokens": sum(r.length for r in group.solutions),
+        "cut_off": sum(r.completion.finish_reason == "length" for r in group.solutions),
+        "pass_rate": len(right) / len(group.solutions) if known and group.solutions else None,
+        "correct": (answer is not None and answer.correct) if known else None,
+        "texts": [r.text for r in group.solutions],
+    }
+
+
+def _vote(group: RolloutGroup) -> tuple[int, Rollout | None]:
+    """The first solution that gives the most common answer, and its votes; of programs, which have no vote, the first."""
+    if group.problem.answer_type == "code":
+        return min(1, len(group.solutions)), next(iter(group.solutions), None)
+    boxes = [box_content(r.text) for r in group.solutions]
+    answer, votes = most_common_answer(boxes)
+    return votes, None if answer is None else group.solutions[boxes.index(answer)]
+
+
+def _answer(group: RolloutGroup, rollout: Rollout) -> str | None:
+    return rollout.text if group.problem.answer_type == "code" else box_content(rollout.text)
+
+
+def _of(statistic: Any, values: Sequence[float]) -> float | None:
+    return float(statistic(values)) if values else None
