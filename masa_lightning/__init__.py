@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from masa_lightning.data.reasoning_gym import ReasoningGymDataModule as ReasoningGymDataModule
     from masa_lightning.functional.prompts import PromptTemplates as PromptTemplates
     from masa_lightning.models.lora import LoRA as LoRA
+    from masa_lightning.modules.answer_grader import AnswerGrader as AnswerGrader
+    from masa_lightning.modules.code_grader import CodeGrader as CodeGrader
     from masa_lightning.modules.grader import MathGrader as MathGrader
     from masa_lightning.modules.grpo import GRPOLightningModule as GRPOLightningModule
     from masa_lightning.modules.masa import MASALightningModule as MASALightningModule
@@ -34,10 +36,12 @@ if TYPE_CHECKING:
 # Lazy: importing the package loads neither torch nor transformers nor vLLM.
 _HOMES = {
     "Algorithm": "modules.settings",
+    "AnswerGrader": "modules.answer_grader",
     "ArithmeticDataModule": "data.arithmetic",
     "BenchmarkDataModule": "data.benchmarks",
     "BenchmarkReport": "callbacks.benchmark_report",
     "CalibrationPlots": "callbacks.calibration_plots",
+    "CodeGrader": "modules.code_grader",
     "EarlyCutoff": "callbacks.cutoff",
     "Evaluation": "modules.settings",
     "ExpertSFT": "callbacks.expert_sft",

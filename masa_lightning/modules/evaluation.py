@@ -16,8 +16,8 @@ from masa_lightning.functional.voting import majority_vote, predicted_vote
 from masa_lightning.models.loading import DType
 from masa_lightning.models.lora import LoRA
 from masa_lightning.modules import summary
+from masa_lightning.modules.answer_grader import AnswerGrader
 from masa_lightning.modules.base import PolicyLightningModule
-from masa_lightning.modules.grader import MathGrader
 from masa_lightning.modules.rollouts import (
     collect_rollouts,
     keys_by_problem,
@@ -104,7 +104,7 @@ class EvaluationLightningModule(PolicyLightningModule):
             )
         self.reward_parts = ["correct", *map(summary.reward_name, self.reward_functions)]
         """Names of what the reward of a solution is made of."""
-        self.grader: Grader = grader if grader is not None else MathGrader()
+        self.grader: Grader = grader if grader is not None else AnswerGrader()
         self.prompts = prompts
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
         self.evaluation = evaluation

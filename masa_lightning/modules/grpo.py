@@ -49,7 +49,7 @@ class GRPOLightningModule(EvaluationLightningModule):
     Args:
         model: Hugging Face folder or hub name; "tiny" is the embedded model.
         sampler: Draws completions; `VLLMSampler`, or `TransformersSampler` where vLLM does not run.
-        grader: Decides which solutions are right; `MathGrader` by default.
+        grader: Decides which solutions are right; `AnswerGrader` by default.
         reward_functions: Extra rewards of solution rollouts, added to their correctness (0 or 1).
         reward_weights: One factor a reward function; 1 each by default.
         prompts: Instructions around the problem.
