@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 
+from masa_lightning import cli as command
+from masa_lightning.data.benchmarks import BenchmarkDataModule
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.masa import MASALightningModule
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("**/*.yaml"))
+FOLDER = Path(__file__).parents[1] / "configs"
+CONFIGS = sorted(FOLDER.glob("*.yaml"))
+EVALUATIONS = sorted((FOLDER / "eval").glob("*.yaml"))
 GPUS = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.precision=32-true", "--trainer.strategy=auto"]
 
 
@@ -35,11 +41,50 @@ def test_it_parses_and_builds(config: Path, monkeypatch: pytest.MonkeyPatch, tmp
     assert (cli.model.num_meta_generations == 0) == (config.stem in ("grpo", "dapo"))
 
 
+BENCHMARKS = {
+    "math": ["aime24", "aime25", "amc23", "math500", "minerva", "olympiadbench"],
+    "logic": ["ar_lsat", "folio", "logical_deduction", "prontoqa", "proofwriter"],
+    "science": ["arc_challenge", "gpqa_diamond", "rbench", "scibench"],
+    "code": ["mbpp", "mbpp_plus", "humaneval", "humaneval_plus"],
+    "local": ["asdiv", "gsm8k", "folio", "prontoqa"],
+}
+BENCHMARKS["all"] = [name for kind in ("math", "logic", "science", "code") for name in BENCHMARKS[kind]]
+
+
+@pytest.mark.parametrize("config", EVALUATIONS, ids=lambda path: path.stem)
+def test_evaluations_parse_and_build_as_the_command_does(
+    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["masa"])
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # restored afterwards: seed_everything sets it
+    monkeypatch.setenv("PL_SEED_WORKERS", "0")
+    asked: dict[str, Any] = {}
+    # The parser reads the signature of what it will call.
+    monkeypatch.setattr(
+        Trainer, "test", functools.wraps(Trainer.test)(lambda self, *args, **kwargs: asked.update(kwargs))
+    )
+    args = ["--model.init_args.model=tiny", "--model.init_args.evaluation.num_meta_generations=8"]
+    cli = command.main(["test", "--config", str(config), *GPUS, *args])
+    assert asked["verbose"] is False
+    assert isinstance(cli.datamodule, BenchmarkDataModule)
+    assert cli.datamodule.benchmarks == BENCHMARKS[config.stem]
+    assert isinstance(cli.model, MASALightningModule)
+    evaluation = cli.model.evaluation
+    assert (evaluation.num_meta_generations, evaluation.temperature, evaluation.top_p) == (8, 0.6, 1.0)
+    assert evaluation.pass_at == (evaluation.num_generations,)
+    if config.stem != "local":  # as the paper
+        assert (evaluation.num_generations, cli.model.max_completion_length) == (32, 16384)
+    assert Path(cli.trainer.log_dir or "") == Path(f"runs/eval_{config.stem}")
+    assert not cli.trainer.checkpoint_callbacks
+
+
 def test_there_are_configs_and_each_fits_a_screen() -> None:
+    assert {path.stem for path in EVALUATIONS} == {*BENCHMARKS}
     assert {"tiny", "tiny_efficient", "smollm2_asdiv", "grpo", "masa", "dapo", "masa_dapo", "masa_efficient"} <= {
         path.stem for path in CONFIGS
     }
-    assert all(len(path.read_text().splitlines()) <= 60 for path in CONFIGS)
+    assert all(len(path.read_text().splitlines()) <= 60 for path in FOLDER.glob("**/*.yaml"))
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)

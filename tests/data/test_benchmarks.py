@@ -30,6 +30,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:
 def sandboxes_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A cache of its own, and a machine where programs can be run: one entry for each time this was asked."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(
+        datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False
+    )  # which it tells the hub, for local files too
     calls: list[str] = []
     monkeypatch.setattr(sandbox, "check_sandbox", lambda: calls.append("checked"))
     return calls
