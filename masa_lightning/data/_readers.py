@@ -5,6 +5,7 @@ Shapes are told apart by their columns, so that a reader takes what the hub has 
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Callable
@@ -57,16 +58,14 @@ def read_word_problem(row: Row) -> Problem:
 def read_number(row: Row) -> Problem:
     """Reads a problem whose answer is a number in a unit, which the text then tells."""
     text = plain_text(_first(row, "problem_text", "problem", "question"))
-    answer = (
-        answer_text(_first(row, "answer_number", "answer"))
-        .replace("\N{MINUS SIGN}", "-")
-        .replace(",", "")
-        .removeprefix("+")
-    )
+    written = answer_text(_first(row, "answer_number", "answer"))
+    answer = written.replace("\N{MINUS SIGN}", "-").replace(",", "").removeprefix("+")
     try:
-        float(answer)
+        finite = math.isfinite(float(answer))
     except ValueError:
-        raise UnusableRowError("answer is not a number") from None
+        finite = False
+    if not finite:
+        raise UnusableRowError("answer is not a number")
     if unit := str(row.get("unit") or "").strip():
         text += f"\n\nGive the answer as a number in units of {unit}."  # which may have a power of ten in it
     metadata = {"tolerance": _SCIBENCH_TOLERANCE}
@@ -79,15 +78,15 @@ def read_choice(row: Row) -> Problem:
     if shape is None:
         raise UnusableRowError("no options")
     parts, options, labels, answer = shape(row)
-    texts = _without_letters([str(option).strip() for option in options])
+    texts = _without_letters(["" if option is None else str(option).strip() for option in options])
     if not 2 <= len(texts) <= len(LETTERS):
         raise UnusableRowError(f"{len(texts)} options, not 2 to {len(LETTERS)}")
-    plain = str(answer).strip().strip("().")
-    if plain in labels:
-        place = labels.index(plain)
-    elif plain in texts:
-        place = texts.index(plain)
-    else:
+    if not all(texts):
+        raise UnusableRowError("an option without text")
+    right = str(answer).strip()
+    spellings = (right, right.strip("()."))
+    place = next((names.index(name) for names in (labels, texts) for name in spellings if name in names), None)
+    if place is None:
         raise UnusableRowError("the answer is not among the options")
     lines = "\n".join(f"{letter}) {text}" for letter, text in zip(LETTERS, texts, strict=False))
     question = "\n\n".join([*map(plain_text, parts), lines])

@@ -368,6 +368,11 @@ def test_places_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("gsm8k", {"problem": "q", "answer": 7}, math_problem("gsm8k", "q", "7")),
         ("ar_lsat", LOGIC, choice("ar_lsat", LOGIC_TEXT, "A", ["True", "False"], "x_1")),
         ("folio", LOGIC | {"answer": "False"}, choice("folio", LOGIC_TEXT, "B", ["True", "False"], "x_1")),
+        (
+            "prontoqa",
+            {"question": "q", "options": ["It purrs.", "It barks."], "answer": "It barks."},
+            choice("prontoqa", "q\n\nA) It purrs.\nB) It barks.", "B", ["It purrs.", "It barks."]),
+        ),
         ("gpqa_diamond", LOGIC | {"answer": "B)"}, choice("gpqa_diamond", LOGIC_TEXT, "B", ["True", "False"], "x_1")),
         (
             "arc_challenge",
@@ -415,6 +420,8 @@ BAD_CHOICE: list[tuple[dict[str, Any], str]] = [
     (LOGIC | {"answer": "C"}, "the answer is not among the options"),
     (LOGIC | {"answer": None}, "the answer is not among the options"),
     (LOGIC | {"options": ["A) True"]}, "1 options, not 2 to 26"),
+    (LOGIC | {"options": ["A) True", "B) "]}, "an option without text"),
+    (gpqa(0) | {"Incorrect Answer 3": None}, "an option without text"),
     ({"question": "q", "answer": "A"}, "no options"),
     ({"input": "no options here", "target": "(A)"}, "0 options"),
     ({"query": "q Answer Choices: (A)x (B)y", "choices": ["(A)x", "(B)y"], "gold": [2]}, "not among the options"),
@@ -432,6 +439,7 @@ BAD_CHOICE: list[tuple[dict[str, Any], str]] = [
         ("olympiadbench", {"question": "q", "final_answer": ["1"], "modality": "Multimodal"}, "modality is Multimodal"),
         ("olympiadbench", {"question": "q", "final_answer": []}, "answer is a list"),
         ("scibench", {"problem_text": "q", "answer_number": "two", "unit": "m"}, "answer is not a number"),
+        ("scibench", {"problem_text": "q", "answer_number": "nan", "unit": "m"}, "answer is not a number"),
         ("mbpp", {"prompt": "p", "test": "assert True"}, "no list of tests"),
         ("mbpp_plus", {"prompt": "p", "test": "assert True", "test_list": []}, "no list of tests"),
         ("humaneval", {"prompt": "p", "test": "t"}, "no prompt, test or entry_point"),
