@@ -20,6 +20,7 @@ from masa_lightning.modules import summary
 from masa_lightning.modules.evaluation import EvaluationLightningModule
 from masa_lightning.modules.experience import micro_batches, mini_batches, token_costs
 from masa_lightning.modules.processes import cut, imbalance
+from masa_lightning.modules.provenance import provenance
 from masa_lightning.modules.refill import ProblemReserve, teaches, training_problems
 from masa_lightning.modules.rollouts import keys_by_place, merge_batches
 from masa_lightning.modules.settings import Algorithm, Evaluation
@@ -158,6 +159,7 @@ class GRPOLightningModule(EvaluationLightningModule):
         self._reserve: ProblemReserve | None = None
         self._reserve_taken = 0
         self._metrics: dict[str, float] = {}
+        self._validation: dict[str, Any] | None = None  # what the last one logged, of which step
         self._trained_tokens: list[list[int]] = []  # computed by each process, one list for each optimiser step
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -175,6 +177,7 @@ class GRPOLightningModule(EvaluationLightningModule):
             "reserve_taken": self._reserve_taken if self._reserve is None else self._reserve.taken,
             "rng_state": torch.get_rng_state(),
             "metrics": self._metrics | {"epoch": float(self.current_epoch)},
+            "run": provenance(self) | {"validation": self._validation},
         }
         for logger in self.trainer.loggers:
             logger.save()  # what was logged before the checkpoint must outlive a kill after it
@@ -192,8 +195,16 @@ class GRPOLightningModule(EvaluationLightningModule):
         self.ledger = dict(state["ledger"])
         self._reserve_taken = state["reserve_taken"]
         self._expected = dict(state["expected_lengths"])
+        self._validation = state.get("run", {}).get("validation")
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_end(self) -> None:
+        problems = len(self.evaluated)
+        super().on_validation_epoch_end()
+        if not self.trainer.sanity_checking:
+            metrics = {n: value.item() for n, value in self.trainer.callback_metrics.items() if n.startswith("val/")}
+            self._validation = {"rollout_steps": self.rollout_steps, "problems": problems, "metrics": metrics}
 
     def on_train_start(self) -> None:
         self._start()

@@ -1,0 +1,101 @@
+"""What a run is, in plain values: what a checkpoint records for the model card of its export."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import LightningDataModule, LightningModule
+
+from masa_lightning.models import loading
+
+if TYPE_CHECKING:
+    from masa_lightning.modules.base import PolicyLightningModule
+
+_OF_LIGHTNING = {*vars(LightningModule()), *vars(LightningDataModule())}
+
+
+def provenance(module: PolicyLightningModule) -> dict[str, Any]:
+    """Settings of a module, of its data and of the callbacks of its trainer, and how they are run."""
+    trainer: Any = module.trainer
+    data = getattr(trainer, "datamodule", None)
+    loader = getattr(trainer, "train_dataloader", None)
+    problems: Any = getattr(loader, "problems", getattr(loader, "dataset", None))
+    return {
+        "module": described(module),
+        "data": None if data is None else described(data),
+        "callbacks": [described(c) for c in trainer.callbacks if not type(c).__module__.startswith("lightning.")],
+        "training_problems": len(problems) if hasattr(problems, "__len__") else None,
+        "processes": trainer.world_size,
+        "precision": str(trainer.precision),
+        "seed": module._run_seed(),
+        "model_is_local": os.path.exists(loading.model_path(module.model_name)),
+    }
+
+
+def described(thing: object, depth: int = 2) -> dict[str, Any]:
+    """The class of an object and its settings: the arguments that it keeps, and other public constants.
+
+    Args:
+        thing: Any object.
+        depth: Objects in objects that are described; what is deeper is its class name alone.
+
+    Returns:
+        ``class``, and the settings as None, bool, int, float, str, lists and dictionaries. Paths of what is on this
+        machine are cut down to the last part: cards are published.
+
+    >>> class Sampler:
+    ...     def __init__(self, limits: list[int]):
+    ...         self.limits, self.dtype, self.cache, self._requests = limits, "float32", [], 7
+    >>> described(Sampler([1, 2]))
+    {'class': 'Sampler', 'limits': [1, 2], 'dtype': 'float32'}
+    """
+    attributes = getattr(thing, "__dict__", {})
+    attributes = {**attributes, **attributes.get("_modules", {})}
+    arguments = {
+        name
+        for base in type(thing).__mro__
+        if inspect.isfunction(init := vars(base).get("__init__"))
+        for name in inspect.signature(init).parameters
+    }
+    return {"class": thing.__name__ if inspect.isroutine(thing) else type(thing).__name__} | {
+        name: _plain(value, depth)
+        for name, value in attributes.items()
+        if name in arguments or not (name.startswith("_") or name in _OF_LIGHTNING or not _is_constant(value))
+    }
+
+
+def _is_constant(value: Any) -> bool:
+    """Whether an attribute that is no argument is a setting all the same: a list grows, and is a state."""
+    if isinstance(value, dict):
+        return all(map(_is_constant, value.values()))
+    if isinstance(value, tuple):
+        return all(map(_is_constant, value))
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _plain(value: Any, depth: int) -> Any:
+    if isinstance(value, Enum):
+        return _plain(value.value, depth)
+    if value is None or isinstance(value, bool):
+        return value
+    for kind in (int, float):  # not subclasses, which `torch.load` would refuse
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, (str, Path)):
+        text = str(value)
+        return Path(text).name or text if os.path.exists(os.path.expanduser(text)) else text
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each, depth) for name, each in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(each, depth) for each in value]
+    if isinstance(value, type):
+        return value.__name__
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name), depth) for field in fields(value)}
+    return described(value, depth - 1) if depth else type(value).__name__
