@@ -38,8 +38,9 @@ _NUMBER: Final = re.compile(
 )
 _PERCENT: Final = re.compile(r" ?\\?%")
 _UNIT_SIGN: Final = re.compile(r"\\(mu|Omega|AA|ell)(?![a-zA-Z])")
+_DOT: Final = re.compile(r"\\cdot(?![a-zA-Z])")
 _UNIT_WORD: Final = re.compile(r"([A-Za-zµμΩΩÅ]+)(?: ?\^ ?(?:\{ ?[+-]?[0-9] ?\}|[+-]?[0-9])|[+-]?[1-9](?![0-9]))?")
-_UNIT_REST: Final = re.compile(r"(?: |/|\*|\u00b7|\\cdot(?![a-zA-Z])|[().])*")
+_UNIT_REST: Final = re.compile(r"(?: |/|\*|\u00b7|[().])*")
 _ONE_LETTER_UNITS: Final = frozenset("msghldutACDFGHJKLMNPSTVWµμΩΩÅ")
 # Words behind a number that change what it says, unlike a unit.
 _NO_UNIT_WORDS: Final = (
@@ -128,7 +129,7 @@ def _numbers(text: str) -> list[Fraction]:
 
 
 def _is_unit(text: str) -> bool:
-    text = _UNIT_SIGN.sub("µ", text)
+    text = _DOT.sub("*", _UNIT_SIGN.sub("µ", text))
     words = [match[1] for match in _UNIT_WORD.finditer(text)]
     known = all(word in _ONE_LETTER_UNITS if len(word) == 1 else word.lower() not in _NO_UNIT for word in words)
     rest = _UNIT_WORD.sub("", text)
