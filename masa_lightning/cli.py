@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import sys
+
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningCLI
 
 from masa_lightning.modules.grpo import GRPOLightningModule
 
 
-def main(args: ArgsType = None) -> LightningCLI:
-    """Runs `masa fit|validate|test|predict`.
+def main(args: ArgsType = None) -> LightningCLI | None:
+    """Runs `masa fit|validate|test|predict|export`.
 
     Args:
         args: Command line to use in place of `sys.argv[1:]`.
+
+    Returns:
+        What ran, if `args` are given and it was not an export; else nothing: the installed command would take it for a
+        failure.
     """
-    return LightningCLI(
+    words = sys.argv[1:] if args is None else args
+    if isinstance(words, list) and words[:1] == ["export"]:
+        from masa_lightning import export
+
+        export.main(words[1:])
+        return None
+    cli = LightningCLI(
         GRPOLightningModule,
         LightningDataModule,
         subclass_mode_model=True,
@@ -22,8 +34,12 @@ def main(args: ArgsType = None) -> LightningCLI:
         seed_everything_default=0,
         auto_configure_optimizers=False,  # the optimiser is made by the module, after the weights are loaded
         save_config_kwargs={"overwrite": True},  # a resumed run writes into the folder of the interrupted one
+        parser_kwargs={
+            "epilog": "Also: masa export CHECKPOINT OUT_DIR writes a Hugging Face folder with a model card."
+        },
         args=args,
     )
+    return None if args is None else cli
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
 """Lightning checkpoint -> Hugging Face folder, for transformers, vLLM and the hub.
 
-Takes files and the folders of shards that `ModelParallelStrategy` writes. Run it as::
+Takes files and the folders of shards that `ModelParallelStrategy` writes::
 
-    python -m masa_lightning.export runs/tiny/checkpoints/last.ckpt OUT_DIR
+    masa export runs/tiny/checkpoints/last.ckpt OUT_DIR
 """
 
 from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,8 +19,13 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
+from masa_lightning.model_card.card import base_name, write_card
+from masa_lightning.model_card.results import read_results
 from masa_lightning.models import loading
 from masa_lightning.models.lora import LoRA
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _PREFIX = "policy.model."
 _SHARDS_PREFIX = "state_dict."
@@ -28,9 +33,14 @@ _META = "meta.pt"  # Lightning's, in a folder of shards
 
 
 def export_checkpoint(
-    checkpoint: str | Path, out: str | Path, *, model: str | None = None, adapter: bool = False
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    model: str | None = None,
+    adapter: bool = False,
+    results: Sequence[str | Path] = (),
 ) -> None:
-    """Writes the policy of a checkpoint with its tokenizer, chat template and generation configuration.
+    """Writes the policy of a checkpoint with its tokenizer, chat template, generation configuration and model card.
 
     LoRA adapters are merged into the weights of the model that the run started from. One copy of the weights is held.
 
@@ -40,11 +50,16 @@ def export_checkpoint(
         model: Where configuration, tokenizer and weights under adapters come from; by default the model that the run
             started from.
         adapter: Write the LoRA adapters alone, in peft's format.
+        results: Files ``results.json`` of `BenchmarkReport`, for the card.
 
     Raises:
-        FileNotFoundError: If there is no such checkpoint.
-        ValueError: If it is not one of a `GRPOLightningModule`, is of another model, or has no adapters to write.
+        FileNotFoundError: If there is no such checkpoint, model or file of results.
+        ValueError: If the checkpoint is not one of a `GRPOLightningModule`, is of another model, or has no adapters to
+            write; if `out` is a file, or a file of results holds none.
     """
+    if Path(out).is_file():
+        raise ValueError(f"{str(out)!r} is a file; expected a folder to write to, or a name that is still free")
+    benchmarks = read_results(results)
     saved = _Checkpoint(Path(checkpoint))
     lora = None if saved.settings["lora"] is None else LoRA(**saved.settings["lora"])
     if adapter and lora is None:
@@ -52,6 +67,8 @@ def export_checkpoint(
     name = model or saved.settings["model"]
     # All weights are in the checkpoint, unless they are to be merged with adapters.
     policy = loading.load_model(name, saved.settings["dtype"], empty=lora is None or adapter)
+    tokenizer = loading.load_tokenizer(name, saved.settings["chat_template"])
+    _stop_where_training_did(policy, tokenizer)
     if lora is None:
         saved.copy_into(policy.state_dict())
         policy.save_pretrained(out)
@@ -62,10 +79,25 @@ def export_checkpoint(
         trained = {n.removeprefix("base_model.model."): p for n, p in adapted.named_parameters() if p.requires_grad}
         saved.copy_into(trained)
         if adapter:
+            base, _ = base_name(saved.settings, model)
+            adapted.peft_config["default"].base_model_name_or_path = base  # not where it lies on this machine
             adapted.save_pretrained(str(out), save_embedding_layers=False)
         else:
             adapted.merge_and_unload().save_pretrained(out)
-    loading.load_tokenizer(name, saved.settings["chat_template"]).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    write_card(out, saved.settings, model=model, adapter=adapter, results=benchmarks)
+
+
+def _stop_where_training_did(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Lists all tokens that ended completions in the generation configuration; transformers reads no other."""
+    stops = loading.stop_token_ids(policy, tokenizer)
+    generation = policy.generation_config
+    if generation is not None and {*stops} - {*_listed(generation.eos_token_id)}:
+        generation.eos_token_id = stops
+
+
+def _listed(ids: int | list[int] | None) -> list[int]:
+    return ids if isinstance(ids, list) else [] if ids is None else [ids]
 
 
 class _Checkpoint:
@@ -97,7 +129,7 @@ class _Checkpoint:
             raise ValueError(
                 f"checkpoint {str(path)!r} holds no policy; expected one of a GRPO or MASA Lightning module"
             )
-        self.settings = saved["masa"]
+        self.settings: dict[str, Any] = {"global_step": saved.get("global_step")} | saved["masa"]
 
     @torch.no_grad()
     def copy_into(self, weights: Mapping[str, Tensor]) -> None:
@@ -121,16 +153,28 @@ class _Checkpoint:
                 weight.copy_(self._weights[name])
 
 
-def main() -> None:
-    """Runs `python -m masa_lightning.export`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs `masa export`.
+
+    Args:
+        args: Command line to use in place of `sys.argv[1:]`.
+    """
+    parser = argparse.ArgumentParser(
+        "masa export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("checkpoint", type=Path, help="file or folder of shards")
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--model", help="base model, if it is no longer where the run found it")
     parser.add_argument("--adapter", action="store_true", help="write LoRA adapters alone, in peft's format")
-    args = parser.parse_args()
-    export_checkpoint(args.checkpoint, args.out, model=args.model, adapter=args.adapter)
-    print(f"exported to {args.out}")
+    parser.add_argument(
+        "--results", type=Path, nargs="+", default=(), help="files results.json of BenchmarkReport, for the model card"
+    )
+    given = parser.parse_args(args)
+    try:
+        export_checkpoint(given.checkpoint, given.out, model=given.model, adapter=given.adapter, results=given.results)
+    except (FileNotFoundError, ValueError) as error:
+        parser.error(str(error))
+    print(f"exported to {given.out}; its model card is README.md")
 
 
 if __name__ == "__main__":

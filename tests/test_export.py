@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,17 @@ from typing import Any
 import pytest
 import torch
 import two_processes
+from huggingface_hub import ModelCard
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from training_loop import Loop
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from masa_lightning import GRPOLightningModule, LoRA, export
+from masa_lightning import LoRA, cli
 from masa_lightning.export import export_checkpoint
-from masa_lightning.models import loading
+from masa_lightning.models import loading, tiny
 from masa_lightning.models.lora import add_adapters
+from masa_lightning.modules.settings import Evaluation
 
 LORA = LoRA(rank=4)
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
@@ -26,15 +29,24 @@ IDS = torch.arange(40)[None]
 KINDS = ["file", "file-lora", "shards", "shards-lora"]
 
 
+def answer(kind: str, problem: str, index: int, call: int) -> str:
+    """One solution of three is right, of problem f all are; predictions differ between problems."""
+    if kind == "solution":
+        return f"\\boxed{{{2 if problem == 'f' else 2 + index}}}"
+    return json.dumps({"math_notion": ["sum"], "pass_rate": ord(problem) % 8, "solution_length": 5 + index})
+
+
 def train(folder: Path, kind: str, **settings: Any) -> None:
-    """Takes two steps, and writes a checkpoint and the weights."""
+    """Takes a step or two, and writes a checkpoint, the weights and what validation logged."""
     loop, lora = Loop(Path("tiny")), LORA if "lora" in kind else None
     module = loop.scripted(
-        loop.boxes(2, 3, 4), GRPOLightningModule, lora=lora, chat_template=TEMPLATE, learning_rate=1e-3
+        answer, lora=lora, chat_template=TEMPLATE, learning_rate=1e-3, evaluation=Evaluation(num_generations=3)
     )
-    problems = loop.Problems([loop.problem(name) for name in "abcd"])
+    problems = loop.Problems([loop.problem(name) for name in "abcd"], [loop.problem(name) for name in "efg"])
     recorder = loop.fit(module, problems, **settings)
     recorder.trainer.save_checkpoint(folder / f"{kind}.ckpt")
+    logged = {n: value.item() for n, value in recorder.trainer.callback_metrics.items() if n.startswith("val/")}
+    (folder / f"{kind}.json").write_text(json.dumps(logged))
     weights = {n: p.full_tensor() if isinstance(p, DTensor) else p for n, p in module.policy.model.named_parameters()}
     torch.save({name: p.detach() for name, p in weights.items()}, folder / f"{kind}-{recorder.trainer.global_rank}.pt")
 
@@ -80,7 +92,7 @@ def close(left: Tensor, right: Tensor) -> None:
 def test_the_exported_folder_is_the_trained_policy(runs: Path, tmp_path: Path, kind: str) -> None:
     checkpoint = runs / f"{kind}.ckpt"
     assert checkpoint.is_dir() is ("shards" in kind)
-    export_checkpoint(checkpoint, tmp_path)
+    cli.main(["export", str(checkpoint), str(tmp_path)])
     exported, expected = AutoModelForCausalLM.from_pretrained(tmp_path), trained(runs, kind)
     if "lora" in kind:
         close(logits(exported), expected)  # one sum of products in place of two
@@ -92,6 +104,66 @@ def test_the_exported_folder_is_the_trained_policy(runs: Path, tmp_path: Path, k
     assert AutoTokenizer.from_pretrained(tmp_path).chat_template == TEMPLATE
 
 
+@pytest.mark.parametrize(("kind", "adapter"), [*((kind, False) for kind in KINDS), *((k, True) for k in KINDS[1::2])])
+def test_the_card_has_what_was_logged(runs: Path, tmp_path: Path, kind: str, adapter: bool) -> None:
+    out = tmp_path / "my_model"
+    (tmp_path / "results.json").write_text(
+        json.dumps({"model": "tiny", "benchmarks": [{"name": "sums", "problems": 7, "metrics": {"pass@1": 0.625}}]})
+    )
+    options = ["--results", str(tmp_path / "results.json"), *["--adapter"] * adapter]
+    cli.main(["export", str(runs / f"{kind}.ckpt"), str(out), *options])
+    card, logged = ModelCard.load(out / "README.md"), json.loads((runs / f"{kind}.json").read_text())
+    scores = {(r.dataset_name, r.metric_type): r.metric_value for r in card.data.eval_results}
+    assert scores["validation", "pass@1"] == logged["val/pass@1"] == pytest.approx((1 + 1 / 3 + 1 / 3) / 3)
+    assert scores["sums", "pass@1"] == 0.625
+    assert card.data.library_name == ("peft" if adapter else "transformers")
+    assert card.data.base_model is None
+    low, high = logged["val/pass@1_low"], logged["val/pass@1_high"]
+    assert f"| `validation` | `3` | {logged['val/pass@1']:.4g} [{low:.4g}, {high:.4g}] |" in card.text
+    assert "of the weights here: num_generations `3`" in card.text
+    for quantity in ("pass_rate/mae", "pass_rate/pearson", "pass_rate/ece", "length/bias"):
+        value = logged[f"val/calibration/{quantity}"]
+        assert value == value
+        assert f"| `calibration/{quantity}` | {value:.4g} | - |" in card.text
+    assert logged["val/meta/parse_rate"] == 1
+    assert "| `class` | `MASALightningModule` |" in card.text
+    assert "| `learning_rate` | `0.001` |" in card.text
+    assert f"| problems a step | `{4 if 'shards' in kind else 2}` |" in card.text  # two on each process
+    assert ("| LoRA: rank | `4` |" in card.text) is ("lora" in kind)
+    for file in out.iterdir():
+        if file.suffix != ".safetensors":
+            assert str(tiny.PATH) not in file.read_text(), file
+            assert str(tmp_path) not in file.read_text(), file
+
+
+def code_of(card: Path) -> list[str]:
+    """The blocks of Python in a card: prompts, transformers, vLLM."""
+    return re.findall(r"^```python\n(.*?)^```$", card.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def asked(words: str) -> list[int]:
+    ids: list[int] = loading.load_tokenizer("tiny")(words, add_special_tokens=False).input_ids
+    return ids
+
+
+@pytest.mark.parametrize("adapter", [False, True], ids=["whole", "adapter"])
+def test_the_code_in_the_card_asks_as_training_did(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], adapter: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tiny").symlink_to(tiny.PATH)
+    cli.main(["export", str(runs / "file-lora.ckpt"), "out", *["--adapter"] * adapter])
+    prompts, transformers, _ = code_of(Path("out/README.md"))
+    names: dict[str, Any] = {}
+    exec(prompts, names)
+    capsys.readouterr()
+    exec(transformers, names)
+    assert names["inputs"]["input_ids"].tolist() == [asked("M:Compute 12+34.")]
+    assert capsys.readouterr().out.count("\n") >= 2
+    model = names["model"].merge_and_unload() if adapter else names["model"]
+    close(logits(model), trained(runs, "file-lora"))
+
+
 @pytest.mark.parametrize("kind", KINDS[::3])
 def test_vllm_reads_the_exported_folder(runs: Path, tmp_path: Path, kind: str) -> None:
     vllm = pytest.importorskip("vllm")
@@ -99,14 +171,20 @@ def test_vllm_reads_the_exported_folder(runs: Path, tmp_path: Path, kind: str) -
     from masa_lightning.sampling.vllm import VLLMSampler
 
     export_checkpoint(runs / f"{kind}.ckpt", tmp_path)
+    prompts, _, code = code_of(tmp_path / "README.md")
+    names: dict[str, Any] = {}
+    exec(prompts, names)
     settings = VLLMSampler()._environment(torch.device("cpu"))
     with apart_from_training(), environment(settings), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         llm = vllm.LLM(
             str(tmp_path), dtype="float32", max_model_len=64, kv_cache_memory_bytes=2**24, enforce_eager=True
         )
-        asked = vllm.SamplingParams(max_tokens=1, prompt_logprobs=0)
-        (output,) = llm.generate(vllm.TokensPrompt(prompt_token_ids=IDS[0].tolist()), asked, use_tqdm=False)
+        wanted = vllm.SamplingParams(max_tokens=1, prompt_logprobs=0)
+        (output,) = llm.generate(vllm.TokensPrompt(prompt_token_ids=IDS[0].tolist()), wanted, use_tqdm=False)
+        start, _, rest = code.partition("llm = LLM(MODEL)\n")
+        exec(start + rest, names | {"llm": llm}, names)
+    assert names["output"].prompt_token_ids == asked("M:Compute 12+34.")
     got = torch.tensor(
         [place[token].logprob for place, token in zip(output.prompt_logprobs[1:], range(1, 40), strict=True)]
     )
@@ -115,11 +193,10 @@ def test_vllm_reads_the_exported_folder(runs: Path, tmp_path: Path, kind: str) -
 
 
 @pytest.mark.parametrize("kind", KINDS[1::2])
-def test_adapters_alone(runs: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adapters_alone(runs: Path, tmp_path: Path, kind: str) -> None:
     from peft import PeftModel
 
-    monkeypatch.setattr(sys, "argv", ["export", str(runs / f"{kind}.ckpt"), str(tmp_path), "--adapter"])
-    export.main()
+    cli.main(["export", str(runs / f"{kind}.ckpt"), str(tmp_path), "--adapter"])
     assert not (tmp_path / "model.safetensors").exists()
     assert (tmp_path / "adapter_model.safetensors").stat().st_size < 800_000
     expected = trained(runs, kind)
@@ -142,6 +219,27 @@ def test_weights_under_the_adapters_may_lie_elsewhere(runs: Path, tmp_path: Path
     close(logits(exported) / 2, trained(runs, "file-lora"))
 
 
+def test_an_early_checkpoint(runs: Path, tmp_path: Path) -> None:
+    saved = torch.load(runs / "file.ckpt", weights_only=True)
+    del saved["masa"]["run"], saved["masa"]["ledger"]
+    torch.save(saved, tmp_path / "early.ckpt")
+    cli.main(["export", str(tmp_path / "early.ckpt"), str(tmp_path / "out")])
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out")), trained(runs, "file"))
+    assert "No evaluation is recorded here" in ModelCard.load(tmp_path / "out" / "README.md").text
+
+
+def test_all_stop_tokens_of_training_are_in_the_generation_configuration(runs: Path, tmp_path: Path) -> None:
+    base = loading.load_model("tiny", "float32")
+    assert base.generation_config is not None
+    base.generation_config.eos_token_id = 5
+    base.save_pretrained(tmp_path / "base")
+    tokenizer = loading.load_tokenizer("tiny")
+    tokenizer.save_pretrained(tmp_path / "base")
+    export_checkpoint(runs / "file.ckpt", tmp_path / "out", model=str(tmp_path / "base"))
+    stops = GenerationConfig.from_pretrained(tmp_path / "out").eos_token_id
+    assert stops == [tokenizer.eos_token_id, 5]
+
+
 @pytest.mark.parametrize("kind", ["file", "shards"])
 def test_another_model_is_refused(runs: Path, tmp_path: Path, tiny_checkpoint: Path, kind: str) -> None:
     with pytest.raises(ValueError, match=r"weights of checkpoint .* do not fit the model: policy\.model\..* has shape"):
@@ -160,3 +258,20 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {"layer": torch.ones(1)}}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match="holds no policy"):
         export_checkpoint(tmp_path / "other.ckpt", tmp_path / "out")
+
+
+def test_the_command_says_what_is_wrong(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def error(*words: str | Path) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["export", *map(str, words)])
+        assert stopped.value.code == 2
+        return capsys.readouterr().err
+
+    checkpoint, out = runs / "file.ckpt", tmp_path / "out"
+    assert "none.ckpt' is neither a file nor a folder with shards" in error("none.ckpt", out)
+    assert "none.json' is no file; expected the results.json" in error(checkpoint, out, "--results", "none.json")
+    assert "model 'no/such/model' was not found" in error(checkpoint, out, "--model", "no/such/model")
+    assert "trained without LoRA" in error(checkpoint, out, "--adapter")
+    assert "is a file; expected a folder" in error(checkpoint, checkpoint)
+    assert "required: out" in error(checkpoint)
+    assert not out.exists()

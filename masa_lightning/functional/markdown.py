@@ -1,0 +1,51 @@
+"""Markdown that no text put into it can break: whatever is shown is code, in which markdown means nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+
+def code(value: Any) -> str:
+    """A value as code on one line: a plain word as it is, anything else as JSON.
+
+    >>> print(code("Qwen/Qwen3-8B"), code(0.5), code("two `words`"))
+    `Qwen/Qwen3-8B` `0.5` `` "two `words`" ``
+    """
+    is_word = isinstance(value, str) and re.fullmatch(r"[\w@+:/.-]+", value)
+    text = value if is_word else json.dumps(value, ensure_ascii=False, default=str)
+    fence = _fence(text, 1)
+    return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"
+
+
+def python_block(lines: Sequence[str]) -> str:
+    """Lines of Python as a fenced block."""
+    text = "\n".join(lines)
+    fence = _fence(text, 3)
+    return f"{fence}python\n{text}\n{fence}"
+
+
+def python_literal(text: str) -> str:
+    r"""A text as Python, each of its lines on a line.
+
+    >>> print(python_literal("a\nb"))
+    (
+        'a\n'
+        'b'
+    )
+    """
+    lines = text.splitlines(keepends=True)
+    return repr(text) if len(lines) < 2 else "(\n" + "".join(f"    {line!r}\n" for line in lines) + ")"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lays out cells, which are markdown; in `code` a bar is no border."""
+    lines = [[cell.replace("|", r"\|") for cell in row] for row in (head, ["---"] * len(head), *rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _fence(text: str, least: int) -> str:
+    """Backticks that none in the text close."""
+    return "`" * max([least, *(len(run) + 1 for run in re.findall("`+", text))])

@@ -1,0 +1,237 @@
+"""Cards as a reader of markdown and the hub's own library see them."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from masa_lightning.model_card.card import base_name, write_card
+from masa_lightning.model_card.results import read_results
+
+HOSTILE = [
+    "`|`` \\| \n\n# no heading\n---\n```\n<script>alert(1)</script> [a](b) *c* {{ d }} : - 'e' \"f\"",
+    "---\nlicense: mit\n---",
+    "trailing \\",
+    "\r\n\u2028\x00 \U0001f600 \ud800",
+    "",
+]
+
+
+def checkpoint(**changes: Any) -> dict[str, Any]:
+    """What a run on hub names records."""
+    module = {
+        "class": "MASALightningModule",
+        "prompts": {"solution": "S:{problem}", "meta": '{problem} {"pass_rate": 0..{pass_rate_scale}}', "system": None},
+        "chat_template_kwargs": {},
+        "num_meta_generations": 8,
+        "max_completion_length": 64,
+        "pass_rate_scale": 8,
+        "learning_rate": 1e-6,
+        "grader": {"class": "MathGrader", "workers": 2},
+        "algorithm": {"loss_type": "gspo"},
+        "evaluation": {"num_generations": 4, "temperature": 0.6, "top_p": 0.95, "top_k": 0},
+    }
+    metrics = {"val/pass@1": 0.51234, "val/pass@1_low": 0.4, "val/pass@1_high": 0.6, "val/maj@4": float("nan")}
+    metrics |= {"val/calibration/pass_rate/pearson": 0.71234, "val/meta/parse_rate": 0.98}
+    run = {
+        "module": module,
+        "data": {"class": "MathDataModule", "sources": {"train": ["org/data:main", "train"]}, "batch_size": 16},
+        "callbacks": [{"class": "ExpertSFT", "learning_rate": 1e-5}],
+        "training_problems": 1000,
+        "processes": 8,
+        "precision": "bf16-mixed",
+        "seed": 3,
+        "model_is_local": False,
+        "validation": {"rollout_steps": 40, "problems": 256, "metrics": metrics},
+    }
+    saved = {"model": "Qwen/Qwen3-8B-Base", "dtype": "float32", "lora": None, "chat_template": None, "global_step": 160}
+    saved |= {"rollout_steps": 40, "num_tokens": 123456, "ledger": {"tokens/meta": 1e6}}
+    return {**saved, "run": {**run, **changes.pop("run", {})}, **changes}
+
+
+def results(name: str = "AIME24", **metrics: float | None) -> dict[str, Any]:
+    found = {"pass@1": 0.25, "pass@1_low": 0.125, "pass@1_high": 0.375, "maj@8": 0.5} | metrics
+    return {
+        "model": "/home/someone/model",
+        "settings": {"evaluation": {"num_generations": 8}, "max_completion_length": 99},
+        "benchmarks": [{"name": name, "problems": 30, "left_out": 1, "metrics": found}],
+    }
+
+
+def written(folder: Path, saved: dict[str, Any], **settings: Any) -> ModelCard:
+    write_card(folder, saved, **settings)
+    return ModelCard.load(folder / "README.md")
+
+
+def parsed(card: ModelCard) -> list[Token]:
+    return MarkdownIt("commonmark").enable("table").parse(card.text)
+
+
+def spans(tokens: list[Token], kind: str) -> list[str]:
+    return [child.content for token in tokens for child in token.children or [] if child.type == kind]
+
+
+def tables(tokens: list[Token]) -> list[list[list[str]]]:
+    """The cells of each table, as what is read in them."""
+    found: list[list[list[str]]] = []
+    for token, following in zip(tokens, [*tokens[1:], None], strict=True):
+        if token.type == "table_open":
+            found.append([])
+        elif token.type == "tr_open":
+            found[-1].append([])
+        elif token.type in ("td_open", "th_open"):
+            assert following is not None
+            found[-1][-1].append("".join(child.content for child in following.children or []))
+    return found
+
+
+def headings(tokens: list[Token]) -> list[str]:
+    return [inner.content for token, inner in pairwise(tokens) if token.type == "heading_open"]
+
+
+def test_metadata(tmp_path: Path) -> None:
+    data = written(tmp_path, checkpoint(), results=[results()]).data
+    assert data.base_model == "Qwen/Qwen3-8B-Base"
+    assert data.datasets == "org/data"
+    assert (data.library_name, data.pipeline_tag) == ("transformers", "text-generation")
+    assert data.tags == ["masa_lightning", "masa", "reinforcement-learning", "arxiv:2402.03300", "arxiv:2510.03259"]
+    assert data.model_name == tmp_path.name
+    scores = [(r.dataset_name, r.metric_type, r.metric_value) for r in data.eval_results]
+    assert scores == [("validation", "pass@1", 0.51234), ("AIME24", "pass@1", 0.25), ("AIME24", "maj@8", 0.5)]
+
+
+def test_figures(tmp_path: Path) -> None:
+    metrics: dict[str, Any] = {"calibration/pass_rate/pearson": 0.25, "calibration/pass_rate/mae": None}
+    tokens = parsed(written(tmp_path, checkpoint(), results=[results(**metrics)]))
+    *_, scores, calibration = tables(tokens)
+    assert scores[1] == ["validation", "256", "0.5123 [0.4, 0.6]", "-", "-", "-"]
+    assert scores[0] == ["", "problems", "pass@1", "maj@4", "maj@8", "tokens a solution"]
+    assert scores[2] == ["AIME24", "30 (1 left out)", "0.25 [0.125, 0.375]", "-", "0.5", "-"]
+    assert calibration[1:] == [["calibration/pass_rate/pearson", "0.7123", "0.25"], ["meta/parse_rate", "0.98", "-"]]
+    settings = {row[0]: row[1] for table in tables(tokens)[:-2] for row in table}
+    assert settings["learning_rate"] == "1e-06"
+    assert settings["algorithm.loss_type"] == "gspo"
+    assert settings["grader"] == "MathGrader"
+    assert settings["problems a step"] == "128"
+    assert settings["sources.train"] == '["org/data:main", "train"]'
+    assert (settings["0"], settings["0.learning_rate"]) == ("ExpertSFT", "1e-05")
+
+
+def test_figures_of_earlier_weights_say_so(tmp_path: Path) -> None:
+    card = written(tmp_path, checkpoint(rollout_steps=44))
+    assert "the weights after step 40 of 44, not those here" in card.text
+    assert card.data.eval_results is None
+
+
+def test_grpo(tmp_path: Path) -> None:
+    saved = checkpoint()
+    saved["run"]["module"]["num_meta_generations"] = 0
+    card = written(tmp_path, saved)
+    assert card.data.tags == ["masa_lightning", "grpo", "reinforcement-learning", "arxiv:2402.03300"]
+    assert "MASA (" not in card.text
+    assert "It was not trained to predict." in card.text
+    assert "META" not in card.text
+
+
+def test_adapters(tmp_path: Path) -> None:
+    lora = {"rank": 20, "alpha": 32, "targets": "all-linear"}
+    card = written(tmp_path, checkpoint(lora=lora), adapter=True)
+    assert card.data.library_name == "peft"
+    assert "lora" in card.data.tags
+    assert card.text.count("LoRARequest('masa', 1, MODEL)") == 1
+    assert "max_lora_rank=32)" in card.text
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_text_breaks_the_card(tmp_path: Path, text: str) -> None:
+    def fill(value: Any) -> Any:
+        """Puts the text wherever a user may have one."""
+        if isinstance(value, dict):
+            return {k if k != "learning_rate" else text: fill(v) for k, v in value.items()}
+        return [text] if isinstance(value, list) else text if isinstance(value, str) else value
+
+    plain = parsed(written(tmp_path, checkpoint(), results=[results()]))
+    saved = checkpoint(model=text or "a\nb|`c")
+    saved["run"] = {n: fill(v) if n not in ("validation", "callbacks") else v for n, v in saved["run"].items()}
+    prompts = {"solution": f"{text}{{problem}}{text}", "meta": f"{text}{{problem}}", "system": text}
+    saved["run"]["module"]["prompts"] = prompts
+    card = written(tmp_path, saved, results=[results(text)])
+    tokens = parsed(card)
+    assert headings(tokens) == headings(plain)
+    assert not {"html_block", "hr", "html_inline"} & {t.type for t in tokens}
+    assert not spans(tokens, "html_inline") and not spans(tokens, "image")
+    links = [child.attrs["href"] for t in tokens for child in t.children or [] if child.type == "link_open"]
+    assert all(str(link).startswith("https://arxiv.org/abs/") for link in links)
+    assert all(len(row) == len(table[0]) for table in tables(tokens) for row in table)
+    assert len(tables(tokens)) == len(tables(plain))
+    code = [t for t in tokens if t.type == "fence"]
+    assert len(code) == 3
+    names: dict[str, Any] = {}
+    exec(code[0].content, names)
+    assert names["chat"](names["SOLUTION"], "1+1") == [
+        {"role": "system", "content": text},
+        {"role": "user", "content": f"{text}1+1{text}"},
+    ]
+    for block in code[1:]:
+        compile(block.content, "card", "exec")
+    assert card.data.base_model is None
+    assert card.data.license is None
+    assert card.data.eval_results[-1].dataset_name.encode("utf-8", "backslashreplace") == text.encode(
+        "utf-8", "backslashreplace"
+    )
+
+
+@pytest.mark.parametrize("place", ["/home/me/secret/last", "~/secret/last", "../secret/last", "C:\\secret\\last"])
+def test_folders_of_this_machine_stay_here(tmp_path: Path, place: str) -> None:
+    saved = checkpoint(
+        model=place, run={"data": {"class": "Mine", "sources": {"test": [place, "test"]}, "file": place}}
+    )
+    saved["run"]["module"]["some_file"] = place
+    saved["run"]["callbacks"][0]["dirpath"] = place
+    card = written(tmp_path, saved, results=[results()])
+    assert "secret" not in card.content
+    assert str(tmp_path.parent) not in card.content
+    assert "/home" not in card.content
+    assert "local folder `last`" in card.text
+    assert card.data.base_model is None
+
+
+def test_what_an_early_checkpoint_does_not_say_is_left_out(tmp_path: Path) -> None:
+    card = written(tmp_path, {"model": "tiny", "dtype": "float32", "lora": None, "chat_template": None})
+    assert headings(parsed(card)) == [f"`{tmp_path.name}`", "Training", "Limitations"]
+    assert "No evaluation is recorded here" in card.text
+    assert card.data.eval_results is None
+
+
+def test_base_model(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    local = str(tmp_path / "base")
+    assert base_name({"model": "gpt2"}) == ("gpt2", True)
+    assert base_name({"model": "tiny"}) == ("tiny", False)
+    assert base_name({"model": local}) == ("base", False)
+    assert base_name({"model": "models/base", "run": {"model_is_local": True}}) == ("base", False)
+    assert base_name({"model": "org/base"}, local) == ("org/base", True)
+    assert base_name({"model": local}, "org/base") == ("org/base", True)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"benchmarks": [{"name": 1}]}', '{"benchmarks": [{"name": "a"}]}', "\xff"]
+)
+def test_other_files_are_no_results(tmp_path: Path, text: str) -> None:
+    (tmp_path / "results.json").write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"results\.json' holds no benchmarks; expected the results\.json that"):
+        read_results([tmp_path / "results.json"])
+    with pytest.raises(FileNotFoundError, match="is no file; expected the results"):
+        read_results([tmp_path / "none.json"])
+
+
+def test_results_are_read(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(results()))
+    assert read_results([tmp_path / "results.json"]) == [results()]
