@@ -24,9 +24,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(
-        datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False
-    )  # which it tells the hub, for local files too
+    # It would tell the hub, for local files too.
+    monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False)
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:
