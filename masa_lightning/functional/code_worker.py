@@ -223,6 +223,9 @@ class Handle:
     def __bool__(self) -> bool:
         return self._program.ask("bool", self) is True
 
+    def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError("an object of a program is no array; numpy would take an empty one for close to anything")
+
     def __str__(self) -> str:
         return str.__str__(self._program.ask("str", self))
 
