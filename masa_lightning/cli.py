@@ -26,6 +26,12 @@ def main(args: ArgsType = None) -> LightningCLI | None:
 
         export.main(words[1:])
         return None
+    if isinstance(words, list) and words[:1] == ["predict"] and "--solve" in words:
+        words = [*(word for word in words if word != "--solve"), "--model.init_args.inference.solve=true"]
+        if args is None:
+            sys.argv[1:] = words  # which LightningCLI wants to read by itself
+        else:
+            args = words
     cli = LightningCLI(
         GRPOLightningModule,
         LightningDataModule,
@@ -35,7 +41,8 @@ def main(args: ArgsType = None) -> LightningCLI | None:
         auto_configure_optimizers=False,  # the optimiser is made by the module, after the weights are loaded
         save_config_kwargs={"overwrite": True},  # a resumed run writes into the folder of the interrupted one
         parser_kwargs={
-            "epilog": "Also: masa export CHECKPOINT OUT_DIR writes a Hugging Face folder with a model card."
+            "epilog": "Also: masa export CHECKPOINT OUT_DIR writes a Hugging Face folder with a model card; "
+            "masa predict ... --solve solves the problems, under the controls of model.init_args.inference."
         },
         args=args,
     )

@@ -12,13 +12,14 @@ import yaml
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 
+from masa_lightning import Inference
 from masa_lightning import cli as command
 from masa_lightning.data.benchmarks import BenchmarkDataModule
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.masa import MASALightningModule
 
 FOLDER = Path(__file__).parents[1] / "configs"
-CONFIGS = sorted(FOLDER.glob("*.yaml"))
+CONFIGS = sorted(path for path in FOLDER.glob("*.yaml") if path.stem != "predict")
 EVALUATIONS = sorted((FOLDER / "eval").glob("*.yaml"))
 GPUS = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.precision=32-true", "--trainer.strategy=auto"]
 
@@ -66,6 +67,7 @@ def test_evaluations_parse_and_build_as_the_command_does(
     )
     args = ["--model.init_args.model=tiny", "--model.init_args.evaluation.num_meta_generations=8"]
     cli = command.main(["test", "--config", str(config), *GPUS, *args])
+    assert cli is not None
     assert asked["verbose"] is False
     assert isinstance(cli.datamodule, BenchmarkDataModule)
     assert cli.datamodule.benchmarks == BENCHMARKS[config.stem]
@@ -77,6 +79,26 @@ def test_evaluations_parse_and_build_as_the_command_does(
         assert (evaluation.num_generations, cli.model.max_completion_length) == (32, 16384)
     assert Path(cli.trainer.log_dir or "") == Path(f"runs/eval_{config.stem}")
     assert not cli.trainer.checkpoint_callbacks
+
+
+@pytest.mark.parametrize("solve", [False, True])
+def test_predict_parses_and_builds_as_the_command_does(
+    solve: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    monkeypatch.setenv("PL_SEED_WORKERS", "0")
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(
+        Trainer, "predict", functools.wraps(Trainer.predict)(lambda self, *args, **kwargs: asked.update(kwargs))
+    )
+    config = ["--config", str(FOLDER / "predict.yaml"), *GPUS, "--data.init_args.predict=problems.txt"]
+    monkeypatch.setattr(sys, "argv", ["masa", "predict", *config, *["--solve"] * solve])
+    command.main()
+    assert asked["return_predictions"] is False
+    assert isinstance(asked["model"], MASALightningModule)
+    assert asked["model"].inference == Inference(solve=solve)
+    assert asked["datamodule"].sources["predict"][0] == "problems.txt"
 
 
 def test_there_are_configs_and_each_fits_a_screen() -> None:

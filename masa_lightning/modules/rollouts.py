@@ -40,22 +40,26 @@ def make_groups(
     """Makes a group, still without rollouts, of each problem whose prompts are short enough.
 
     Args:
-        problems: Those with an over-long prompt are left out, with a warning that names them.
+        problems: Those with an over-long prompt are left out, with a warning that names one and counts them.
         kinds: Of the rollouts to come.
         prompt_ids: Gives the prompt of a kind for a group.
         max_prompt_length: Longest prompt, tokens.
     """
-    groups = []
+    groups, overlong = [], []
     for problem in problems:
         group = RolloutGroup(problem=problem)
         longest = max(len(prompt_ids(kind, group)) for kind in kinds)
         if longest <= max_prompt_length:
             groups.append(group)
         else:
-            rank_zero_warn(
-                f"problem {problem.id!r} is left out: its prompt has {longest} tokens, max_prompt_length is "
-                f"{max_prompt_length}; raise it to use the problem"
-            )
+            overlong.append((problem.id, longest))
+    if overlong:
+        name, longest = overlong[0]
+        more = f" ({len(overlong) - 1} more of the batch are left out for the same reason)" * (len(overlong) > 1)
+        rank_zero_warn(
+            f"problem {name!r} is left out: its prompt has {longest} tokens, max_prompt_length is {max_prompt_length}; "
+            f"raise it to use the problem{more}"
+        )
     return groups
 
 
