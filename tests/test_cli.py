@@ -117,6 +117,14 @@ def test_fit_then_test(tiny_checkpoint):
     assert "test/calibration/pass_rate/mae" in tested.trainer.callback_metrics
 
 
+def test_the_installed_command_ends_with_status_0(tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["masa", "fit", *write(config(tiny_checkpoint))])
+    with pytest.raises(SystemExit) as stopped:
+        sys.exit(cli.main())  # as its script does
+    assert stopped.value.code is None
+    assert logged()
+
+
 def test_the_seed_of_the_command_seeds_the_rollouts(tiny_checkpoint):
     def run(seed):
         metrics = cli.main(
