@@ -24,8 +24,6 @@ _MASA = "2510.03259"
 _GRPO = "2402.03300"
 _SHARES = re.compile(r"\w+@\d+")  # pass@1, maj@8, maj_predicted@8
 _SOURCE_FILES = (".parquet", ".json", ".jsonl", ".txt")
-# Of `results.json`: what the card shows elsewhere, or nobody reads.
-_UNSHOWN = {"model", "weights", "prompts", "chat_template"}
 
 
 def write_card(
@@ -178,7 +176,7 @@ class _Card:
     def _results(self) -> str:
         if not self.evaluations:
             return ""
-        names = [*dict.fromkeys(n for e in self.evaluations for n in e["metrics"] if _SHARES.fullmatch(n))]
+        names = sorted({n for e in self.evaluations for n in e["metrics"] if _SHARES.fullmatch(n)}, key=_order)
         rows = []
         for evaluation in self.evaluations:
             m = evaluation["metrics"]
@@ -194,9 +192,10 @@ class _Card:
             after = "the weights here" if at == now else f"the weights after step {at} of {now}, not those here"
             parts.append(f"`validation` is the last one of the run, of {after}: {_how(self.settings)}.")
         for result in self.results:
-            settings = {k: v for k, v in result.get("settings", {}).items() if k not in _UNSHOWN}
             tested = ", ".join(code(b["name"]) for b in result["benchmarks"])
-            parts.append(f"{tested}: {_how(settings)}.")
+            # Whether that was this model cannot be told here: it may have been tested as a checkpoint or as a folder.
+            name = code(_last_part(str(result.get("model"))))
+            parts.append(f"{tested}: `masa test` of the model {name}, {_how(result.get('settings') or {})}.")
         return "\n\n".join(parts)
 
     def _calibration(self) -> str:
@@ -225,7 +224,7 @@ class _Card:
     def _limitations(self) -> str:
         points = []
         if self.evaluations:
-            sizes = " and ".join(f"{code(e.get('problems'))} ({code(e['name'])})" for e in self.evaluations)
+            sizes = ", ".join(f"{code(e.get('problems'))} ({code(e['name'])})" for e in self.evaluations)
             points.append(
                 f"The figures are means over {sizes} problems. Intervals are of 95%, by bootstrap over these problems: they "
                 "say nothing of other seeds of training or of other kinds of problems."
@@ -319,6 +318,11 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _flat(value, f"{key}.")
         elif value not in (None, [], ""):
             yield key, value
+
+
+def _order(name: str) -> tuple[bool, str, int]:
+    kind, _, k = name.partition("@")
+    return kind != "pass", kind, int(k)
 
 
 def _how(settings: Mapping[str, Any]) -> str:

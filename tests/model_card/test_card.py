@@ -109,7 +109,10 @@ def test_metadata(tmp_path: Path) -> None:
 
 def test_figures(tmp_path: Path) -> None:
     metrics: dict[str, Any] = {"calibration/pass_rate/pearson": 0.25, "calibration/pass_rate/mae": None}
-    tokens = parsed(written(tmp_path, checkpoint(), results=[results(**metrics)]))
+    card = written(tmp_path, checkpoint(), results=[results(**metrics)])
+    tokens = parsed(card)
+    assert "`AIME24`: `masa test` of the model `model`, num_generations `8`, max_completion_length `99`." in card.text
+    assert "means over `256` (`validation`), `30` (`AIME24`) problems" in card.text
     *_, scores, calibration = tables(tokens)
     assert scores[1] == ["validation", "256", "0.5123 [0.4, 0.6]", "-", "-", "-"]
     assert scores[0] == ["", "problems", "pass@1", "maj@4", "maj@8", "tokens a solution"]
