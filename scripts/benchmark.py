@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -27,79 +26,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmark_generation import evaluation, generation
 from benchmark_run import Run, lengths
+from benchmark_table import Row, median, rounds, row, seconds, table
 
 ROOT = Path(__file__).resolve().parents[1]
-Row = dict[str, Any]  # what, value, against, ratio, goal
 
 
 # -- measurements, each in a process of its own -------------------------------------------------------------------------
-
-
-def generation(args: argparse.Namespace) -> list[Row]:
-    """`VLLMSampler.generate` against bare `LLM.generate`, natural lengths and all at the limit, in tokens a second."""
-    import torch
-    from vllm import LLM, SamplingParams
-    from vllm.inputs import TokensPrompt
-
-    from masa_lightning.types import SamplingSettings
-
-    run = Run(args, steps=1)
-    module, sampler = run.module, run.module.sampler
-    requests = run.requests
-    settings = module.sampling
-    config = sampler._llm.llm_engine.vllm_config
-    del run.cli
-    policy = Path(args.out) / "model"
-    if not (policy / "config.json").exists():
-        module.policy.model.save_pretrained(policy)
-    os.environ |= {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}  # in this process, as ours is
-    bare = LLM(
-        model=str(policy),
-        skip_tokenizer_init=True,
-        dtype=str(config.model_config.dtype).removeprefix("torch."),
-        max_model_len=config.model_config.max_model_len,
-        max_num_seqs=sampler.max_num_seqs,
-        enforce_eager=True,
-        distributed_executor_backend="uni",
-        enable_chunked_prefill=False,  # with it vLLM on CPU fails on requests with a seed
-        max_num_batched_tokens=8192,
-        kv_cache_memory_bytes=config.cache_config.kv_cache_memory_bytes,
-        disable_log_stats=True,
-        generation_config="vllm",
-    )
-    stop = sorted(sampler._stop_token_ids)
-
-    def plain(at_limit: bool, seeded: bool) -> int:
-        bare.reset_prefix_cache()
-        parameters = [
-            SamplingParams(
-                temperature=settings.temperature,
-                max_tokens=r.max_tokens,
-                stop_token_ids=[] if at_limit else stop,
-                ignore_eos=True,
-                detokenize=False,
-                seed=r.seed if seeded else None,
-                logprobs=0 if seeded else None,
-            )
-            for r in requests
-        ]
-        prompts = [TokensPrompt(prompt_token_ids=r.prompt_ids) for r in requests]
-        return sum(len(o.outputs[0].token_ids) for o in bare.generate(prompts, parameters, use_tqdm=False))
-
-    def ours(at_limit: bool) -> int:
-        sampler._stop_token_ids = frozenset() if at_limit else frozenset(stop)
-        sampler.sync_weights()
-        drawn = sampler.generate(requests, SamplingSettings(temperature=settings.temperature))
-        return sum(len(c.token_ids) for c in drawn)
-
-    rows = []
-    for at_limit, name in ((False, "natural lengths"), (True, "all at the limit")):
-        for seeded, against in ((False, "bare LLM.generate"), (True, "the same with seeds and log-probabilities")):
-            pairs = rounds(args, lambda at=at_limit: rate(ours, at), lambda at=at_limit, s=seeded: rate(plain, at, s))
-            rows.append(row(f"generation, {name}", "tokens/s", pairs, against, goal=">= 0.95"))
-    rows.append({"what": "threads of torch", "value": torch.get_num_threads()})
-    return rows
 
 
 def update(args: argparse.Namespace) -> list[Row]:
@@ -386,7 +320,7 @@ def first_generate(args: argparse.Namespace) -> list[float]:
 
 
 MEASUREMENTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
-    f.__name__: f for f in (generation, update, memory, handover, step, scaling, step_trl, start)
+    f.__name__: f for f in (generation, evaluation, update, memory, handover, step, scaling, step_trl, start)
 }
 
 
@@ -403,43 +337,6 @@ def apart(args: argparse.Namespace, worker: str, words: Sequence[str] = ()) -> A
     command = [sys.executable, __file__, args.out, "--worker", worker, *forwarded(args), *words]
     run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(run.stdout.splitlines()[-1])
-
-
-def seconds(go: Callable[[], Any]) -> float:
-    """How long a call takes."""
-    begin = time.perf_counter()
-    go()
-    return time.perf_counter() - begin
-
-
-def rate(go: Callable[..., int], *arguments: Any) -> float:
-    """Tokens a second of a call that returns its tokens."""
-    begin = time.perf_counter()
-    return go(*arguments) / (time.perf_counter() - begin)
-
-
-def median(values: list[float]) -> float:
-    return statistics.median(values)
-
-
-def rounds(
-    args: argparse.Namespace, ours: Callable[[], float], theirs: Callable[[], float]
-) -> list[tuple[float, float]]:
-    """Both sides in turn, after one unmeasured turn."""
-    return [(ours(), theirs()) for _ in range(args.rounds + 1)][1:]
-
-
-def row(what: str, unit: str, pairs: list[tuple[float, float]], against: str, goal: str) -> Row:
-    """A ratio: median over rounds, with its range."""
-    ratios = sorted(a / b for a, b in pairs)
-    return {
-        "what": f"{what}, {unit}",
-        "value": [median([a for a, _ in pairs]), median([b for _, b in pairs])],
-        "against": against,
-        "ratio": median(ratios),
-        "range": [ratios[0], ratios[-1]],
-        "goal": goal,
-    }
 
 
 @contextmanager
@@ -468,28 +365,6 @@ def forwarded(args: argparse.Namespace) -> list[str]:
     if args.trl_python:
         words += ["--trl-python", args.trl_python]
     return [*words, "--", *args.words]
-
-
-def table(rows: list[Row]) -> str:
-    """Markdown."""
-    lines = ["| what | measured | against | ratio | goal |", "|---|---|---|---|---|"]
-    for r in rows:
-        ratio = f"{r['ratio']:.3g}" if "ratio" in r else ""
-        if "range" in r and len(set(r["range"])) > 1:
-            ratio += " [{:.3g}, {:.3g}]".format(*r["range"])
-        lines.append(
-            f"| {r['what']} | {number(r.get('value', ''))} | {r.get('against', '')} | {ratio} | {r.get('goal', '')} |"
-        )
-    return "\n".join(lines)
-
-
-def number(value: Any) -> str:
-    """Numbers, short."""
-    if isinstance(value, dict):
-        return ", ".join(f"{k}: {number(v)}" for k, v in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(number, value))
-    return f"{value:.0f}" if isinstance(value, float) and abs(value) >= 1000 else f"{value:.3g}" if value != "" else ""
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ _PREDICTIONS: tuple[Column, ...] = (
 )
 _ONLY_IF_ANY = ("left_out", "completions/ungraded_ratio")  # columns that are left out where all is well
 _NOTE = """\
-pass@1: mean over the samples of a problem, with a 95% bootstrap interval over problems; pass@k: unbiased; maj@n: the
+pass@1: mean over the samples of a problem, with a 95% interval over problems (Wilson's); pass@k: unbiased; maj@n: the
 answer that most samples give; maj_predicted@n: votes weighted by the predicted pass rate. Of predictions against what
 happened: r and rho are correlations (Pearson, Spearman), error and bias means, ECE the expected calibration error, in range
 the share of predicted lengths within those of the right solutions. Problems whose prompt is too long are left out.
@@ -253,6 +253,8 @@ def _show(rows: dict[str, Figures], folder: Path) -> None:
     from rich.table import Table
 
     console = Console()
+    if not console.is_terminal:
+        console.width = 140  # a log file is not as narrow as rich takes it for
     for title, columns in zip(("Solutions", "Predictions"), table_columns(rows), strict=True):
         if columns:
             head, *lines = table_cells(rows, columns)

@@ -226,7 +226,7 @@ class _Card:
         if self.evaluations:
             sizes = ", ".join(f"{code(e.get('problems'))} ({code(e['name'])})" for e in self.evaluations)
             points.append(
-                f"The figures are means over {sizes} problems. Intervals are of 95%, by bootstrap over these problems: they "
+                f"The figures are means over {sizes} problems. Intervals are of 95%, over these problems: they "
                 "say nothing of other seeds of training or of other kinds of problems."
             )
         else:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from masa_lightning.functional.calibration import bootstrap_interval, pass_at_k
+from masa_lightning.functional.calibration import pass_at_k, rate_interval
 from masa_lightning.functional.grading import box_content
 from masa_lightning.functional.prompts import PromptTemplates, solution_messages
 from masa_lightning.functional.voting import majority_vote, predicted_vote
@@ -198,7 +198,7 @@ class EvaluationLightningModule(PolicyLightningModule):
     def evaluation_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         """What validation and test log of their rollouts."""
         rates = torch.tensor([g.pass_rate for g in groups if g.pass_rate is not None])
-        low, high = bootstrap_interval(rates) if len(rates) else (float("nan"), float("nan"))
+        low, high = rate_interval(rates)
         metrics = {"pass@1": rates.mean().item(), "pass@1_low": low, "pass@1_high": high}
         for k in self.evaluation.pass_at:
             values = [pass_at_k(len(g.correct), sum(g.correct), k) for g in groups if g.solutions]

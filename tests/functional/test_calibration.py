@@ -6,6 +6,7 @@ import itertools
 import math
 import statistics
 
+import numpy as np
 import pytest
 import scipy.stats
 import torch
@@ -13,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from masa_lightning.functional.calibration import (
-    bootstrap_interval,
     brier_score,
     expected_calibration_error,
     length_calibration,
     pass_at_k,
     pass_rate_calibration,
     pearson,
+    rate_interval,
     reliability_bins,
     spearman,
 )
@@ -231,18 +232,31 @@ def test_nothing_gives_nan_and_a_count_of_zero() -> None:
     for figures in (pass_rate_calibration(none, none, none), length_calibration(none, none, none, none)):
         assert figures.pop("count") == 0
         assert all(value.isnan() for value in figures.values())
-    assert all(map(math.isnan, bootstrap_interval(none)))
+    assert all(map(math.isnan, rate_interval(none)))
 
 
-def test_bootstrap_interval_covers_like_the_normal_one() -> None:
-    values = torch.randn(200, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 3 + 10
-    low, high = bootstrap_interval(values, samples=2000)
-    half = 1.96 * values.std().item() / math.sqrt(200)
-    assert (low, high) == pytest.approx((values.mean().item() - half, values.mean().item() + half), abs=0.1)
-    narrow = bootstrap_interval(values, level=0.5, samples=2000)
-    assert low < narrow[0] < narrow[1] < high
-    assert bootstrap_interval(values, samples=50) == bootstrap_interval(values, samples=50)
-    assert bootstrap_interval(values, samples=50) != bootstrap_interval(values, samples=50, seed=1)
+@pytest.mark.parametrize("right", [0, 1, 15, 29, 30])
+@pytest.mark.parametrize("level", [0.95, 0.5])
+def test_interval_of_verdicts_is_wilsons(right: int, level: float) -> None:
+    expected = scipy.stats.binomtest(right, 30).proportion_ci(level, method="wilson")
+    rates = torch.tensor([1.0] * right + [0.0] * (30 - right))
+    assert rate_interval(rates, level) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_interval_of_rates_that_hardly_spread_is_the_normal_one() -> None:
+    rates = 0.4 + 0.05 * torch.randn(400, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    half = 1.96 * rates.std().item() / 20
+    assert rate_interval(rates) == pytest.approx((rates.mean().item() - half, rates.mean().item() + half), abs=1e-4)
+
+
+@pytest.mark.parametrize("p", [0.02, 0.3, 0.9])
+def test_interval_covers_as_often_as_it_says(p: float) -> None:
+    """40 problems of unequal difficulty, 4 rollouts each, 1,000 times."""
+    generator = np.random.default_rng(0)
+    difficulty = generator.beta(4 * p, 4 * (1 - p), size=(1000, 40))
+    rates = torch.tensor(generator.binomial(4, difficulty) / 4)
+    bounds = [rate_interval(row) for row in rates]
+    assert 0.92 <= sum(low <= p <= high for low, high in bounds) / 1000 <= 0.985
 
 
 def test_refuses() -> None:
@@ -271,6 +285,7 @@ def test_refuses() -> None:
     with pytest.raises(ValueError, match=r"weights has shape \(3,\)"):
         length_calibration(two, two + 1, two, two, three)
     with pytest.raises(ValueError, match="level is 95"):
-        bootstrap_interval(two, level=95)
-    with pytest.raises(ValueError, match="samples is 0"):
-        bootstrap_interval(two, samples=0)
+        rate_interval(two, level=95)
+    for wrong in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match=r"rates has values outside of \[0, 1\]"):
+            rate_interval(torch.tensor([0.5, wrong]))
