@@ -22,7 +22,7 @@ _START_LIMIT: Final = 60.0  # seconds until both sides run; a busy machine and a
 _MAX_REPORT: Final = 1 << 16  # bytes
 _WORKER: Final = Path(code_worker.__file__)
 
-_FENCE: Final = re.compile(r"[ \t]*(`{3,})([^`]*)")
+_FENCE: Final = re.compile(r"([ \t]*)(`{3,})([^`]*)")
 _LABELS: Final = ("", "py", "python", "python3")
 
 
@@ -135,17 +135,17 @@ def last_code_block(completion: str) -> str | None:
     'x = 1\n'
     """
     found = None
-    fence, label, lines = "", "", [""]
+    indent, fence, label, lines = "", "", "", [""]
     for line in completion.replace("\r\n", "\n").split("\n"):
         match = _FENCE.fullmatch(line)
         if match and not fence:
-            fence, label, lines = match[1], match[2].strip().lower(), []
-        elif match and len(match[1]) >= len(fence) and not match[2].strip():
+            indent, fence, label, lines = match[1], match[2], match[3].strip().lower(), []
+        elif match and len(match[2]) >= len(fence) and not match[3].strip():
             if label in _LABELS:
                 found = "".join(f"{text}\n" for text in lines)
             fence = ""
         else:
-            lines.append(line)
+            lines.append(line.removeprefix(indent))  # a block in a list is indented with it
     return found
 
 

@@ -312,6 +312,7 @@ def test_arguments():
         ("```python\nx = 1\n```\nrun\n```bash\nls\n```\n```text\n5\n```", "x = 1\n"),
         ("```python\nx = 1\n```\n```python\nx = 2", "x = 1\n"),
         ("````python\ns = '''\n```\n'''\n````", "s = '''\n```\n'''\n"),
+        ("1. so\n  ```python\n  if x:\n\n      y = 1\n  ```", "if x:\n\n    y = 1\n"),
         ("```python\n```", ""),
         ("```python\nx = 1", None),
         ("x = 1\n```", None),
