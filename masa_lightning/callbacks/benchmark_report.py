@@ -75,6 +75,7 @@ class BenchmarkReport(Callback):
         super().__init__()
         self.dirpath = dirpath
         self._folder = Path()
+        self._settings: dict[str, Any] = {}
         self._file: RolloutFile | None = None  # of the first process
         self._seen: set[Name] = set()
         self._restored: set[Name] = set()
@@ -94,7 +95,7 @@ class BenchmarkReport(Callback):
         self._seen, self._restored, self._left_out = set(), set(), []
         # Collectives: every process asks.
         self._folder = Path(self.dirpath or trainer.log_dir or trainer.default_root_dir)
-        settings = _settings(pl_module)
+        self._settings = settings = _settings(pl_module)
         if not trainer.is_global_zero:
             return
         self._file = RolloutFile(self._folder / "rollouts.jsonl")
@@ -147,10 +148,11 @@ class BenchmarkReport(Callback):
             self._draw(name, groups, pl_module.max_completion_length)
             for logger in trainer.loggers:
                 logger.log_metrics({f"test/{name}/{f}": v for f, v in rows[name].items()}, step=trainer.global_step)
-        settings = _settings(pl_module)
-        _write(self._folder / "results.json", json.dumps(_results(settings, rows), indent=2, allow_nan=False) + "\n")
+        _write(
+            self._folder / "results.json", json.dumps(_results(self._settings, rows), indent=2, allow_nan=False) + "\n"
+        )
         table = markdown_table(rows)
-        _write(self._folder / "results.md", _page(settings, table))
+        _write(self._folder / "results.md", _page(self._settings, table))
         _show(rows, self._folder)
 
     def _draw(self, name: str, groups: Sequence[RolloutGroup], longest: int) -> None:
