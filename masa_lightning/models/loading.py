@@ -37,7 +37,7 @@ def load_config(name: str) -> PretrainedConfig:
         raise FileNotFoundError(
             f"model {name!r}: the folder exists but holds no config.json; expected a Hugging Face checkpoint "
             "(config.json, *.safetensors, tokenizer files). For a Lightning checkpoint, export it first: "
-            "python -m masa_lightning.export CKPT OUT_DIR"
+            "masa export CKPT OUT_DIR"
         )
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(path)

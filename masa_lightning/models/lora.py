@@ -126,7 +126,7 @@ def check_same(saved: dict[str, Any] | None, lora: LoRA | None) -> None:
     raise ValueError(
         f"the checkpoint was written with lora: {_shown(saved)}, and this module has lora: {_shown(here)}; expected the "
         "same. Set the module's `lora` to the checkpoint's, or start from the exported checkpoint as `model`: "
-        "python -m masa_lightning.export CKPT OUT_DIR"
+        "masa export CKPT OUT_DIR"
     )
 
 

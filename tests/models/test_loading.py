@@ -41,7 +41,7 @@ def test_a_model_that_does_not_exist(name, load):
 
 def test_a_folder_without_a_configuration(tmp_path):
     (tmp_path / "model.ckpt").touch()
-    with pytest.raises(FileNotFoundError, match=r"holds no config\.json.*masa_lightning\.export") as e:
+    with pytest.raises(FileNotFoundError, match=r"holds no config\.json.*masa export") as e:
         loading.load_config(str(tmp_path))
     assert repr(str(tmp_path)) in str(e.value)
 
