@@ -81,6 +81,8 @@ class SamplingRequest:
     """Most tokens to generate, the end-of-sequence token included; >= 1."""
     seed: int
     """Of this request alone, in [0, 2**63)."""
+    logprobs: bool = True
+    """Whether the log-probabilities of the drawn tokens are wanted; a completion without is drawn sooner."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,8 +92,8 @@ class Completion:
     token_ids: Sequence[int]
     """Generated tokens, the end-of-sequence token included when there is one."""
     logprobs: Sequence[float]
-    """Of each token under the distribution it was drawn from (after temperature and truncation), in nats; empty after a
-    validation or test step, which need none.
+    """Of each token under the distribution it was drawn from (after temperature and truncation), in nats; empty if the
+    request wanted none.
     """
     finish_reason: FinishReason
 

@@ -245,6 +245,7 @@ class EvaluationLightningModule(PolicyLightningModule):
             prompt_ids=self.prompt_ids,
             limit=self.completion_limit,
             keys=[f"{self._run_seed()}/{key}" for key in keys],
+            logprobs=self.trainer.training,  # of use to an update alone
         )
         expected = [
             min(request.max_tokens, self._expected.get(kind, request.max_tokens))
@@ -302,7 +303,6 @@ class EvaluationLightningModule(PolicyLightningModule):
         if stage != "predict":
             for rollout in (r for g in new for r in g.rollouts):  # there may be very many in the end
                 rollout.completion.token_ids = array("I", rollout.completion.token_ids)
-                rollout.completion.logprobs = ()
             self.evaluated += groups
         return {"groups": groups, "left_out": left_out(problems, groups)}
 

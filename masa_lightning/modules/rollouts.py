@@ -86,6 +86,7 @@ def plan_rollouts(
     prompt_ids: PromptIds,
     limit: Callable[[Kind], int],
     keys: Sequence[str],
+    logprobs: bool = True,
 ) -> RolloutPlan:
     """Plans one call of the sampler.
 
@@ -97,6 +98,7 @@ def plan_rollouts(
         limit: Gives the most tokens of a completion of a kind.
         keys: One a group. Every request's seed is a function of its group's key, of the kind and of the rollout's index
             alone: a resumed run draws what an undisturbed one would have drawn.
+        logprobs: Whether the log-probabilities of the drawn tokens are wanted.
     """
     plan = RolloutPlan(groups=list(groups))
     for place, group in enumerate(groups):
@@ -109,7 +111,7 @@ def plan_rollouts(
                 count = count if group.num_solutions is None else group.num_solutions
             for index in range(count):
                 seed = _seed(f"{keys[place]}/{kind}/{index}")
-                plan.requests.append(SamplingRequest(prompt_ids=ids, max_tokens=most, seed=seed))
+                plan.requests.append(SamplingRequest(prompt_ids=ids, max_tokens=most, seed=seed, logprobs=logprobs))
                 plan.owners.append((place, kind))
     return plan
 

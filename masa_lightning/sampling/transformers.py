@@ -133,7 +133,7 @@ class TransformersSampler:
         drawn = output[:, width:].tolist()
         logprobs = torch.stack(draw.logprobs, dim=1).tolist()
         return [
-            self._completion(token_ids, logp, request.max_tokens)
+            self._completion(token_ids, logp if request.logprobs else [], request.max_tokens)
             for token_ids, logp, request in zip(drawn, logprobs, requests, strict=True)
         ]
 

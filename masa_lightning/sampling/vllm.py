@@ -351,7 +351,7 @@ class VLLMSampler:
                     max_tokens=request.max_tokens,
                     stop_token_ids=stop_token_ids,
                     ignore_eos=True,  # the given ids end a completion, and nothing else does
-                    logprobs=0,  # of the drawn token alone
+                    logprobs=0 if request.logprobs else None,  # of the drawn token alone
                     flat_logprobs=True,  # one list, not a dictionary a token
                     detokenize=False,
                     output_kind=RequestOutputKind.FINAL_ONLY,
@@ -376,8 +376,9 @@ class VLLMSampler:
         return [completion for completion in completions if completion is not None]
 
     def _completion(self, output: Any) -> Completion:
-        token_ids, logprobs = list(output.token_ids), list(output.logprobs.logprobs)
-        assert len(token_ids) == len(logprobs)
+        token_ids = list(output.token_ids)
+        logprobs = [] if output.logprobs is None else list(output.logprobs.logprobs)
+        assert len(logprobs) in (0, len(token_ids))
         finish_reason: FinishReason = "stop" if token_ids[-1] in self._stop_token_ids else "length"
         return Completion(
             token_ids=token_ids,

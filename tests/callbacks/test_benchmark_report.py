@@ -78,7 +78,8 @@ class TestFigures:
             p.name for p in (tmp_path / "pictures").iterdir()
         }
         page = (tmp_path / "results.md").read_text()
-        assert "| one | 2 | 0.750 [0.500, 1.000] |" in page
+        # Rates 1 and 1/2: variance 1/16, so an effective size of 2 * 3/16 * 16 = 6 verdicts
+        assert "| one | 2 | 0.750 [0.365, 0.940] |" in page
         assert "| mean | - | 0.438 |" in page
         assert "one" in capsys.readouterr().out
 

@@ -1,5 +1,6 @@
 """What both samplers promise, and that they agree with each other and with a plain forward pass."""
 
+import dataclasses
 import math
 import pickle
 
@@ -53,6 +54,19 @@ def test_same_seed_same_tokens_in_any_batch(sampler, tools):
     assert [c.token_ids for c in together[:3]] == [c.token_ids for c in alone]
     same_prompt = [SamplingRequest(prompt_ids=[9, 8], max_tokens=20, seed=seed) for seed in range(8)]
     assert len({tuple(c.token_ids) for c in sampler.generate(same_prompt, SamplingSettings())}) == 8
+
+
+def test_the_same_tokens_without_logprobs(sampler, tools):
+    requests = tools.requests()
+    settings = SamplingSettings(temperature=1.2, top_p=0.9)
+    expected = sampler.generate(requests, settings)
+    mixed = [dataclasses.replace(r, logprobs=bool(i % 2)) for i, r in enumerate(requests)]
+    none = [dataclasses.replace(r, logprobs=False) for r in requests]
+    for asked in (mixed, none):
+        completions = sampler.generate(asked, settings)
+        assert [list(c.token_ids) for c in completions] == [list(c.token_ids) for c in expected]
+        for request, completion in zip(asked, completions, strict=True):
+            assert len(completion.logprobs) == (len(completion.token_ids) if request.logprobs else 0)
 
 
 def test_limits_and_stop_tokens(sampler, tools):
