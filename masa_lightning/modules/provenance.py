@@ -17,6 +17,8 @@ from masa_lightning.models import loading
 if TYPE_CHECKING:
     from masa_lightning.modules.base import PolicyLightningModule
 
+_MOST_ENTRIES = 100  # of a list or dictionary that is a setting; a longer one is data
+
 _OF_LIGHTNING = {*vars(LightningModule()), *vars(LightningDataModule())}
 
 
@@ -47,7 +49,8 @@ def described(thing: object, depth: int = 2) -> dict[str, Any]:
 
     Returns:
         ``class``, and the settings as None, bool, int, float, str, lists and dictionaries. Paths of what is on this
-        machine are cut down to the last part: cards are published.
+        machine are cut down to the last part: cards are published. Of a list or dictionary with more than 100 entries,
+        such as a data set, only their number is told.
 
     >>> class Sampler:
     ...     def __init__(self, limits: list[int]):
@@ -90,6 +93,8 @@ def _plain(value: Any, depth: int) -> Any:
     if isinstance(value, (str, Path)):
         text = str(value)
         return Path(text).name or text if os.path.exists(os.path.expanduser(text)) else text
+    if isinstance(value, (Mapping, list, tuple, set, frozenset)) and len(value) > _MOST_ENTRIES:
+        return f"{len(value)} entries"
     if isinstance(value, Mapping):
         return {str(name): _plain(each, depth) for name, each in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

@@ -56,6 +56,14 @@ def test_an_object(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_data_is_no_setting() -> None:
+    """Or a datamodule that is given its problems would be in each checkpoint and card."""
+    problems = [Problem(id=str(i), problem="1+1", answer="2") for i in range(101)]
+    assert described(Brief(words=problems))["words"] == "101 entries"
+    assert described(Brief(words={str(p): p for p in problems}))["words"] == "101 entries"
+    assert len(described(Brief(words=problems[1:]))["words"]) == 100
+
+
 def test_what_lies_on_this_machine_goes_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "file.jsonl").touch()
     for place in (tmp_path / "file.jsonl", str(tmp_path / "file.jsonl")):
