@@ -274,15 +274,18 @@ def _settings(module: EvaluationLightningModule) -> dict[str, Any]:
     assert module.policy is not None
     evaluation = asdict(module.evaluation)
     del evaluation["pass_at"]
+    evaluation["num_meta_generations"] = module.evaluation_counts().get("meta", 0)  # a GRPO module makes none
     return {
         "model": module.model_name,
-        "weights": "-".join(module.processes.gather(_fingerprint(module.policy))),
+        # Processes that have all of the weights say the same, however many they are.
+        "weights": "-".join(dict.fromkeys(module.processes.gather(_fingerprint(module.policy)))),
         "seed": module._run_seed(),
         "evaluation": evaluation,
         "max_prompt_length": module.max_prompt_length,
         "max_completion_length": module.max_completion_length,
         "max_meta_length": module.completion_limit("meta"),
         "prompts": asdict(module.prompts),
+        "pass_rate_scale": getattr(module, "pass_rate_scale", None),  # which the meta prompt asks for
         "chat_template": module.tokenizer.chat_template,
         "chat_template_kwargs": module.chat_template_kwargs,
     }

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 from masa_lightning.functional.controls import named_notions
 from masa_lightning.functional.grading import box_content
-from masa_lightning.functional.voting import most_common_answer
+from masa_lightning.functional.voting import ballot, most_common_answer
 from masa_lightning.modules.masa import MASALightningModule
 from masa_lightning.types import Rollout, RolloutGroup
 
@@ -189,7 +189,7 @@ def _vote(group: RolloutGroup) -> tuple[int, Rollout | None]:
     """The first solution that gives the most common answer, and its votes; of programs, which have no vote, the first."""
     if group.problem.answer_type == "code":
         return min(1, len(group.solutions)), next(iter(group.solutions), None)
-    boxes = [box_content(r.text) for r in group.solutions]
+    boxes = [ballot(group.problem, r.text) for r in group.solutions]
     answer, votes = most_common_answer(boxes)
     return votes, None if answer is None else group.solutions[boxes.index(answer)]
 

@@ -64,9 +64,18 @@ def grade_choice(completion: str, answer: str, options: Sequence[str]) -> bool:
     [True, True, True, False, False]
     """
     letter = answer.strip().strip("().").upper()
+    return bool(letter) and chosen_letter(completion, options) == letter
+
+
+def chosen_letter(completion: str, options: Sequence[str]) -> str | None:
+    r"""Returns the letter of the option that the last box names; None if it names none, or can be read as two.
+
+    >>> [chosen_letter(rf"\boxed{{{box}}}", ["red", "green"]) for box in ("(b)", "Green", "C", "A or B")]
+    ['B', 'B', None, None]
+    """
     box = box_content(completion)
-    if len(letter) != 1 or letter not in _LETTERS[: len(options)] or not box or len(box) > MAX_ANSWER_CHARS:
-        return False
+    if not box or len(box) > MAX_ANSWER_CHARS:
+        return None
     text = _plain(box)
     texts = [_key(_plain(option)) for option in options]
     named = {index for index, option in enumerate(texts) if option == _key(text)}
@@ -75,7 +84,7 @@ def grade_choice(completion: str, answer: str, options: Sequence[str]) -> bool:
         rest = _key(match[5])
         if index < len(texts) and (not rest or rest == texts[index]):
             named.add(index)
-    return named == {_LETTERS.index(letter)}
+    return _LETTERS[named.pop()] if len(named) == 1 else None
 
 
 def grade_number(completion: str, answer: str, tolerance: float) -> bool:

@@ -1,11 +1,27 @@
-"""Which answer do several solutions of a problem agree on? Pure functions over their boxes."""
+"""Which answer do several solutions of a problem agree on? Pure functions over their boxes, or what these name."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
 
-from masa_lightning.functional.grading import quick_box_verdict
+from masa_lightning.functional.choices import chosen_letter
+from masa_lightning.functional.grading import box_content, quick_box_verdict
+from masa_lightning.types import Problem
+
+
+def ballot(problem: Problem, completion: str) -> str | None:
+    r"""What a solution votes for: its last box and, of a choice, the letter of the option that the box names.
+
+    >>> options = {"options": ["red", "green"]}
+    >>> problem = Problem(id="1", problem="?", answer="A", answer_type="choice", metadata=options)
+    >>> [ballot(problem, rf"\boxed{{{box}}}") for box in ("B", "Option B", "green", "both")]
+    ['B', 'B', 'B', 'both']
+    """
+    letter = None
+    if problem.answer_type == "choice":
+        letter = chosen_letter(completion, problem.metadata.get("options", ()))
+    return letter or box_content(completion)
 
 
 def majority_vote(boxes: Sequence[str | None], correct: Sequence[bool]) -> float:

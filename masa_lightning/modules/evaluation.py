@@ -10,9 +10,8 @@ from typing import Any, Literal
 import torch
 
 from masa_lightning.functional.calibration import pass_at_k, rate_interval
-from masa_lightning.functional.grading import box_content
 from masa_lightning.functional.prompts import PromptTemplates, solution_messages
-from masa_lightning.functional.voting import majority_vote, predicted_vote
+from masa_lightning.functional.voting import ballot, majority_vote, predicted_vote
 from masa_lightning.models.loading import DType
 from masa_lightning.models.lora import LoRA
 from masa_lightning.modules import summary
@@ -212,7 +211,7 @@ class EvaluationLightningModule(PolicyLightningModule):
         names += ["maj_predicted"] * bool(names and counts.get("meta"))
         votes: dict[str, list[float]] = {name: [] for name in names}
         for group in (g for g in groups if names and g.solutions and g.problem.answer_type != "code"):
-            boxes = [box_content(r.text) for r in group.solutions]
+            boxes = [ballot(group.problem, r.text) for r in group.solutions]
             rates = [r.prediction.rate for r in group.metas if r.prediction and r.prediction.rate is not None]
             votes["maj"].append(majority_vote(boxes, group.correct))
             if "maj_predicted" in votes:
@@ -313,8 +312,9 @@ class EvaluationLightningModule(PolicyLightningModule):
             for group, rollouts in zip(
                 groups, self.processes.gather([store.restore(g) for g in groups])[0], strict=True
             ):
+                prompts = {kind: self.prompt_ids(kind, group) for kind in {r.kind for r in rollouts}}
                 for rollout in rollouts:
-                    rollout.prompt_ids = self.prompt_ids(rollout.kind, group)
+                    rollout.prompt_ids = prompts[rollout.kind]
                     (group.solutions if rollout.kind == "solution" else group.metas).append(rollout)
 
     def _log_evaluation(self, prefix: str) -> None:

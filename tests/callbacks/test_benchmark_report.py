@@ -89,6 +89,7 @@ class TestFigures:
         assert result["metrics"]["maj@4"] == 0.75
         assert not [name for name in result["metrics"] if "predicted@" in name or "calibration" in name]
         assert not (tmp_path / "pictures").exists()
+        assert "; 0 predictions." in (tmp_path / "results.md").read_text()  # whatever `evaluation` says of them
 
     def test_problems_with_overlong_prompts_are_counted(self, loop: Any, module: Any, tmp_path: Path) -> None:
         given = [*problems("ab"), Problem(id="long", problem="b" * 40, answer="2", source="one")]
@@ -178,6 +179,15 @@ class TestGoesOn:
         other = module(evaluation=Evaluation(num_generations=4, num_meta_generations=2, temperature=0.5))
         with pytest.raises(ValueError, match=r"other settings \(evaluation\).*another dirpath"):
             run(loop, other, problems("ab"), tmp_path)
+        other = module(pass_rate_scale=16)
+        with pytest.raises(ValueError, match=r"other settings \(pass_rate_scale\)"):
+            run(loop, other, problems("ab"), tmp_path)
+
+    def test_prompts_are_made_once_a_problem(self, loop: Any, module: Any, tmp_path: Path) -> None:
+        run(loop, module(), problems("ab"), tmp_path)
+        again = module()
+        run(loop, again, problems("ab"), tmp_path)
+        assert len({id(r.prompt_ids) for g in again.evaluated for r in g.rollouts}) == 2 * 2  # problems, kinds
 
     def test_not_with_other_weights(self, loop: Any, module: Any, tmp_path: Path) -> None:
         run(loop, module(), problems("ab"), tmp_path)

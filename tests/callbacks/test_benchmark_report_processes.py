@@ -56,3 +56,6 @@ def test_two_processes_report_as_one(tiny_checkpoint: Path, tmp_path: Path, stra
     assert resumed.read_text() == one.read_text()
     assert results(tmp_path / "two") == results(tmp_path / "one")
     assert results(tmp_path / "resumed") == results(tmp_path / "one")
+    if strategy == "ddp":  # one process goes on where two were
+        test(tiny_checkpoint, tmp_path / "resumed", vllm=False)
+        assert resumed.read_text() == one.read_text()

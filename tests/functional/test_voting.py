@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from masa_lightning.functional.voting import majority_vote, predicted_vote
+from masa_lightning.functional.choices import grade_choice
+from masa_lightning.functional.voting import ballot, majority_vote, predicted_vote
+from masa_lightning.types import Problem
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,15 @@ def test_votes_are_shares_and_do_not_depend_on_order(rows: list[tuple[str | None
             assert value == 1
         if not any(c for _, c in rows):
             assert value == 0
+
+
+def test_an_option_named_in_different_ways_is_one_answer() -> None:
+    options = {"options": ["red", "green", "blue"]}
+    problem = Problem(id="1", problem="?", answer="B", answer_type="choice", metadata=options)
+    texts = [rf"\boxed{{{box}}}" for box in ("B", "(B) green", "C", r"\text{Option C}", "blue")]
+    correct = [grade_choice(text, "B", options["options"]) for text in texts]
+    assert correct == [True, True, False, False, False]
+    assert majority_vote([ballot(problem, text) for text in texts], correct) == 0
 
 
 def test_hostile_boxes_take_linear_time() -> None:
