@@ -279,7 +279,10 @@ def _settings(module: EvaluationLightningModule) -> dict[str, Any]:
         "model": module.model_name,
         # Processes that have all of the weights say the same, however many they are.
         "weights": "-".join(dict.fromkeys(module.processes.gather(_fingerprint(module.policy)))),
+        "dtype": module.dtype_name,
         "seed": module._run_seed(),
+        "grader": type(module.grader).__name__,
+        "reward_parts": module.reward_parts,
         "evaluation": evaluation,
         "max_prompt_length": module.max_prompt_length,
         "max_completion_length": module.max_completion_length,

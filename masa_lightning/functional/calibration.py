@@ -319,16 +319,17 @@ def length_calibration(
 def rate_interval(rates: Tensor, level: float = 0.95) -> tuple[float, float]:
     r"""Confidence interval of a mean rate over problems, which are a sample of what might have been asked.
 
-    Wilson's (1927) with the effective sample size of Korn and Graubard (1998), which takes into account that rates of
-    several rollouts spread less than single verdicts do:
+    Wilson's (1927), of P single verdicts:
 
     .. math::
 
-        \frac{1}{1 + z^2 / n} \left(
-            \bar p + \frac{z^2}{2 n} \pm z \sqrt{\frac{\bar p (1 - \bar p)}{n} + \frac{z^2}{4 n^2}}
-        \right), \qquad n = P \, \frac{\bar p (1 - \bar p)}{\operatorname{var}_q p_q}
+        \frac{1}{1 + z^2 / P} \left(
+            \bar p + \frac{z^2}{2 P} \pm z \sqrt{\frac{\bar p (1 - \bar p)}{P} + \frac{z^2}{4 P^2}}
+        \right)
 
-    Where all rates are equal n is P: unlike a bootstrap's, the interval of nothing solved is not empty.
+    Rates of several rollouts spread less than single verdicts do, so that it is rather too wide than too narrow. Intervals
+    from the spread of the rates, by bootstrap or otherwise, are too narrow where few problems are ever solved: that of
+    nothing solved would be empty.
 
     Args:
         rates: One a problem, in [0, 1], [P].
@@ -352,13 +353,10 @@ def rate_interval(rates: Tensor, level: float = 0.95) -> tuple[float, float]:
         raise ValueError("rates has values outside of [0, 1]")
     if len(rates) == 0:
         return math.nan, math.nan
-    rates = rates.double()
-    mean, variance = rates.mean().item(), rates.var(correction=0).item()
-    single = mean * (1 - mean)
-    size = len(rates) * (single / variance if variance > 1e-12 else 1.0)
+    mean, size = rates.double().mean().item(), len(rates)
     z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
     middle = mean + z2 / (2 * size)
-    half = math.sqrt(z2 * (single / size + z2 / (4 * size**2)))
+    half = math.sqrt(z2 * (mean * (1 - mean) / size + z2 / (4 * size**2)))
     low, high = ((middle + sign * half) / (1 + z2 / size) for sign in (-1, 1))
     return max(0.0, low), min(1.0, high)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Sequence
 from statistics import fmean
@@ -186,8 +187,14 @@ class EvaluationLightningModule(PolicyLightningModule):
         for group in groups:
             texts = [r.text for r in group.solutions]
             for function in self.reward_functions:
+                name = summary.reward_name(function)
                 for rollout, value in zip(group.solutions, function(group.problem, texts), strict=True):
-                    rollout.rewards[summary.reward_name(function)] = float(value)
+                    if not math.isfinite(value):
+                        raise ValueError(
+                            f"the reward function {name} gave {value} for a solution of problem {group.problem.id!r}; "
+                            "expected finite numbers"
+                        )
+                    rollout.rewards[name] = float(value)
             for rollout in group.solutions:
                 extra = zip(self.reward_functions, self.reward_weights, strict=True)
                 rollout.reward = rollout.rewards["correct"] + sum(
@@ -306,12 +313,13 @@ class EvaluationLightningModule(PolicyLightningModule):
         return {"groups": groups, "left_out": left_out(problems, groups)}
 
     def _restore(self, groups: Sequence[RolloutGroup]) -> None:
-        """Fills groups that a callback has the rollouts of."""
+        """Fills groups that a callback has the rollouts of; of several callbacks the first that has any."""
         stores = [c for c in self.trainer.callbacks if issubclass(type(c), RolloutStore)]  # type: ignore[attr-defined]
         for store in stores:
-            for group, rollouts in zip(
-                groups, self.processes.gather([store.restore(g) for g in groups])[0], strict=True
-            ):
+            restored = self.processes.gather([store.restore(g) for g in groups])[0]
+            for group, rollouts in zip(groups, restored, strict=True):
+                if group.rollouts:
+                    continue
                 prompts = {kind: self.prompt_ids(kind, group) for kind in {r.kind for r in rollouts}}
                 for rollout in rollouts:
                     rollout.prompt_ids = prompts[rollout.kind]

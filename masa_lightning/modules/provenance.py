@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _MOST_ENTRIES = 100  # of a list or dictionary that is a setting; a longer one is data
 
+_SECRET = re.compile(r"(^|_)(key|token|secret|password)$", re.IGNORECASE)  # cards are published
 _OF_LIGHTNING = {*vars(LightningModule()), *vars(LightningDataModule())}
 
 
@@ -69,7 +71,8 @@ def described(thing: object, depth: int = 2) -> dict[str, Any]:
     return {"class": thing.__name__ if inspect.isroutine(thing) else type(thing).__name__} | {
         name: _plain(value, depth)
         for name, value in attributes.items()
-        if name in arguments or not (name.startswith("_") or name in _OF_LIGHTNING or not _is_constant(value))
+        if not _SECRET.search(name)
+        and (name in arguments or not (name.startswith("_") or name in _OF_LIGHTNING or not _is_constant(value)))
     }
 
 

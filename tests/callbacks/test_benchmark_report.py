@@ -78,8 +78,7 @@ class TestFigures:
             p.name for p in (tmp_path / "pictures").iterdir()
         }
         page = (tmp_path / "results.md").read_text()
-        # Rates 1 and 1/2: variance 1/16, so an effective size of 2 * 3/16 * 16 = 6 verdicts
-        assert "| one | 2 | 0.750 [0.365, 0.940] |" in page
+        assert "| one | 2 | 0.750 [0.198, 0.973] |" in page  # (.75 + z2/4 -+ z sqrt(.1875/2 + z2/16)) / (1 + z2/2)
         assert "| mean | - | 0.438 |" in page
         assert "one" in capsys.readouterr().out
 
@@ -162,6 +161,14 @@ class TestGoesOn:
         count = Counted(module)
         assert run(loop, module, given, folder)["benchmarks"] == whole["benchmarks"]
         assert count.requests == 0
+
+    def test_two_reports_restore_once(self, loop: Any, module: Any, tmp_path: Path) -> None:
+        for folder in ("1", "2"):
+            run(loop, module(), problems("ab"), tmp_path / folder)
+        again = module()
+        both = [BenchmarkReport(str(tmp_path / folder)) for folder in ("1", "2")]
+        loop.trainer(*both).test(again, loop.Problems(validation=problems("ab")), verbose=False)
+        assert [len(g.rollouts) for g in again.evaluated] == [6, 6]
 
     def test_draws_do_not_depend_on_the_batches(self, loop: Any, tmp_path: Path) -> None:
         def texts(folder: Path, given: Sequence[Problem]) -> dict[tuple[Any, ...], list[str]]:

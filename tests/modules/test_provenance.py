@@ -143,3 +143,11 @@ def test_the_last_validation_outlives_a_resumption(loop: Loop, tmp_path: Path) -
     assert again["masa"]["run"]["validation"] == saved["masa"]["run"]["validation"] is not None
     del saved["masa"]["run"]  # an early checkpoint
     second.on_load_checkpoint(saved)
+
+
+def test_keys_and_passwords_are_left_out():
+    class Loader:
+        def __init__(self, api_key, hf_token, max_token_count):
+            self.api_key, self.hf_token, self.max_token_count = api_key, hf_token, max_token_count
+
+    assert described(Loader("k", "t", 3)) == {"class": "Loader", "max_token_count": 3}
