@@ -77,7 +77,7 @@ def chosen_letter(completion: str, options: Sequence[str]) -> str | None:
     if not box or len(box) > MAX_ANSWER_CHARS:
         return None
     text = _plain(box)
-    texts = [_key(_plain(option)) for option in options]
+    texts = [_key(_plain(option)) for option in options[: len(_LETTERS)]]
     named = {index for index, option in enumerate(texts) if option == _key(text)}
     if match := _LETTER.fullmatch(text):
         index = _LETTERS.find(next(group for group in match.groups() if group).upper())

@@ -183,6 +183,8 @@ def _bubblewrap(script: Path) -> list[str]:
         command += ["--unshare-user"]
     prefixes = {path for prefix in (sys.prefix, sys.base_prefix) for path in (prefix, os.path.realpath(prefix))}
     shown = [path for path in (*_SYSTEM, *sorted(prefixes)) if os.path.exists(path)]
+    # Before all others: an environment may lie in /tmp.
+    command += ["--perms", "1777", "--size", str(SCRATCH), "--tmpfs", "/tmp"]
     for folder in sorted({str(parent) for path in (*shown, *_DEVICES) for parent in Path(path).parents}):
         command += ["--perms", "0755", "--dir", folder]  # bubblewrap's own choice shuts out other users
     for path in shown:
@@ -194,7 +196,7 @@ def _bubblewrap(script: Path) -> list[str]:
         command += ["--dev-bind", device, device]
     command += ["--ro-bind", str(Path(__file__).with_name("_sandbox_inside.py")), "/inside.py"]
     command += ["--ro-bind", str(script), "/script.py"]
-    command += ["--perms", "1777", "--size", str(SCRATCH), "--tmpfs", "/tmp", "--chdir", "/tmp", "--remount-ro", "/"]
+    command += ["--chdir", "/tmp", "--remount-ro", "/"]
     return command
 
 
