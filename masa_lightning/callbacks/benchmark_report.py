@@ -76,6 +76,7 @@ class BenchmarkReport(Callback):
         self.dirpath = dirpath
         self._folder = Path()
         self._settings: dict[str, Any] = {}
+        self._checkpoint: str | None = None
         self._file: RolloutFile | None = None  # of the first process
         self._seen: set[Name] = set()
         self._restored: set[Name] = set()
@@ -96,6 +97,7 @@ class BenchmarkReport(Callback):
         # Collectives: every process asks.
         self._folder = Path(self.dirpath or trainer.log_dir or trainer.default_root_dir)
         self._settings = settings = _settings(pl_module)
+        self._checkpoint = Path(str(trainer.ckpt_path)).name if trainer.ckpt_path else None
         if not trainer.is_global_zero:
             return
         self._file = RolloutFile(self._folder / "rollouts.jsonl")
@@ -110,7 +112,10 @@ class BenchmarkReport(Callback):
         problem = group.problem
         name = (problem.source, problem.id)
         if name in self._seen:
-            raise ValueError(f"two problems of {name[0]!r} have the id {name[1]!r}; expected ids that tell them apart")
+            raise ValueError(
+                f"two problems of {name[0]!r} have the id {name[1]!r}; expected ids that tell them apart and, in several "
+                "processes, a loader that repeats none, as those of this package's datamodules do and torch's do not"
+            )
         self._seen.add(name)
         rollouts = [] if self._file is None else self._file.read(problem)
         if rollouts:
@@ -149,10 +154,11 @@ class BenchmarkReport(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics({f"test/{name}/{f}": v for f, v in rows[name].items()}, step=trainer.global_step)
         _write(
-            self._folder / "results.json", json.dumps(_results(self._settings, rows), indent=2, allow_nan=False) + "\n"
+            self._folder / "results.json",
+            json.dumps(_results(self._settings, self._checkpoint, rows), indent=2, allow_nan=False) + "\n",
         )
         table = markdown_table(rows)
-        _write(self._folder / "results.md", _page(self._settings, table))
+        _write(self._folder / "results.md", _page(self._settings, self._checkpoint, table))
         _show(rows, self._folder)
 
     def _draw(self, name: str, groups: Sequence[RolloutGroup], longest: int) -> None:
@@ -219,9 +225,10 @@ def _mean(values: Sequence[float]) -> float:
     return fmean(known) if known else math.nan
 
 
-def _results(settings: dict[str, Any], rows: dict[str, Figures]) -> dict[str, Any]:
+def _results(settings: dict[str, Any], checkpoint: str | None, rows: dict[str, Figures]) -> dict[str, Any]:
     return {
         "model": settings["model"],
+        "checkpoint": checkpoint,
         "settings": settings,
         "benchmarks": [
             {
@@ -239,14 +246,15 @@ def _results(settings: dict[str, Any], rows: dict[str, Figures]) -> dict[str, An
     }
 
 
-def _page(settings: dict[str, Any], table: str) -> str:
+def _page(settings: dict[str, Any], checkpoint: str | None, table: str) -> str:
     evaluation = settings["evaluation"]
     how = (
         f"{evaluation['num_generations']} samples a problem at temperature {evaluation['temperature']}, top_p "
         f"{evaluation['top_p']}, at most {settings['max_completion_length']} tokens; "
         f"{evaluation['num_meta_generations']} predictions."
     )
-    return f"# {settings['model']}\n\n{how}\n\n{table}\n\n{_NOTE}"
+    name = settings["model"] if checkpoint is None else f"{settings['model']}, checkpoint {checkpoint}"
+    return f"# {name}\n\n{how}\n\n{table}\n\n{_NOTE}"
 
 
 def _show(rows: dict[str, Figures], folder: Path) -> None:
@@ -280,6 +288,7 @@ def _settings(module: EvaluationLightningModule) -> dict[str, Any]:
         # Processes that have all of the weights say the same, however many they are.
         "weights": "-".join(dict.fromkeys(module.processes.gather(_fingerprint(module.policy)))),
         "dtype": module.dtype_name,
+        "sampler": [type(module.sampler).__name__, getattr(module.sampler, "dtype", None)],
         "seed": module._run_seed(),
         "grader": type(module.grader).__name__,
         "reward_parts": module.reward_parts,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
+from typing import Final
 
 from masa_lightning.functional.choices import chosen_letter
 from masa_lightning.functional.grading import box_content, quick_box_verdict
 from masa_lightning.types import Problem
+
+_MAX_COMPARED: Final = 100  # characters; two long lists take long to compare, and there are many pairs
 
 
 def ballot(problem: Problem, completion: str) -> str | None:
@@ -88,7 +91,9 @@ def _cluster(boxes: Sequence[str | None]) -> dict[str, int]:
     """Votes of each answer, as first written; answers are one where that needs no maths checker."""
     votes: dict[str, int] = {}
     for box in filter(None, boxes):
-        same = box if box in votes else next((other for other in votes if quick_box_verdict(box, other)), box)
+        same = box
+        if box not in votes and len(box) <= _MAX_COMPARED:
+            same = next((b for b in votes if len(b) <= _MAX_COMPARED and quick_box_verdict(box, b)), box)
         votes[same] = votes.get(same, 0) + 1
     return votes
 

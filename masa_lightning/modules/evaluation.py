@@ -114,13 +114,13 @@ class EvaluationLightningModule(PolicyLightningModule):
         self._generated: list[list[int]] = []  # tokens of each process, one list for each call of `generate`
 
     def on_validation_epoch_start(self) -> None:
-        self._begin_evaluation()
+        self._begin_evaluation(self.trainer.num_val_batches)
 
     def on_test_epoch_start(self) -> None:
-        self._begin_evaluation()
+        self._begin_evaluation(self.trainer.num_test_batches)
 
     def on_predict_epoch_start(self) -> None:
-        self._begin_evaluation()
+        self._begin_evaluation(self.trainer.num_predict_batches)
 
     def validation_step(self, batch: list[Problem], batch_idx: int) -> dict[str, Any]:
         """As `test_step`."""
@@ -212,12 +212,15 @@ class EvaluationLightningModule(PolicyLightningModule):
         return metrics | self._vote_metrics(groups) | summary.solution_metrics(groups, self.reward_parts)
 
     def _vote_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
-        """How often answers are right that solutions agree on; programs have no vote."""
+        """How often answers are right that solutions agree on.
+
+        Programs have no vote, and numbers within a tolerance none that does not look at the right one: who is near whom?
+        """
         counts = self.evaluation_counts()
         names = ["maj"] * (counts["solution"] > 1)
         names += ["maj_predicted"] * bool(names and counts.get("meta"))
         votes: dict[str, list[float]] = {name: [] for name in names}
-        for group in (g for g in groups if names and g.solutions and g.problem.answer_type != "code"):
+        for group in (g for g in groups if names and g.solutions and g.problem.answer_type in ("math", "choice")):
             boxes = [ballot(group.problem, r.text) for r in group.solutions]
             rates = [r.prediction.rate for r in group.metas if r.prediction and r.prediction.rate is not None]
             votes["maj"].append(majority_vote(boxes, group.correct))
@@ -290,7 +293,14 @@ class EvaluationLightningModule(PolicyLightningModule):
 
     # -- evaluation --------------------------------------------------------------------------------------------------
 
-    def _begin_evaluation(self) -> None:
+    def _begin_evaluation(self, batches: list[int | float]) -> None:
+        """Gets ready; `batches` are those of this process, of each loader."""
+        counts = self.processes.gather(list(batches))
+        if any(count != counts[0] for count in counts):  # some would wait for ever for the others to come along
+            raise ValueError(
+                f"processes have different numbers of batches, {counts}; expected equal ones: use a datamodule of this "
+                "package, or a loader that deals problems out evenly"
+            )
         self._start()
         self.evaluated = []
         self.sampler.wake()
@@ -314,7 +324,7 @@ class EvaluationLightningModule(PolicyLightningModule):
 
     def _restore(self, groups: Sequence[RolloutGroup]) -> None:
         """Fills groups that a callback has the rollouts of; of several callbacks the first that has any."""
-        stores = [c for c in self.trainer.callbacks if issubclass(type(c), RolloutStore)]  # type: ignore[attr-defined]
+        stores = [c for c in getattr(self.trainer, "callbacks", []) if issubclass(type(c), RolloutStore)]
         for store in stores:
             restored = self.processes.gather([store.restore(g) for g in groups])[0]
             for group, rollouts in zip(groups, restored, strict=True):

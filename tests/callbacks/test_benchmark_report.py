@@ -104,6 +104,27 @@ class TestFigures:
         assert (one["problems"], two["problems"], two["left_out"]) == (2, 0, 2)
         assert two["metrics"]["pass@1"] is None
 
+    def test_numbers_within_a_tolerance_have_no_vote(self, loop: Any, module: Any, tmp_path: Path) -> None:
+        given = problems("ab")
+        given[1].answer_type, given[1].metadata = "number", {"tolerance": 0.5}
+        (result,) = run(loop, module(), given, tmp_path)["benchmarks"]
+        assert result["metrics"]["pass@1"] == 1  # of b's answers 2, 2, 3, 3 all are within a half of 2
+        assert result["metrics"]["maj@4"] == 1
+        given[0].answer_type, given[0].metadata = "number", {"tolerance": 0.5}
+        (result,) = run(loop, module(), given, tmp_path / "numbers")["benchmarks"]
+        assert result["metrics"]["maj@4"] is None
+
+    def test_the_checkpoint_is_named(self, loop: Any, module: Any, tmp_path: Path) -> None:
+        trained = module()
+        recorder = loop.fit(trained, loop.Problems(problems("ab"), batch_size=2))
+        recorder.trainer.save_checkpoint(tmp_path / "best.ckpt")
+        trainer = loop.trainer(BenchmarkReport(str(tmp_path)))
+        trainer.test(
+            module(), loop.Problems(validation=problems("ab")), ckpt_path=tmp_path / "best.ckpt", verbose=False
+        )
+        assert json.loads((tmp_path / "results.json").read_text())["checkpoint"] == "best.ckpt"
+        assert (tmp_path / "results.md").read_text().splitlines()[0].endswith(", checkpoint best.ckpt")
+
     def test_a_name_of_a_benchmark_cannot_break_the_table(self) -> None:
         table = markdown_table({"a|b": {"problems": 1.0, "left_out": 0.0, "pass@1": 0.5}})
         assert table.splitlines()[2] == "| a&#124;b | 1 | 0.500 |"

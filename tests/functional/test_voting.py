@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from masa_lightning.functional import voting
 from masa_lightning.functional.choices import grade_choice
-from masa_lightning.functional.voting import ballot, majority_vote, predicted_vote
+from masa_lightning.functional.voting import ballot, majority_vote, most_common_answer, predicted_vote
 from masa_lightning.types import Problem
 
 
@@ -70,3 +71,12 @@ def test_an_option_named_in_different_ways_is_one_answer() -> None:
 def test_hostile_boxes_take_linear_time() -> None:
     boxes = [f"{'(' * 400}{i}" for i in range(64)]
     assert majority_vote(boxes, [False] * 64) == 0
+
+
+def test_long_lists_are_compared_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two lists of 64 expressions take up to 64 * 64 comparisons of elements, and 32 boxes are 496 pairs."""
+    compared = []
+    monkeypatch.setattr(voting, "quick_box_verdict", lambda *pair: compared.append(pair))
+    boxes = [", ".join(f"x^{{{i + j}}}+1" for j in range(64)) for i in range(16)]
+    assert most_common_answer([*boxes, boxes[3], "1", "2"]) == (boxes[3], 2)
+    assert compared == [("2", "1")]

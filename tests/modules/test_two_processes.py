@@ -7,6 +7,7 @@ import pytest
 import torch
 import two_processes
 from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader
 from training_loop import Loop, Problems
 
 from masa_lightning.modules.grpo import GRPOLightningModule
@@ -112,3 +113,17 @@ def test_two_processes_train_as_one(tiny_checkpoint, tmp_path, loop, strategy):
             for figure, value in theirs.items():
                 if not figure.startswith(("timing_s/", "tokens_per_second")):
                     assert ours[figure] == pytest.approx(value, rel=1e-3, abs=1e-5, nan_ok=True), (name, figure)
+
+
+def _predict(rank, checkpoint, loader):
+    warnings.filterwarnings("ignore")
+    loop = Loop(checkpoint)
+    trainer = loop.trainer(strategy=two_processes.strategy("ddp"), devices=2)
+    with pytest.raises(ValueError, match=r"processes have different numbers of batches, \[\[2\], \[1\]\]"):
+        trainer.predict(loop.module(), loader)
+
+
+def test_uneven_batches_of_a_foreign_loader_are_refused(tiny_checkpoint):
+    """Lightning deals 5 problems out as 3 and 2: with two a batch one process would wait for the other for ever."""
+    problems = [Problem(id=str(i), problem=f"{i}+1", answer=str(i + 1)) for i in range(5)]
+    two_processes.run(_predict, tiny_checkpoint, DataLoader(problems, batch_size=2, collate_fn=list))
