@@ -27,6 +27,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from masa_lightning.sampling._draws import Draws
 from masa_lightning.sampling._isolation import (
     apart_from_training,
     environment,
@@ -107,6 +108,7 @@ class VLLMSampler:
         self._llm: Any = None
         self._hand_over: HandOver | None = None
         self._linears: list[nn.Module] = []  # of the engine, on CPU
+        self._draws: Draws | None = None  # of the engine, on CPU
         self._max_model_length = 0
         self._stop_token_ids: frozenset[int] = frozenset()
         self._on_cpu = True
@@ -155,6 +157,9 @@ class VLLMSampler:
             warnings.simplefilter("ignore")  # vLLM's imports touch deprecated names of torch
             llm = self._make_engine(policy, model_path, max_model_length, device)
         self._on_cpu = device.type == "cpu"
+        if self._on_cpu:
+            runner = llm.llm_engine.model_executor.driver_worker.worker.model_runner
+            self._draws = runner.sampler.topk_topp_sampler = Draws(runner)
         wants_sharing = self._on_cpu if self.share_weights is None else self.share_weights
         with apart_from_training():
             weights = HandOver(llm, policy)
@@ -230,7 +235,7 @@ class VLLMSampler:
     def __getstate__(self) -> dict[str, Any]:
         """Settings without the engine: a copy has to be set up anew."""
         twin = dict(self.__dict__)
-        twin.update(_llm=None, _hand_over=None, _linears=[], _asleep=False, _without_weights=False)
+        twin.update(_llm=None, _hand_over=None, _linears=[], _draws=None, _asleep=False, _without_weights=False)
         return twin
 
     def _engine(self) -> Any:
@@ -340,6 +345,7 @@ class VLLMSampler:
         index_of: dict[str, int] = {}
         internal_ids: list[str] = []
         completions: list[Completion | None] = [None] * len(requests)
+        noted = self._draws.logprobs if self._draws is not None and settings.temperature > 0 else None
         try:
             for index, request in enumerate(requests):
                 params = SamplingParams(
@@ -351,7 +357,7 @@ class VLLMSampler:
                     max_tokens=request.max_tokens,
                     stop_token_ids=stop_token_ids,
                     ignore_eos=True,  # the given ids end a completion, and nothing else does
-                    logprobs=0 if request.logprobs else None,  # of the drawn token alone
+                    logprobs=0 if request.logprobs and noted is None else None,  # of the drawn token alone
                     flat_logprobs=True,  # one list, not a dictionary a token
                     detokenize=False,
                     output_kind=RequestOutputKind.FINAL_ONLY,
@@ -361,23 +367,31 @@ class VLLMSampler:
                 request_id = str(self._request_count)
                 index_of[request_id] = index
                 internal_ids.append(engine.add_request(request_id, tokens_input(request.prompt_ids), params))
+                if request.logprobs and noted is not None:
+                    noted[internal_ids[-1]] = []
             done = 0
             while engine.has_unfinished_requests():
                 before = done
                 for output in engine.step():
                     if output.finished:
-                        completions[index_of[output.request_id]] = self._completion(output.outputs[0])
+                        index = index_of[output.request_id]
+                        logprobs = None if noted is None else noted.get(internal_ids[index], [])
+                        completions[index] = self._completion(output.outputs[0], logprobs)
                         done += 1
                 if on_progress is not None and done > before:
                     on_progress(done, len(requests))
         except BaseException:
             engine.abort_request(internal_ids, internal=True)
             raise
+        finally:
+            if self._draws is not None:
+                self._draws.clear()
         return [completion for completion in completions if completion is not None]
 
-    def _completion(self, output: Any) -> Completion:
+    def _completion(self, output: Any, logprobs: list[float] | None) -> Completion:
         token_ids = list(output.token_ids)
-        logprobs = [] if output.logprobs is None else list(output.logprobs.logprobs)
+        if logprobs is None:
+            logprobs = [] if output.logprobs is None else list(output.logprobs.logprobs)
         assert len(logprobs) in (0, len(token_ids))
         finish_reason: FinishReason = "stop" if token_ids[-1] in self._stop_token_ids else "length"
         return Completion(

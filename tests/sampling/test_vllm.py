@@ -207,6 +207,34 @@ def test_setup_leaves_no_trace(vllm, tools):
     tools.change(policy)  # weights made in inference mode could not be trained
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [SAMPLE, SamplingSettings(temperature=0.7, top_k=9, top_p=0.8), SamplingSettings(min_p=0.05)],
+    ids=["plain", "top", "min"],
+)
+def test_draws_are_those_of_vllm(engine, tools, monkeypatch, settings):
+    from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
+
+    sampler = engine[1]
+    requests = tools.requests(30)
+    for request in requests[::3]:
+        request.logprobs = False
+    limit = {"prompt_ids": [7] * (tools.length - 70), "max_tokens": 70}  # more tokens than seeds are drawn at once
+    requests += [SamplingRequest(**limit, seed=seed) for seed in range(64)]  # the batch fills up, some have to wait
+    monkeypatch.setattr(sampler, "_stop_token_ids", frozenset({5}))
+    ours = sampler.generate(requests, settings)
+    runner = sampler._llm.llm_engine.model_executor.driver_worker.worker.model_runner
+    draws = sampler._draws
+    monkeypatch.setattr(sampler, "_draws", None)
+    runner.sampler.topk_topp_sampler = TopKTopPSampler("processed_logprobs")
+    try:
+        theirs = sampler.generate(requests, settings)
+    finally:
+        runner.sampler.topk_topp_sampler = draws
+    assert ours == theirs
+    assert max(len(c.token_ids) for c in ours) > 64 and {c.finish_reason for c in ours} == {"stop", "length"}
+
+
 @pytest.mark.parametrize("where", ["progress", "step", "draw"])
 def test_a_failure_leaves_no_request_behind(engine, tools, monkeypatch, where):
     from vllm.v1.sample.sampler import Sampler
