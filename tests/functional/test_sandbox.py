@@ -146,6 +146,11 @@ def with_(*words):
     return {"_bubblewrap": command}
 
 
+def bind(folder):
+    parents = [word for parent in reversed(Path(folder).parents) for word in ("--perms", "0755", "--dir", str(parent))]
+    return [*parents, "--bind", folder, folder]
+
+
 class Orders:
     """Changes what the first step in the sandbox is told to do."""
 
@@ -168,7 +173,7 @@ LEAKS = {
     "see process numbers of the host": lambda: without(("--unshare-pid", 1)),
     "read /etc/passwd": lambda: with_("--ro-bind", "/etc", "/etc"),
     "look at processes": lambda: with_("--proc", "/proc"),
-    "read files of the host": lambda: with_("--bind", tempfile.gettempdir(), tempfile.gettempdir()),
+    "read files of the host": lambda: with_(*bind(tempfile.gettempdir())),
     "start processes": lambda: {"json": Orders("RLIMIT_NPROC")},
     "start threads": lambda: {"json": Orders("RLIMIT_NPROC")},
     "allocate without limit": lambda: {"json": Orders("RLIMIT_AS")},
@@ -183,8 +188,10 @@ if os.geteuid() == 0:
 
 @sandboxed
 @pytest.mark.parametrize("words", LEAKS)
-def test_probe_finds_what_is_possible(words, monkeypatch):
+def test_probe_finds_what_is_possible(words, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", "/root")
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where the host's file lies
     for name, value in LEAKS[words]().items():
         monkeypatch.setattr(sandbox, name, value)
     with pytest.raises(
