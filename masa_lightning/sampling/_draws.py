@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -23,11 +23,13 @@ class Draws(nn.Module):
 
     Args:
         runner: vLLM's model runner, whose batch tells which request a row of logits belongs to.
+        truncate: vLLM's `apply_top_k_top_p`.
     """
 
-    def __init__(self, runner: Any) -> None:
+    def __init__(self, runner: Any, truncate: Callable[..., torch.Tensor]) -> None:
         super().__init__()
         self._batch = runner.input_batch
+        self._truncate = truncate
         self._seeds: dict[str, Iterator[int]] = {}
         self.logprobs: dict[str, list[float]] = {}
         """Those wanted: by request, as vLLM names it, of its tokens so far, in nats; add an empty list to want them."""
@@ -45,9 +47,7 @@ class Draws(nn.Module):
         p: torch.Tensor | None,
     ) -> tuple[torch.Tensor, None]:
         """One token a row of `logits` [B, V], from the distribution that top-k and top-p leave of it; [B]."""
-        from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
-
-        logits = apply_top_k_top_p(logits, k, p).float()
+        logits = self._truncate(logits, k, p).float()
         names = self._batch.req_ids
         seeds = torch.tensor([self._seed(name, generators[row]) for row, name in enumerate(names)])
         tokens: torch.Tensor = torch.ops._C.fused_gumbel_argmax(logits, seeds)

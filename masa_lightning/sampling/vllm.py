@@ -158,8 +158,7 @@ class VLLMSampler:
             llm = self._make_engine(policy, model_path, max_model_length, device)
         self._on_cpu = device.type == "cpu"
         if self._on_cpu:
-            runner = llm.llm_engine.model_executor.driver_worker.worker.model_runner
-            self._draws = runner.sampler.topk_topp_sampler = Draws(runner)
+            self._draws = _draw_with_less_python(llm)
         wants_sharing = self._on_cpu if self.share_weights is None else self.share_weights
         with apart_from_training():
             weights = HandOver(llm, policy)
@@ -463,6 +462,14 @@ def _adapted_to_a_trainer_on_cpu(linears: list[nn.Module]) -> Iterator[None]:
     finally:
         for owner, name, value in before:
             setattr(owner, name, value)
+
+
+def _draw_with_less_python(llm: Any) -> Draws:
+    from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
+
+    runner = llm.llm_engine.model_executor.driver_worker.worker.model_runner
+    draws = runner.sampler.topk_topp_sampler = Draws(runner, apply_top_k_top_p)
+    return draws
 
 
 def _pack(linears: Sequence[Any]) -> None:
