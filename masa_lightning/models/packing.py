@@ -215,7 +215,8 @@ class AttentionPlan:
         Returns:
             [1, N, heads, D], as transformers' attention functions return it.
         """
-        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [N, heads, D]
+        # Under autocast queries and keys come in float32, behind norms and rotations, and values in half precision.
+        q, k, v = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))  # [N, heads, D]
         outputs = [call(q, k, v, scale) for call in self._calls]
         return torch.cat(outputs).index_select(0, self._place)[None]
 

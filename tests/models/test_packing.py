@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -107,6 +109,45 @@ def test_packed_equals_padded(policy, sizes, max_batched, seed):
     for got, expected in zip(results[True], results[False], strict=True):
         size = float(expected.detach().abs().max())
         torch.testing.assert_close(got, expected, atol=1e-5 * size + 1e-6, rtol=0)
+
+
+LONG = [  # (prompt lengths' index, length of the completion): what each makes of attention calls
+    pytest.param([(2, 1200)], id="one completion alone, with a bias of torch's own"),
+    pytest.param([(2, 1200), (2, 1100), (1, 40), (1, 37), (3, 2)], id="alone and batched"),
+    pytest.param([(1, 30), (1, 25), (2, 28)], id="batched, with a bias"),
+    pytest.param([(4, 1)], id="a prompt alone, causal"),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("sizes", LONG)
+def test_under_autocast(sizes, heads, dtype):
+    """Packed and padded alike: log-probabilities and gradients are those of float32, as far as bfloat16 goes."""
+    torch.manual_seed(4)
+    config = Qwen3Config(**SMALL | {"num_key_value_heads": heads}, initializer_range=0.1)
+    packed = Policy(Qwen3ForCausalLM(config).to(getattr(torch, dtype)).eval())
+    plain, exact = copy.deepcopy(packed), copy.deepcopy(packed).float()
+    plain.packs = False
+    draw = torch.Generator().manual_seed(1)
+    prompts = [torch.randint(0, 71, (n,), generator=draw).tolist() for n in (1, 7, 20, 33, 1100)]
+    tokens = pack([(prompts[i], torch.randint(0, 71, (n,), generator=draw).tolist()) for i, n in sizes])
+    factors = torch.randn(tokens.mask.shape, generator=draw)
+    results = {}
+    for name, policy in {"packed": packed, "plain": plain, "exact": exact}.items():
+        with torch.autocast("cpu", torch.bfloat16, enabled=name != "exact"):
+            logp, entropy = policy(tokens, 0.7)
+            loss = (logp * factors).sum() / tokens.mask.sum()
+        loss.backward()
+        gradient = torch.cat([p.grad.float().flatten() for p in policy.parameters()])
+        assert logp.dtype == entropy.dtype == torch.float32
+        results[name] = (logp.detach(), gradient)
+    expected, slope = results["exact"]
+    rounding = float((results["plain"][1] - slope).norm() / slope.norm())  # what bfloat16 costs with separate rows
+    for logp, gradient in (results["packed"], results["plain"]):
+        assert float((logp - expected).abs().max()) < 0.1
+        assert float((gradient - slope).norm() / slope.norm()) < max(0.05, 1.5 * rounding)
+    assert rounding < 0.2
 
 
 def test_without_a_plan_the_attention_is_that_of_transformers(policy):
