@@ -1,50 +1,26 @@
-"""Samples from the policy with vLLM inside the training process. The only file that imports vLLM, and only in `setup`.
-
-Weights travel in one of two ways:
-
-* *shared storage* (the default on CPU with one process per engine): after `setup` the policy's parameters are row
-  slices of vLLM's own fused weights. An optimiser step in place needs no copy, only a reset of the prefix cache;
-* *streamed*: every `sync_weights` copies the policy's parameters, one at a time, to where the engine keeps them, or passes
-  them through its `load_weights` where that place is not to be found.
-
-On CPU the engine's linear layers then pack copies of their weights anew, which vLLM does once, for weights that never
-change: 0.3 s for 135M parameters, for which generation takes a third less time (docs/performance.md).
-
-An engine goes when its sampler goes, and leaves torch.distributed as it is; the next engine then starts faster.
-"""
+"""The sampler: an engine's life, its weights and its requests."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import logging
-import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from masa_lightning.sampling._draws import Draws
-from masa_lightning.sampling._isolation import (
-    apart_from_training,
-    environment,
-    no_compilation,
-    outlive_engine,
-    own_shared_memory,
-)
+from masa_lightning.sampling._isolation import apart_from_training, environment, no_compilation
 from masa_lightning.sampling._limits import check_requests
-from masa_lightning.sampling._weights import HandOver, is_tied
+from masa_lightning.sampling._weights import HandOver
+from masa_lightning.sampling.vllm.cpu import draw_with_less_python, pack
+from masa_lightning.sampling.vllm.engine import engine_environment, make_engine
 from masa_lightning.types import Completion, SamplingRequest
 
 if TYPE_CHECKING:
     from masa_lightning.types import FinishReason, ProgressFn, SamplingSettings
-
-_GIB = 1 << 30
-_CPU_KV_CACHE_GIB = 1.0
-_CPU_BLOCK_SIZE = 32  # the rollouts of a group share prompts, often shorter than vLLM's block of 128 tokens
 
 
 class VLLMSampler:
@@ -153,12 +129,12 @@ class VLLMSampler:
                 f"enable_sleep_mode=True but the policy is on {device.type}; sleep mode exists on CUDA only: "
                 "set enable_sleep_mode=False"
             )
-        with apart_from_training(), environment(self._environment(device)), warnings.catch_warnings():
+        with apart_from_training(), environment(engine_environment(self, device)), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # vLLM's imports touch deprecated names of torch
-            llm = self._make_engine(policy, model_path, max_model_length, device)
+            llm = make_engine(self, policy, model_path, max_model_length, self._linears)
         self._on_cpu = device.type == "cpu"
         if self._on_cpu:
-            self._draws = _draw_with_less_python(llm)
+            self._draws = draw_with_less_python(llm)
         wants_sharing = self._on_cpu if self.share_weights is None else self.share_weights
         with apart_from_training():
             weights = HandOver(llm, policy)
@@ -179,7 +155,7 @@ class VLLMSampler:
             return
         with apart_from_training():
             self._hand_over()
-            _pack(self._linears)
+            pack(self._linears)
         self._without_weights = False
         if not llm.reset_prefix_cache():
             raise RuntimeError("vLLM would not reset its prefix cache; expected no request to be under way")
@@ -241,89 +217,6 @@ class VLLMSampler:
         if self._llm is None:
             raise RuntimeError("this VLLMSampler has no engine yet; call setup(policy, model_path, ...) first")
         return self._llm
-
-    # Making the engine
-
-    def _environment(self, device: torch.device) -> dict[str, str | None]:
-        """Environment variables for the making of the engine; None unsets."""
-        environ: dict[str, str | None] = {
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-            "VLLM_NO_USAGE_STATS": "1",
-            "DO_NOT_TRACK": "1",
-        }
-        if "VLLM_LOGGING_LEVEL" not in os.environ:
-            environ["VLLM_LOGGING_LEVEL"] = "INFO" if self.verbose else "ERROR"
-        if device.type == "cpu" and self.kv_cache_gib is not None:
-            environ["VLLM_CPU_KVCACHE_SPACE"] = None  # it takes whole GiB only, and wins over the engine's argument
-        if _world_size() > 1:
-            rank = torch.distributed.get_rank()
-            local_rank = device.index if device.index is not None else rank
-            environ |= {"RANK": str(rank), "WORLD_SIZE": str(_world_size())}
-            environ["LOCAL_RANK"] = os.environ.get("LOCAL_RANK", str(local_rank))
-        else:
-            environ["VLLM_HOST_IP"] = os.environ.get("VLLM_HOST_IP", "127.0.0.1")
-            environ["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
-        return environ
-
-    def _make_engine(self, policy: nn.Module, model_path: str, max_model_length: int, device: torch.device) -> Any:
-        on_cpu = device.type == "cpu"
-        if _world_size() % self.tensor_parallel_size:
-            raise ValueError(
-                f"tensor_parallel_size is {self.tensor_parallel_size} but there are {_world_size()} processes; "
-                "expected a divisor of their number, as each trainer process runs one part of an engine"
-            )
-        if _world_size() == 1 and device.index not in (None, 0):
-            raise ValueError(
-                f"the policy is on {device} but vLLM uses the first visible GPU; "
-                f"set CUDA_VISIBLE_DEVICES={device.index} and train on cuda:0"
-            )
-        if "VLLM_LOGGING_LEVEL" in os.environ and not self.verbose:
-            logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # it reads that later than it speaks
-        vllm = _import_vllm(on_cpu)
-        kv_cache_gib = self.kv_cache_gib
-        if kv_cache_gib is None and on_cpu and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
-            kv_cache_gib = _CPU_KV_CACHE_GIB
-        options: dict[str, Any] = {
-            "model": model_path,
-            "load_format": "dummy",  # weights come from the policy
-            "skip_tokenizer_init": True,
-            "dtype": self.dtype or str(next(policy.parameters()).dtype).removeprefix("torch."),
-            "max_model_len": max_model_length,
-            "max_num_seqs": self.max_num_seqs,
-            "max_num_batched_tokens": self.max_num_batched_tokens,
-            "enforce_eager": on_cpu if self.enforce_eager is None else self.enforce_eager,
-            "enable_prefix_caching": True,
-            "logprobs_mode": "processed_logprobs",
-            "generation_config": "vllm",  # not the model's own, which would change how tokens are drawn
-            "gpu_memory_utilization": self.gpu_memory_utilization,
-            "kv_cache_memory_bytes": None if kv_cache_gib is None else int(kv_cache_gib * _GIB),
-            "tensor_parallel_size": self.tensor_parallel_size,
-            "distributed_executor_backend": "uni" if _world_size() == 1 else "external_launcher",
-            "hf_overrides": {"tie_word_embeddings": is_tied(policy)},
-            "seed": 0,
-            "disable_log_stats": True,
-        }
-        if on_cpu:
-            options["block_size"] = _CPU_BLOCK_SIZE
-        if self.enable_sleep_mode:
-            options["enable_sleep_mode"] = True
-        if on_cpu:
-            # A prompt that is prefilled in parts makes vLLM rewind the request's own random generator, which a CPU
-            # generator cannot do ("CPU Generator does not use offset").
-            options["enable_chunked_prefill"] = False
-            options["max_num_batched_tokens"] = max(self.max_num_batched_tokens or 8192, max_model_length)
-        try:
-            with _adapted_to_a_trainer_on_cpu(self._linears) if on_cpu else contextlib.nullcontext():
-                llm = vllm.LLM(**options)
-        except Exception as error:
-            remedy = "choose another kv_cache_gib" if on_cpu else "change gpu_memory_utilization or kv_cache_gib"
-            raise RuntimeError(
-                f"vLLM {vllm.__version__} could not make an engine for {model_path!r} with max_model_length "
-                f"{max_model_length}: {type(error).__name__}: {error}\nIf memory is short, {remedy}, or lower "
-                "max_model_length; if vLLM does not know the model, use TransformersSampler; verbose=True tells more."
-            ) from error
-        outlive_engine(llm)
-        return llm
 
     # Generation
 
@@ -400,27 +293,6 @@ class VLLMSampler:
         )
 
 
-def _import_vllm(on_cpu: bool) -> Any:
-    try:
-        import vllm
-    except ImportError as error:
-        extra = "cpu" if on_cpu else "cuda"
-        found = "no vLLM"
-        for package in ("vllm", "vllm-cpu"):
-            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-                found = f"{package} {importlib.metadata.version(package)}, which does not import ({error})"
-        raise ImportError(
-            f"VLLMSampler found {found}; expected one that runs on {'CPU' if on_cpu else 'CUDA'}: "
-            f"pip install 'masa_lightning[{extra}]', or use TransformersSampler, which needs no vLLM"
-        ) from error
-    return vllm
-
-
-def _world_size() -> int:
-    distributed = torch.distributed
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
-
-
 def _gather(requests: Sequence[SamplingRequest]) -> tuple[list[list[SamplingRequest]], int]:
     """All requests of the processes that share this engine, by process, and which of these processes this is."""
     from vllm.distributed.parallel_state import get_tp_group
@@ -429,56 +301,3 @@ def _gather(requests: Sequence[SamplingRequest]) -> tuple[list[list[SamplingRequ
     parts: list[Any] = [None] * group.world_size
     torch.distributed.all_gather_object(parts, list(requests), group=group.cpu_group)
     return parts, group.rank_in_group
-
-
-@contextlib.contextmanager
-def _adapted_to_a_trainer_on_cpu(linears: list[nn.Module]) -> Iterator[None]:
-    """Replaces three habits of vLLM on CPU while an engine is made, which do not suit a process that trains as well.
-
-    It packs linear weights, which empties the originals and breaks `load_weights`; it binds the memory of the whole
-    process to one NUMA node; and it looks at model classes in a subprocess, to spare a GPU, which takes 9 s.
-
-    Args:
-        linears: Gets the layers that it would have packed, for `_pack`.
-    """
-    from vllm.model_executor.layers import utils
-    from vllm.model_executor.models import registry
-
-    def use_plain_linear(layer: Any, remove_weight: bool) -> None:
-        layer.cpu_linear = F.linear
-        linears.append(layer)
-
-    replacements: list[tuple[Any, str, Any]] = [
-        (utils, "dispatch_cpu_unquantized_gemm", use_plain_linear),
-        (torch.ops._C, "init_cpu_memory_env", lambda nodes: None),
-        (registry, "_run_in_subprocess", lambda look: look()),
-    ]
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in replacements]
-    try:
-        for owner, name, value in replacements:
-            setattr(owner, name, value)
-        with own_shared_memory(_world_size()):
-            yield
-    finally:
-        for owner, name, value in before:
-            setattr(owner, name, value)
-
-
-def _draw_with_less_python(llm: Any) -> Draws:
-    from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
-
-    runner = llm.llm_engine.model_executor.driver_worker.worker.model_runner
-    draws = runner.sampler.topk_topp_sampler = Draws(runner, apply_top_k_top_p)
-    return draws
-
-
-def _pack(linears: Sequence[Any]) -> None:
-    """Makes anew the packed copies that vLLM's linear layers on CPU compute with, and keeps the originals."""
-    if not linears:
-        return
-    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
-
-    for layer in linears:
-        # In bfloat16 vLLM may put another bias in the place of the one that it shares with the policy.
-        if layer.weight.dtype == torch.float32 or getattr(layer, "bias", None) is None:
-            dispatch_cpu_unquantized_gemm(layer, remove_weight=False)

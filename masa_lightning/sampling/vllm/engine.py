@@ -1,0 +1,146 @@
+"""Making an engine: its environment and its options."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from masa_lightning.sampling._isolation import outlive_engine
+from masa_lightning.sampling._weights import is_tied
+from masa_lightning.sampling.vllm.cpu import adapted_to_a_trainer
+
+if TYPE_CHECKING:
+    from masa_lightning.sampling.vllm.sampler import VLLMSampler
+
+_GIB = 1 << 30
+_CPU_KV_CACHE_GIB = 1.0
+_CPU_BLOCK_SIZE = 32  # the rollouts of a group share prompts, often shorter than vLLM's block of 128 tokens
+
+
+def engine_environment(sampler: VLLMSampler, device: torch.device) -> dict[str, str | None]:
+    """Environment variables for the making of the engine; None unsets."""
+    environ: dict[str, str | None] = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+    }
+    if "VLLM_LOGGING_LEVEL" not in os.environ:
+        environ["VLLM_LOGGING_LEVEL"] = "INFO" if sampler.verbose else "ERROR"
+    if device.type == "cpu" and sampler.kv_cache_gib is not None:
+        environ["VLLM_CPU_KVCACHE_SPACE"] = None  # it takes whole GiB only, and wins over the engine's argument
+    if world_size() > 1:
+        rank = torch.distributed.get_rank()
+        local_rank = device.index if device.index is not None else rank
+        environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size())}
+        environ["LOCAL_RANK"] = os.environ.get("LOCAL_RANK", str(local_rank))
+    else:
+        environ["VLLM_HOST_IP"] = os.environ.get("VLLM_HOST_IP", "127.0.0.1")
+        environ["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
+    return environ
+
+
+def make_engine(
+    sampler: VLLMSampler, policy: nn.Module, model_path: str, max_model_length: int, linears: list[nn.Module]
+) -> Any:
+    """Makes an engine of the policy's architecture, with weights that are not yet the policy's.
+
+    Args:
+        sampler: Whose settings these are.
+        policy: The trainer's model.
+        model_path: The checkpoint it came from.
+        max_model_length: Most tokens of prompt and completion.
+        linears: Gets the engine's linear layers on CPU, for `cpu.pack`.
+
+    Raises:
+        ImportError: vLLM cannot be imported.
+        ValueError: The settings do not fit this machine.
+        RuntimeError: vLLM could not make the engine.
+    """
+    device = next(policy.parameters()).device
+    on_cpu = device.type == "cpu"
+    if world_size() % sampler.tensor_parallel_size:
+        raise ValueError(
+            f"tensor_parallel_size is {sampler.tensor_parallel_size} but there are {world_size()} processes; "
+            "expected a divisor of their number, as each trainer process runs one part of an engine"
+        )
+    if world_size() == 1 and device.index not in (None, 0):
+        raise ValueError(
+            f"the policy is on {device} but vLLM uses the first visible GPU; "
+            f"set CUDA_VISIBLE_DEVICES={device.index} and train on cuda:0"
+        )
+    if "VLLM_LOGGING_LEVEL" in os.environ and not sampler.verbose:
+        logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # it reads that later than it speaks
+    vllm = import_vllm(on_cpu)
+    kv_cache_gib = sampler.kv_cache_gib
+    if kv_cache_gib is None and on_cpu and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+        kv_cache_gib = _CPU_KV_CACHE_GIB
+    options: dict[str, Any] = {
+        "model": model_path,
+        "load_format": "dummy",  # weights come from the policy
+        "skip_tokenizer_init": True,
+        "dtype": sampler.dtype or str(next(policy.parameters()).dtype).removeprefix("torch."),
+        "max_model_len": max_model_length,
+        "max_num_seqs": sampler.max_num_seqs,
+        "max_num_batched_tokens": sampler.max_num_batched_tokens,
+        "enforce_eager": on_cpu if sampler.enforce_eager is None else sampler.enforce_eager,
+        "enable_prefix_caching": True,
+        "logprobs_mode": "processed_logprobs",
+        "generation_config": "vllm",  # not the model's own, which would change how tokens are drawn
+        "gpu_memory_utilization": sampler.gpu_memory_utilization,
+        "kv_cache_memory_bytes": None if kv_cache_gib is None else int(kv_cache_gib * _GIB),
+        "tensor_parallel_size": sampler.tensor_parallel_size,
+        "distributed_executor_backend": "uni" if world_size() == 1 else "external_launcher",
+        "hf_overrides": {"tie_word_embeddings": is_tied(policy)},
+        "seed": 0,
+        "disable_log_stats": True,
+    }
+    if on_cpu:
+        options["block_size"] = _CPU_BLOCK_SIZE
+    if sampler.enable_sleep_mode:
+        options["enable_sleep_mode"] = True
+    if on_cpu:
+        # A prompt that is prefilled in parts makes vLLM rewind the request's own random generator, which a CPU
+        # generator cannot do ("CPU Generator does not use offset").
+        options["enable_chunked_prefill"] = False
+        options["max_num_batched_tokens"] = max(sampler.max_num_batched_tokens or 8192, max_model_length)
+    try:
+        with adapted_to_a_trainer(linears, world_size()) if on_cpu else contextlib.nullcontext():
+            llm = vllm.LLM(**options)
+    except Exception as error:
+        remedy = "choose another kv_cache_gib" if on_cpu else "change gpu_memory_utilization or kv_cache_gib"
+        raise RuntimeError(
+            f"vLLM {vllm.__version__} could not make an engine for {model_path!r} with max_model_length "
+            f"{max_model_length}: {type(error).__name__}: {error}\nIf memory is short, {remedy}, or lower "
+            "max_model_length; if vLLM does not know the model, use TransformersSampler; verbose=True tells more."
+        ) from error
+    outlive_engine(llm)
+    return llm
+
+
+def import_vllm(on_cpu: bool) -> Any:
+    """The package; an error that says what to install where it does not import."""
+    try:
+        import vllm
+    except ImportError as error:
+        extra = "cpu" if on_cpu else "cuda"
+        found = "no vLLM"
+        for package in ("vllm", "vllm-cpu"):
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                found = f"{package} {importlib.metadata.version(package)}, which does not import ({error})"
+        raise ImportError(
+            f"VLLMSampler found {found}; expected one that runs on {'CPU' if on_cpu else 'CUDA'}: "
+            f"pip install 'masa_lightning[{extra}]', or use TransformersSampler, which needs no vLLM"
+        ) from error
+    return vllm
+
+
+def world_size() -> int:
+    """Number of the trainer's processes."""
+    distributed = torch.distributed
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
