@@ -159,7 +159,10 @@ class Grader(Protocol):
     def grade(
         self, problems: Sequence[Problem], completions: Sequence[str], on_progress: ProgressFn | None = None
     ) -> list[bool | None]:
-        """Returns one verdict a pair; None where no verdict could be had (it then counts as wrong, and is counted)."""
+        """Returns one verdict a pair; None where no verdict could be had (it then counts as wrong, and is counted).
+
+        1 and 0 count as True and False; anything else is an error.
+        """
 
     def close(self) -> None:
         """Frees what `grade` holds, such as worker processes. `grade` may be called again after it."""
@@ -167,7 +170,10 @@ class Grader(Protocol):
 
 @runtime_checkable
 class RewardFunction(Protocol):
-    """An extra reward for solution rollouts, added to their correctness with a weight."""
+    """An extra reward for solution rollouts, added to their correctness with a weight.
+
+    An attribute `name`, if it has one, is its name in metrics (`modules.scoring.reward_names`).
+    """
 
     def __call__(self, problem: Problem, completions: Sequence[str]) -> Sequence[float]:
         """Returns one finite reward a completion of this problem."""

@@ -291,7 +291,7 @@ def _settings(module: EvaluationLightningModule) -> dict[str, Any]:
         "sampler": [type(module.sampler).__name__, getattr(module.sampler, "dtype", None)],
         "seed": module._run_seed(),
         "grader": type(module.grader).__name__,
-        "reward_parts": module.reward_parts,
+        "reward_parts": module.scorer.parts,
         "evaluation": evaluation,
         "max_prompt_length": module.max_prompt_length,
         "max_completion_length": module.max_completion_length,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections.abc import Sequence
 from statistics import fmean
@@ -26,6 +25,7 @@ from masa_lightning.modules.rollouts import (
     merge_batches,
     plan_rollouts,
 )
+from masa_lightning.modules.scoring import SolutionScorer
 from masa_lightning.modules.settings import Evaluation
 from masa_lightning.types import (
     Grader,
@@ -48,6 +48,7 @@ class EvaluationLightningModule(PolicyLightningModule):
         grader: As `GRPOLightningModule`, like all others.
         reward_functions: Extra rewards of solution rollouts.
         reward_weights: One factor a reward function.
+        overlong_buffer: Of the soft overlong penalty; 0 is none.
         prompts: Instructions around the problem.
         chat_template_kwargs: Extra variables of the chat template.
         evaluation: How validation, test and predict draw theirs.
@@ -63,6 +64,7 @@ class EvaluationLightningModule(PolicyLightningModule):
         grader: Grader | None,
         reward_functions: list[RewardFunction] | None,
         reward_weights: list[float] | None,
+        overlong_buffer: int,
         prompts: PromptTemplates,
         chat_template: str | None,
         chat_template_kwargs: dict[str, Any] | None,
@@ -95,16 +97,13 @@ class EvaluationLightningModule(PolicyLightningModule):
             lora=lora,
             seed=seed,
         )
-        self.reward_functions = list(reward_functions or [])
-        self.reward_weights = list(reward_weights or [1.0] * len(self.reward_functions))
-        if len(self.reward_weights) != len(self.reward_functions):
-            raise ValueError(
-                f"{len(self.reward_weights)} reward_weights were given for {len(self.reward_functions)} "
-                "reward_functions; expected one each"
-            )
-        self.reward_parts = ["correct", *map(summary.reward_name, self.reward_functions)]
-        """Names of what the reward of a solution is made of."""
-        self.grader: Grader = grader if grader is not None else AnswerGrader()
+        self.scorer = SolutionScorer(
+            grader if grader is not None else AnswerGrader(),
+            reward_functions,
+            reward_weights,
+            max_length=max_completion_length,
+            overlong_buffer=overlong_buffer,
+        )
         self.prompts = prompts
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
         self.evaluation = evaluation
@@ -149,6 +148,21 @@ class EvaluationLightningModule(PolicyLightningModule):
     def teardown(self, stage: str) -> None:
         self.grader.close()
 
+    @property
+    def grader(self) -> Grader:
+        """Decides which solutions are right."""
+        return self.scorer.grader
+
+    @property
+    def reward_functions(self) -> list[RewardFunction]:
+        """Extra rewards of solution rollouts; `scorer` has them by name."""
+        return list(self.scorer.functions.values())
+
+    @property
+    def reward_weights(self) -> list[float]:
+        """One factor a reward function."""
+        return self.scorer.weights
+
     # -- what a subclass extends -------------------------------------------------------------------------------------
 
     def evaluation_counts(self) -> dict[Kind, int]:
@@ -174,32 +188,10 @@ class EvaluationLightningModule(PolicyLightningModule):
 
     def score(self, groups: Sequence[RolloutGroup]) -> None:
         """Grades the solutions and sets their rewards, in place; where nobody knows the answer they are ungraded."""
-        for rollout in (r for g in groups for r in g.solutions):
-            rollout.ungraded, rollout.rewards["correct"] = True, 0.0
-        pairs = [(g.problem, r) for g in groups for r in g.solutions if g.problem.answer]
+        total = sum(len(g.solutions) for g in groups if g.problem.answer)
         with self._timed("grade"):
-            verdicts = self.grader.grade(
-                [p for p, _ in pairs], [r.text for _, r in pairs], self._progress("grade", len(pairs))
-            )
-        for (_, rollout), verdict in zip(pairs, verdicts, strict=True):
-            rollout.correct, rollout.ungraded = verdict is True, verdict is None
-            rollout.rewards["correct"] = float(rollout.correct)
-        for group in groups:
-            texts = [r.text for r in group.solutions]
-            for function in self.reward_functions:
-                name = summary.reward_name(function)
-                for rollout, value in zip(group.solutions, function(group.problem, texts), strict=True):
-                    if not math.isfinite(value):
-                        raise ValueError(
-                            f"the reward function {name} gave {value} for a solution of problem {group.problem.id!r}; "
-                            "expected finite numbers"
-                        )
-                    rollout.rewards[name] = float(value)
-            for rollout in group.solutions:
-                extra = zip(self.reward_functions, self.reward_weights, strict=True)
-                rollout.reward = rollout.rewards["correct"] + sum(
-                    weight * rollout.rewards[summary.reward_name(function)] for function, weight in extra
-                )
+            self.scorer.grade(groups, self._progress("grade", total))
+        self.scorer.reward(groups)
 
     def evaluation_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         """What validation and test log of their rollouts."""
@@ -209,7 +201,7 @@ class EvaluationLightningModule(PolicyLightningModule):
         for k in self.evaluation.pass_at:
             values = [pass_at_k(len(g.correct), sum(g.correct), k) for g in groups if g.solutions]
             metrics[f"pass@{k}"] = sum(values) / len(values) if values else float("nan")
-        return metrics | self._vote_metrics(groups) | summary.solution_metrics(groups, self.reward_parts)
+        return metrics | self._vote_metrics(groups) | summary.solution_metrics(groups, self.scorer.parts)
 
     def _vote_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         """How often answers are right that solutions agree on.
@@ -282,7 +274,14 @@ class EvaluationLightningModule(PolicyLightningModule):
     def _score_parts(self, groups: Sequence[RolloutGroup]) -> None:
         """Scores groups, each process its part of them; in place, and a collective."""
         part = self.processes.part([sum(r.length for r in g.rollouts) for g in groups])
-        self.score(groups[part])
+        failure: Exception | None = None
+        try:
+            self.score(groups[part])
+        except Exception as error:
+            if self.processes.size == 1:
+                raise
+            failure = error
+        self._end_together(failure)
         outcomes = [
             (r.correct, r.ungraded, r.prediction, r.rewards, r.reward) for g in groups[part] for r in g.rollouts
         ]
@@ -290,6 +289,15 @@ class EvaluationLightningModule(PolicyLightningModule):
             outcomes = self.processes.concatenate(outcomes)
         for rollout, outcome in zip((r for g in groups for r in g.rollouts), outcomes, strict=True):
             rollout.correct, rollout.ungraded, rollout.prediction, rollout.rewards, rollout.reward = outcome
+
+    def _end_together(self, failure: Exception | None) -> None:
+        """Ends all processes with the error of the first that has one, so that none waits for it; a collective."""
+        failures = self.processes.gather(None if failure is None else f"{type(failure).__name__}: {failure}")
+        for rank, text in enumerate(failures):
+            if text is not None:
+                raise ValueError(
+                    f"process {rank} of {self.processes.size} could not score its rollouts: {text}"
+                ) from failure
 
     # -- evaluation --------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from masa_lightning.functional.advantages import group_advantages
 from masa_lightning.functional.prompts import PromptTemplates
-from masa_lightning.functional.rewards import soft_overlong_penalty
 from masa_lightning.models import loading
 from masa_lightning.models.lora import LoRA, check_same
 from masa_lightning.models.packing import pack
@@ -110,6 +109,7 @@ class GRPOLightningModule(EvaluationLightningModule):
             grader=grader,
             reward_functions=reward_functions,
             reward_weights=reward_weights,
+            overlong_buffer=algorithm.overlong_buffer,
             prompts=prompts,
             chat_template=chat_template,
             chat_template_kwargs=chat_template_kwargs,
@@ -139,8 +139,6 @@ class GRPOLightningModule(EvaluationLightningModule):
             )
         if sampling.temperature == 0:
             raise ValueError("sampling.temperature is 0, so all rollouts of a problem would be equal; expected > 0")
-        if algorithm.overlong_buffer:
-            self.reward_parts.append("overlong")
         self.num_generations = num_generations
         self.sampling = sampling
         self.algorithm = algorithm
@@ -238,7 +236,7 @@ class GRPOLightningModule(EvaluationLightningModule):
 
     def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         """What a training step logs of its rollouts."""
-        return summary.solution_metrics(groups, self.reward_parts)
+        return summary.solution_metrics(groups, self.scorer.parts)
 
     # -- the walk of one batch ---------------------------------------------------------------------------------------
 
@@ -311,16 +309,6 @@ class GRPOLightningModule(EvaluationLightningModule):
         self.generate(groups, self.training_counts(), self.sampling, keys_by_place(groups, key))
         self._score_parts(groups)
         return groups
-
-    def score(self, groups: Sequence[RolloutGroup]) -> None:
-        super().score(groups)
-        if self.algorithm.overlong_buffer:
-            for rollout in (r for g in groups for r in g.solutions):
-                assert rollout.reward is not None
-                rollout.rewards["overlong"] = soft_overlong_penalty(
-                    rollout.length, self.max_completion_length, self.algorithm.overlong_buffer
-                )
-                rollout.reward += rollout.rewards["overlong"]
 
     def _assign_advantages(self, groups: Sequence[RolloutGroup]) -> None:
         for kind in ("solution", "meta"):

@@ -16,7 +16,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from masa_lightning.models import loading
 
 if TYPE_CHECKING:
-    from masa_lightning.modules.base import PolicyLightningModule
+    from masa_lightning.modules.evaluation import EvaluationLightningModule
 
 _MOST_ENTRIES = 100  # of a list or dictionary that is a setting; a longer one is data
 
@@ -24,14 +24,20 @@ _SECRET = re.compile(r"(^|_)(key|token|secret|password)$", re.IGNORECASE)  # car
 _OF_LIGHTNING = {*vars(LightningModule()), *vars(LightningDataModule())}
 
 
-def provenance(module: PolicyLightningModule) -> dict[str, Any]:
+def provenance(module: EvaluationLightningModule) -> dict[str, Any]:
     """Settings of a module, of its data and of the callbacks of its trainer, and how they are run."""
     trainer: Any = module.trainer
     data = getattr(trainer, "datamodule", None)
     loader = getattr(trainer, "train_dataloader", None)
     problems: Any = getattr(loader, "problems", getattr(loader, "dataset", None))
+    scorer = module.scorer
+    rewards = {
+        "grader": described(scorer.grader, 1),
+        "reward_functions": {name: described(function, 1) for name, function in scorer.functions.items()},
+        "reward_weights": [*scorer.weights],
+    }
     return {
-        "module": described(module),
+        "module": described(module) | rewards,
         "data": None if data is None else described(data),
         "callbacks": [described(c) for c in trainer.callbacks if not type(c).__module__.startswith("lightning.")],
         "training_problems": len(problems) if hasattr(problems, "__len__") else None,

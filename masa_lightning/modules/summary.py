@@ -14,14 +14,9 @@ from torch import Tensor
 
 from masa_lightning.functional.parsing import FAILURE_REASONS
 from masa_lightning.modules.update import merge_stats
-from masa_lightning.types import RewardFunction, Rollout, RolloutGroup
+from masa_lightning.types import Rollout, RolloutGroup
 
 NAN = float("nan")
-
-
-def reward_name(function: RewardFunction) -> str:
-    """Name of a reward function in metrics: its `__name__`, or its class's."""
-    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def solution_metrics(groups: Sequence[RolloutGroup], parts: Sequence[str]) -> dict[str, float]:

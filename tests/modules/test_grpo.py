@@ -162,15 +162,6 @@ def test_reward_functions_are_added_with_their_weights(loop):
     assert metrics["pass_rate"] == pytest.approx(2 / 3)
 
 
-def test_a_reward_that_is_no_number_is_refused(loop):
-    def broken(problem, completions):
-        return [0.0, math.nan, 0.0]
-
-    module = loop.scripted(loop.boxes(2, 3, 4), GRPOLightningModule, reward_functions=[broken])
-    with pytest.raises(ValueError, match="reward function broken gave nan for a solution of problem"):
-        loop.fit(module, loop.Problems(2))
-
-
 def test_reward_functions_weigh_one_by_default(loop):
     module = loop.scripted(loop.boxes(2, 3, 4), GRPOLightningModule, reward_functions=[brevity])
     recorder = loop.fit(module, loop.Problems([loop.problem("x"), loop.problem("y")]))

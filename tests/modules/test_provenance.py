@@ -114,7 +114,7 @@ def test_a_checkpoint_says_how_it_came_about(loop: Loop, tmp_path: Path, kind: s
     assert settings.get("num_meta_generations") == (2 if kind == "MASA" else None)
     assert settings["algorithm"]["clip_low"] == 0.1
     assert settings["sampling"]["temperature"] == 1.0
-    assert settings["reward_functions"] == [{"class": "whole_name"}]
+    assert settings["reward_functions"] == {"whole_name": {"class": "whole_name"}}
     assert settings["grader"]["class"] == "Grades"
     assert settings["sampler"] == {"class": "SpySampler", "batch_size": 64}
     assert settings["prompts"]["meta"] == "M:{problem}"
