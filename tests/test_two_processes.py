@@ -257,7 +257,9 @@ def test_killed_while_shards_are_written(undisturbed: Callable[[str], Path], tmp
             os.killpg(process.pid, 0)
             time.sleep(0.1)
     folders = sorted((tmp_path / "checkpoints").glob("epoch*"))
-    assert [(folder / ".metadata").exists() for folder in folders] == [True, True, False]
+    assert [(folder / ".metadata").exists() for folder in folders] == [True, True]
+    (unfinished,) = (tmp_path / "checkpoints").glob(".*.unfinished")
     finish(tmp_path, *LAYOUTS["fsdp2"], "--ckpt_path", "last")
+    assert not unfinished.exists()
     expected, got = (weights(folder / LAST) for folder in (undisturbed("fsdp2"), tmp_path))
     assert all(torch.equal(weight, got[name]) for name, weight in expected.items())

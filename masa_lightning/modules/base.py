@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from masa_lightning.models import loading
 from masa_lightning.models.lora import LoRA, add_adapters, check_same, leave_out_frozen, without_adapters
 from masa_lightning.models.policy import Policy
+from masa_lightning.modules.checkpointing import make_durable
 from masa_lightning.modules.processes import Processes
 from masa_lightning.modules.update import LogProbs
 from masa_lightning.types import PhaseListener, ProgressFn, Sampler
@@ -120,6 +121,7 @@ class PolicyLightningModule(LightningModule):
                 "be served; expected one process, DDP, or ModelParallelStrategy (FSDP2), which shards weights, gradients "
                 "and optimiser as they do: configs/masa.yaml"
             )
+        make_durable(self.trainer)
         self.processes = Processes(self.trainer.global_rank, self.trainer.world_size)
         if self.tokenizer is not None:
             return

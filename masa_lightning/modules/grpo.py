@@ -184,8 +184,13 @@ class GRPOLightningModule(EvaluationLightningModule):
         """Restores what `on_save_checkpoint` added.
 
         Raises:
-            ValueError: If the checkpoint is of other LoRA settings.
+            ValueError: If the checkpoint is of other LoRA settings, or of another module.
         """
+        if "masa" not in checkpoint:
+            raise ValueError(
+                f"checkpoint {str(self.trainer.ckpt_path)!r} has nothing of a {type(self).__name__}; expected one that a "
+                "GRPO or MASA Lightning module wrote. To start from another model's weights give its folder as `model`"
+            )
         state = checkpoint["masa"]
         check_same(state["lora"], self.lora)
         self.rollout_steps, self.num_tokens = state["rollout_steps"], state["num_tokens"]

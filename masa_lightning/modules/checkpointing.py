@@ -1,0 +1,149 @@
+"""Checkpoints that survive a full disk and a kill while they are written, in any Trainer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch.distributed.checkpoint.api import CheckpointException
+
+from masa_lightning.models.checkpoints import causes, linked, reading, removed, replaced
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Lightning's files, written beside their place, synced and renamed; other places than file systems as Lightning does.
+
+    Lightning itself writes to the temporary folder and moves, which copies where that is another file system.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: Path | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Writes a checkpoint.
+
+        Raises:
+            OSError: If it could not be written; the one of that name that was there before still is.
+        """
+        place = local_path(path)
+        if storage_options is not None or place is None:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        with _explained(place), replaced(place) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+        self.written(place)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Reads a checkpoint.
+
+        Raises:
+            ValueError: If it is cut short or something else; it is named.
+        """
+        with reading(path):
+            checkpoint = super().load_checkpoint(path, *args, **kwargs)
+            if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+                found = list(checkpoint)[:4] if isinstance(checkpoint, dict) else type(checkpoint).__name__
+                raise ValueError(f"a Lightning checkpoint has a state_dict, and this has {found}")
+        return checkpoint
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Removes a file or folder; links to it, such as ``last.ckpt``, then lead to what was written last."""
+        place = local_path(path)
+        if place is None:
+            super().remove_checkpoint(path)
+            return
+        if self._last is not None and self._last != place and self._last.parent == place.parent:
+            for link in place.parent.glob("*.ckpt"):
+                if link.is_symlink() and link.parent / os.readlink(link) == place:
+                    linked(self._last, link)
+        removed(place)
+
+    def written(self, place: Path) -> None:
+        """Remembers what was written last."""
+        self._last = place
+
+
+def make_durable(trainer: Trainer) -> None:
+    """Lets a trainer write checkpoints that way, unless its user gave a `CheckpointIO` or a strategy of their own."""
+    strategy = trainer.strategy
+    if type(strategy.checkpoint_io) is TorchCheckpointIO:
+        strategy.checkpoint_io = DurableCheckpointIO()
+    if not isinstance(strategy.checkpoint_io, DurableCheckpointIO):
+        return
+    own = type(strategy).save_checkpoint is not ModelParallelStrategy.save_checkpoint or "save_checkpoint" in vars(
+        strategy
+    )
+    if isinstance(strategy, ModelParallelStrategy) and not own:
+        # Of this object alone: Lightning writes folders of shards, and has no plugin for how.
+        vars(strategy)["load_checkpoint"] = partial(_load_shards, strategy, strategy.load_checkpoint)
+        vars(strategy)["save_checkpoint"] = partial(_save_shards, strategy, strategy.save_checkpoint)
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.save_last == "link":
+            vars(callback)["_link_checkpoint"] = _link  # Lightning removes the old link first
+
+
+def local_path(path: str | Path) -> Path | None:
+    """Where a path or URL is in the file system; None if it is elsewhere."""
+    system, place = url_to_fs(str(path))
+    return Path(place) if isinstance(system, LocalFileSystem) else None
+
+
+def _save_shards(
+    strategy: ModelParallelStrategy, save: Any, checkpoint: dict[str, Any], filepath: str | Path, **options: Any
+) -> None:
+    """Each process writes its shards into one folder beside the target, which the first one then puts into its place."""
+    place = local_path(filepath)
+    if place is None or strategy.global_rank or options.get("storage_options") is not None:
+        save(checkpoint, filepath, **options)  # Lightning takes the first process's path
+        return
+    sharded = bool(strategy._save_distributed_checkpoint)
+    if not sharded and not place.is_dir():
+        save(checkpoint, place, **options)
+        return
+    with _explained(place), replaced(place, folder=sharded) as temporary:
+        save(checkpoint, temporary, **options)
+    io = strategy.checkpoint_io
+    assert isinstance(io, DurableCheckpointIO)
+    io.written(place)
+
+
+@contextmanager
+def _explained(place: Path) -> Iterator[None]:
+    """Says which checkpoint could not be written, why, and that the one before is still there."""
+    try:
+        yield
+    except (OSError, RuntimeError, CheckpointException) as error:
+        reason = next((e for e in causes(error) if isinstance(e, OSError)), None)
+        if reason is None:
+            raise  # not of the file system
+        free = shutil.disk_usage(next(p for p in place.absolute().parents if p.exists())).free
+        before = "The one before is still there, whole" if place.exists() else "Nothing of that name is there"
+        raise OSError(
+            reason.errno,
+            f"checkpoint {str(place)!r} could not be written: {reason.strerror or reason}; {free:,} bytes are free there, "
+            f"and old and new have to fit at once. {before}. Make room and go on: --ckpt_path last",
+        ) from error
+
+
+def _load_shards(strategy: ModelParallelStrategy, load: Any, checkpoint_path: str | Path, **options: Any) -> Any:
+    with reading(checkpoint_path):
+        return load(checkpoint_path, **options)
+
+
+def _link(trainer: Trainer, filepath: str, linkpath: str) -> None:
+    if trainer.is_global_zero and os.path.abspath(filepath) != os.path.abspath(linkpath):
+        linked(Path(filepath), Path(linkpath))
+    trainer.strategy.barrier()
