@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_warn
@@ -25,6 +25,7 @@ from masa_lightning.models.lora import LoRA, add_adapters, check_same, leave_out
 from masa_lightning.models.policy import Policy
 from masa_lightning.modules.checkpointing import make_durable
 from masa_lightning.modules.processes import Processes
+from masa_lightning.modules.termination import SaveOnSigterm
 from masa_lightning.modules.update import LogProbs
 from masa_lightning.types import PhaseListener, ProgressFn, Sampler
 
@@ -135,6 +136,10 @@ class PolicyLightningModule(LightningModule):
                 f"{asked} tokens, but model {self.model_name!r} was made for {context}; lower one of the two"
             )
         self.tokenizer = loading.load_tokenizer(self.model_name, self.chat_template)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Adds `SaveOnSigterm` to the Trainer's callbacks."""
+        return [] if any(isinstance(c, SaveOnSigterm) for c in self.trainer.callbacks) else [SaveOnSigterm()]
 
     def configure_model(self) -> None:
         """Loads the policy, and the reference if there is one, and shards them under `ModelParallelStrategy`."""
