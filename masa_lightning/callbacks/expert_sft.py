@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_warn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
@@ -21,6 +20,7 @@ from torch.distributed.tensor import DTensor
 from masa_lightning.functional.losses import sft_loss
 from masa_lightning.models.packing import pack, split
 from masa_lightning.models.policy import Policy
+from masa_lightning.modules.learner import Learner, decay_groups
 from masa_lightning.modules.processes import Processes
 from masa_lightning.types import ExampleSource, PhaseListener
 
@@ -41,15 +41,17 @@ class ExpertSFT(Callback):
 
     Logged: ``sft/buffer``, ``sft/examples`` (of this step), ``tokens/sft`` (target tokens of this step),
     ``tokens_total/sft``, ``timing_s/sft``, ``sft/loss`` and ``sft/grad_norm`` (means over the batches of this step, NaN
-    without any or where one was skipped).
+    without any or where one was skipped), ``sft/skipped_updates`` (of this step).
 
     Args:
         batch_size: Examples of an optimiser step, over all processes, >= 1.
         every_n_steps: None runs a phase as soon as the buffer holds a batch; n runs one after every n-th training step,
             on all that the buffer holds, the last batch being smaller where need be.
         learning_rate: Constant, > 0.
-        weight_decay: Of AdamW.
-        max_grad_norm: Gradients are clipped to this norm; None is off.
+        weight_decay: Of AdamW, >= 0; norms and biases have none.
+        max_grad_norm: Gradients are clipped to this norm, > 0; None is off.
+        max_skipped_steps: Optimiser steps whose gradient is not finite are skipped; with more than that many in a row, >= 0,
+            the run ends.
         max_tokens_per_micro_batch: Memory knob: tokens of one forward and backward.
 
     Raises:
@@ -67,6 +69,7 @@ class ExpertSFT(Callback):
         learning_rate: float = 1e-6,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = 1.0,
+        max_skipped_steps: int = 3,
         max_tokens_per_micro_batch: int = 16384,
     ) -> None:
         super().__init__()
@@ -83,7 +86,7 @@ class ExpertSFT(Callback):
         self.every_n_steps = every_n_steps
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
-        self.max_grad_norm = max_grad_norm
+        self._learner = Learner(max_grad_norm=max_grad_norm, max_skipped_steps=max_skipped_steps, owner="ExpertSFT")
         self.max_tokens_per_micro_batch = max_tokens_per_micro_batch
         self.buffer: list[Example] = []
         self.steps = 0
@@ -115,16 +118,17 @@ class ExpertSFT(Callback):
         self._processes = Processes(trainer.global_rank, trainer.world_size)
         self._policy = pl_module.policy
         assert self._policy is not None
-        parameters = [p for p in self._policy.parameters() if p.requires_grad]
-        self._optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+        groups = decay_groups(self._policy.named_parameters(), self.weight_decay)
+        self._optimizer = torch.optim.AdamW(groups, lr=self.learning_rate)
         if self._optimizer_state is not None:
             if self._sharded:
                 set_optimizer_state_dict(self._policy, self._optimizer, self._optimizer_state, options=_FULL)
             else:
                 self._optimizer.load_state_dict(self._optimizer_state)
             self._optimizer_state = None
-            for group in self._optimizer.param_groups:  # the settings of this run, not those of the checkpoint
-                group["lr"], group["weight_decay"] = self.learning_rate, self.weight_decay
+            for group, fresh in zip(self._optimizer.param_groups, groups, strict=True):
+                # The settings of this run, not those of the checkpoint.
+                group["lr"], group["weight_decay"] = self.learning_rate, fresh["weight_decay"]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -146,13 +150,20 @@ class ExpertSFT(Callback):
             else:
                 optimizer = self._optimizer.state_dict()
         buffer = [[list(prompt), list(target)] for prompt, target in self.buffer]
-        return {"buffer": buffer, "steps": self.steps, "tokens": self.tokens, "optimizer": optimizer}
+        return {
+            "buffer": buffer,
+            "steps": self.steps,
+            "tokens": self.tokens,
+            "optimizer": optimizer,
+            "skipped_in_a_row": self._learner.skipped_in_a_row,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes them up; the optimiser's when training starts."""
         self.buffer = [(prompt, target) for prompt, target in state_dict["buffer"]]
         self.steps, self.tokens = state_dict["steps"], state_dict["tokens"]
         self._optimizer_state = state_dict["optimizer"]
+        self._learner.skipped_in_a_row = state_dict["skipped_in_a_row"]
 
     # -- a phase -----------------------------------------------------------------------------------------------------
 
@@ -166,6 +177,7 @@ class ExpertSFT(Callback):
         metrics = {  # the same names each step: Lightning would log the last value of a missing one again
             "sft/loss": math.nan,
             "sft/grad_norm": math.nan,
+            "sft/skipped_updates": 0.0,
             "timing_s/sft": 0.0,
             "sft/buffer": float(len(self.buffer)),
             "sft/examples": float(sum(map(len, batches))),
@@ -185,6 +197,7 @@ class ExpertSFT(Callback):
                 norms.append(norm)
             metrics["sft/loss"] = sum(losses) / len(losses)
             metrics["sft/grad_norm"] = sum(norms) / len(norms)
+            metrics["sft/skipped_updates"] = float(sum(map(math.isnan, norms)))
             metrics["timing_s/sft"] = time.perf_counter() - start
         return metrics
 
@@ -234,13 +247,4 @@ class ExpertSFT(Callback):
                     if p.requires_grad:
                         p.grad = torch.zeros_like(p) if p.grad is None else p.grad
                         torch.distributed.all_reduce(p.grad)
-        bound = float("inf") if self.max_grad_norm is None else self.max_grad_norm
-        clipped = torch.nn.utils.clip_grad_norm_(policy.parameters(), bound)
-        norm = (clipped.full_tensor() if isinstance(clipped, DTensor) else clipped).item()
-        if math.isfinite(norm):
-            optimizer.step()
-        else:
-            rank_zero_warn(f"the gradient norm of ExpertSFT is {norm}: this optimiser step is skipped")
-            norm = float("nan")
-        optimizer.zero_grad(set_to_none=True)
-        return total.item(), norm
+        return total.item(), self._learner.step(optimizer, policy.parameters())

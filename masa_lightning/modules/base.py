@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 import warnings
@@ -15,16 +14,17 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.distributed.tensor import DTensor
-from torch.optim.lr_scheduler import LRScheduler
 
 from masa_lightning.models import loading
 from masa_lightning.models.lora import LoRA, add_adapters, check_same, leave_out_frozen, without_adapters
 from masa_lightning.models.policy import Policy
 from masa_lightning.modules.checkpointing import make_durable
+from masa_lightning.modules.learner import Learner, are_finite, decay_groups, lost_share
 from masa_lightning.modules.processes import Processes
+from masa_lightning.modules.schedules import Schedules
 from masa_lightning.modules.termination import SaveOnSigterm
 from masa_lightning.modules.update import LogProbs
 from masa_lightning.types import PhaseListener, ProgressFn, Sampler
@@ -53,6 +53,7 @@ class PolicyLightningModule(LightningModule):
         weight_decay: Of AdamW.
         warmup_steps: Optimiser steps of linear warm-up.
         max_grad_norm: Gradients are clipped to this norm; None is off.
+        max_skipped_steps: Most optimiser steps in a row that may be skipped.
         dtype: Of the weights.
         gradient_checkpointing: Recompute activations in the backward pass.
         lora: Adapters to train in place of all weights.
@@ -72,6 +73,7 @@ class PolicyLightningModule(LightningModule):
         weight_decay: float,
         warmup_steps: int,
         max_grad_norm: float | None,
+        max_skipped_steps: int,
         dtype: loading.DType,
         gradient_checkpointing: bool,
         lora: LoRA | None,
@@ -96,6 +98,7 @@ class PolicyLightningModule(LightningModule):
         self.weight_decay = weight_decay
         self.warmup_steps = warmup_steps
         self.max_grad_norm = max_grad_norm
+        self.max_skipped_steps = max_skipped_steps
         self.dtype_name = dtype
         self.gradient_checkpointing = gradient_checkpointing
         self.lora = lora
@@ -104,6 +107,8 @@ class PolicyLightningModule(LightningModule):
         self.tokenizer: Any = None
         self.processes = Processes(0, 1)
         """Those of the trainer, after `setup`."""
+        self._learner = Learner(max_grad_norm=max_grad_norm, max_skipped_steps=max_skipped_steps)
+        self._schedules = Schedules(self.lr_scheduler_step)
         self._reference: list[LogProbs] = []  # in a list: not a submodule, so neither trained nor checkpointed
         self._sampler_ready = False
         self._shards_checked = False
@@ -143,6 +148,8 @@ class PolicyLightningModule(LightningModule):
 
     def configure_model(self) -> None:
         """Loads the policy, and the reference if there is one, and shards them under `ModelParallelStrategy`."""
+        # Until `on_fit_start`, so that Lightning reads all that `configure_optimizers` says of schedules, and checks it.
+        self.automatic_optimization = self.trainer.state.fn == TrainerFn.FITTING
         if self.policy is not None:
             return
         for message in _EXPECTED_WARNINGS:
@@ -191,12 +198,41 @@ class PolicyLightningModule(LightningModule):
         return keys
 
     def configure_optimizers(self) -> Any:
-        """AdamW with linear warm-up; override it for another optimiser or schedule."""
-        trainable = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trainable, lr=self.learning_rate, weight_decay=self.weight_decay)
+        """AdamW with linear warm-up; override it for another optimiser or schedule.
+
+        It may return all that Lightning takes for one optimiser, several schedules and their ``interval``, ``frequency``,
+        ``monitor`` and ``strict`` included (`modules.schedules`).
+        """
+        named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        lost = lost_share([p for _, p in named if p.dtype == torch.bfloat16], self.learning_rate)
+        if lost > 0.5:
+            rank_zero_warn(
+                f"{lost:.0%} of the weights are too large for steps of learning_rate {self.learning_rate:g} to change them "
+                "in bfloat16, which keeps 8 significant bits; expected most of them to move. Set dtype: float32, on a GPU "
+                "with precision: bf16-mixed, train a LoRA, whose adapters are float32, or raise the learning rate"
+            )
+        optimizer = torch.optim.AdamW(decay_groups(named, self.weight_decay), lr=self.learning_rate)
         warmup = max(self.warmup_steps, 1)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        """Looks at what `configure_optimizers` gave.
+
+        Raises:
+            ValueError: If it has none of the policy's weights.
+        """
+        self.automatic_optimization = False
+        trained = {id(p) for p in self.parameters() if p.requires_grad}
+        held = {
+            id(p) for optimizer in self.trainer.optimizers for group in optimizer.param_groups for p in group["params"]
+        }
+        if not trained & held:
+            raise ValueError(
+                "configure_optimizers gave no optimiser of the policy's weights, so nothing would be trained; expected one "
+                "of self.parameters(), or of some of them"
+            )
+        self._schedules.take(self.trainer.lr_scheduler_configs)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Problems are text: they stay as they are."""
@@ -209,6 +245,11 @@ class PolicyLightningModule(LightningModule):
         if self._sampler_ready:
             return
         assert self.policy is not None
+        if not are_finite(self.policy.parameters()):
+            raise ValueError(
+                f"model {self.model_name!r} has weights that are not finite, as {self.dtype_name} or in its checkpoint; "
+                "expected finite ones. Choose another dtype or checkpoint"
+            )
         with torch.inference_mode(False), torch.enable_grad(), self._timed("start"):
             self.sampler.setup(
                 self.policy.model,
@@ -222,22 +263,11 @@ class PolicyLightningModule(LightningModule):
         self._sampler_ready = True
 
     def _optimizer_step(self) -> float:
-        """Clips, steps and schedules; a gradient that is not finite is dropped. Returns its norm, NaN if dropped."""
+        """Takes one, and steps the schedules. Returns the gradient's norm, NaN if it was not finite and thus dropped."""
         optimizer = self.optimizers()
-        if not isinstance(optimizer, LightningOptimizer):
-            raise TypeError(f"configure_optimizers gave {len(optimizer)} optimizers; expected one")
-        bound = float("inf") if self.max_grad_norm is None else self.max_grad_norm
-        total = torch.nn.utils.clip_grad_norm_(self.parameters(), bound)
-        norm = (total.full_tensor() if isinstance(total, DTensor) else total).item()
-        if not math.isfinite(norm):
-            rank_zero_warn(f"the gradient norm is {norm}: this optimiser step is skipped")
-            optimizer.zero_grad(set_to_none=True)
-            norm = float("nan")
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        schedule = self.lr_schedulers()
-        if isinstance(schedule, LRScheduler):
-            schedule.step()
+        assert isinstance(optimizer, LightningOptimizer)
+        norm = self._learner.step(optimizer, self.parameters())
+        self._schedules.after_optimizer_step()
         return norm
 
     def _backward(self, loss: Tensor, last: bool) -> None:

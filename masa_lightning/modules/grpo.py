@@ -18,6 +18,7 @@ from masa_lightning.models.packing import pack
 from masa_lightning.modules import summary
 from masa_lightning.modules.evaluation import EvaluationLightningModule
 from masa_lightning.modules.experience import micro_batches, mini_batches, token_costs
+from masa_lightning.modules.learner import are_finite
 from masa_lightning.modules.processes import cut, imbalance
 from masa_lightning.modules.provenance import provenance
 from masa_lightning.modules.refill import ProblemReserve, teaches, training_problems
@@ -64,10 +65,12 @@ class GRPOLightningModule(EvaluationLightningModule):
         num_iterations: Passes over a batch, >= 1.
         num_mini_batches: Optimiser steps a pass, >= 1.
         max_tokens_per_micro_batch: Memory knob: tokens of one forward and backward. Does not change the gradient.
-        learning_rate: Of AdamW.
-        weight_decay: Of AdamW.
+        learning_rate: Of AdamW, >= 0.
+        weight_decay: Of AdamW, >= 0; norms and biases have none.
         warmup_steps: Optimiser steps over which the learning rate rises linearly; constant afterwards.
-        max_grad_norm: Gradients are clipped to this norm; None is off.
+        max_grad_norm: Gradients are clipped to this norm, > 0; None is off.
+        max_skipped_steps: Optimiser steps whose gradient is not finite are skipped; with more than that many in a row, >= 0,
+            the run ends.
         dtype: Of the weights, in trainer and sampler.
         gradient_checkpointing: Recompute activations in the backward pass.
         lora: Adapters to train in place of all weights; checkpoints then hold nothing else, and the reference of the KL
@@ -98,6 +101,7 @@ class GRPOLightningModule(EvaluationLightningModule):
         weight_decay: float = 0.0,
         warmup_steps: int = 0,
         max_grad_norm: float | None = 1.0,
+        max_skipped_steps: int = 3,
         dtype: loading.DType = "float32",
         gradient_checkpointing: bool = False,
         lora: LoRA | None = None,
@@ -121,6 +125,7 @@ class GRPOLightningModule(EvaluationLightningModule):
             weight_decay=weight_decay,
             warmup_steps=warmup_steps,
             max_grad_norm=max_grad_norm,
+            max_skipped_steps=max_skipped_steps,
             dtype=dtype,
             gradient_checkpointing=gradient_checkpointing,
             lora=lora,
@@ -163,6 +168,11 @@ class GRPOLightningModule(EvaluationLightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what an exact resume needs beyond weights, optimisers and loops, and what an export needs."""
         assert self.policy is not None
+        if not are_finite(self.policy.parameters()):
+            raise RuntimeError(
+                "the weights are not finite, so no checkpoint of them is written; expected finite ones. Go on from the last "
+                "checkpoint: --ckpt_path last"
+            )
         checkpoint["masa"] = {
             "model": self.model_name,
             "dtype": str(self.policy.model.dtype).removeprefix("torch."),
@@ -172,6 +182,8 @@ class GRPOLightningModule(EvaluationLightningModule):
             "num_tokens": self.num_tokens,
             "ledger": dict(self.ledger),
             "expected_lengths": dict(self._expected),
+            "schedules": self._schedules.state_dict(),
+            "skipped_in_a_row": self._learner.skipped_in_a_row,
             "reserve_taken": self._reserve_taken if self._reserve is None else self._reserve.taken,
             "rng_state": torch.get_rng_state(),
             "metrics": self._metrics | {"epoch": float(self.current_epoch)},
@@ -196,6 +208,8 @@ class GRPOLightningModule(EvaluationLightningModule):
         self.rollout_steps, self.num_tokens = state["rollout_steps"], state["num_tokens"]
         self._rng_state, self._metrics = state["rng_state"], state["metrics"]
         self.ledger = dict(state["ledger"])
+        self._schedules.load_state_dict(state["schedules"])
+        self._learner.skipped_in_a_row = state["skipped_in_a_row"]
         self._reserve_taken = state["reserve_taken"]
         self._expected = dict(state["expected_lengths"])
         self._validation = state.get("run", {}).get("validation")
@@ -226,12 +240,24 @@ class GRPOLightningModule(EvaluationLightningModule):
             ``groups``: the step's `list[RolloutGroup]` of all processes, for callbacks.
         """
         with self.processes.together():
-            return {"groups": self._train(batch)}
+            self._step_monitored_schedules(self.current_epoch)
+            groups = self._train(batch)
+        if self.trainer.is_last_batch:
+            self._schedules.after_epoch(self.current_epoch + 1)
+        return {"groups": groups}
+
+    def on_train_epoch_end(self) -> None:
+        if self.trainer.is_last_batch:
+            self._step_monitored_schedules(self.current_epoch + 1)
 
     def log_step(self, metrics: dict[str, float]) -> None:
         """Logs figures of a training step; a run that is resumed right after its checkpoint logs them again."""
         self._metrics |= {name: torch.tensor(value, dtype=torch.float32).item() for name, value in metrics.items()}
         self.log_dict(metrics, batch_size=1)
+
+    def _step_monitored_schedules(self, epochs: int) -> None:
+        known = {**(self._validation or {}).get("metrics", {}), **self._metrics, **self.trainer.callback_metrics}
+        self._schedules.monitor(known, training_steps=self.rollout_steps, epochs=epochs)
 
     # -- what a subclass extends -------------------------------------------------------------------------------------
 

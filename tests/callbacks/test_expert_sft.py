@@ -78,7 +78,10 @@ def test_the_step_is_that_of_an_independent_adamw(loop, fit, budget, clip):
     callback = ExpertSFT(batch_size=4, max_grad_norm=clip, max_tokens_per_micro_batch=budget, **settings)
     module, logged, trainer = fit(callback, steps=3)
     model = loading.load_model(str(loop.checkpoint), "float32")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
+    norms = [p for name, p in model.named_parameters() if "norm" in name]
+    others = [p for name, p in model.named_parameters() if "norm" not in name]
+    groups = [{"params": others, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3)
     for metrics in logged:
         optimizer.zero_grad()
         loss = materialised(model, EXAMPLES)

@@ -40,7 +40,7 @@ def test_long_completions_under_autocast(loop, long_checkpoint, kl_coef):
         recorder = loop.fit(module, loop.Problems(problems), precision=precision)
         assert max(r.length for g in recorder.groups[0] for r in g.rollouts) == 1200
         assert module.policy.model.dtype == torch.float32
-        start = {name: p for name, p in loading.load_model(str(long_checkpoint), "float32").named_parameters()}
+        start = dict(loading.load_model(str(long_checkpoint), "float32").named_parameters())
         moved[precision] = steps(start, dict(module.policy.model.named_parameters())).detach()
     difference = moved["bf16-mixed"] - moved["32-true"]
     assert moved["32-true"].norm() > 1e-3
