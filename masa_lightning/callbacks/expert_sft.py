@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 from masa_lightning.functional.losses import sft_loss
 from masa_lightning.models.packing import pack, split
 from masa_lightning.models.policy import Policy
-from masa_lightning.modules.learner import Learner, decay_groups
+from masa_lightning.modules.learner import Learner, check_precision, check_trained_dtype, decay_groups
 from masa_lightning.modules.processes import Processes
 from masa_lightning.types import ExampleSource, PhaseListener
 
@@ -105,7 +105,9 @@ class ExpertSFT(Callback):
 
         Raises:
             TypeError: If the module is no `ExampleSource`.
+            ValueError: If the precision is none to train with.
         """
+        check_precision(trainer.precision)
         if not isinstance(pl_module, ExampleSource):
             raise TypeError(
                 f"ExpertSFT found no examples to clone: {type(pl_module).__name__} lacks `policy` or `expert_examples`; "
@@ -118,6 +120,9 @@ class ExpertSFT(Callback):
         self._processes = Processes(trainer.global_rank, trainer.world_size)
         self._policy = pl_module.policy
         assert self._policy is not None
+        for p in self._policy.parameters():
+            if p.requires_grad:
+                check_trained_dtype(str(p.dtype).removeprefix("torch."))
         groups = decay_groups(self._policy.named_parameters(), self.weight_decay)
         self._optimizer = torch.optim.AdamW(groups, lr=self.learning_rate)
         if self._optimizer_state is not None:

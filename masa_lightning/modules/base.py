@@ -22,7 +22,14 @@ from masa_lightning.models import loading
 from masa_lightning.models.lora import LoRA, add_adapters, check_same, leave_out_frozen, without_adapters
 from masa_lightning.models.policy import Policy
 from masa_lightning.modules.checkpointing import make_durable
-from masa_lightning.modules.learner import Learner, are_finite, decay_groups, lost_share
+from masa_lightning.modules.learner import (
+    Learner,
+    are_finite,
+    check_precision,
+    check_trained_dtype,
+    decay_groups,
+    lost_share,
+)
 from masa_lightning.modules.processes import Processes
 from masa_lightning.modules.schedules import Schedules
 from masa_lightning.modules.termination import SaveOnSigterm
@@ -54,7 +61,7 @@ class PolicyLightningModule(LightningModule):
         warmup_steps: Optimiser steps of linear warm-up.
         max_grad_norm: Gradients are clipped to this norm; None is off.
         max_skipped_steps: Most optimiser steps in a row that may be skipped.
-        dtype: Of the weights.
+        dtype: Of the weights; float16 for evaluation alone.
         gradient_checkpointing: Recompute activations in the backward pass.
         lora: Adapters to train in place of all weights.
         seed: Of the rollouts and of the adapters' start.
@@ -118,8 +125,8 @@ class PolicyLightningModule(LightningModule):
         """Checks strategy and limits and loads the tokenizer, before any weights.
 
         Raises:
-            ValueError: If the strategy spreads weights in a way that they cannot be handed to an engine from, or prompt
-                and completion are longer than what the model was made for.
+            ValueError: If the strategy spreads weights in a way that they cannot be handed to an engine from, precision
+                or dtype are none to train with, or prompt and completion are longer than what the model was made for.
         """
         if isinstance(self.trainer.strategy, (FSDPStrategy, DeepSpeedStrategy)):
             raise ValueError(
@@ -127,6 +134,9 @@ class PolicyLightningModule(LightningModule):
                 "be served; expected one process, DDP, or ModelParallelStrategy (FSDP2), which shards weights, gradients "
                 "and optimiser as they do: configs/masa.yaml"
             )
+        check_precision(self.trainer.precision)
+        if stage == "fit":
+            check_trained_dtype(self.dtype_name)
         make_durable(self.trainer)
         self.processes = Processes(self.trainer.global_rank, self.trainer.world_size)
         if self.tokenizer is not None:

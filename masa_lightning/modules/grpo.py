@@ -71,7 +71,7 @@ class GRPOLightningModule(EvaluationLightningModule):
         max_grad_norm: Gradients are clipped to this norm, > 0; None is off.
         max_skipped_steps: Optimiser steps whose gradient is not finite are skipped; with more than that many in a row, >= 0,
             the run ends.
-        dtype: Of the weights, in trainer and sampler.
+        dtype: Of the weights, in trainer and sampler; float16 for evaluation alone.
         gradient_checkpointing: Recompute activations in the backward pass.
         lora: Adapters to train in place of all weights; checkpoints then hold nothing else, and the reference of the KL
             term is the model without them.

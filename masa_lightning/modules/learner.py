@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+PRECISIONS = ("32-true", "bf16-mixed")
+"""Precisions of a Trainer under which weights are what `dtype` says, and gradients what they are."""
+
 
 class Steps(Protocol):
     """What is asked of an optimiser, torch's own or Lightning's."""
@@ -85,6 +88,41 @@ class Learner:
             stacklevel=2,
         )
         return math.nan
+
+
+def check_precision(precision: str) -> None:
+    """Refuses precisions of a Trainer in which a policy is not trained right.
+
+    Raises:
+        ValueError: If it is none of `PRECISIONS`.
+    """
+    if precision in PRECISIONS:
+        return
+    why = {
+        "16-mixed": "float16 needs gradients that are scaled, which clipping, skipping and ExpertSFT here are not made for",
+        "16-true": "float16 weights become NaN within a step or two, as Adam's epsilon is 0 in float16",
+        "bf16-true": "it makes bfloat16 of all that is computed in a training step, rewards and advantages too: "
+        "for bfloat16 weights set the module's dtype to bfloat16, and precision to 32-true",
+        "64-true": "engine and policy would differ: the weights have the module's dtype",
+    }.get(precision, "policy and engine would compute with different weights")
+    raise ValueError(
+        f"the Trainer's precision is {precision!r}; expected one of {', '.join(map(repr, PRECISIONS))}, because {why}. Take "
+        "'bf16-mixed' on a GPU and '32-true' on a CPU"
+    )
+
+
+def check_trained_dtype(dtype: str) -> None:
+    """Refuses a dtype of weights that are trained.
+
+    Raises:
+        ValueError: If it is float16.
+    """
+    if dtype == "float16":
+        raise ValueError(
+            "dtype is float16, in which Adam's epsilon is 0 and small gradients vanish: weights become NaN within a step or "
+            "two; expected 'float32' (on a GPU with the Trainer's precision 'bf16-mixed') or 'bfloat16' for training. "
+            "float16 may be evaluated, and the engine may have another dtype than the policy"
+        )
 
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:

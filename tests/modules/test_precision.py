@@ -3,9 +3,12 @@
 import pytest
 import torch
 from conftest import make_tiny_checkpoint
+from lightning.pytorch import LightningModule
+from lightning.pytorch.plugins.precision import MixedPrecision
 
+from masa_lightning.callbacks.expert_sft import ExpertSFT
 from masa_lightning.models import loading
-from masa_lightning.modules.settings import Algorithm
+from masa_lightning.modules.settings import Algorithm, Evaluation
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +55,50 @@ def test_rollouts_of_transformers_under_autocast(loop, dtype):
     recorder = loop.fit(loop.module(dtype=dtype), loop.Problems(4), precision="bf16-mixed")
     for metrics in recorder.metrics:
         assert metrics["sampling/sampling_logp_difference/max"] < 0.1
+
+
+def settings_of(precision):
+    """On a CPU a Trainer makes bf16-mixed of 16-mixed, and says so."""
+    return {"plugins": [MixedPrecision("16-mixed", "cpu")]} if precision == "16-mixed" else {"precision": precision}
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "16-true", "bf16-true", "64-true"])
+@pytest.mark.parametrize("run", ["fit", "validate", "predict"])
+def test_refused_precisions(loop, monkeypatch, precision, run):
+    monkeypatch.setattr(loading, "load_model", lambda *_, **__: pytest.fail("the weights were loaded"))
+    module = loop.module()
+    trainer = loop.trainer(**settings_of(precision))
+    message = rf"precision is '{precision}'; expected one of '32-true', 'bf16-mixed', because .*'bf16-mixed' on a GPU"
+    with pytest.raises(ValueError, match=message):
+        getattr(trainer, run)(module, loop.Problems(2, validation=2))
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_meta_generations": 0}])
+def test_float16_is_refused_for_training(loop, monkeypatch, settings):
+    monkeypatch.setattr(loading, "load_model", lambda *_, **__: pytest.fail("the weights were loaded"))
+    with pytest.raises(ValueError, match=r"dtype is float16, .*; expected 'float32' .* or 'bfloat16' for training"):
+        loop.fit(loop.module(dtype="float16", **settings), loop.Problems(2))
+
+
+def test_float16_is_evaluated(loop):
+    module = loop.module(dtype="float16", evaluation=Evaluation(num_generations=2, num_meta_generations=1))
+    (figures,) = loop.trainer().validate(module, loop.Problems(2, validation=2), verbose=False)
+    assert figures["val/pass_rate"] >= 0
+    assert module.policy.model.dtype == torch.float16
+
+
+@pytest.mark.filterwarnings("ignore:.*returned `None`", "ignore:.*does not have many workers")
+@pytest.mark.parametrize("precision", ["16-mixed", "16-true", "64-true"])
+def test_expert_sft_refuses_them_with_any_module(loop, precision):
+    class Foreign(LightningModule):
+        policy = None
+
+        def expert_examples(self, outputs):
+            return []
+
+        def training_step(self, batch, batch_idx): ...
+
+        def configure_optimizers(self): ...
+
+    with pytest.raises(ValueError, match=f"precision is '{precision}'"):
+        loop.trainer(ExpertSFT(), **settings_of(precision)).fit(Foreign(), torch.utils.data.DataLoader(range(2)))
