@@ -75,7 +75,6 @@ class Family:
         example: Models that have it.
         settings: What its configuration has beyond or instead of the usual.
         without: Usual settings that it does not know.
-        refused: By sampler, a part of the message that it is refused with.
     """
 
     type: str
@@ -83,7 +82,6 @@ class Family:
     example: str
     settings: dict[str, Any] = field(default_factory=dict)
     without: tuple[str, ...] = ()
-    refused: dict[SamplerName, str] = field(default_factory=dict)
 
     def config(self) -> Any:
         """A small configuration."""
@@ -304,12 +302,85 @@ FAMILIES: dict[str, Family] = {
         "RecurrentGemma",
         {"lru_width": WIDTH, "attention_window_size": 16, "block_types": ["recurrent", "attention"]},
     ),
+    "zamba": Family(
+        "zamba",
+        "recurrent",
+        "Zamba",
+        {"mamba_d_state": 8, "n_mamba_heads": 2, "attn_layer_period": 2, "attn_layer_offset": 1, "num_hidden_layers": 4}
+        | {"num_key_value_heads": 4, "attention_head_dim": 64, "use_mamba_kernels": False},
+    ),
+    "olmo-hybrid": Family(
+        "olmo_hybrid",
+        "recurrent",
+        "OLMo Hybrid",
+        _DELTA_NET | {"linear_num_value_heads": 2},
+    ),
+    "xlstm": Family("xlstm", "recurrent", "xLSTM", {"num_heads": 4, "num_blocks": 2, "chunk_size": 16}),
+    "llama4": Family("llama4_text", "experts", "Llama 4", {"num_local_experts": 4, "intermediate_size_mlp": 192}),
+    "gemma3n": Family(
+        "gemma3n_text",
+        "windowed",
+        "Gemma 3n",
+        {
+            "num_hidden_layers": 4,
+            "num_kv_shared_layers": 1,
+            "vocab_size_per_layer_input": VOCABULARY,
+            "hidden_size_per_layer_input": 32,
+            "laurel_rank": 8,
+            "sliding_window": 16,
+            "activation_sparsity_pattern": [0.0] * 4,
+        },
+    ),
+    "gemma4": Family(
+        "gemma4_text",
+        "windowed",
+        "Gemma 4",
+        {"sliding_window": 16, "vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 32},
+    ),
+    "minimax": Family("minimax", "recurrent", "MiniMax", {"num_local_experts": 4, "block_size": 16}),
+    "hunyuan-moe": Family("hunyuan_v1_moe", "experts", "Hunyuan A13B", {"num_experts": 4, "moe_topk": 2}),
+    "lfm2-moe": Family(
+        "lfm2_moe",
+        "recurrent",
+        "LFM2 8B-A1B",
+        _EXPERTS | {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
+    ),
+    "minicpm3": Family("minicpm3", "dense", "MiniCPM3", _LATENT),
+    "xglm": Family("xglm", "dense", "XGLM", {"d_model": WIDTH, "ffn_dim": 192, "num_layers": 2, "attention_heads": 4}),
+    "codegen": Family("codegen", "dense", "CodeGen", _GPT | {"rotary_dim": 16}),
+    "biogpt": Family("biogpt", "dense", "BioGPT", {}),
+    "gpt-neox-japanese": Family("gpt_neox_japanese", "dense", "GPT-NeoX Japanese", {}),
+    "jetmoe": Family("jetmoe", "experts", "JetMoE", {"num_local_experts": 4, "kv_channels": 32}),
+    "bitnet": Family("bitnet", "dense", "BitNet", {}),
+    "exaone-moe": Family("exaone_moe", "experts", "EXAONE MoE", _EXPERTS),
+    "doge": Family("doge", "dense", "Doge", {}),
     "rwkv": Family("rwkv", "recurrent", "RWKV 4", {"attention_hidden_size": WIDTH}),
     "t5": Family(
         "t5", "other", "T5, Flan-T5", {"d_model": WIDTH, "d_ff": 192, "d_kv": 32, "num_layers": 2, "num_heads": 4}
     ),
     "bert": Family("bert", "other", "BERT"),
 }
+
+# By family, or by family and sampler, a part of the message that it is refused with before anything is drawn.
+_REFUSED: dict[str | tuple[str, SamplerName], str] = {
+    "gemma2": "final_logit_softcapping=30.0",
+    "granite-scaled": "logits_scaling=8.0",
+    "cohere": "logit_scale=0.0625",
+    "cohere2": "logit_scale=0.0625",
+    "nanochat": "final_logit_softcapping=15.0",
+    "recurrent-gemma": "logits_soft_cap=30.0",
+    "xlstm": "output_logit_soft_cap=30.0",
+    "gemma3n": "final_logit_softcapping=30.0",
+    "minicpm3": "logits_scaling=0.5",
+    "rwkv": "a state that transformers mixes up",
+    "t5": "an encoder and a decoder",
+    "bert": "tokens that see those behind them",
+}
+
+
+def refusal(name: str, sampler: SamplerName | None = None) -> str | None:
+    """A part of the message that a family is refused with, by a sampler or whatever the sampler; None if it works."""
+    return _REFUSED.get(name) or (_REFUSED.get((name, sampler)) if sampler else None)
 
 
 def save(name: str, folder: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +31,7 @@ def load_config(name: str) -> PretrainedConfig:
 
     Raises:
         FileNotFoundError: If there is no such folder and no such reachable model on the hub.
+        ValueError: If the model does not predict each token from those before it.
     """
     from transformers import AutoConfig
 
@@ -47,7 +50,27 @@ def load_config(name: str) -> PretrainedConfig:
             f"({str(error).splitlines()[0]}). Give the path of a Hugging Face checkpoint, a hub name with network "
             f"access, or {TINY!r} for the embedded model"
         ) from error
+    _check_causal(name, config)
     return config
+
+
+def _check_causal(name: str, config: PretrainedConfig) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    found = ""
+    if config.is_encoder_decoder:
+        found = "an encoder and a decoder"
+    elif config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
+        found = "tokens that see those behind them, as in BERT"
+    elif config.model_type == "rwkv":
+        found = "a state that transformers mixes up where it decodes several rows"
+    elif type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        found = "no causal language model in transformers"
+    if found:
+        raise ValueError(
+            f"model {name!r} is of type {config.model_type!r}, which has {found}; expected a causal (decoder-only) "
+            "language model of text, such as those of docs/models.md"
+        )
 
 
 def load_tokenizer(name: str, chat_template: str | None = None) -> PreTrainedTokenizerBase:
@@ -86,6 +109,9 @@ def load_model(
         dtype: Of the weights.
         gradient_checkpointing: Recompute activations in the backward pass instead of keeping them.
         empty: Leave the weights as they come, for `sharding.shard`: memory that nobody wrote to takes up none.
+
+    Raises:
+        ValueError: If the checkpoint lacks weights, which would then be random.
     """
     from transformers import AutoModelForCausalLM
     from transformers.modeling_layers import GradientCheckpointingLayer
@@ -95,7 +121,16 @@ def load_model(
     if empty:
         model = _empty_model(name, config, dtype)
     else:
-        model = AutoModelForCausalLM.from_pretrained(model_path(name), dtype=getattr(torch, dtype))
+        model, info = AutoModelForCausalLM.from_pretrained(
+            model_path(name), dtype=getattr(torch, dtype), output_loading_info=True
+        )
+        missing = sorted(info["missing_keys"])
+        if missing:
+            raise ValueError(
+                f"the checkpoint of model {name!r} lacks {len(missing)} of the weights of {type(model).__name__} "
+                f"({', '.join(missing[:3])}), which would be random; expected all of them. Choose a checkpoint of a causal "
+                "language model, not one of a classifier, a reward model or a body without its head"
+            )
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         for module in model.modules():
@@ -135,6 +170,85 @@ def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     return sorted(ids)
 
 
+_LENGTHS = (  # names of the most tokens in configurations; the smallest counts
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "max_sequence_length",
+    "max_seq_length",
+    "max_target_positions",
+    "context_length",
+)
+
+
 def context_length(config: PretrainedConfig) -> int | None:
-    """Most tokens of prompt and completion that the model was made for; None where its configuration does not say."""
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+    """Most tokens of prompt and completion that the model was made for; None where its configuration does not say.
+
+    RoPE scaling lengthens what it was trained with: "linear" by its factor, "yarn" to its factor times the original
+    length, unless ``max_position_embeddings`` is that already. "dynamic" does not: above it, what a token computes depends
+    on the longest row beside it.
+    """
+    text = config.get_text_config()
+    lengths = [value for name in _LENGTHS if isinstance(value := getattr(text, name, None), int)]
+    if not lengths:
+        return None
+    length = min(lengths)
+    longest = float(length)
+    for rope in _rope_parameters(text):
+        kind, factor = rope.get("rope_type", rope.get("type")), rope.get("factor") or 1.0
+        if kind == "linear" and "gemma3" not in text.model_type:  # whose length is the scaled one
+            longest = max(longest, length * factor)
+        elif kind == "yarn":
+            original = rope.get("original_max_position_embeddings") or length
+            longest = max(longest, original * factor)
+    return int(longest)
+
+
+def _rope_parameters(config: PretrainedConfig) -> list[dict[str, Any]]:
+    """Those of RoPE, one for each kind of layer that has its own."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    nested = [value for value in parameters.values() if isinstance(value, dict)]
+    return nested or [parameters]
+
+
+def check_vocabulary(name: str, rows: float, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Compares a tokenizer with a model's embedding, which may well be larger.
+
+    Special tokens beyond it that no text has are let pass, such as Gemma 3's for images; `check_prompt` finds them where
+    a chat template uses them.
+
+    Args:
+        name: As for `load_config`.
+        rows: Of the model's embedding, as `vocabulary_size`.
+        tokenizer: The model's.
+
+    Raises:
+        ValueError: If texts may have tokens that the embedding has no row for.
+    """
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special -= {tokenizer.eos_token_id, tokenizer.pad_token_id}
+    _refuse_beyond(name, rows, tokenizer, {*tokenizer.get_vocab().values()} - special)
+
+
+def check_prompt(name: str, rows: float, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> None:
+    """Compares a prompt's token ids with a model's embedding; as `check_vocabulary`."""
+    if max(ids, default=0) >= rows:
+        _refuse_beyond(name, rows, tokenizer, {*ids})
+
+
+def vocabulary_size(config: PretrainedConfig) -> float:
+    """Rows of a model's embedding; infinite where its configuration does not say."""
+    return getattr(config.get_text_config(), "vocab_size", None) or math.inf
+
+
+def _refuse_beyond(name: str, rows: float, tokenizer: PreTrainedTokenizerBase, ids: set[int]) -> None:
+    beyond = sorted(i for i in ids if i >= rows)
+    if beyond:
+        some = ", ".join(f"{tokenizer.convert_ids_to_tokens(i)!r} is {i}" for i in beyond[:3])
+        raise ValueError(
+            f"the tokenizer of model {name!r} gives {len(beyond)} tokens that the model's embedding of {rows} rows has no "
+            f"row for ({some}); expected ids below {rows}. If tokens were added to the tokenizer, call "
+            "model.resize_token_embeddings(len(tokenizer)), train the new rows, and save the model again; else take the "
+            "tokenizer that the model came with"
+        )

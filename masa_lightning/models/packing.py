@@ -135,11 +135,22 @@ def take_rows(x: Tensor, index: Tensor) -> Tensor:
     return F.embedding(index, x)
 
 
+def body(model: PreTrainedModel) -> Any:
+    """A causal language model without its output layer."""
+    inner = model.base_model
+    return inner if inner is not model else getattr(model, "model", model)  # Llama 4 calls it otherwise than it says
+
+
 def takes_packed(model: PreTrainedModel) -> bool:
     """Whether a model's layers are nothing but plain causal attention, which can be told what is packed.
 
     Sliding windows, recurrent layers, attention sinks and soft caps are not, nor is a model whose attention is its own.
+    What a configuration does not say, a pass up to the first attention shows: some models do not hand the plan on to it.
     """
+    return _looks_plain(model) and _hands_plan_on(model)
+
+
+def _looks_plain(model: PreTrainedModel) -> bool:
     config = model.config.get_text_config()
     layers = getattr(config, "layer_types", None) or ["full_attention"]
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
@@ -155,6 +166,53 @@ def takes_packed(model: PreTrainedModel) -> bool:
     )
 
 
+class _PlanArrivedError(Exception):
+    """Not an error: ends the pass of `_hands_plan_on`."""
+
+
+class _PlanLostError(RuntimeError):
+    """Packed tokens came without the plan that says what is packed."""
+
+
+class _Probe:
+    """Stands for an `AttentionPlan` where it is asked whether one would arrive."""
+
+    def __call__(self, *_: Any) -> Tensor:
+        raise _PlanArrivedError
+
+
+def packed_arguments(position_ids: Tensor, plan: AttentionPlan | _Probe) -> dict[str, Any]:
+    """What a model is called with beside the token ids, for packed attention.
+
+    Args:
+        position_ids: Of `PackedTokens`, [N].
+        plan: Of the same tokens.
+    """
+    return {
+        "position_ids": position_ids[None],
+        # The plan says all that a mask would; a mask of four dimensions is one that transformers leaves alone.
+        "attention_mask": torch.empty(1, 1, 0, 0, device=position_ids.device),
+        "attention_plan": plan,
+    }
+
+
+def _hands_plan_on(model: PreTrainedModel) -> bool:
+    """Whether the plan arrives in the first attention; costs the layers before it, on two tokens."""
+    before = model.config._attn_implementation
+    use_packed_attention(model)
+    tokens = torch.zeros(2, dtype=torch.long, device=next(model.parameters()).device)
+    try:
+        with torch.no_grad():
+            body(model)(input_ids=tokens[None], use_cache=False, **packed_arguments(tokens, _Probe()))
+    except _PlanArrivedError:
+        return True
+    except Exception:  # it is not handed on, or stands in the way; padding always serves
+        pass
+    finally:
+        model.set_attn_implementation(before)
+    return False
+
+
 def use_packed_attention(model: PreTrainedModel) -> None:
     """Gives a model an attention that takes an `AttentionPlan`, and is transformers' SDPA without one."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -164,7 +222,12 @@ def use_packed_attention(model: PreTrainedModel) -> None:
     def attention(
         module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, None]:
-        plan: AttentionPlan | None = kwargs.pop("attention_plan", None)
+        plan: AttentionPlan | _Probe | None = kwargs.pop("attention_plan", None)
+        if plan is None and attention_mask is not None and not attention_mask.numel():
+            raise _PlanLostError(
+                f"{type(module).__name__} got packed tokens without the plan that says what is packed; expected its model "
+                "to hand it on to all layers: please report it"
+            )
         if plan is None:
             return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         strange = [

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from masa_lightning.functional.logprobs import token_logprobs
 from masa_lightning.models.packing import (
     AttentionPlan,
+    body,
+    packed_arguments,
     padded,
     predicting,
     take_rows,
@@ -65,13 +67,8 @@ class Policy(nn.Module):
             Log-probabilities in nats and entropies in nats (without graph), both float32 [B, T], 0 where masked.
         """
         if self.packs:
-            hidden = self._hidden(
-                tokens.input_ids[None],
-                position_ids=tokens.position_ids[None],
-                # The plan says all that a mask would; a mask of four dimensions is one that transformers leaves alone.
-                attention_mask=torch.empty(1, 1, 0, 0, device=tokens.mask.device),
-                attention_plan=AttentionPlan(tokens.spans, tokens.mask.device),
-            )
+            plan = AttentionPlan(tokens.spans, tokens.mask.device)
+            hidden = self._hidden(tokens.input_ids[None], **packed_arguments(tokens.position_ids, plan))
             index = predicting(tokens)
         else:  # right-padded, so causal attention never sees padding and needs no mask
             input_ids, index = padded(tokens)
@@ -89,6 +86,6 @@ class Policy(nn.Module):
 
     def _hidden(self, input_ids: Tensor, **kwargs: Any) -> Tensor:
         """Last hidden states, [rows * columns, H]."""
-        output = self.model.base_model(input_ids=input_ids, use_cache=False, **kwargs)
+        output = body(self.model)(input_ids=input_ids, use_cache=False, **kwargs)
         hidden: Tensor = output.last_hidden_state
         return hidden.flatten(0, 1)

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -21,6 +21,7 @@ from torch import Tensor
 from masa_lightning.models import loading
 from masa_lightning.models.lora import LoRA, add_adapters, check_same, leave_out_frozen, without_adapters
 from masa_lightning.models.policy import Policy
+from masa_lightning.models.steady import make_steady
 from masa_lightning.modules.checkpointing import make_durable
 from masa_lightning.modules.learner import (
     Learner,
@@ -35,6 +36,9 @@ from masa_lightning.modules.schedules import Schedules
 from masa_lightning.modules.termination import SaveOnSigterm
 from masa_lightning.modules.update import LogProbs
 from masa_lightning.types import PhaseListener, ProgressFn, Sampler
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _EXPECTED_WARNINGS = (  # of Lightning, about what is so on purpose here
     r"Found \d+ module\(s\) in eval mode",  # no dropout: it would falsify log-probabilities
@@ -117,6 +121,7 @@ class PolicyLightningModule(LightningModule):
         self._learner = Learner(max_grad_norm=max_grad_norm, max_skipped_steps=max_skipped_steps)
         self._schedules = Schedules(self.lr_scheduler_step)
         self._reference: list[LogProbs] = []  # in a list: not a submodule, so neither trained nor checkpointed
+        self._vocabulary = float("inf")  # rows of the embedding
         self._sampler_ready = False
         self._shards_checked = False
         self._seconds: dict[str, float] = {}
@@ -127,6 +132,8 @@ class PolicyLightningModule(LightningModule):
         Raises:
             ValueError: If the strategy spreads weights in a way that they cannot be handed to an engine from, precision
                 or dtype are none to train with, or prompt and completion are longer than what the model was made for.
+            ValueError: If the strategy spreads weights in a way that they cannot be handed to an engine from, prompt and
+                completion are longer than what the model was made for, or the tokenizer does not fit the model.
         """
         if isinstance(self.trainer.strategy, (FSDPStrategy, DeepSpeedStrategy)):
             raise ValueError(
@@ -143,14 +150,18 @@ class PolicyLightningModule(LightningModule):
             return
         if self.lora is not None:
             self.lora.config()  # an error where peft is missing
-        context = loading.context_length(loading.load_config(self.model_name))
+        config = loading.load_config(self.model_name)
+        context = loading.context_length(config)
         asked = self.max_prompt_length + self.max_completion_length
         if context is not None and asked > context:
             raise ValueError(
                 f"max_prompt_length {self.max_prompt_length} + max_completion_length {self.max_completion_length} = "
                 f"{asked} tokens, but model {self.model_name!r} was made for {context}; lower one of the two"
             )
-        self.tokenizer = loading.load_tokenizer(self.model_name, self.chat_template)
+        tokenizer = loading.load_tokenizer(self.model_name, self.chat_template)
+        self._vocabulary = loading.vocabulary_size(config)
+        loading.check_vocabulary(self.model_name, self._vocabulary, tokenizer)
+        self.tokenizer = tokenizer
 
     def configure_callbacks(self) -> list[Callback]:
         """Adds `SaveOnSigterm` to the Trainer's callbacks."""
@@ -168,7 +179,7 @@ class PolicyLightningModule(LightningModule):
         model = loading.load_model(self.model_name, self.dtype_name, self.gradient_checkpointing, empty=empty)
         if self.lora is not None:
             add_adapters(model, self.lora, self._run_seed())
-        self.policy = self._spread(Policy(model))
+        self.policy = self._spread(self._steady(model))
         if self.lora is not None:
             self.policy.register_state_dict_post_hook(leave_out_frozen)  # type: ignore[no-untyped-call]
             # Or Lightning, told to be strict, would look for frozen weights in unsharded checkpoints; in sharded ones
@@ -177,10 +188,14 @@ class PolicyLightningModule(LightningModule):
         if self.needs_reference and self.lora is not None:
             self._reference.append(without_adapters(self.policy))
         elif self.needs_reference:
-            reference = Policy(loading.load_model(self.model_name, self.dtype_name, empty=empty))
+            reference = self._steady(loading.load_model(self.model_name, self.dtype_name, empty=empty))
             self._reference.append(self._spread(reference.eval().requires_grad_(False)))
         if self.device_mesh is not None:
             self.register_state_dict_pre_hook(self._check_shards)  # type: ignore[no-untyped-call]
+
+    def _steady(self, model: PreTrainedModel) -> Policy:
+        make_steady(model, self.max_prompt_length + self.max_completion_length)
+        return Policy(model)
 
     def _spread(self, policy: Policy) -> Policy:
         """Shards a policy where there is a device mesh, before another one is loaded."""

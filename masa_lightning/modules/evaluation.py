@@ -12,7 +12,7 @@ import torch
 from masa_lightning.functional.calibration import pass_at_k, rate_interval
 from masa_lightning.functional.prompts import PromptTemplates, solution_messages
 from masa_lightning.functional.voting import ballot, majority_vote, predicted_vote
-from masa_lightning.models.loading import DType
+from masa_lightning.models.loading import DType, check_prompt
 from masa_lightning.models.lora import LoRA
 from masa_lightning.modules import summary
 from masa_lightning.modules.answer_grader import AnswerGrader
@@ -271,6 +271,7 @@ class EvaluationLightningModule(PolicyLightningModule):
             self.messages(kind, group), add_generation_prompt=True, tokenize=False, **self.chat_template_kwargs
         )
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
+        check_prompt(self.model_name, self._vocabulary, self.tokenizer, ids)
         return ids
 
     def _score_parts(self, groups: Sequence[RolloutGroup]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -79,11 +80,9 @@ class TransformersSampler:
         if self._policy is None:
             raise RuntimeError("this TransformersSampler has no policy yet; call setup(policy, model_path, ...) first")
         check_requests(requests, self._max_model_length)
-        order = sorted(range(len(requests)), key=lambda i: (requests[i].max_tokens, len(requests[i].prompt_ids)))
         completions: dict[int, Completion] = {}
         with _ready_to_generate(self._policy):
-            for start in range(0, len(order), self.batch_size):
-                chosen = order[start : start + self.batch_size]
+            for chosen in self._batches(requests):
                 completions.update(zip(chosen, self._run([requests[i] for i in chosen], settings), strict=True))
                 if on_progress is not None:
                     on_progress(len(completions), len(requests))
@@ -98,6 +97,19 @@ class TransformersSampler:
     def __getstate__(self) -> dict[str, Any]:
         """Settings without the policy: a copy has to be set up anew."""
         return {**self.__dict__, "_policy": None}
+
+    def _batches(self, requests: Sequence[SamplingRequest]) -> Iterator[list[int]]:
+        """Indices of the requests that are decoded together, those of like size.
+
+        Models with a state beside keys and values may take padding in front of a prompt for tokens: for them the prompts
+        of a batch are of one length.
+        """
+        stateful = bool(getattr(self._policy, "_is_stateful", False))
+        order = sorted(range(len(requests)), key=lambda i: (requests[i].max_tokens, len(requests[i].prompt_ids)))
+        for _, alike in groupby(order, key=lambda i: stateful and len(requests[i].prompt_ids)):
+            together = [*alike]
+            for start in range(0, len(together), self.batch_size):
+                yield together[start : start + self.batch_size]
 
     def _run(self, requests: Sequence[SamplingRequest], settings: SamplingSettings) -> list[Completion]:
         from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList

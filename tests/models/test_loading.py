@@ -4,7 +4,19 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
-from transformers import GenerationConfig, PretrainedConfig
+from transformers import (
+    AutoModel,
+    BartConfig,
+    BertConfig,
+    Gemma3TextConfig,
+    GenerationConfig,
+    GPT2Config,
+    LlamaConfig,
+    PretrainedConfig,
+    Qwen2VLConfig,
+    Qwen3Config,
+    T5Config,
+)
 
 from masa_lightning.models import loading, tiny
 
@@ -118,3 +130,117 @@ def test_context_length(tiny_checkpoint):
     config = loading.load_config(str(tiny_checkpoint))
     assert loading.context_length(config) == 256
     assert loading.context_length(PretrainedConfig()) is None
+
+
+ORIGINAL = "original_max_position_embeddings"
+
+
+@pytest.mark.parametrize(
+    ("config", "length"),
+    [
+        # Qwen's model cards: 40,960 positions in the file, YaRN with factor 4 over 32,768
+        (
+            Qwen3Config(max_position_embeddings=64, rope_parameters={"rope_type": "yarn", "factor": 4.0, ORIGINAL: 64}),
+            256,
+        ),
+        (
+            Qwen3Config(max_position_embeddings=80, rope_parameters={"rope_type": "yarn", "factor": 4.0, ORIGINAL: 64}),
+            256,
+        ),
+        (Qwen3Config(max_position_embeddings=64, rope_parameters={"rope_type": "yarn", "factor": 4.0}), 256),
+        (Qwen3Config(max_position_embeddings=64, rope_scaling={"type": "yarn", "factor": 4.0, ORIGINAL: 64}), 256),
+        # gpt-oss, DeepSeek: the file says the lengthened one
+        (
+            LlamaConfig(
+                max_position_embeddings=256, rope_parameters={"rope_type": "yarn", "factor": 4.0, ORIGINAL: 64}
+            ),
+            256,
+        ),
+        (LlamaConfig(max_position_embeddings=64, rope_parameters={"rope_type": "linear", "factor": 2.0}), 128),
+        (LlamaConfig(max_position_embeddings=64, rope_parameters={"rope_type": "dynamic", "factor": 2.0}), 64),
+        (LlamaConfig(max_position_embeddings=64, rope_parameters={"rope_type": "default"}), 64),
+        # Llama 3.2: its factor of 32 says nothing of the length
+        (
+            LlamaConfig(
+                max_position_embeddings=128,
+                rope_parameters={"rope_type": "llama3", "factor": 32.0, ORIGINAL: 8}
+                | {"low_freq_factor": 1.0, "high_freq_factor": 4.0},
+            ),
+            128,
+        ),
+        (
+            Gemma3TextConfig(
+                max_position_embeddings=64,
+                rope_parameters={
+                    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+                },
+            ),
+            64,
+        ),
+        (GPT2Config(n_positions=96), 96),
+    ],
+)
+def test_context_length_with_scaled_positions(config, length):
+    assert loading.context_length(config) == length
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        (T5Config(), "an encoder and a decoder"),
+        (BartConfig(), "an encoder and a decoder"),
+        (BertConfig(), "tokens that see those behind them"),
+        (Qwen2VLConfig(), "no causal language model"),
+    ],
+)
+def test_models_that_are_not_causal(tmp_path, config, found):
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"type '{config.model_type}', which has {found}.*expected a causal"):
+        loading.load_config(str(tmp_path))
+
+
+def test_a_checkpoint_without_an_output_layer(tmp_path):
+    config = Qwen3Config(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        vocab_size=71,
+    )
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"lacks 1 of the weights of Qwen3ForCausalLM \(lm_head.weight\), .* random"):
+        loading.load_model(str(tmp_path), "float32")
+
+
+class TestVocabulary:
+    """The tokenizer has 101 tokens."""
+
+    @pytest.fixture
+    def tokenizer(self, tiny_checkpoint):
+        return loading.load_tokenizer(str(tiny_checkpoint))
+
+    @pytest.mark.parametrize("rows", [101, 128, float("inf")])
+    def test_an_embedding_may_be_larger(self, tokenizer, rows):
+        loading.check_vocabulary("m", rows, tokenizer)
+
+    @pytest.mark.parametrize(
+        "add",
+        [
+            lambda t: t.add_tokens(["<think>"]),
+            lambda t: t.add_special_tokens({"pad_token": "[PAD]"}),
+            lambda t: t.add_special_tokens({"eos_token": "[END]"}),
+        ],
+    )
+    def test_added_tokens_without_rows(self, tokenizer, add):
+        add(tokenizer)
+        with pytest.raises(ValueError, match=r"gives 1 tokens .* 101 rows .* is 101\); .*resize_token_embeddings"):
+            loading.check_vocabulary("m", 101, tokenizer)
+
+    def test_special_tokens_that_no_prompt_has(self, tokenizer):
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+        loading.check_vocabulary("m", 101, tokenizer)
+        loading.check_prompt("m", 101, tokenizer, tokenizer("abc").input_ids)
+        with pytest.raises(ValueError, match=r"'<image>' is 101"):
+            loading.check_prompt("m", 101, tokenizer, tokenizer("a<image>").input_ids)

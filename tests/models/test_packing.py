@@ -6,12 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
     AutoModelForCausalLM,
+    DogeConfig,
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
     GptOssConfig,
     LlamaConfig,
     MambaConfig,
+    NemotronConfig,
     Qwen2Config,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -174,13 +176,17 @@ def test_the_attention_is_not_saved(policy, tmp_path):
         (Gemma3TextConfig(**SMALL, sliding_window=8), False),
         (GptOssConfig(**SMALL, num_local_experts=2), False),
         (Qwen3NextConfig(**SMALL, num_experts=2), False),
+        (NemotronConfig(**SMALL), False),  # looks plain, and hands no plan on
+        (DogeConfig(**SMALL), False),  # has a mask of its own
         (MambaConfig(hidden_size=32, num_hidden_layers=2, vocab_size=71), False),
     ],
 )
 def test_which_models_are_packed(config, expected):
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
+    attention = model.config._attn_implementation
     assert takes_packed(model) is expected
+    assert model.config._attn_implementation == attention
 
 
 def test_an_attention_that_wants_more_is_refused(policy):
@@ -193,3 +199,12 @@ def test_an_attention_that_wants_more_is_refused(policy):
     x = torch.zeros(1, 2, 2, 16)
     with pytest.raises(NotImplementedError, match="asks for attention with softcap"):
         attention(model, x, x, x, None, attention_plan=plan, softcap=30.0)
+
+
+def test_packed_tokens_without_their_plan_are_refused():
+    policy = Policy(Qwen3ForCausalLM(Qwen3Config(**SMALL)).eval())
+    tokens = pack([([1, 2, 3], [4, 5, 6])])
+    arguments = packing.packed_arguments(tokens.position_ids, packing.AttentionPlan(tokens.spans, torch.device("cpu")))
+    del arguments["attention_plan"]
+    with pytest.raises(RuntimeError, match="Qwen3Attention got packed tokens without the plan"):
+        policy.model.base_model(input_ids=tokens.input_ids[None], **arguments)

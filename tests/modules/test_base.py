@@ -1,6 +1,7 @@
 """Limits, the optimiser step and the reference, on a tiny random model."""
 
 import math
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -123,3 +124,28 @@ def test_strategies_that_flatten_weights_are_refused(loop):
     module._trainer = SimpleNamespace(strategy=FSDPStrategy())  # Lightning makes trainers with it on CUDA only
     with pytest.raises(ValueError, match=r"the strategy is FSDPStrategy.*ModelParallelStrategy \(FSDP2\)"):
         module.setup("fit")
+
+
+def test_tokens_without_a_row_in_the_embedding(loop, monkeypatch, tmp_path):
+    """As when someone calls `add_tokens` and saves the tokenizer, and the model as it was."""
+    tokenizer = loading.load_tokenizer(str(loop.checkpoint))
+    tokenizer.add_tokens(["<think>", "</think>", "<a>", "<b>"])  # the embedding has rows for three more
+    folder = shutil.copytree(loop.checkpoint, tmp_path / "model")
+    tokenizer.save_pretrained(folder)
+    monkeypatch.setattr(loading, "load_model", lambda *_: pytest.fail("the weights were loaded"))
+    with pytest.raises(ValueError, match=r"gives 1 tokens .* 104 rows .*'<b>' is 104"):
+        loop.fit(loop.module(GRPOLightningModule, model=str(folder)), loop.Problems(2))
+
+
+def test_a_prompt_with_a_token_without_a_row(loop, tmp_path):
+    tokenizer = loading.load_tokenizer(str(loop.checkpoint))
+    tokenizer.add_tokens(["<x>", "<y>", "<z>"])
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<user>", "<assistant>", "<image>"]})
+    folder = shutil.copytree(loop.checkpoint, tmp_path / "model")
+    tokenizer.save_pretrained(folder)
+    module = loop.module(GRPOLightningModule, model=str(folder))
+    loop.fit(module, loop.Problems([loop.problem("1+1")], batch_size=1))
+    asked = len(module.sampler.calls)
+    with pytest.raises(ValueError, match="'<image>' is 104"):
+        loop.fit(module, loop.Problems([loop.problem("1<image>")], batch_size=1))
+    assert len(module.sampler.calls) == asked

@@ -1,0 +1,108 @@
+"""Three training steps on every architecture of the zoo, with each sampler: right, or refused before they begin.
+
+All of it takes minutes (``-m slow``); ``docs/models.md`` is the table it makes (scripts/models.py).
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import zoo
+
+from masa_lightning.models import loading
+from masa_lightning.models.packing import pack
+from masa_lightning.models.policy import Policy
+from masa_lightning.models.steady import make_steady
+
+LIMIT = 1e-3  # nats
+QUICK = (
+    "qwen2",
+    "nemotron",
+    "mistral-window",
+    "phi3-longrope",
+    "bloom",
+    "qwen3-moe",
+    "lfm2",
+    "nemotron-h",
+    "gemma2",
+    "t5",
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """`checkpoint(name)` is the folder of a family."""
+    made = {}
+
+    def make(name):
+        if name not in made:
+            made[name] = zoo.save(name, tmp_path_factory.mktemp("zoo") / name)
+        return made[name]
+
+    return make
+
+
+def check(name, sampler, outcome):
+    refusal = zoo.refusal(name, sampler)
+    if refusal is not None:
+        assert not outcome.started
+        assert refusal in outcome.error
+    else:
+        assert outcome.error == ""
+        assert outcome.steps == 3
+        assert outcome.moved > 0.01
+        assert outcome.difference < LIMIT
+
+
+@pytest.mark.filterwarnings("ignore")  # of transformers, about odd configurations
+@pytest.mark.parametrize("name", QUICK)
+def test_three_steps_with_the_policys_own_generate(name, checkpoint):
+    check(name, "transformers", zoo.train(checkpoint(name), "transformers"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["transformers", "vllm"])
+@pytest.mark.parametrize("name", [*zoo.FAMILIES])
+def test_three_steps(name, sampler):
+    """In a process of its own: vLLM keeps what an engine leaves behind, such as which groups of processes there are."""
+    if sampler == "vllm":
+        pytest.importorskip("vllm")
+    done = subprocess.run(
+        [sys.executable, zoo.__file__, name, sampler], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    check(name, sampler, zoo.Outcome(**json.loads(done.stdout.splitlines()[-1])))
+
+
+# -- the policy alone --------------------------------------------------------------------------------------------------
+
+GENERATOR = torch.Generator().manual_seed(3)
+ROWS = [
+    (
+        torch.randint(3, 500, (prompt,), generator=GENERATOR).tolist(),
+        torch.randint(3, 500, (n,), generator=GENERATOR).tolist(),
+    )
+    for prompt, n in ((5, 20), (30, 14), (30, 1), (2, 40))
+]
+ROWS[2] = (ROWS[1][0], ROWS[2][1])  # two rows with one prompt
+SURE = [name for name in zoo.FAMILIES if zoo.refusal(name) is None]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", SURE)
+@torch.no_grad()
+def test_log_probabilities_are_those_of_the_models_own_logits(name, checkpoint):
+    """The oracle: transformers' whole forward pass, one row at a time, with its own attention."""
+    folder = str(checkpoint(name))
+    oracle, model = loading.load_model(folder, "float32"), loading.load_model(folder, "float32")
+    for each in (oracle, model):
+        make_steady(each, 72)
+    policy, tokens = Policy(model), pack(ROWS)
+    expected = []
+    for prompt, completion in ROWS:
+        logits = oracle(torch.tensor([prompt + completion]), use_cache=False).logits[0, len(prompt) - 1 : -1]
+        expected.append(logits.log_softmax(-1).gather(1, torch.tensor(completion)[:, None])[:, 0])
+    got = policy(tokens)[0][tokens.mask]
+    torch.testing.assert_close(got, torch.cat(expected), atol=1e-4, rtol=0)
