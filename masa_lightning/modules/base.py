@@ -141,7 +141,7 @@ class PolicyLightningModule(LightningModule):
                 "be served; expected one process, DDP, or ModelParallelStrategy (FSDP2), which shards weights, gradients "
                 "and optimiser as they do: configs/masa.yaml"
             )
-        check_precision(self.trainer.precision)
+        check_precision(self.trainer.precision, self.dtype_name)
         if stage == "fit":
             check_trained_dtype(self.dtype_name)
         make_durable(self.trainer)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-PRECISIONS = ("32-true", "bf16-mixed")
-"""Precisions of a Trainer under which weights are what `dtype` says, and gradients what they are."""
+PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
+"""Precisions of a Trainer to train with; the last makes all weights bfloat16."""
 
 
 class Steps(Protocol):
@@ -90,19 +90,26 @@ class Learner:
         return math.nan
 
 
-def check_precision(precision: str) -> None:
+def check_precision(precision: str, dtype: str | None = None) -> None:
     """Refuses precisions of a Trainer in which a policy is not trained right.
 
+    Args:
+        precision: Of the Trainer.
+        dtype: That the weights are loaded in; None where they are there already.
+
     Raises:
-        ValueError: If it is none of `PRECISIONS`.
+        ValueError: If it is none of `PRECISIONS`, or makes something else of the weights.
     """
+    if precision == "bf16-true" and dtype not in (None, "bfloat16"):
+        raise ValueError(
+            f"the Trainer's precision is 'bf16-true' and the module's dtype {dtype!r}; expected dtype 'bfloat16', which is "
+            "what that precision makes of all weights, or precision 'bf16-mixed' to keep them in float32"
+        )
     if precision in PRECISIONS:
         return
     why = {
         "16-mixed": "float16 needs gradients that are scaled, which clipping, skipping and ExpertSFT here are not made for",
         "16-true": "float16 weights become NaN within a step or two, as Adam's epsilon is 0 in float16",
-        "bf16-true": "it makes bfloat16 of all that is computed in a training step, rewards and advantages too: "
-        "for bfloat16 weights set the module's dtype to bfloat16, and precision to 32-true",
         "64-true": "engine and policy would differ: the weights have the module's dtype",
     }.get(precision, "policy and engine would compute with different weights")
     raise ValueError(

@@ -62,15 +62,21 @@ def settings_of(precision):
     return {"plugins": [MixedPrecision("16-mixed", "cpu")]} if precision == "16-mixed" else {"precision": precision}
 
 
-@pytest.mark.parametrize("precision", ["16-mixed", "16-true", "bf16-true", "64-true"])
+@pytest.mark.parametrize("precision", ["16-mixed", "16-true", "64-true"])
 @pytest.mark.parametrize("run", ["fit", "validate", "predict"])
 def test_refused_precisions(loop, monkeypatch, precision, run):
     monkeypatch.setattr(loading, "load_model", lambda *_, **__: pytest.fail("the weights were loaded"))
     module = loop.module()
     trainer = loop.trainer(**settings_of(precision))
-    message = rf"precision is '{precision}'; expected one of '32-true', 'bf16-mixed', because .*'bf16-mixed' on a GPU"
+    message = rf"precision is '{precision}'; expected one of '32-true', 'bf16-mixed', 'bf16-true', because .*'bf16-mixed' on a GPU"
     with pytest.raises(ValueError, match=message):
         getattr(trainer, run)(module, loop.Problems(2, validation=2))
+
+
+def test_true_bfloat16_goes_with_such_weights_alone(loop):
+    """With them: test_grpo.py, test_bf16_weights_do_not_round_rewards_or_log_probabilities."""
+    with pytest.raises(ValueError, match="precision is 'bf16-true' and the module's dtype 'float32'; expected dtype 'bf"):
+        loop.fit(loop.module(), loop.Problems(2), precision="bf16-true")
 
 
 @pytest.mark.parametrize("settings", [{}, {"num_meta_generations": 0}])
