@@ -1,5 +1,6 @@
 """What tests that train share, in the fixture `loop`: problems, a logger, a sampler with prepared answers."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -169,6 +170,8 @@ class Loop:
         }
         if issubclass(kind, MASALightningModule):
             defaults["num_meta_generations"] = 2
+        if type(settings.get("sampler")).__name__ not in ("VLLMSampler", "TransformersSampler"):
+            defaults["max_logp_difference"] = math.inf  # a spy counts what is drawn, and a script is no policy
         if "sampler" not in settings:
             defaults["sampler"] = SpySampler()
         return kind(**(defaults | settings))

@@ -16,6 +16,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from masa_lightning.models import loading
@@ -31,6 +32,7 @@ from masa_lightning.modules.learner import (
     decay_groups,
     lost_share,
 )
+from masa_lightning.modules.parity import ParityGuard, claim
 from masa_lightning.modules.processes import Processes
 from masa_lightning.modules.schedules import Schedules
 from masa_lightning.modules.termination import SaveOnSigterm
@@ -68,6 +70,7 @@ class PolicyLightningModule(LightningModule):
         dtype: Of the weights; float16 for evaluation alone.
         gradient_checkpointing: Recompute activations in the backward pass.
         lora: Adapters to train in place of all weights.
+        max_logp_difference: Of sampler and policy; above it the run stops.
         seed: Of the rollouts and of the adapters' start.
     """
 
@@ -88,6 +91,7 @@ class PolicyLightningModule(LightningModule):
         dtype: loading.DType,
         gradient_checkpointing: bool,
         lora: LoRA | None,
+        max_logp_difference: float | None,
         seed: int | None,
     ) -> None:
         super().__init__()
@@ -97,6 +101,11 @@ class PolicyLightningModule(LightningModule):
         ):
             if value < 1:
                 raise ValueError(f"{name} is {value}; expected >= 1 token")
+        if max_logp_difference is not None and not max_logp_difference > 0:
+            raise ValueError(
+                f"max_logp_difference is {max_logp_difference}; expected > 0 nats a token, None for one by precision, or "
+                "inf to compare nothing"
+            )
         self.automatic_optimization = False
         self.strict_loading = True
         self.model_name = model
@@ -113,6 +122,7 @@ class PolicyLightningModule(LightningModule):
         self.dtype_name = dtype
         self.gradient_checkpointing = gradient_checkpointing
         self.lora = lora
+        self.max_logp_difference = max_logp_difference
         self.seed = seed
         self.policy: Policy | None = None
         self.tokenizer: Any = None
@@ -122,7 +132,8 @@ class PolicyLightningModule(LightningModule):
         self._schedules = Schedules(self.lr_scheduler_step)
         self._reference: list[LogProbs] = []  # in a list: not a submodule, so neither trained nor checkpointed
         self._vocabulary = float("inf")  # rows of the embedding
-        self._sampler_ready = False
+        self._guard: ParityGuard | None = None  # as soon as the sampler is ready
+        self._training_steps = 0  # of this run
         self._shards_checked = False
         self._seconds: dict[str, float] = {}
 
@@ -146,6 +157,7 @@ class PolicyLightningModule(LightningModule):
             check_trained_dtype(self.dtype_name)
         make_durable(self.trainer)
         self.processes = Processes(self.trainer.global_rank, self.trainer.world_size)
+        self._training_steps = 0
         if self.tokenizer is not None:
             return
         if self.lora is not None:
@@ -266,26 +278,52 @@ class PolicyLightningModule(LightningModule):
     # -- for subclasses ----------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        """Readies the sampler, once; outside inference mode, because the policy may come to share its weights."""
-        if self._sampler_ready:
-            return
+        """Readies the sampler and compares it with the policy."""
         assert self.policy is not None
-        if not are_finite(self.policy.parameters()):
+        length = self.max_prompt_length + self.max_completion_length
+        with torch.inference_mode(False), torch.enable_grad(), self._timed("start"):
+            claim(self.sampler, self)
+            if self._guard is None:
+                self._set_up_sampler(self.policy, length)
+            else:
+                self.sampler.wake()
+                self.sampler.sync_weights()
+        self._guard = ParityGuard(
+            self.sampler,
+            self.policy,
+            self.processes,
+            limit=self.max_logp_difference,
+            model=self.model_name,
+            precision=self.trainer.precision,
+        )
+        self._compare("before anything is drawn")
+
+    def _set_up_sampler(self, policy: Policy, length: int) -> None:
+        """Gives the sampler the policy, the first time; the two may come to share weights."""
+        if not are_finite(policy.parameters()):
             raise ValueError(
                 f"model {self.model_name!r} has weights that are not finite, as {self.dtype_name} or in its checkpoint; "
                 "expected finite ones. Choose another dtype or checkpoint"
             )
-        with torch.inference_mode(False), torch.enable_grad(), self._timed("start"):
-            self.sampler.setup(
-                self.policy.model,
-                loading.model_path(self.model_name),
-                max_model_length=self.max_prompt_length + self.max_completion_length,
-                stop_token_ids=loading.stop_token_ids(self.policy.model, self.tokenizer),
-            )
-            for reference in self._reference:
-                if isinstance(reference, Policy):
-                    reference.to(self.device)
-        self._sampler_ready = True
+        self.sampler.setup(
+            policy.model,
+            loading.model_path(self.model_name),
+            max_model_length=length,
+            stop_token_ids=loading.stop_token_ids(policy.model, self.tokenizer),
+        )
+        for reference in self._reference:
+            if isinstance(reference, Policy):
+                reference.to(self.device)
+
+    def _compare(self, when: str) -> None:
+        """Compares sampler and policy on a few tokens, and leaves random states as they are; a collective."""
+        assert self._guard is not None
+        if self.max_logp_difference == math.inf:
+            return
+        length = self.max_prompt_length + self.max_completion_length
+        precision = self.trainer.precision_plugin.forward_context()
+        with self.processes.together(), torch.inference_mode(False), isolate_rng(), precision:
+            self._guard.probe(self.tokenizer, length, when)
 
     def _optimizer_step(self) -> float:
         """Takes one, and steps the schedules. Returns the gradient's norm, NaN if it was not finite and thus dropped."""

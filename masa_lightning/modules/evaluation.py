@@ -80,6 +80,7 @@ class EvaluationLightningModule(PolicyLightningModule):
         dtype: DType,
         gradient_checkpointing: bool,
         lora: LoRA | None,
+        max_logp_difference: float | None,
         seed: int | None,
     ) -> None:
         super().__init__(
@@ -97,6 +98,7 @@ class EvaluationLightningModule(PolicyLightningModule):
             dtype=dtype,
             gradient_checkpointing=gradient_checkpointing,
             lora=lora,
+            max_logp_difference=max_logp_difference,
             seed=seed,
         )
         self.scorer = SolutionScorer(
@@ -314,8 +316,6 @@ class EvaluationLightningModule(PolicyLightningModule):
             )
         self._start()
         self.evaluated = []
-        self.sampler.wake()
-        self.sampler.sync_weights()
 
     def _evaluation_step(self, batch: list[Problem], stage: Stage) -> dict[str, Any]:
         self._seconds = {}

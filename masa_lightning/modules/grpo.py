@@ -75,6 +75,9 @@ class GRPOLightningModule(EvaluationLightningModule):
         gradient_checkpointing: Recompute activations in the backward pass.
         lora: Adapters to train in place of all weights; checkpoints then hold nothing else, and the reference of the KL
             term is the model without them.
+        max_logp_difference: Stops the run where the log-probabilities of sampler and policy differ by more, nats a token
+            in the mean, > 0. None is 0.01 in float32, and 0.15 where weights, sampler or Trainer round to 16 bits; inf
+            compares nothing.
         seed: Of the rollouts and of the adapters' start; by default that of `seed_everything`, else 0.
     """
 
@@ -105,6 +108,7 @@ class GRPOLightningModule(EvaluationLightningModule):
         dtype: loading.DType = "float32",
         gradient_checkpointing: bool = False,
         lora: LoRA | None = None,
+        max_logp_difference: float | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__(
@@ -129,6 +133,7 @@ class GRPOLightningModule(EvaluationLightningModule):
             dtype=dtype,
             gradient_checkpointing=gradient_checkpointing,
             lora=lora,
+            max_logp_difference=max_logp_difference,
             seed=seed,
         )
         _at_least_one(
@@ -278,11 +283,14 @@ class GRPOLightningModule(EvaluationLightningModule):
             with self._timed("sync"):
                 self.sampler.wake()
                 self.sampler.sync_weights()
+                if self._training_steps == 1:
+                    self._compare("after the first update")
             groups, draws = self._draw_step(merge_batches(self.processes.gather(batch)))
             self.sampler.sleep()
             self._assign_advantages(groups)
             update_metrics = self._update(groups)
         self.rollout_steps += 1
+        self._training_steps += 1
         self.num_tokens += sum(len(r.prompt_ids) + r.length for g in groups for r in g.rollouts)
         metrics = self.training_metrics(groups) | update_metrics | draws
         metrics["num_tokens"] = float(self.num_tokens)
@@ -392,6 +400,7 @@ class GRPOLightningModule(EvaluationLightningModule):
                 steps * self.num_iterations,
                 backward=self._backward,
                 step=self._optimizer_step,
+                first=self._compare_first,
                 progress=self._progress("update", self.num_iterations * sum(len(batches) for batches, _ in steps)),
             )
         with self._timed("exchange"):
@@ -399,6 +408,13 @@ class GRPOLightningModule(EvaluationLightningModule):
         return summary.update_metrics(
             stats, norms, steps=len(norms), learning_rate=learning_rate, with_kl=bool(self._reference)
         )
+
+    def _compare_first(self, differences: Tensor) -> None:
+        """Compares sampler and policy on the first micro-batch of a step; a collective."""
+        sampling = self.sampling
+        if self._guard is not None and (sampling.top_p, sampling.top_k, sampling.min_p) == (1, 0, 0):
+            when = f"in training step {self.rollout_steps + 1}"
+            self._guard.check(differences, when, sampling.temperature)
 
     def _expect(self, groups: Sequence[RolloutGroup]) -> None:
         """Takes the mean length of a kind's completions for what the next step's will have."""

@@ -96,6 +96,7 @@ class MASALightningModule(GRPOLightningModule):
         dtype: DType = "float32",
         gradient_checkpointing: bool = False,
         lora: LoRA | None = None,
+        max_logp_difference: float | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__(
@@ -124,6 +125,7 @@ class MASALightningModule(GRPOLightningModule):
             dtype=dtype,
             gradient_checkpointing=gradient_checkpointing,
             lora=lora,
+            max_logp_difference=max_logp_difference,
             seed=seed,
         )
         if num_meta_generations < 0:

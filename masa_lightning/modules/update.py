@@ -87,6 +87,7 @@ class PolicyUpdate:
         backward: Callable[[Tensor, bool], None],
         step: Callable[[], float],
         progress: ProgressFn,
+        first: Callable[[Tensor], None] = lambda differences: None,
     ) -> tuple[dict[str, Tensor], list[float]]:
         """Takes the optimiser steps of a training step.
 
@@ -96,6 +97,7 @@ class PolicyUpdate:
             backward: Back-propagates a loss, told whether it is the last one of the optimiser step.
             step: Takes an optimiser step and returns the gradient's norm.
             progress: Told the micro-batches done, and all.
+            first: Told |policy - sampler| of each token of the first micro-batch, before anything is changed.
 
         Returns:
             Statistics of all micro-batches, merged, and the gradient norms.
@@ -105,6 +107,8 @@ class PolicyUpdate:
         for batches, denominators in steps:
             for i, batch in enumerate(batches):
                 loss, more = self.loss(batch, denominators) if batch is not None else (self._nothing(), {})
+                if not done:
+                    first(more.get("sampling_logp_difference", loss.detach().new_zeros(0)))
                 backward(loss, i == len(batches) - 1)
                 merge_stats(stats, more)
                 done += 1

@@ -41,11 +41,17 @@ class TransformersSampler:
     def setup(
         self, policy: nn.Module, model_path: str, *, max_model_length: int, stop_token_ids: Sequence[int]
     ) -> None:
-        """Remembers the policy and the limits; may be called again.
+        """Remembers the policy and the limits; may be called again with the same policy.
 
         Raises:
+            RuntimeError: It samples from another policy.
             TypeError: The policy cannot `generate`, or not on its own because its weights are spread over processes.
         """
+        if self._policy is not None and policy is not self._policy:
+            raise RuntimeError(
+                "this TransformersSampler samples from another policy already, that of another module perhaps, which would "
+                "get completions of this one; expected one sampler a policy: make a new TransformersSampler"
+            )
         if any(hasattr(weight, "full_tensor") for weight in policy.parameters()):
             raise TypeError(
                 "the policy's weights are spread over processes (FSDP2), which would have to draw every token together; "
