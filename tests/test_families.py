@@ -4,12 +4,12 @@ All of it takes minutes (``-m slow``); ``docs/models.md`` is the table it makes 
 """
 
 import json
-import subprocess
-import sys
+import shutil
 
 import pytest
 import torch
 import zoo
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from masa_lightning.models import loading
 from masa_lightning.models.packing import pack
@@ -69,11 +69,7 @@ def test_three_steps(name, sampler):
     """In a process of its own: vLLM keeps what an engine leaves behind, such as which groups of processes there are."""
     if sampler == "vllm":
         pytest.importorskip("vllm")
-    done = subprocess.run(
-        [sys.executable, zoo.__file__, name, sampler], capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    check(name, sampler, zoo.Outcome(**json.loads(done.stdout.splitlines()[-1])))
+    check(name, sampler, zoo.in_another_process([name], sampler)[name])
 
 
 # -- the policy alone --------------------------------------------------------------------------------------------------
@@ -106,3 +102,28 @@ def test_log_probabilities_are_those_of_the_models_own_logits(name, checkpoint):
         expected.append(logits.log_softmax(-1).gather(1, torch.tensor(completion)[:, None])[:, 0])
     got = policy(tokens)[0][tokens.mask]
     torch.testing.assert_close(got, torch.cat(expected), atol=1e-4, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["qwen3", "gpt2", "opt", "falcon", "xglm", "bloom", "qwen3-moe", "lfm2"])
+def test_gradient_checkpointing_recomputes_without_dropout(name, checkpoint, tmp_path):
+    """Some layers drop out by themselves, beside their parts; OPT's file asks for 0.1."""
+    folder = shutil.copytree(checkpoint(name), tmp_path / name)
+    plain = Policy(loading.load_model(str(folder), "float32"))
+    config = json.loads((folder / "config.json").read_text())
+    dropout = [key for key, value in config.items() if "drop" in key and type(value) is float]
+    (folder / "config.json").write_text(json.dumps(config | dict.fromkeys(dropout, 0.5)))
+    policy, tokens = Policy(loading.load_model(str(folder), "float32", gradient_checkpointing=True)), pack(ROWS)
+    layers = [m for m in policy.modules() if isinstance(m, GradientCheckpointingLayer)]
+    passes = []
+    layers[0].register_forward_pre_hook(lambda *_: passes.append(1))
+    got, expected = policy(tokens)[0], plain(tokens)[0]
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
+    gradients = torch.autograd.grad(got.sum(), list(policy.parameters()))
+    assert len(passes) == 2
+    for a, b in zip(gradients, torch.autograd.grad(expected.sum(), list(plain.parameters())), strict=True):
+        torch.testing.assert_close(a, b, atol=float(1e-3 * b.abs().max() + 1e-5), rtol=0)
+    assert all(layer.training for layer in layers)
+    policy.eval()
+    policy(tokens)
+    assert not any(layer.training for layer in layers)

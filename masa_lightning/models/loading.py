@@ -111,7 +111,7 @@ def load_model(
         empty: Leave the weights as they come, for `sharding.shard`: memory that nobody wrote to takes up none.
 
     Raises:
-        ValueError: If the checkpoint lacks weights, which would then be random.
+        ValueError: If the checkpoint lacks weights, which would then be random; or its layers cannot be recomputed.
     """
     from transformers import AutoModelForCausalLM
     from transformers.modeling_layers import GradientCheckpointingLayer
@@ -132,11 +132,27 @@ def load_model(
                 "language model, not one of a classifier, a reward model or a body without its head"
             )
     if gradient_checkpointing:
+        if not model.supports_gradient_checkpointing:
+            raise ValueError(
+                f"gradient_checkpointing is on, and {type(model).__name__} ({name!r}) has no layers that can be computed "
+                "again; set gradient_checkpointing to false"
+            )
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         for module in model.modules():
             if isinstance(module, GradientCheckpointingLayer):
-                module.training = True  # or it would not recompute; its parts, dropout among them, stay in eval mode
+                module.training = True  # or it would not recompute
+                module.register_forward_pre_hook(_without_dropout)
+                module.register_forward_hook(_as_before, always_call=True)
     return model
+
+
+def _without_dropout(layer: Any, _: Any) -> None:
+    """Puts a layer into evaluation mode once it has decided to recompute: some drop out what their parts gave."""
+    layer.was_training, layer.training = layer.training, False
+
+
+def _as_before(layer: Any, *_: Any) -> None:
+    layer.training = layer.was_training
 
 
 def _empty_model(name: str, config: PretrainedConfig, dtype: DType) -> PreTrainedModel:
