@@ -10,6 +10,11 @@ from lightning.pytorch.cli import ArgsType, LightningCLI
 from masa_lightning.modules.grpo import GRPOLightningModule
 
 
+class _CLI(LightningCLI):
+    def _parse_ckpt_path(self) -> None:
+        """Takes no settings from a checkpoint: they name classes, which would be made, and it may be a stranger's."""
+
+
 def main(args: ArgsType = None) -> LightningCLI | None:
     """Runs `masa fit|validate|test|predict|export`.
 
@@ -32,7 +37,7 @@ def main(args: ArgsType = None) -> LightningCLI | None:
             sys.argv[1:] = words  # which LightningCLI wants to read by itself
         else:
             args = words
-    cli = LightningCLI(
+    cli = _CLI(
         GRPOLightningModule,
         LightningDataModule,
         subclass_mode_model=True,

@@ -1,5 +1,7 @@
 """Lightning checkpoint -> Hugging Face folder, for transformers, vLLM and the hub.
 
+The checkpoint may be a stranger's: nothing in it is run, and no file that it names is read but those of the model.
+
 Takes files and the folders of shards that `ModelParallelStrategy` writes::
 
     masa export runs/tiny/checkpoints/last.ckpt OUT_DIR
@@ -15,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from masa_lightning.model_card.card import base_name, write_card
 from masa_lightning.model_card.results import read_results
 from masa_lightning.models import loading
+from masa_lightning.models.checkpoints import reading
 from masa_lightning.models.lora import LoRA
+from masa_lightning.models.shards import SafeReader, read_metadata
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,6 +40,7 @@ def export_checkpoint(
     out: str | Path,
     *,
     model: str | None = None,
+    chat_template: str | None = None,
     adapter: bool = False,
     results: Sequence[str | Path] = (),
 ) -> None:
@@ -49,13 +53,15 @@ def export_checkpoint(
         out: Folder to write.
         model: Where configuration, tokenizer and weights under adapters come from; by default the model that the run
             started from.
+        chat_template: Replaces the one of the run: Jinja text, or the path of a file with it.
         adapter: Write the LoRA adapters alone, in peft's format.
         results: Files ``results.json`` of `BenchmarkReport`, for the card.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint, model or file of results.
         ValueError: If the checkpoint is not one of a `GRPOLightningModule`, is of another model, or has no adapters to
-            write; if `out` is a file, or a file of results holds none.
+            write; if it holds code, or the name of a file as its chat template; if the model is one with code of its own,
+            or its folder has links that lead out of it; if `out` is a file, or a file of results holds none.
     """
     if Path(out).is_file():
         raise ValueError(f"{str(out)!r} is a file; expected a folder to write to, or a name that is still free")
@@ -64,10 +70,14 @@ def export_checkpoint(
     lora = None if saved.settings["lora"] is None else LoRA(**saved.settings["lora"])
     if adapter and lora is None:
         raise ValueError(f"checkpoint {str(checkpoint)!r} was trained without LoRA; export it without `adapter`")
+    template = saved.chat_template() if chat_template is None else chat_template
     name = model or saved.settings["model"]
+    loading.refuse_links_out(name)
     # All weights are in the checkpoint, unless they are to be merged with adapters.
     policy = loading.load_model(name, saved.settings["dtype"], empty=lora is None or adapter)
-    tokenizer = loading.load_tokenizer(name, saved.settings["chat_template"])
+    tokenizer = loading.load_tokenizer(name, template)
+    for settings in (vars(policy.config), tokenizer.init_kwargs):
+        settings.pop("auto_map", None)  # names code, which is not exported
     _stop_where_training_did(policy, tokenizer)
     if lora is None:
         saved.copy_into(policy.state_dict())
@@ -112,10 +122,11 @@ class _Checkpoint:
                 f"checkpoint {str(path)!r} is neither a file nor a folder with shards and {_META}; expected what "
                 "ModelCheckpoint wrote"
             )
-        saved = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        with reading(path):
+            saved = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         self._weights: dict[str, Tensor] = {}
         if self._sharded:
-            entries = FileSystemReader(path).read_metadata().state_dict_metadata
+            entries = read_metadata(path).state_dict_metadata
             sizes = {
                 name.removeprefix(_SHARDS_PREFIX): entry.size
                 for name, entry in entries.items()
@@ -130,6 +141,21 @@ class _Checkpoint:
                 f"checkpoint {str(path)!r} holds no policy; expected one of a GRPO or MASA Lightning module"
             )
         self.settings: dict[str, Any] = {"global_step": saved.get("global_step")} | saved["masa"]
+
+    def chat_template(self) -> str | None:
+        """The text that replaces the tokenizer's template.
+
+        Raises:
+            ValueError: If it is the name of a file, as in checkpoints of earlier versions.
+        """
+        template: str | None = self.settings["chat_template"]
+        if template is not None and "{" not in template:
+            raise ValueError(
+                f"checkpoint {str(self._path)!r} has {template!r} as its chat template; expected Jinja text. A file that a "
+                "checkpoint names is not read: its text would stand in the exported folder. If it is the run's template, "
+                "give it: --chat-template FILE"
+            )
+        return template
 
     @torch.no_grad()
     def copy_into(self, weights: Mapping[str, Tensor]) -> None:
@@ -147,7 +173,8 @@ class _Checkpoint:
         if self._sharded:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # on purpose: one process
-                load({_SHARDS_PREFIX[:-1]: weights}, checkpoint_id=self._path, no_dist=True)
+                with reading(self._path):
+                    load({_SHARDS_PREFIX[:-1]: weights}, storage_reader=SafeReader(self._path), no_dist=True)
         else:
             for name, weight in weights.items():
                 weight.copy_(self._weights[name])
@@ -165,13 +192,21 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("checkpoint", type=Path, help="file or folder of shards")
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--model", help="base model, if it is no longer where the run found it")
+    parser.add_argument("--chat-template", help="in place of the run's: Jinja text or a file with it")
     parser.add_argument("--adapter", action="store_true", help="write LoRA adapters alone, in peft's format")
     parser.add_argument(
         "--results", type=Path, nargs="+", default=(), help="files results.json of BenchmarkReport, for the model card"
     )
     given = parser.parse_args(args)
     try:
-        export_checkpoint(given.checkpoint, given.out, model=given.model, adapter=given.adapter, results=given.results)
+        export_checkpoint(
+            given.checkpoint,
+            given.out,
+            model=given.model,
+            chat_template=given.chat_template,
+            adapter=given.adapter,
+            results=given.results,
+        )
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
     print(f"exported to {given.out}; its model card is README.md")

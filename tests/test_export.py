@@ -169,12 +169,13 @@ def test_vllm_reads_the_exported_folder(runs: Path, tmp_path: Path, kind: str) -
     vllm = pytest.importorskip("vllm")
     from masa_lightning.sampling._isolation import apart_from_training, environment
     from masa_lightning.sampling.vllm import VLLMSampler
+    from masa_lightning.sampling.vllm.engine import engine_environment
 
     export_checkpoint(runs / f"{kind}.ckpt", tmp_path)
     prompts, _, code = code_of(tmp_path / "README.md")
     names: dict[str, Any] = {}
     exec(prompts, names)
-    settings = VLLMSampler()._environment(torch.device("cpu"))
+    settings = engine_environment(VLLMSampler(), torch.device("cpu"))
     with apart_from_training(), environment(settings), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         llm = vllm.LLM(

@@ -189,7 +189,9 @@ class _Card:
         parts = ["## Results", table(["", "problems", *map(code, names), "tokens a solution"], rows)]
         if (validation := self._validation()) is not None:
             at, now = validation["step"], self.checkpoint.get("rollout_steps")
-            after = "the weights here" if at == now else f"the weights after step {at} of {now}, not those here"
+            after = (
+                "the weights here" if at == now else f"the weights after step {code(at)} of {code(now)}, not those here"
+            )
             parts.append(f"`validation` is the last one of the run, of {after}: {_how(self.settings)}.")
         for result in self.results:
             tested = ", ".join(code(b["name"]) for b in result["benchmarks"])

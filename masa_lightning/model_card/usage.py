@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from masa_lightning.functional.markdown import python_block, python_literal
+from masa_lightning.functional.markdown import code, python_block, python_literal
 from masa_lightning.functional.prompts import PromptTemplates, meta_messages, solution_messages
 
 
@@ -40,7 +40,7 @@ def usage(name: str, settings: Mapping[str, Any], *, predicts: bool, adapters: A
         names = "chat(SOLUTION, problem), chat(META, problem)"
         explanation = (
             " Its answer to `META` ends with a JSON object: `pass_rate` is how many of "
-            f"{scale} attempts it expects to be right, `solution_length` the expected tokens of a right solution, "
+            f"{code(scale)} attempts it expects to be right, `solution_length` the expected tokens of a right solution, "
             "`math_notion` the notions."
         )
     system = [f"{{'role': 'system', 'content': {m['content']!r}}}, " for m in solution[:-1]]
@@ -58,7 +58,7 @@ def usage(name: str, settings: Mapping[str, Any], *, predicts: bool, adapters: A
         lines.append(f"BASE = {adapters.base!r}  # the model that the adapters belong to")
     extra = settings.get("chat_template_kwargs") or {}
     e = settings["evaluation"]
-    drawn = f"temperature={e['temperature']}, top_p={e['top_p']}, top_k={e['top_k']}"
+    drawn = f"temperature={e['temperature']!r}, top_p={e['top_p']!r}, top_k={e['top_k']!r}"
     chosen = f"do_sample=True, {drawn}" if e["temperature"] else "do_sample=False"
     transformers = [
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
@@ -70,14 +70,14 @@ def usage(name: str, settings: Mapping[str, Any], *, predicts: bool, adapters: A
         "        messages, add_generation_prompt=True, return_dict=True, return_tensors='pt'"
         + (f", **{extra!r}" if extra else ""),
         "    )",
-        f"    output = model.generate(**inputs, {chosen}, max_new_tokens={limit})",
+        f"    output = model.generate(**inputs, {chosen}, max_new_tokens={limit!r})",
         "    print(tokenizer.decode(output[0, inputs['input_ids'].shape[1]:], skip_special_tokens=True))",
     ]
     vllm = [
         "from vllm import LLM, SamplingParams",
         "",
         "llm = LLM(MODEL)",
-        f"sampling = SamplingParams({drawn}, max_tokens={limit})",
+        f"sampling = SamplingParams({drawn}, max_tokens={limit!r})",
         f"for output in llm.chat([{names}], sampling{f', chat_template_kwargs={extra!r}' if extra else ''}{lora}):",
         "    print(output.outputs[0].text)",
     ]

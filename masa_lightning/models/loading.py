@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import suppress
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
@@ -26,6 +27,29 @@ def model_path(name: str) -> str:
     return str(tiny.PATH) if name == TINY else name
 
 
+@contextmanager
+def _without_its_code(name: str) -> Iterator[None]:
+    """Says what to do about a model that wants code of its own to be run, or whose weights are a pickle with code.
+
+    Raises:
+        ValueError: In place of the errors of transformers and torch, which advise to run it.
+    """
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"model {name!r} has a file of weights that is damaged or holds more than tensors; expected *.safetensors. "
+            "Nothing in it was run; take another source of this model"
+        ) from error
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(
+            f"model {name!r} brings Python code of its own, which is never run here; expected an architecture that "
+            "transformers has itself"
+        ) from error
+
+
 def load_config(name: str) -> PretrainedConfig:
     """Loads a model's configuration.
 
@@ -43,7 +67,8 @@ def load_config(name: str) -> PretrainedConfig:
             "masa export CKPT OUT_DIR"
         )
     try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(path)
+        with _without_its_code(name):
+            config: PretrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except OSError as error:
         raise FileNotFoundError(
             f"model {name!r} was not found: it is neither a folder on this machine nor a hub model that could be reached "
@@ -73,6 +98,29 @@ def _check_causal(name: str, config: PretrainedConfig) -> None:
         )
 
 
+def refuse_links_out(name: str) -> None:
+    """Refuses a folder in which a file that an export copies is a link to what lies elsewhere on this machine.
+
+    The links of the hub's cache, which lead to the files of the same model, are as they should be.
+
+    Args:
+        name: As for `load_config`.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    folder = Path(model_path(name)).absolute()
+    whole = folder.resolve()
+    if whole.parent.name == "snapshots":
+        whole = whole.parents[1]
+    for path in folder.rglob("*") if folder.is_dir() else []:
+        if path.is_symlink() and path.suffix != ".safetensors" and not path.resolve().is_relative_to(whole):
+            raise ValueError(
+                f"model {name!r}: {path.name} is a link to {str(path.resolve())!r}, outside of the folder, whose text would "
+                "be exported; expected files. Copy it there if it belongs to the model"
+            )
+
+
 def load_tokenizer(name: str, chat_template: str | None = None) -> PreTrainedTokenizerBase:
     """Loads a model's tokenizer, with a chat template.
 
@@ -85,7 +133,8 @@ def load_tokenizer(name: str, chat_template: str | None = None) -> PreTrainedTok
     """
     from transformers import AutoTokenizer
 
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model_path(name))
+    with _without_its_code(name):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model_path(name), trust_remote_code=False)
     if chat_template is not None:
         is_text = "{" in chat_template
         if not is_text and not Path(chat_template).is_file():
@@ -116,14 +165,22 @@ def load_model(
     from transformers import AutoModelForCausalLM
     from transformers.modeling_layers import GradientCheckpointingLayer
 
+    if dtype not in get_args(DType):
+        raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(get_args(DType))}")
     config = load_config(name)  # its errors are the readable ones
     model: PreTrainedModel
+    auto: Any = AutoModelForCausalLM
     if empty:
         model = _empty_model(name, config, dtype)
     else:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            model_path(name), dtype=getattr(torch, dtype), output_loading_info=True
-        )
+        with _without_its_code(name):
+            model, info = auto.from_pretrained(
+                model_path(name),
+                dtype=getattr(torch, dtype),
+                trust_remote_code=False,
+                weights_only=True,
+                output_loading_info=True,
+            )
         missing = sorted(info["missing_keys"])
         if missing:
             raise ValueError(
@@ -161,7 +218,7 @@ def _empty_model(name: str, config: PretrainedConfig, dtype: DType) -> PreTraine
 
     with no_init_weights():
         auto: Any = AutoModelForCausalLM
-        model: PreTrainedModel = auto.from_config(config, dtype=getattr(torch, dtype))
+        model: PreTrainedModel = auto.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
     model.tie_weights()
     with suppress(OSError):  # not every model has one
         model.generation_config = GenerationConfig.from_pretrained(model_path(name))

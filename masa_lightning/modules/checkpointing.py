@@ -20,6 +20,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.checkpoint.api import CheckpointException
 
 from masa_lightning.models.checkpoints import causes, linked, reading, removed, replaced
+from masa_lightning.models.shards import check_shards
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -47,11 +48,13 @@ class DurableCheckpointIO(TorchCheckpointIO):
         self.written(place)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Reads a checkpoint.
+        """Reads a checkpoint, and runs nothing that it holds unless ``weights_only`` is False.
 
         Raises:
             ValueError: If it is cut short or something else; it is named.
         """
+        if kwargs.get("weights_only") is None:
+            kwargs["weights_only"] = True  # Lightning's default for a URL is False
         with reading(path):
             checkpoint = super().load_checkpoint(path, *args, **kwargs)
             if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
@@ -139,6 +142,10 @@ def _explained(place: Path) -> Iterator[None]:
 
 
 def _load_shards(strategy: ModelParallelStrategy, load: Any, checkpoint_path: str | Path, **options: Any) -> Any:
+    if options.get("weights_only") is None:
+        options["weights_only"] = True
+    if options["weights_only"] and Path(checkpoint_path, ".metadata").is_file():
+        check_shards(Path(checkpoint_path))
     with reading(checkpoint_path):
         return load(checkpoint_path, **options)
 

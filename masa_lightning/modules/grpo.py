@@ -182,7 +182,8 @@ class GRPOLightningModule(EvaluationLightningModule):
             "model": self.model_name,
             "dtype": str(self.policy.model.dtype).removeprefix("torch."),
             "lora": None if self.lora is None else asdict(self.lora),
-            "chat_template": self.chat_template,
+            # Its text, never the name of a file: an export reads none for a checkpoint.
+            "chat_template": None if self.chat_template is None else self.tokenizer.chat_template,
             "rollout_steps": self.rollout_steps,
             "num_tokens": self.num_tokens,
             "ledger": dict(self.ledger),

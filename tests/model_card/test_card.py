@@ -129,7 +129,7 @@ def test_figures(tmp_path: Path) -> None:
 
 def test_figures_of_earlier_weights_say_so(tmp_path: Path) -> None:
     card = written(tmp_path, checkpoint(rollout_steps=44))
-    assert "the weights after step 40 of 44, not those here" in card.text
+    assert "the weights after step `40` of `44`, not those here" in card.text
     assert card.data.eval_results is None
 
 
