@@ -34,6 +34,7 @@ def make_steady(model: PreTrainedModel, max_length: int) -> None:
             part.register_buffer("inv_freq", frequencies, persistent=False)
             part.rope_type = "default"  # or the next pass would choose again
             # Phi-3's own drops the cache where it would have chosen again, and goes on without it.
-            model.prepare_inputs_for_generation = partial(GenerationMixin.prepare_inputs_for_generation, model)
+            whole: Any = model
+            whole.prepare_inputs_for_generation = partial(GenerationMixin.prepare_inputs_for_generation, whole)
         if isinstance(getattr(part, "time_step_limit", None), tuple):
             part.time_step_limit = (0.0, float("inf"))
