@@ -58,6 +58,14 @@ _LATENT = {
     "head_dim": 16,
     "num_key_value_heads": 4,
 }
+_SMALL_VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
 _DELTA_NET = {
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
@@ -77,6 +85,7 @@ class Family:
         example: Models that have it.
         settings: What its configuration has beyond or instead of the usual.
         without: Usual settings that it does not know.
+        text: What the configuration of its text part has beyond or instead of the usual, if it is one of several parts.
     """
 
     type: str
@@ -84,10 +93,13 @@ class Family:
     example: str
     settings: dict[str, Any] = field(default_factory=dict)
     without: tuple[str, ...] = ()
+    text: dict[str, Any] | None = None
 
     def config(self) -> Any:
         """A small configuration."""
         usual = {name: value for name, value in _USUAL.items() if name not in self.without}
+        if self.text is not None:
+            return AutoConfig.for_model(self.type, text_config=usual | self.text, **self.settings)
         return AutoConfig.for_model(self.type, **(usual | self.settings))
 
 
@@ -141,6 +153,14 @@ FAMILIES: dict[str, Family] = {
     "gemma2": Family("gemma2", "windowed", "Gemma 2", {"tie_word_embeddings": True, "sliding_window": 16}),
     "gemma3": Family(
         "gemma3_text", "windowed", "Gemma 3 270M, 1B", {"tie_word_embeddings": True, "sliding_window": 16}
+    ),
+    "gemma3-vision": Family(
+        "gemma3",
+        "windowed",
+        "Gemma 3 4B to 27B, trained on text",
+        {"vision_config": _SMALL_VISION, "mm_tokens_per_image": 4, "image_token_index": 517, "boi_token_index": 516}
+        | {"eoi_token_index": 515, "pad_token_id": 0, "eos_token_id": 2},
+        text={"sliding_window": 16},
     ),
     "olmo": Family("olmo", "dense", "OLMo"),
     "olmo2": Family("olmo2", "dense", "OLMo 2"),
