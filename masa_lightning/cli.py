@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info
 
 from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.run_folder import make_room
 
 
 class _CLI(LightningCLI):
+    """LightningCLI, with one folder for each run and callbacks that fit the Trainer's switches."""
+
+    def before_instantiate_classes(self) -> None:
+        """A test in the folder of a training run leaves that run's config.yaml as it is."""
+        if self.subcommand != "fit":
+            self.save_config_kwargs = self.save_config_kwargs | {"config_filename": f"{self.subcommand}_config.yaml"}
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Leaves out those callbacks that are switched off: Lightning refuses them."""
+        given = self.config_init[self.subcommand]["trainer"]
+        callbacks = given.get("callbacks") or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        for switch, kind in (("enable_progress_bar", ProgressBar), ("enable_checkpointing", Checkpoint)):
+            dropped = [c for c in callbacks if isinstance(c, kind) and given.get(switch) is False]
+            callbacks = [c for c in callbacks if c not in dropped]
+            if dropped:
+                names = ", ".join(type(c).__name__ for c in dropped)
+                rank_zero_info(f"trainer.{switch} is false: {names} of the configuration is left out")
+        return super().instantiate_trainer(**{"callbacks": callbacks} | kwargs)
+
+    def before_fit(self) -> None:
+        """An earlier run's folder is kept under another name."""
+        make_room(self.trainer, self.config_init["fit"].get("ckpt_path"))
+
     def _parse_ckpt_path(self) -> None:
         """Takes no settings from a checkpoint: they name classes, which would be made, and it may be a stranger's."""
 

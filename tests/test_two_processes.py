@@ -153,7 +153,10 @@ def test_trains_as_one_process(undisturbed: Callable[[str], Path], layout: str) 
     log = (two / "log").read_text()
     assert "another process" not in log
     assert max(stream(two)["tokens_total/sft", STEPS // 2 - 1]) > 0
-    pictures, rollouts = list((two / "runs/tiny/pictures").iterdir()), (two / "runs/tiny/rollouts.jsonl").read_text()
+    pictures, rollouts = (
+        list((two / "runs/tiny/pictures").iterdir()),
+        (two / "runs/tiny/train_rollouts.jsonl").read_text(),
+    )
     assert len(pictures) == len({path.name for path in pictures}) > 0
     assert len(rollouts.splitlines()) == len(set(rollouts.splitlines())) > 0
     if layout != "fsdp2 bf16":  # rounding changes tokens there

@@ -1,4 +1,4 @@
-"""Scored rollouts as JSON lines, written as they come and read back after a kill."""
+"""Scored rollouts as JSON lines of one form, written as they come, and read back after a kill."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from masa_lightning.types import Completion, MetaPrediction, Problem, Rollout, RolloutGroup
+
+VERSION = 1
+"""Of the records; those of other versions are not read."""
 
 Name = tuple[str, str]  # source and id of a problem
 
@@ -50,18 +53,18 @@ class RolloutFile:
             with self.path.open("rb") as file:
                 for place in places:
                     file.seek(place)
-                    record = json.loads(file.readline())
+                    record = to_record(file.readline())
                     if (record["problem"], record["answer"]) != (problem.problem, problem.answer):
                         raise ValueError(
                             f"{self.path} has rollouts of {problem.source!r}, problem {problem.id!r}, with another text "
                             "or answer: the data has changed since; give another folder, or remove this one"
                         )
-                    rollouts.append(_rollout(record))
+                    rollouts.append(to_rollout(record))
         return rollouts
 
     def append(self, groups: Sequence[RolloutGroup]) -> None:
         """Writes the rollouts of groups, and returns when they are on the disk."""
-        lines = [json.dumps(_record(g, r), allow_nan=False) + "\n" for g in groups for r in g.rollouts]
+        lines = [to_line(g, r) for g in groups for r in g.rollouts]
         if lines:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
@@ -78,7 +81,7 @@ class RolloutFile:
                 if not line.endswith(b"\n"):
                     break  # an interrupted write
                 try:
-                    record = json.loads(line)
+                    record = to_record(line)
                     last, wanted[last] = (name := (record["source"], record["problem_id"])), record["rollouts"]
                 except (ValueError, KeyError, TypeError) as error:
                     raise ValueError(
@@ -101,9 +104,65 @@ class RolloutFile:
             os.truncate(self.path, end)
 
 
-def _record(group: RolloutGroup, rollout: Rollout) -> dict[str, Any]:
+class TrainingRolloutFile:
+    """Some rollouts of each training step, as they come; one run's, also where it was interrupted.
+
+    Args:
+        path: Of the file; made when something is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def begin(self, step: int | None) -> Path | None:
+        """Readies the file for a run.
+
+        Args:
+            step: Training steps before the checkpoint that the run goes on from: records of later ones, which are taken
+                anew, are removed, as is what an interrupted write left. None for a new run.
+
+        Returns:
+            Where the records of another run, or what else the file held, are kept now; None if there were none.
+        """
+        if not self.path.exists() or not self.path.stat().st_size:
+            return None
+        if step is not None:
+            end = 0
+            with self.path.open("rb") as file:
+                for line in file:
+                    record = _readable(line)
+                    if record is None or record.get("step") is None or record["step"] > step:
+                        break
+                    end += len(line)
+                left = file.readline() if record is None else b""
+            if record is not None or not left:  # at most the last line is unreadable
+                os.truncate(self.path, end)
+                return None
+        number = next(n for n in range(1, 1_000_000) if not self._numbered(n).exists())
+        return self.path.rename(self._numbered(number))
+
+    def append(self, step: int, rollouts: Sequence[tuple[RolloutGroup, Rollout]]) -> None:
+        """Writes rollouts of a step, with their groups."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.writelines(to_line(group, rollout, step) for group, rollout in rollouts)
+
+    def _numbered(self, number: int) -> Path:
+        return self.path.with_name(f"{self.path.stem}-{number}{self.path.suffix}")
+
+
+def to_line(group: RolloutGroup, rollout: Rollout, step: int | None = None) -> str:
+    """Writes a rollout as a line of JSON, in ASCII; numbers that are not finite, which JSON lacks, as texts.
+
+    Args:
+        group: Of the rollout.
+        rollout: With or without rewards.
+        step: Training steps done when it was trained on; None in a test.
+    """
     prediction = rollout.prediction
-    return {
+    record = {
+        "version": VERSION,
+        "step": step,
         "source": group.problem.source,
         "problem_id": group.problem.id,
         "kind": rollout.kind,
@@ -113,16 +172,33 @@ def _record(group: RolloutGroup, rollout: Rollout) -> dict[str, Any]:
         "correct": rollout.correct if rollout.kind == "solution" else None,
         "ungraded": rollout.ungraded,
         "prediction": None if prediction is None else asdict(prediction),
-        "reward": _finite(rollout.reward),
-        "rewards": {name: _finite(value) for name, value in rollout.rewards.items()},
+        "reward": _number(rollout.reward),
+        "rewards": {name: _number(value) for name, value in rollout.rewards.items()},
+        "advantage": _number(rollout.advantage),
+        "group_pass_rate": group.pass_rate,
         "tokens": rollout.length,
         "finish_reason": rollout.completion.finish_reason,
         "rollouts": len(group.rollouts),
         "token_ids": list(rollout.completion.token_ids),
     }
+    return json.dumps(record, allow_nan=False) + "\n"
 
 
-def _rollout(record: dict[str, Any]) -> Rollout:
+def to_record(line: str | bytes) -> dict[str, Any]:
+    """Reads such a line.
+
+    Raises:
+        ValueError: If it is none, or of another version.
+    """
+    record = json.loads(line)
+    if not isinstance(record, dict) or record.get("version") != VERSION:
+        found = record.get("version") if isinstance(record, dict) else type(record).__name__
+        raise ValueError(f"found version {found}, expected {VERSION}")
+    return record
+
+
+def to_rollout(record: dict[str, Any]) -> Rollout:
+    """Makes the rollout of a record, without prompt ids and log-probabilities."""
     prediction = record["prediction"]
     if prediction is not None:
         notions = prediction["notions"]
@@ -137,10 +213,18 @@ def _rollout(record: dict[str, Any]) -> Rollout:
         correct=record["correct"] is True,
         ungraded=record["ungraded"],
         prediction=prediction,
-        rewards=record["rewards"],
-        reward=record["reward"],
+        rewards={name: float(value) for name, value in record["rewards"].items()},
+        reward=None if record["reward"] is None else float(record["reward"]),
+        advantage=float(record["advantage"]),
     )
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+def _readable(line: bytes) -> dict[str, Any] | None:
+    try:
+        return to_record(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+
+
+def _number(value: float | None) -> float | str | None:
+    return value if value is None or math.isfinite(value) else str(float(value))

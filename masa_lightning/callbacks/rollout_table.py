@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -12,21 +11,24 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from masa_lightning.callbacks._rollout_file import TrainingRolloutFile
 from masa_lightning.types import Kind, Rollout, RolloutGroup
 
 KINDS: tuple[Kind, ...] = ("solution", "meta")
+NAME = "train_rollouts.jsonl"
 LINE_BREAK = " \u23ce "
 """Stands for a line break in a table's cell."""
 
 
 class RolloutTable(Callback):
-    """Shows rollouts of both kinds as a table in TensorBoard and appends them to ``rollouts.jsonl``.
+    """Shows rollouts of both kinds as a table in TensorBoard and appends them to ``train_rollouts.jsonl``.
 
     Of each kind the best, the worst and rollouts evenly between them are taken, by total reward. The table's cells are
-    escaped and shortened in the middle, for a model may write anything; ``rollouts.jsonl``, in the logger's folder, has
-    the whole text, one JSON object a line. Only the rollouts of the first process are seen.
+    escaped and shortened in the middle, for a model may write anything; ``train_rollouts.jsonl``, in the logger's folder,
+    has all of a rollout, one JSON object a line, as `BenchmarkReport` writes them. A run that is resumed goes on with the
+    file as it was at its checkpoint. Only the rollouts of the first process are seen.
 
     Args:
         every_n_steps: Writes after the first training step and every n-th one from there, counted over epochs.
@@ -49,6 +51,20 @@ class RolloutTable(Callback):
         self.every_n_steps = every_n_steps
         self.rows = rows
         self.max_characters = max_characters
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Goes on with the file of the run that is resumed; another run's is kept under another name."""
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # a collective
+        if not trainer.is_global_zero:
+            return
+        goes_on = trainer.ckpt_path is not None or trainer.global_step > 0
+        try:
+            other = TrainingRolloutFile(folder / NAME).begin(trainer.global_step if goes_on else None)
+        except OSError as error:
+            rank_zero_warn(f"RolloutTable could not read {folder / NAME}: {error}")
+            return
+        if other is not None:
+            rank_zero_info(f"{folder / NAME} was not this run's: it is kept as {other.name}")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -76,10 +92,7 @@ class RolloutTable(Callback):
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("rollouts", table, global_step=trainer.global_step)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with (folder / "rollouts.jsonl").open("a", encoding="utf-8") as file:
-                for group, rollout in chosen:
-                    file.write(json.dumps(_record(trainer.global_step, group, rollout), allow_nan=False) + "\n")
+            TrainingRolloutFile(folder / NAME).append(trainer.global_step, chosen)
         except OSError as error:  # a full disk must not end a training run over a table
             rank_zero_warn(f"RolloutTable could not write to {folder}: {error}")
 
@@ -157,30 +170,3 @@ def _spread(pairs: Sequence[tuple[RolloutGroup, Rollout]], count: int) -> list[t
     if count < 2:
         return list(pairs[:count])
     return [pairs[round(i * (len(pairs) - 1) / (count - 1))] for i in range(count)]
-
-
-def _record(step: int, group: RolloutGroup, rollout: Rollout) -> dict[str, Any]:
-    prediction = rollout.prediction
-    return {
-        "step": step,
-        "problem_id": group.problem.id,
-        "problem": group.problem.problem,
-        "answer": group.problem.answer,
-        "kind": rollout.kind,
-        "reward": _finite(rollout.reward),
-        "rewards": {name: _finite(value) for name, value in rollout.rewards.items()},
-        "advantage": _finite(rollout.advantage),
-        "correct": rollout.correct if rollout.kind == "solution" else None,
-        "group_pass_rate": group.pass_rate,
-        "predicted_pass_rate": None if prediction is None else prediction.rate,
-        "predicted_length": None if prediction is None else prediction.solution_length,
-        "notions": None if prediction is None or prediction.notions is None else list(prediction.notions),
-        "failures": {} if prediction is None else prediction.failures,
-        "tokens": rollout.length,
-        "finish_reason": rollout.completion.finish_reason,
-        "text": rollout.text,
-    }
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

@@ -35,6 +35,7 @@ from masa_lightning.modules.learner import (
 )
 from masa_lightning.modules.parity import ParityGuard, claim
 from masa_lightning.modules.processes import Processes
+from masa_lightning.modules.run_folder import RunFolder
 from masa_lightning.modules.schedules import Schedules
 from masa_lightning.modules.termination import SaveOnSigterm
 from masa_lightning.modules.update import LogProbs
@@ -177,8 +178,11 @@ class PolicyLightningModule(LightningModule):
         self.tokenizer = tokenizer
 
     def configure_callbacks(self) -> list[Callback]:
-        """Adds `SaveOnSigterm` to the Trainer's callbacks."""
-        return [] if any(isinstance(c, SaveOnSigterm) for c in self.trainer.callbacks) else [SaveOnSigterm()]
+        """Adds `SaveOnSigterm` and `RunFolder` to the Trainer's callbacks."""
+        present = [c for c in self.trainer.callbacks if isinstance(c, RunFolder)]
+        folder = present[0] if present else RunFolder()
+        folder.enter(self.trainer)
+        return [] if present else [folder, SaveOnSigterm()]
 
     def configure_model(self) -> None:
         """Loads the policy, and the reference if there is one, and shards them under `ModelParallelStrategy`."""

@@ -1,4 +1,4 @@
-"""RolloutTable: which rollouts, safely escaped, in TensorBoard and in rollouts.jsonl."""
+"""RolloutTable: which rollouts, safely escaped, in TensorBoard and in train_rollouts.jsonl."""
 
 from __future__ import annotations
 
@@ -99,15 +99,15 @@ def test_writes_tables_and_lines(tmp_path: Path) -> None:
     assert [line.split("|")[2].strip() for line in lines[2:]] == ["solution", "solution", "meta", "meta"]
     assert [html.unescape(line.split("|")[3]).strip() for line in lines[2:]] == ["1", "0", "0.3", "none"]
 
-    rows = [json.loads(line) for line in (Path(trainer.log_dir) / "rollouts.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (Path(trainer.log_dir) / "train_rollouts.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2] * 4 + [10] * 4 + [18] * 4
     assert rows[0]["text"] == HOSTILE
     assert [row["kind"] for row in rows[:4]] == ["solution", "solution", "meta", "meta"]
     assert [row["reward"] for row in rows[:4]] == [1.0, 0.0, 0.3, None]
     assert [row["correct"] for row in rows[:4]] == [True, False, None, None]
-    assert rows[2]["rewards"] == {"length": 0.25, "notion": None}  # NaN is not JSON
-    assert rows[2]["predicted_pass_rate"] == 0.5
-    assert rows[2]["failures"] == {"solution_length": "missing key"}
+    assert rows[2]["rewards"] == {"length": 0.25, "notion": "nan"}  # which JSON has no number for
+    assert rows[2]["prediction"]["pass_rate"] == 4
+    assert rows[2]["prediction"]["failures"] == {"solution_length": "missing key"}
     assert rows[0]["problem_id"] == "g"
     assert rows[0]["group_pass_rate"] == pytest.approx(1 / 3)
 
@@ -169,14 +169,14 @@ def test_choice(
 @pytest.mark.parametrize("output", [None, {"groups": []}])
 def test_steps_without_rollouts_write_nothing(tmp_path: Path, output: Any) -> None:
     trainer = fit(tmp_path, RolloutTable(every_n_steps=1), output, batches=2)
-    assert not (Path(trainer.log_dir) / "rollouts.jsonl").exists()
+    assert not (Path(trainer.log_dir) / "train_rollouts.jsonl").exists()
 
 
 def test_other_processes_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = fit(tmp_path, RolloutTable(), None, batches=1)
     monkeypatch.setattr(pl.Trainer, "is_global_zero", property(lambda self: False))
     RolloutTable(every_n_steps=1).on_train_batch_end(trainer, Stub(None), {"groups": [group([1.0], [])]}, None, 0)
-    assert not (Path(trainer.log_dir) / "rollouts.jsonl").exists()
+    assert not (Path(trainer.log_dir) / "train_rollouts.jsonl").exists()
 
 
 def test_refuses(tmp_path: Path) -> None:
@@ -185,3 +185,27 @@ def test_refuses(tmp_path: Path) -> None:
             RolloutTable(**{name: 0})
     with pytest.raises(TypeError, match="found no 'groups'"):
         fit(tmp_path, RolloutTable(), {"loss": torch.zeros(())})
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+def test_a_second_run_does_not_mix_and_a_resumed_one_goes_on(tmp_path: Path) -> None:
+    def run(ckpt_path: Path | None = None, batches: int = 3, epochs: int = 1) -> Path:
+        trainer = pl.Trainer(
+            default_root_dir=tmp_path, logger=False, callbacks=[RolloutTable(every_n_steps=1)], accelerator="cpu",
+            max_epochs=epochs, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        output = {"groups": [group([1.0], [])]}
+        loader = DataLoader(torch.ones(batches, 1), batch_size=1)
+        trainer.fit(Stub(output), loader, ckpt_path=ckpt_path)  # type: ignore[arg-type]
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+        return tmp_path / "train_rollouts.jsonl"
+
+    first = run(batches=1).read_text()
+    file = run(batches=2)
+    assert (tmp_path / "train_rollouts-1.jsonl").read_text() == first
+    written = [json.loads(line)["step"] for line in file.read_text().splitlines()]
+    assert written == [2, 4]
+    with file.open("a") as broken:
+        broken.write(first.splitlines()[0].replace('"step": 2', '"step": 5') + "\n" + first[:20])
+    run(tmp_path / "last.ckpt", batches=2, epochs=2)
+    assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [2, 4, 6, 8]

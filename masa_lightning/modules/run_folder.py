@@ -1,0 +1,229 @@
+"""A folder of logs and checkpoints belongs to one run: locked while it goes on, and never mixed with another one."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import fcntl
+import json
+import os
+import platform
+import time
+import warnings
+from pathlib import Path
+from typing import IO, Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from masa_lightning.models.checkpoints import replaced
+
+_OF_A_RUN = ("events.out.tfevents*", "metrics.csv", "hparams.yaml", "config.yaml", "checkpoints", "*rollouts.jsonl")
+_LOCKED = ("fit", "test", "predict")  # each for itself: a checkpoint may be tested while training goes on
+_KEPT = "metrics.csv.kept"
+
+
+def log_folder(trainer: Trainer) -> Path | None:
+    """Where the first logger that writes files has its own; None without one. For the first process alone."""
+    for logger in trainer.loggers:
+        if isinstance(logger, (TensorBoardLogger, CSVLogger)):
+            return Path(logger.log_dir)
+    return None
+
+
+def make_room(trainer: Trainer, ckpt_path: str | Path | None) -> None:
+    """Renames the folder of an earlier run, which `trainer` would write into, unless it goes on with that run.
+
+    Args:
+        trainer: Before it trains.
+        ckpt_path: As of `Trainer.fit`.
+
+    Raises:
+        ValueError: If that run still goes on or its folder cannot be renamed, or if a folder of checkpoints that is not
+            in it has a ``last.ckpt`` of another run.
+    """
+    if not trainer.is_global_zero or trainer.fast_dev_run:
+        return
+    folder = log_folder(trainer)
+    savers = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+    places = [Path(str(saver.dirpath)) for saver in savers if saver.dirpath]
+    inside = [folder / "checkpoints"] if folder else []
+    resumed = _resumed(trainer, ckpt_path, places + inside)
+    own = [place.resolve() for place in (*places, *([folder] if folder else []))]
+    if resumed == "hpc" or (
+        resumed is not None and any(Path(resumed).resolve().is_relative_to(place) for place in own)
+    ):
+        return
+    for place, saver in zip(places, (s for s in savers if s.dirpath), strict=True):
+        last = sorted(place.glob("last*.ckpt"))
+        if saver.save_last and last and not (folder and place.resolve().is_relative_to(folder.resolve())):
+            raise ValueError(
+                f"{last[0]} is of another run, and this one's would stand beside it under another name; expected a dirpath "
+                "of ModelCheckpoint without it. Go on with that run (--ckpt_path last), move it away, or leave dirpath out: "
+                "checkpoints then go into the run's own folder"
+            )
+    if folder is None or not any(next(folder.glob(pattern), None) for pattern in _OF_A_RUN):
+        return
+    lock = _lock(folder, "fit")
+    try:
+        if Path.cwd().resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{folder.resolve()} holds another run and is the working folder; {_REMEDY}")
+        number = next(n for n in range(1, 1_000_000) if not os.path.lexists(f"{folder}-{n}"))
+        earlier = folder.with_name(f"{folder.name}-{number}")
+        try:
+            folder.rename(earlier)
+            (earlier / ".fit.lock").unlink()
+        except OSError as error:
+            raise ValueError(f"{folder} holds another run and cannot be renamed ({error}); {_REMEDY}") from error
+    finally:
+        _release(lock)
+    rank_zero_info(f"{folder} held an earlier run: it is kept as {earlier}, and {folder} is this run's")
+
+
+_REMEDY = (
+    "expected a folder for each run: --trainer.logger.init_args.name NAME gives this one its own, "
+    "--ckpt_path last goes on with the other"
+)
+
+
+def _resumed(trainer: Trainer, ckpt_path: str | Path | None, places: list[Path]) -> str | Path | None:
+    """The checkpoint that Lightning will take, or "hpc"."""
+    if ckpt_path is None:
+        saved = SLURMEnvironment.detect() and next(Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"), None)
+        return "hpc" if saved else None
+    if ckpt_path in ("hpc", "best"):
+        return "hpc"
+    if ckpt_path == "last":
+        found = [path for place in places for path in place.glob("last*.ckpt") if path.exists()]
+        return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    return Path(ckpt_path)
+
+
+class RunFolder(Callback):
+    """Locks the logger's folder while a run writes to it, and keeps the rows of a ``metrics.csv`` that a run goes on with.
+
+    Lightning's `CSVLogger` removes a file that it finds. Every module of this package brings this callback along.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock: IO[str] | None = None
+        self._csv: list[CSVLogger] = []
+
+    def enter(self, trainer: Trainer) -> None:
+        """Locks, and puts rows aside; before loggers write anything.
+
+        Raises:
+            ValueError: If another run is writing to that folder.
+        """
+        folder = log_folder(trainer) if trainer.is_global_zero else None
+        if folder is None or trainer.fast_dev_run:
+            return
+        function = str(getattr(trainer.state.fn, "value", ""))
+        if function in _LOCKED and self._lock is None:
+            self._lock = _lock(folder, function)
+        warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
+        for logger in trainer.loggers:
+            if isinstance(logger, CSVLogger) and vars(logger).get("_experiment") is None:
+                file = Path(logger.log_dir, "metrics.csv")
+                if file.is_file():
+                    file.replace(file.with_name(_KEPT))
+                self._csv.append(logger)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Goes on with ``last.ckpt`` and metrics.csv of the run that is resumed; otherwise they are another's."""
+        for saver in trainer.checkpoint_callbacks if trainer.ckpt_path is not None else ():
+            if not isinstance(saver, ModelCheckpoint) or not saver.dirpath or saver.last_model_path:
+                continue
+            # A checkpoint that was written before last.ckpt does not know of it, and Lightning would begin last-v1.ckpt.
+            if Path(str(trainer.ckpt_path)).resolve().is_relative_to(Path(saver.dirpath).resolve()):
+                saver.last_model_path = saver.format_checkpoint_name({}, saver.CHECKPOINT_NAME_LAST)
+        done = int(getattr(pl_module, "rollout_steps", trainer.global_step))
+        self._put_back(done if trainer.ckpt_path is not None or trainer.global_step else None)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Puts all rows back."""
+        if trainer.state.fn == "validate":
+            self._put_back(2**62)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Puts all rows back."""
+        self._put_back(2**62)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Puts all rows back."""
+        self._put_back(2**62)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Gives the folder free."""
+        _release(self._lock)
+        self._lock = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Gives the folder free."""
+        self.teardown(trainer, pl_module, "")
+
+    def _put_back(self, steps: int | None) -> None:
+        for logger in self._csv:
+            kept = Path(logger.log_dir, _KEPT)
+            if not kept.is_file():
+                continue
+            if steps is None:
+                number = next(n for n in range(1, 1_000_000) if not kept.with_name(f"metrics-{n}.csv").exists())
+                other = kept.rename(kept.with_name(f"metrics-{number}.csv"))
+                rank_zero_info(f"{logger.log_dir} had the metrics of another run: they are kept as {other.name}")
+                continue
+            with kept.open(newline="") as file:
+                reader = csv.DictReader(file)
+                names = list(reader.fieldnames or ())
+                rows = [row for row in reader if row.get("step") and int(float(row["step"])) < steps]
+            if rows:
+                with replaced(kept.with_name("metrics.csv")) as temporary, temporary.open("w", newline="") as file:
+                    writer = csv.DictWriter(file, fieldnames=names, extrasaction="ignore")
+                    writer.writeheader()
+                    writer.writerows(rows)
+                logger.experiment.metrics_keys = names
+            kept.unlink()
+        self._csv = []
+
+
+def _lock(folder: Path, function: str) -> IO[str] | None:
+    """Locks a folder until it is released or this process ends, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / f".{function}.lock").open("a+")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        holder = file.read()
+        file.close()
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            raise ValueError(
+                f"{folder} is in use by another masa {function}: {_holder(holder)}; two runs in one folder would mix. Wait "
+                "for it or end it, or give this one a folder of its own: --trainer.logger.init_args.name NAME"
+            ) from error
+        rank_zero_warn(
+            f"{folder} is on a file system without locks ({error}): see to it that one run alone writes to it"
+        )
+        return None
+    file.truncate(0)
+    who: dict[str, Any] = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    file.write(json.dumps(who))
+    file.flush()
+    return file
+
+
+def _release(lock: IO[str] | None) -> None:
+    if lock is not None:
+        lock.close()
+
+
+def _holder(text: str) -> str:
+    try:
+        who = json.loads(text)
+        return f"process {who['pid']} on {who['host']}, since {who['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "an unknown process"

@@ -1,0 +1,239 @@
+"""One folder, one run: the newcomer's walk through the command, two runs at once, metrics.csv, the Trainer's switches."""
+
+import csv
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from test_cli import FEW_LETTERS, config, write
+from test_cli import _apart as _apart
+
+from masa_lightning import cli
+from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.run_folder import make_room
+
+SHIPPED = [
+    {"class_path": "masa_lightning.RolloutProgressBar"},
+    {"class_path": "masa_lightning.CalibrationPlots"},
+    {"class_path": "masa_lightning.RolloutTable"},
+    {
+        "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+        "init_args": {"every_n_train_steps": 2, "save_last": True, "save_top_k": 0},
+    },
+]
+
+
+@pytest.fixture
+def run(tiny_checkpoint):
+    """Runs the command as with the shipped configurations."""
+
+    def command(function="fit", *arguments, steps=2, kind="TensorBoardLogger", **model):
+        settings = config(tiny_checkpoint, **model)
+        settings["trainer"] |= {
+            "enable_checkpointing": True,
+            "enable_progress_bar": True,
+            "max_steps": steps,
+            "callbacks": SHIPPED,
+        }
+        settings["trainer"]["logger"]["class_path"] = f"lightning.pytorch.loggers.{kind}"
+        if function == "test":
+            settings["data"]["init_args"] = {"test": "train.jsonl", "test_split": "train", "val_batch_size": 4}
+        return cli.main([function, *write(settings), *arguments])
+
+    return command
+
+
+def files(folder):
+    return {
+        p.relative_to(folder): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file() and p.suffix != ".lock"
+    }
+
+
+def step_of(checkpoint):
+    return torch.load(checkpoint, weights_only=True)["global_step"]
+
+
+def test_the_newcomers_walk(run, caplog):
+    caplog.set_level("INFO")
+    run(reward_functions=[FEW_LETTERS])
+    first = files("runs/x")
+    run(reward_functions=[FEW_LETTERS], learning_rate=0.02)  # once more
+    assert "runs/x held an earlier run: it is kept as runs/x-1, and runs/x is this run's" in caplog.text
+    assert first == files("runs/x-1")
+    last = "runs/x/checkpoints/last.ckpt"
+    assert [*Path("runs/x").rglob("*.ckpt")] == [Path(last)]
+    weights = torch.load(last, weights_only=True)["state_dict"]
+    old = torch.load("runs/x-1/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert not all(torch.equal(w, weights[n]) for n, w in old.items())
+    kept = files("runs/x")
+    tested = run("test", "--ckpt_path", last)  # what was just trained
+    assert all(torch.equal(w, weights[f"policy.{n}"]) for n, w in tested.model.policy.named_parameters())
+    assert kept.items() <= files("runs/x").items()  # its config.yaml too
+    run("fit", "--ckpt_path", "last", steps=4)
+    assert step_of(last) == 4
+    assert sorted(p.name for p in Path("runs").iterdir()) == ["x", "x-1"]
+
+
+def test_the_first_checkpoint_of_a_killed_run_is_gone_on_with(tmp_path, loop):
+    """Its file says nothing of the link that was made behind it; Lightning then begins last-v1.ckpt."""
+    for settings in ({"max_steps": 1}, {"max_steps": 3, "ckpt_path": "last"}):
+        ckpt_path = settings.pop("ckpt_path", None)
+        saver = ModelCheckpoint(
+            tmp_path, every_n_train_steps=1, monitor="step", mode="max", save_top_k=2, save_last="link"
+        )
+        trainer = loop.trainer(saver, enable_checkpointing=True, limit_val_batches=0, **settings)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+            trainer.fit(loop.module(GRPOLightningModule), loop.Problems(8), ckpt_path=ckpt_path)
+    assert [p.name for p in tmp_path.glob("last*")] == ["last.ckpt"]
+    assert step_of(tmp_path / "last.ckpt") == 3
+
+
+def an_earlier_run(name, checkpoint=True):
+    """As much of its folder as tells it."""
+    folder = Path("runs", name)
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "hparams.yaml").touch()
+    if checkpoint:
+        (folder / "checkpoints" / "last.ckpt").touch()
+    return folder
+
+
+def room(loop, ckpt_path, **saver):
+    logger = TensorBoardLogger("runs", name="x", version="")
+    callback = ModelCheckpoint(save_last=True, save_top_k=0, every_n_train_steps=1, **saver)
+    make_room(loop.trainer(callback, logger=logger, enable_checkpointing=True), ckpt_path)
+    return sorted(str(p) for p in Path("runs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("ckpt_path", "moves"),
+    [
+        (None, True),
+        ("last", False),
+        ("runs/x/checkpoints/last.ckpt", False),
+        ("runs/old/checkpoints/last.ckpt", True),  # another run's: that of x is kept beside
+        ("hpc", False),
+    ],
+)
+def test_a_folder_is_kept_beside_unless_its_run_goes_on(loop, ckpt_path, moves):
+    for name in ("x", "x-1", "old"):
+        an_earlier_run(name)
+    assert room(loop, ckpt_path) == sorted(["runs/old", "runs/x-1", "runs/x-2" if moves else "runs/x"])
+
+
+def test_last_without_a_checkpoint_begins_anew(loop):
+    """As in a job that is started again and again with the same line, and was killed before its first checkpoint."""
+    an_earlier_run("x", checkpoint=False)
+    assert room(loop, "last") == ["runs/x-1"]
+
+
+def test_checkpoints_elsewhere_are_not_mixed(loop):
+    an_earlier_run("x")
+    elsewhere = Path("ckpts")
+    elsewhere.mkdir()
+    (elsewhere / "last.ckpt").touch()
+    with pytest.raises(
+        ValueError, match=r"ckpts/last\.ckpt is of another run, .* expected a dirpath of ModelCheckpoint"
+    ):
+        room(loop, None, dirpath="ckpts")
+    assert room(loop, "last", dirpath="ckpts") == ["runs/x"]
+    assert room(loop, "ckpts/last.ckpt", dirpath="ckpts") == ["runs/x"]
+
+
+def test_a_folder_that_holds_no_run_or_is_the_working_folder(tmp_path, loop, monkeypatch):
+    folder = tmp_path / "log"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    trainer = loop.trainer(logger=TensorBoardLogger(tmp_path, name="log", version=""))
+    make_room(trainer, None)
+    assert (folder / "notes.txt").exists()
+    (folder / "hparams.yaml").touch()
+    monkeypatch.chdir(folder)
+    with pytest.raises(
+        ValueError, match=r"holds another run and is the working folder; expected a folder for each run"
+    ):
+        make_room(trainer, None)
+    assert (folder / "notes.txt").exists()
+
+
+HOLD = """
+import fcntl, json, os, sys  # what another run does, without its imports
+lock = open(sys.argv[1] + "/.fit.lock", "a+")
+fcntl.lockf(lock, fcntl.LOCK_EX)
+json.dump({"pid": os.getpid(), "host": "there", "since": "now"}, lock)
+lock.flush()
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_two_runs_at_once(loop):
+    folder = an_earlier_run("x")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "locked\n"
+        message = rf"in use by another masa fit: process {other.pid} on there, since now; .*logger.init_args.name NAME"
+        with pytest.raises(ValueError, match=message):
+            room(loop, None)
+        trainer = loop.trainer(logger=CSVLogger("runs", name="x", version=""), limit_val_batches=0)
+        with pytest.raises(ValueError, match=message):  # of a script, or one that goes on
+            trainer.fit(loop.module(GRPOLightningModule), loop.Problems(2))
+        # It may be tested meanwhile.
+        trainer.test(loop.module(GRPOLightningModule), loop.Problems(0, 2), verbose=False)
+        other.kill()
+    assert room(loop, None) == ["runs/x-1"]  # a lock ends with its process
+
+
+def rows(folder):
+    with open(Path(folder, "metrics.csv"), newline="") as file:
+        return [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def test_rows_of_metrics_csv_survive(tmp_path, loop):
+    """Lightning's CSVLogger removes a file that it finds. Rows after the checkpoint are logged anew."""
+
+    class End(Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            if batch_idx == 3:
+                raise KeyError
+
+    def fit(*callbacks, **settings):
+        saver = ModelCheckpoint(tmp_path / "checkpoints", every_n_train_steps=2, save_last=True, save_top_k=0)
+        logger = CSVLogger(tmp_path, name="", version="", flush_logs_every_n_steps=1)
+        trainer = loop.trainer(*callbacks, saver, logger=logger, enable_checkpointing=True, limit_val_batches=0)
+        trainer.fit(loop.module(GRPOLightningModule), loop.Problems(12), **settings)
+
+    with pytest.raises(KeyError):
+        fit(End())
+    before = rows(tmp_path)
+    assert [int(row["step"]) for row in before] == [0, 1, 2]
+    fit(ckpt_path="last")
+    after = rows(tmp_path)
+    assert [int(row["step"]) for row in after if "reward" in row][:2] == [0, 1]
+    assert sorted({int(row["step"]) for row in after}) == [0, 1, 2, 3, 4, 5]
+    assert sum(int(row["step"]) == 2 for row in after) == 1
+    tester = loop.trainer(logger=CSVLogger(tmp_path, name="", version=""))
+    tester.test(loop.module(GRPOLightningModule), loop.Problems(0, 2), verbose=False)
+    assert [row for row in rows(tmp_path) if "test/pass@1" not in row] == after
+    assert len(rows(tmp_path)) == len(after) + 1
+    fit()  # a script's new run in the same folder
+    assert [int(row["step"]) for row in rows(tmp_path)] == [0, 1, 2, 3, 4, 5]
+    assert (tmp_path / "metrics-1.csv").exists()
+
+
+@pytest.mark.parametrize("switch", ["enable_progress_bar", "enable_checkpointing"])
+def test_switches_of_the_trainer(run, caplog, switch):
+    caplog.set_level("INFO")
+    command = run("fit", f"--trainer.{switch}=false")
+    name = {"enable_progress_bar": "RolloutProgressBar", "enable_checkpointing": "ModelCheckpoint"}[switch]
+    assert f"trainer.{switch} is false: {name} of the configuration is left out" in caplog.text
+    assert command.trainer.global_step == 2
+    assert bool([*Path("runs/x").rglob("*.ckpt")]) == (switch == "enable_progress_bar")
