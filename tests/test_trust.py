@@ -343,7 +343,12 @@ def test_a_model_with_code(model: Path, checkpoint: Path, mark: Path, tmp_path: 
     loading.load_model(str(model), "float32")  # transformers knows this architecture itself
     export_checkpoint(checkpoint, tmp_path / "out", model=str(model))
     assert not [file for file in (tmp_path / "out").iterdir() if b"auto_map" in file.read_bytes()]
-    edit(model / "config.json", model_type="evil")
+    edit(model / "config.json", attn_implementation="someone/kernels")
+    with pytest.raises(
+        ValueError, match="asks for attention by 'someone/kernels', code of the hub, which is never run here"
+    ):
+        loading.load_model(str(model), "float32")
+    edit(model / "config.json", attn_implementation=None, model_type="evil")
     for load in (loading.load_config, functools.partial(loading.load_model, dtype="float32")):
         with pytest.raises(ValueError, match="brings Python code of its own, which is never run here"):
             load(str(model))

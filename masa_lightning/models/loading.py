@@ -55,7 +55,7 @@ def load_config(name: str) -> PretrainedConfig:
 
     Raises:
         FileNotFoundError: If there is no such folder and no such reachable model on the hub.
-        ValueError: If the model does not predict each token from those before it.
+        ValueError: If the model does not predict each token from those before it, or wants code of its own to be run.
     """
     from transformers import AutoConfig
 
@@ -75,8 +75,20 @@ def load_config(name: str) -> PretrainedConfig:
             f"({str(error).splitlines()[0]}). Give the path of a Hugging Face checkpoint, a hub name with network "
             f"access, or {TINY!r} for the embedded model"
         ) from error
+    _refuse_kernels(name, config)
     _check_causal(name, config)
     return config
+
+
+def _refuse_kernels(name: str, config: PretrainedConfig) -> None:
+    """Kernels of the hub are code, too, and a configuration may name them."""
+    for part in (config, *(getattr(config, part, None) for part in config.sub_configs)):
+        attention = getattr(part, "_attn_implementation", None)
+        if attention is not None and "/" in attention:
+            raise ValueError(
+                f"model {name!r} asks for attention by {attention!r}, code of the hub, which is never run here; take "
+                "attn_implementation out of its config.json"
+            )
 
 
 def _check_causal(name: str, config: PretrainedConfig) -> None:
