@@ -112,6 +112,9 @@ class Sampler(Protocol):
             model_path: Folder or hub name of its configuration.
             max_model_length: Most tokens of prompt and completion together.
             stop_token_ids: Any of these ends a completion.
+
+        Raises:
+            RuntimeError: It draws from another policy already.
         """
 
     def sync_weights(self) -> None:

@@ -301,7 +301,8 @@ class PolicyLightningModule(LightningModule):
             model=self.model_name,
             precision=self.trainer.precision,
         )
-        self._compare("before anything is drawn")
+        stage = self.trainer.state.stage
+        self._compare(f"at the start of stage {stage.value!r}" if stage else "at the start")
 
     def _set_up_sampler(self, policy: Policy, length: int) -> None:
         """Gives the sampler the policy, the first time; the two may come to share weights."""

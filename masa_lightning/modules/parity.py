@@ -59,7 +59,7 @@ class ParityGuard:
         self._exact = (
             {*weights, engine} <= {"float", "float32", "float64"}
             and precision in ("32-true", "64-true")
-            and torch.get_float32_matmul_precision() == "highest"
+            and _multiplies_exactly()
         )
         self.limit = limit or (_EXACT_LIMIT if self._exact else _ROUNDED_LIMIT)
         """Nats a token, in the mean."""
@@ -189,3 +189,11 @@ def _owner(sampler: Sampler) -> object | None:
 
 def _name(dtype: object) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def _multiplies_exactly() -> bool:
+    """Whether torch multiplies float32 as it is, and not in TensorFloat32 or bfloat16."""
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # it was set for some backends alone, where torch will not say it of all
+        return False

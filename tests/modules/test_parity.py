@@ -77,7 +77,7 @@ def guarded(loop, sampler, kind=GRPOLightningModule, **settings):
 @pytest.mark.parametrize("share", [False, True])
 @pytest.mark.parametrize(
     ("after", "when", "steps"),
-    [(1, "before anything is drawn", 0), (3, "after the first update", 1), (4, "in training step 3", 2)],
+    [(1, "at the start of stage 'train'", 0), (3, "after the first update", 1), (4, "in training step 3", 2)],
 )
 def test_a_broken_weight_of_the_engine_stops_the_training(loop, vllm_sampler, share, after, when, steps):
     module = guarded(loop, vllm_sampler(after, share_weights=share))
@@ -109,7 +109,7 @@ def test_weights_that_are_not_handed_over_stop_the_training(loop, vllm_sampler, 
 
 def test_a_broken_weight_of_the_engine_stops_a_validation(loop, vllm_sampler):
     module = guarded(loop, vllm_sampler(1))
-    with pytest.raises(RuntimeError, match=f"{FOREIGN} before anything is drawn"):
+    with pytest.raises(RuntimeError, match=f"{FOREIGN} at the start of stage 'validate'"):
         loop.trainer().validate(module, loop.Problems(2, 2), verbose=False)
 
 
@@ -117,7 +117,7 @@ def test_each_evaluation_compares_anew(loop, vllm_sampler):
     """After truncated training steps, which are not compared, and with a sampler that has long been ready."""
     module = guarded(loop, vllm_sampler(6), sampling=SamplingSettings(top_k=50))
     recorder = loop.Recorder()  # hand-overs: of `setup`, two steps, a validation, a step, and the broken one
-    with pytest.raises(RuntimeError, match=f"{FOREIGN} before anything is drawn"):
+    with pytest.raises(RuntimeError, match=f"{FOREIGN} at the start of stage 'validate'"):
         loop.trainer(recorder, val_check_interval=2).fit(module, loop.Problems(8, 2))
     assert module.rollout_steps == 4
     assert any("val/pass@1" in metrics for _, metrics in recorder.logged)
@@ -151,7 +151,7 @@ def test_the_commands_stop(vllm_sampler, monkeypatch, tmp_path, command):
     ]
     arguments += ["--data.batch_size", "1", "--data.val_batch_size", "1", "--data.test", "rows.jsonl"]
     arguments += ["--trainer.logger", "false", "--trainer.accelerator", "cpu", "--trainer.num_sanity_val_steps", "0"]
-    with pytest.raises(RuntimeError, match=f"{FOREIGN} before anything is drawn"):
+    with pytest.raises(RuntimeError, match=f"{FOREIGN} at the start of stage '{command}'"):
         cli.main(arguments)
 
 
@@ -227,6 +227,19 @@ def make(tiny_checkpoint):
 )
 def test_the_limit_goes_by_the_precision(make, settings, limit):
     assert make(**settings).limit == limit
+
+
+@pytest.mark.parametrize("set_precision", ["torch.set_float32_matmul_precision('high')", "one.fp32_precision = 'tf32'"])
+def test_float32_that_is_multiplied_in_less_is_rounded(make, set_precision):
+    one = torch.backends.cuda.matmul
+    before = one.fp32_precision
+    try:
+        exec(set_precision, {"torch": torch, "one": one})
+        assert make().limit == 0.15
+    finally:
+        one.fp32_precision = before
+        torch.set_float32_matmul_precision("highest")
+    assert make().limit == 0.01
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,9 @@ def test_refused_precisions(loop, monkeypatch, precision, run):
 
 def test_true_bfloat16_goes_with_such_weights_alone(loop):
     """With them: test_grpo.py, test_bf16_weights_do_not_round_rewards_or_log_probabilities."""
-    with pytest.raises(ValueError, match="precision is 'bf16-true' and the module's dtype 'float32'; expected dtype 'bf"):
+    with pytest.raises(
+        ValueError, match="precision is 'bf16-true' and the module's dtype 'float32'; expected dtype 'bf"
+    ):
         loop.fit(loop.module(), loop.Problems(2), precision="bf16-true")
 
 
