@@ -76,8 +76,8 @@ class GRPOLightningModule(EvaluationLightningModule):
         lora: Adapters to train in place of all weights; checkpoints then hold nothing else, and the reference of the KL
             term is the model without them.
         max_logp_difference: Stops the run where the log-probabilities of sampler and policy differ by more, nats a token
-            in the mean, > 0. None is 0.01 in float32, and 0.15 where weights, sampler or Trainer round to 16 bits; inf
-            compares nothing.
+            in the mean, > 0. None is 0.001 in float32 on CPU, 0.01 in float32 elsewhere, and 0.15 where weights, sampler
+            or Trainer round to 16 bits; inf compares nothing.
         seed: Of the rollouts and of the adapters' start; by default that of `seed_everything`, else 0.
     """
 
