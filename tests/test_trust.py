@@ -29,6 +29,7 @@ from training_loop import Loop
 
 import masa_lightning
 from masa_lightning import LoRA, cli
+from masa_lightning.callbacks._rollout_file import RolloutFile, to_line
 from masa_lightning.data.math import MathDataModule
 from masa_lightning.export import export_checkpoint
 from masa_lightning.functional.markdown import code
@@ -36,7 +37,7 @@ from masa_lightning.functional.prompts import PromptTemplates, solution_messages
 from masa_lightning.models import loading
 from masa_lightning.modules.grader import MathGrader
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.types import Problem
+from masa_lightning.types import Completion, MetaPrediction, Problem, Rollout, RolloutGroup
 
 ROOT = Path(__file__).parents[1]
 SECRET = "-----BEGIN KEY----- {not jinja}"
@@ -448,6 +449,36 @@ def test_files_of_data(mark: Path, tmp_path: Path, kind: str) -> None:
     data = MathDataModule(train=str(folder), validation_size=0)
     with pytest.raises(ValueError, match="train"):
         data.setup("fit")
+    assert not ran(mark)
+
+
+def test_rollouts_of_a_run(mark: Path, tmp_path: Path) -> None:
+    problem = Problem(id="7", problem="1+1", answer="2", source="sums")
+    completion = Completion(token_ids=[1, 2], logprobs=[], finish_reason="stop")
+    prediction = MetaPrediction(pass_rate=3, notions=("sum",))
+    group = RolloutGroup(problem=problem)
+    group.solutions = [Rollout(kind="solution", prompt_ids=[], completion=completion, text="x", reward=1.0)]
+    group.metas = [Rollout(kind="meta", prompt_ids=[], completion=completion, text="x", prediction=prediction)]
+    path = tmp_path / "rollouts.jsonl"
+    lines = [json.loads(to_line(group, rollout)) for rollout in group.rollouts]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert RolloutFile(path).read(problem)[1].prediction == prediction
+    hostile: list[dict[str, Any]] = [{"kind": "evil"}, {"correct": "yes"}, {"correct": 1}, {"reward": [1]}]
+    hostile += [
+        {"reward": "__import__('os')"},
+        {"rewards": {"correct": "a"}},
+        {"token_ids": ["a"]},
+        {"token_ids": [-1]},
+    ]
+    hostile += [{"prediction": {"__class__": "evil"}}, {"prediction": {"notions": None, "py/object": "os.mkdir"}}]
+    hostile += [{"source": ["sums"]}, {"rollouts": "2"}, {"ungraded": None}, {"text": {"a": 1}}]
+    for change in hostile:
+        path.write_text("".join(json.dumps(line | change) + "\n" for line in lines))
+        with pytest.raises(ValueError, match=r"rollouts\.jsonl (has a record .* that )?is (not a|no) rollout"):
+            RolloutFile(path).read(problem)
+    path.write_bytes(pickle.dumps(Runs(mark)) + b"\n")
+    with pytest.raises(ValueError, match=r"rollouts\.jsonl is not a rollout"):
+        RolloutFile(path)
     assert not ran(mark)
 
 

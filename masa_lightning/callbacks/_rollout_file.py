@@ -16,6 +16,18 @@ from masa_lightning.types import Completion, MetaPrediction, Problem, Rollout, R
 VERSION = 1
 """Of the records; those of other versions are not read."""
 
+_NONE = type(None)
+_TYPES: dict[str, tuple[type, ...]] = {  # of what is read back
+    **dict.fromkeys(("source", "problem_id", "kind", "problem", "answer", "text", "finish_reason"), (str,)),
+    "correct": (bool, _NONE),
+    "ungraded": (bool,),
+    "prediction": (dict, _NONE),
+    "reward": (float, int, str, _NONE),  # texts are nan and inf
+    "rewards": (dict,),
+    "rollouts": (int,),
+    "token_ids": (list,),
+}
+
 Name = tuple[str, str]  # source and id of a problem
 
 
@@ -45,7 +57,7 @@ class RolloutFile:
         """Returns the rollouts of a problem, without prompt ids; none if they are not there.
 
         Raises:
-            ValueError: If they are there, but of another text or answer.
+            ValueError: If they are there, but of another text or answer, or no rollouts.
         """
         rollouts = []
         places = self._places.get((problem.source, problem.id), [])
@@ -59,7 +71,13 @@ class RolloutFile:
                             f"{self.path} has rollouts of {problem.source!r}, problem {problem.id!r}, with another text "
                             "or answer: the data has changed since; give another folder, or remove this one"
                         )
-                    rollouts.append(to_rollout(record))
+                    try:
+                        rollouts.append(to_rollout(record))
+                    except (KeyError, TypeError, ValueError, OverflowError) as error:
+                        raise ValueError(
+                            f"{self.path} has a record of {problem.source!r}, problem {problem.id!r}, that is no rollout "
+                            f"({type(error).__name__}: {error}): give another folder, or remove this file"
+                        ) from error
         return rollouts
 
     def append(self, groups: Sequence[RolloutGroup]) -> None:
@@ -194,6 +212,12 @@ def to_record(line: str | bytes) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("version") != VERSION:
         found = record.get("version") if isinstance(record, dict) else type(record).__name__
         raise ValueError(f"found version {found}, expected {VERSION}")
+    for name, kinds in _TYPES.items():
+        if type(record.get(name)) not in kinds:
+            expected = " or ".join(kind.__name__ for kind in kinds)
+            raise ValueError(f"found {name} {str(record.get(name))[:80]!r}, expected {expected}")
+    if record["kind"] not in ("solution", "meta") or (record["correct"] is None) is (record["kind"] == "solution"):
+        raise ValueError(f"found kind {record['kind'][:80]!r} with correct {record['correct']}")
     return record
 
 
