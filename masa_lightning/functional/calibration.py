@@ -16,6 +16,12 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
+from masa_lightning.types import check_number
+
+_SAME_RATE = (
+    1e-7  # above the rounding of float32, below the distance of shares whose counts multiply to less than 10 million
+)
+
 
 def pass_at_k(n: int, c: int, k: int) -> float:
     r"""Unbiased estimate of the chance that at least one of k rollouts is correct.
@@ -141,7 +147,8 @@ def reliability_bins(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Means of predictions and outcomes in equally wide bins of the prediction.
 
-    Bin k is [k/n_bins, (k+1)/n_bins), and the last one includes 1.
+    Bin k is [k/n_bins, (k+1)/n_bins), and the last one includes 1. Rates are shares of counts, which binary numbers seldom
+    hold exactly: a prediction that is within 1e-7 of an edge is on it, whether it came as float32 or as float64.
 
     Args:
         predicted: Probabilities in [0, 1], [P].
@@ -163,13 +170,12 @@ def reliability_bins(
         (tensor([0.5000, 1.0000], dtype=torch.float64), tensor([2., 1.], dtype=torch.float64))
     """
     _check(predicted, outcome=outcome, weights=weights)
-    if n_bins < 1:
-        raise ValueError(f"n_bins is {n_bins}; expected >= 1")
+    check_number("n_bins", n_bins, ">= 1", whole=True)
     p = predicted.double()
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError("predicted has values outside of [0, 1]; expected probabilities: divide by the scale first")
     w = torch.ones_like(p) if weights is None else weights.double()
-    index = (p * n_bins).long().clamp(max=n_bins - 1)
+    index = ((p + _SAME_RATE) * n_bins).long().clamp(max=n_bins - 1)
     zeros = p.new_zeros(n_bins)
     count = zeros.scatter_add(0, index, w)
     return zeros.scatter_add(0, index, w * p) / count, zeros.scatter_add(0, index, w * outcome.double()) / count, count

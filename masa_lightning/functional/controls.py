@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from fractions import Fraction
+from functools import lru_cache
 from hashlib import blake2b
-from statistics import fmean, median, pstdev
+from statistics import median
 from typing import Final, Literal
 
 from masa_lightning.functional.rewards import MAX_NOTION_CHARS, normalise_words
@@ -28,7 +30,7 @@ def gate(rates: Sequence[float], *, max_std: float = 0.1, margin: float = 0.1, m
     Args:
         rates: Predicted pass rates of the problem's parsed predictions, each in [0, 1].
         max_std: The predictions' standard deviation (population) has to be below it.
-        margin: Their mean has to be within it of 0 or of 1.
+        margin: Their mean has to be within it of 0 or of 1; exactly so, whatever the scale that rates are shares of.
         min_predictions: With fewer predictions nothing is decided.
 
     Returns:
@@ -37,12 +39,25 @@ def gate(rates: Sequence[float], *, max_std: float = 0.1, margin: float = 0.1, m
     >>> gate([0.0, 0.125, 0.0, 0.0]), gate([1.0, 1.0]), gate([0.0, 1.0]), gate([0.0])
     ('hopeless', 'trivial', None, None)
     """
-    if len(rates) < max(min_predictions, 1) or pstdev(rates) >= max_std:
+    if len(rates) < max(min_predictions, 1):
         return None
-    mean = fmean(rates)
-    if mean <= margin:
+    shares = [exact(rate) for rate in rates]
+    mean = sum(shares, Fraction()) / len(shares)
+    if sum((share - mean) ** 2 for share in shares) >= len(shares) * exact(max_std) ** 2:
+        return None
+    if mean <= exact(margin):
         return "hopeless"
-    return "trivial" if mean >= 1 - margin else None
+    return "trivial" if mean >= 1 - exact(margin) else None
+
+
+@lru_cache(maxsize=4096)
+def exact(number: float) -> Fraction:
+    """The fraction, of a denominator of at most 10^9, that a binary number stands for, so that bounds mean what they say.
+
+    >>> exact(0.1), 3 * 0.1 <= 0.3, 3 * exact(0.1) <= exact(0.3)
+    (Fraction(1, 10), False, True)
+    """
+    return Fraction(number).limit_denominator(10**9)
 
 
 def cutoff_tokens(lengths: Sequence[int], *, budget: int, factor: float = 2.0) -> int:
@@ -58,7 +73,7 @@ def cutoff_tokens(lengths: Sequence[int], *, budget: int, factor: float = 2.0) -
     """
     if not lengths:
         return budget
-    return max(1, min(budget, math.ceil(factor * median(lengths))))
+    return max(1, min(budget, math.ceil(exact(factor) * median(map(Fraction, lengths)))))
 
 
 def sample_count(rates: Sequence[float], count: int) -> int:
@@ -76,7 +91,7 @@ def sample_count(rates: Sequence[float], count: int) -> int:
     """
     if not rates:
         return count
-    p = fmean(rates)
+    p = sum(map(exact, rates), Fraction()) / len(rates)
     return 1 + round((count - 1) * 6 * p * (1 - p))
 
 

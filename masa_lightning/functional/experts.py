@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
+from fractions import Fraction
 
 from masa_lightning.functional.parsing import render_prediction
 from masa_lightning.types import Rollout, RolloutGroup
@@ -56,8 +56,9 @@ def expert_target(
     assert rollout.prediction is not None and rollout.prediction.notions is not None
     reasoning, _, tail = rollout.text.partition(_CLOSE)
     space = tail[: len(tail) - len(tail.lstrip())] if tail.strip() else "\n"
-    rate = fmean(map(bool, correct))
-    length = fmean(length for length, ok in zip(lengths, correct, strict=True) if ok)
+    rate = Fraction(sum(map(bool, correct)), len(correct))
+    right = [length for length, ok in zip(lengths, correct, strict=True) if ok]
+    length = Fraction(sum(right), len(right))
     written = render_prediction(
         notions=rollout.prediction.notions, pass_rate=round(rate * pass_rate_scale), solution_length=round(length)
     )

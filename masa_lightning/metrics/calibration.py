@@ -18,7 +18,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from masa_lightning.functional.calibration import length_calibration, pass_rate_calibration
-from masa_lightning.types import RolloutGroup
+from masa_lightning.types import RolloutGroup, check_number
 
 
 @dataclass(slots=True, kw_only=True, frozen=True)
@@ -71,7 +71,7 @@ class _ProblemMetric(Metric):
         """Forgets all rows."""
         super().reset()
         # Never an empty list: a process without entries must still enter the gathering, with the dtype of the others.
-        self.rows.append(torch.empty(0, dtype=torch.float32, device=self.device))
+        self.rows.append(torch.empty(0, dtype=torch.float64, device=self.device))
 
     def _add(self, predicted: Tensor, problem: Tensor | None, weight: Tensor | None, **actual: Tensor) -> None:
         actual["weight"] = torch.ones_like(predicted) if weight is None else weight
@@ -159,8 +159,7 @@ class PassRateCalibration(_ProblemMetric):
 
     def __init__(self, n_bins: int = 10, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if n_bins < 1:
-            raise ValueError(f"n_bins is {n_bins}; expected >= 1")
+        check_number("n_bins", n_bins, ">= 1", whole=True)
         self.n_bins = n_bins
 
     def update(

@@ -1,11 +1,13 @@
+import math
 import random
+from fractions import Fraction
 from statistics import fmean
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from masa_lightning.functional.controls import ControlCounts, cutoff_tokens, gate, hint_notions, uniform
+from masa_lightning.functional.controls import ControlCounts, cutoff_tokens, gate, hint_notions, sample_count, uniform
 from masa_lightning.types import MetaPrediction
 
 rates = st.lists(st.integers(0, 8).map(lambda n: n / 8), max_size=8)
@@ -40,6 +42,65 @@ def test_gate_settings():
 def test_gate_is_symmetric(predicted):
     mirrored = {None: None, "hopeless": "trivial", "trivial": "hopeless"}
     assert gate([1 - rate for rate in predicted]) == mirrored[gate(predicted)]
+
+
+SCALES = st.integers(1, 1000)
+
+
+@st.composite
+def predictions(draw):
+    """Numerators of some predictions on one scale."""
+    scale = draw(SCALES)
+    return scale, draw(st.lists(st.integers(0, scale), min_size=1, max_size=8))
+
+
+@given(predictions(), st.integers(0, 49), st.integers(1, 100), st.sampled_from([10, 100, 20, 3, 8]))
+def test_gate_is_exact(given_, margin, deviation, parts):
+    """Against rational arithmetic, at any scale; bounds that a mean or a deviation may meet exactly are common here."""
+    scale, numerators = given_
+    bound, spread = Fraction(margin, 100), Fraction(deviation, parts)
+    shares = [Fraction(n, scale) for n in numerators]
+    mean = sum(shares) / len(shares)
+    expected = None
+    if sum((s - mean) ** 2 for s in shares) / len(shares) < spread**2 and len(shares) >= 2:
+        expected = "hopeless" if mean <= bound else "trivial" if mean >= 1 - bound else None
+    rates = [n / scale for n in numerators]
+    assert gate(rates, max_std=deviation / parts, margin=margin / 100) == expected
+
+
+@pytest.mark.parametrize(
+    ("rates", "settings", "expected"),
+    [
+        ([0.1, 0.2, 0.0], {}, "hopeless"),  # fmean says 0.10000000000000002
+        ([0.05, 0.15, 0.1, 0.1], {}, "hopeless"),
+        ([0.9, 0.8, 1.0], {}, "trivial"),
+        ([0.85, 0.95, 0.9], {}, "trivial"),
+        ([0.0, 0.2], {}, None),  # a deviation of exactly 0.1 is not below it
+        ([0.1, 0.3], {"margin": 0.2}, None),
+        ([0.7, 0.9], {"margin": 0.2}, None),
+        ([0.2, 0.4, 0.3], {"margin": 0.3}, "hopeless"),
+        ([0.7, 0.6, 0.8], {"margin": 0.3}, "trivial"),  # 1 - 0.3 is 0.7, and not 0.7 either, in binary
+    ],
+)
+def test_gate_at_its_edges(rates, settings, expected):
+    assert gate(rates, **settings) == expected
+    assert gate(rates[::-1], **settings) == expected
+
+
+@given(st.lists(st.integers(1, 10**4), min_size=1, max_size=7), st.integers(1, 400))
+def test_cutoff_is_exact(lengths, hundredths):
+    """1.1 times 10 tokens are 11, not 12."""
+    ordered = sorted(lengths)
+    middle = Fraction(ordered[(len(lengths) - 1) // 2] + ordered[len(lengths) // 2], 2)
+    expected = max(1, math.ceil(middle * hundredths / 100))
+    assert cutoff_tokens(lengths, budget=10**6, factor=hundredths / 100) == expected
+
+
+@given(predictions(), st.integers(1, 64))
+def test_sample_count_is_exact(given_, count):
+    scale, numerators = given_
+    p = Fraction(sum(numerators), scale * len(numerators))
+    assert sample_count([n / scale for n in numerators], count) == 1 + round((count - 1) * 6 * p * (1 - p))
 
 
 @pytest.mark.parametrize(

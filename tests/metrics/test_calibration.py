@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import statistics
 import warnings
+from fractions import Fraction
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torchmetrics import Metric
 
-from masa_lightning.functional.calibration import length_calibration, pass_rate_calibration
+from masa_lightning.functional.calibration import length_calibration, pass_rate_calibration, reliability_bins
 from masa_lightning.metrics import LengthCalibration, PassRateCalibration
 
 NAN = math.nan
@@ -189,7 +192,7 @@ def test_a_process_without_predictions(empty_first: bool) -> None:
     assert values(one.compute()) == pytest.approx(alone, nan_ok=True)
     assert len(one.points().predicted) == 2
     # Both calls entered the one collective, in the shape and type that the other process has.
-    assert [(state.ndim, state.dtype) for state in gathered] == [(1, torch.float32)] * 2
+    assert [(state.ndim, state.dtype) for state in gathered] == [(1, torch.float64)] * 2
 
 
 def test_reset_and_default_dtype() -> None:
@@ -235,3 +238,52 @@ def test_refuses() -> None:
     with pytest.raises(ValueError, match="n_bins is 0"):
         PassRateCalibration(n_bins=0)
     assert metric.compute()["count"] == 0
+
+
+@given(
+    st.integers(1, 100),
+    st.integers(1, 40),
+    st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=8), min_size=1, max_size=12),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+@settings(deadline=None, max_examples=100)
+def test_bins_are_those_of_rational_arithmetic(
+    scale: int, n_bins: int, draws: list[list[float]], dtype: torch.dtype
+) -> None:
+    """Metric and function agree, and with fractions, at the edges of bins too: 7 of 10 is in the bin that begins there."""
+    shares = [[Fraction(round(x * scale), scale) for x in problem] for problem in draws]
+    means = [sum(problem, Fraction()) / len(problem) for problem in shares]
+    bins = [min(int(mean * n_bins), n_bins - 1) for mean in means]
+    count, correct = 8, [i % 9 for i in range(len(means))]
+    gaps = {b: Fraction() for b in bins}
+    for b, mean, c in zip(bins, means, correct, strict=True):
+        gaps[b] += count * mean - c
+    expected = float(sum(map(abs, gaps.values())) / (count * len(means)))
+
+    metric = PassRateCalibration(n_bins=n_bins)
+    problem = torch.tensor([i for i, entries in enumerate(shares) for _ in entries])
+    metric.update(
+        torch.tensor([float(s) for entries in shares for s in entries], dtype=dtype),
+        torch.tensor(correct)[problem],
+        torch.full((len(problem),), count),
+        problem,
+    )
+    assert metric.compute()["ece"].item() == pytest.approx(expected, abs=1e-6)
+    rates = torch.tensor([float(mean) for mean in means], dtype=dtype)
+    figures = pass_rate_calibration(rates, torch.tensor(correct), torch.full((len(means),), count), n_bins)
+    assert figures["ece"].item() == pytest.approx(expected, abs=1e-6)
+    counts = reliability_bins(rates, torch.zeros(len(means)), n_bins)[2]
+    assert counts.tolist() == [bins.count(b) for b in range(n_bins)]
+
+
+@pytest.mark.parametrize("n_bins", [1, 7, 10, 30, 100, 1000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_edge(n_bins: int, dtype: torch.dtype) -> None:
+    edges = torch.tensor([k / n_bins for k in range(n_bins)], dtype=dtype)
+    assert reliability_bins(edges, edges, n_bins)[2].tolist() == [1] * n_bins
+    metric = PassRateCalibration(n_bins=n_bins)
+    metric.update(edges, torch.zeros(n_bins, dtype=torch.long), torch.ones(n_bins, dtype=torch.long))
+    predicted = metric.points().predicted
+    assert reliability_bins(predicted, predicted, n_bins)[2].tolist() == [1] * n_bins
+    below = torch.tensor([k / n_bins - 1e-5 for k in range(1, n_bins + 1)], dtype=dtype)
+    assert reliability_bins(below, below, n_bins)[2].tolist() == [1] * n_bins
