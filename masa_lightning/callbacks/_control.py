@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from masa_lightning.functional.controls import ControlCounts, uniform
 from masa_lightning.modules.masa import MASALightningModule
-from masa_lightning.types import Decision, RolloutGroup
+from masa_lightning.types import Decision, RolloutGroup, check_choice, check_number
 
 Mode = Literal["off", "shadow", "act"]
 
@@ -53,19 +53,12 @@ class PredictionControl(Callback):
         min_evidence: int,
     ) -> None:
         super().__init__()
-        if mode not in ("off", "shadow", "act"):
-            raise ValueError(f"mode is {mode!r}; expected 'off', 'shadow' or 'act'")
-        if start_step < 0:
-            raise ValueError(f"start_step is {start_step}; expected >= 0")
-        if not 0 < audit_share < 1:
-            raise ValueError(
-                f"audit_share is {audit_share}; expected a share between 0 and 1: without audits nobody knows"
-            )
-        if not 0 <= max_lost_correct <= 1:
-            raise ValueError(f"max_lost_correct is {max_lost_correct}; expected a share in [0, 1]")
-        for name, value in (("window", window), ("min_evidence", min_evidence)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; expected >= 1")
+        check_choice("mode", mode, get_args(Mode))
+        check_number("start_step", start_step, ">= 0", whole=True)
+        check_number("audit_share", audit_share, "> 0", "< 1", note="(without audits nobody knows)")
+        check_number("max_lost_correct", max_lost_correct, ">= 0", "<= 1")
+        check_number("window", window, ">= 1", whole=True)
+        check_number("min_evidence", min_evidence, ">= 1", whole=True)
         self.mode: Mode = mode
         self.start_step = start_step
         self.audit_share = audit_share

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from masa_lightning.callbacks._control import Mode, PredictionControl
 from masa_lightning.functional.controls import ControlCounts, cutoff_tokens
-from masa_lightning.types import Decision, RolloutGroup
+from masa_lightning.types import Decision, RolloutGroup, check_number
 
 
 class EarlyCutoff(PredictionControl):
@@ -50,8 +50,7 @@ class EarlyCutoff(PredictionControl):
         min_evidence: int = 10,
     ) -> None:
         super().__init__(mode, start_step, audit_share, max_lost_correct, window, min_evidence)
-        if not factor > 0:
-            raise ValueError(f"factor is {factor}; expected > 0")
+        check_number("factor", factor, "> 0")
         self.factor = factor
 
     def wants(self, group: RolloutGroup, budget: int) -> int | None:

@@ -22,7 +22,7 @@ from masa_lightning.models.packing import pack, split
 from masa_lightning.models.policy import Policy
 from masa_lightning.modules.learner import Learner, check_precision, check_trained_dtype, decay_groups
 from masa_lightning.modules.processes import Processes
-from masa_lightning.types import ExampleSource, PhaseListener
+from masa_lightning.types import ExampleSource, PhaseListener, check_number
 
 Example = tuple[list[int], list[int]]  # prompt ids, target ids
 
@@ -73,15 +73,12 @@ class ExpertSFT(Callback):
         max_tokens_per_micro_batch: int = 16384,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("batch_size", batch_size),
-            ("every_n_steps", 1 if every_n_steps is None else every_n_steps),
-            ("max_tokens_per_micro_batch", max_tokens_per_micro_batch),
-        ):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; expected >= 1")
-        if not learning_rate > 0:
-            raise ValueError(f"learning_rate is {learning_rate}; expected > 0")
+        check_number("batch_size", batch_size, ">= 1", whole=True)
+        if every_n_steps is not None:
+            check_number("every_n_steps", every_n_steps, ">= 1", whole=True)
+        check_number("max_tokens_per_micro_batch", max_tokens_per_micro_batch, ">= 1", whole=True)
+        check_number("learning_rate", learning_rate, "> 0")
+        check_number("weight_decay", weight_decay, ">= 0")
         self.batch_size = batch_size
         self.every_n_steps = every_n_steps
         self.learning_rate = learning_rate

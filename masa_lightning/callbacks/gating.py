@@ -7,7 +7,7 @@ from typing import get_args
 
 from masa_lightning.callbacks._control import Mode, PredictionControl
 from masa_lightning.functional.controls import ControlCounts, Gate, gate
-from masa_lightning.types import Decision, RolloutGroup
+from masa_lightning.types import Decision, RolloutGroup, check_number
 
 
 class PredictiveGating(PredictionControl):
@@ -56,12 +56,9 @@ class PredictiveGating(PredictionControl):
         min_evidence: int = 10,
     ) -> None:
         super().__init__(mode, start_step, audit_share, max_lost_correct, window, min_evidence)
-        if not max_std > 0:
-            raise ValueError(f"max_std is {max_std}; expected > 0")
-        if not 0 <= margin < 0.5:
-            raise ValueError(f"margin is {margin}; expected a value in [0, 0.5)")
-        if min_predictions < 1:
-            raise ValueError(f"min_predictions is {min_predictions}; expected >= 1")
+        check_number("max_std", max_std, "> 0")
+        check_number("margin", margin, ">= 0", "< 0.5")
+        check_number("min_predictions", min_predictions, ">= 1", whole=True)
         self.max_std = max_std
         self.margin = margin
         self.min_predictions = min_predictions

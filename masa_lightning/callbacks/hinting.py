@@ -7,7 +7,7 @@ from typing import Any
 
 from masa_lightning.callbacks._control import Mode, PredictionControl
 from masa_lightning.functional.controls import HintCounts, hint_notions
-from masa_lightning.types import Decision, RolloutGroup
+from masa_lightning.types import Decision, RolloutGroup, check_number
 
 
 class NotionHinting(PredictionControl):
@@ -50,13 +50,9 @@ class NotionHinting(PredictionControl):
         window: int = 50,
         min_evidence: int = 50,
     ) -> None:
-        if not 0 < probability < 1:
-            raise ValueError(
-                f"probability is {probability}; expected a share between 0 and 1, to compare with and without"
-            )
+        check_number("probability", probability, "> 0", "< 1", note="to compare with and without")
         super().__init__(mode, start_step, 1 - probability, max_lost_correct, window, min_evidence)
-        if max_notions < 1:
-            raise ValueError(f"max_notions is {max_notions}; expected >= 1")
+        check_number("max_notions", max_notions, ">= 1", whole=True)
         self.max_notions = max_notions
 
     def wants(self, group: RolloutGroup, budget: int) -> tuple[str, ...] | None:

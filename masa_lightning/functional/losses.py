@@ -21,6 +21,9 @@ KLKind = Literal["k1", "k2", "k3"]
 LOG_RATIO_BOUND = 20.0
 """Log ratios are held within +-20, as in verl, so that no exponential overflows."""
 
+K3_BOUND = 10.0
+"""The k3 estimate of a token's KL is at most that, as in verl: one token cannot take over the loss."""
+
 
 def policy_loss(
     logp: Tensor,
@@ -128,7 +131,7 @@ def policy_loss(
             "clip_low": (low & mask).sum().float(),
             "clip_high": (high & mask).sum().float(),
             "dual_clip": (dual & mask).sum().float(),
-            "approx_kl_sum": kl_penalty(old_logp.detach(), logp.detach(), "k3", mask=mask).sum(),
+            "approx_kl_sum": _k3(_log_ratio(old_logp.detach(), logp.detach())).sum(),  # no loss, so without a bound
             "ratio_max": ratio.max() if ratio.numel() else ratio.new_zeros(()),
         }
     return loss, stats
@@ -206,12 +209,19 @@ def kl_penalty(logp: Tensor, ref_logp: Tensor, kind: KLKind = "k3", mask: Tensor
 
     With :math:`d = \log\pi^{ref} - \log\pi`, held within +-20,
 
-    .. math:: k_1 = -d, \qquad k_2 = \tfrac12 d^2, \qquad k_3 = e^d - d - 1
+    .. math:: k_1 = -d, \qquad k_2 = \tfrac12 d^2, \qquad k_3 = \min(e^d - d - 1, 10)
+
+    As estimators, "k1" and "k3" (but for its bound) are unbiased. The means of their gradients, at the policy that drew the
+    tokens, are other things; a loss takes `kl_loss`:
+
+    * "k1": 0, for :math:`E[\nabla\log\pi] = 0`
+    * "k2": the gradient of KL(policy || reference), the reverse KL
+    * "k3": the gradient of KL(reference || policy), the forward KL
 
     Args:
         logp: Log-probabilities under the policy, in nats, any shape.
         ref_logp: Log-probabilities under the reference, the same shape.
-        kind: The estimator (http://joschu.net/blog/kl-approx.html). "k1" and "k3" are unbiased; "k2" and "k3" are >= 0.
+        kind: The estimator (http://joschu.net/blog/kl-approx.html); "k2" and "k3" are >= 0.
         mask: Where given, masked positions are 0 and their values reach neither the result nor the gradient.
 
     Returns:
@@ -227,14 +237,47 @@ def kl_penalty(logp: Tensor, ref_logp: Tensor, kind: KLKind = "k3", mask: Tensor
     _check_shapes(logp, ref_logp=ref_logp, mask=mask)
     if mask is not None:
         logp, ref_logp = _kept(logp, mask.bool()), _kept(ref_logp, mask.bool())
-    d = (_at_least_float32(ref_logp) - _at_least_float32(logp)).clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND)
+    d = _log_ratio(logp, ref_logp)
     if kind == "k1":
         return -d
     if kind == "k2":
         return 0.5 * d.square()
     if kind == "k3":
-        return torch.expm1(d) - d
+        return _k3(d).clamp(max=K3_BOUND)
     raise ValueError(f"kind is {kind!r}; expected one of {get_args(KLKind)}")
+
+
+def kl_loss(logp: Tensor, ref_logp: Tensor, kind: KLKind = "k3", mask: Tensor | None = None) -> Tensor:
+    r"""The KL term of a loss at each token: the values of `kl_penalty`, with a gradient that means something.
+
+    .. math:: k_1: \quad k_2 + sg(k_1 - k_2) \qquad\qquad k_2, k_3: \quad \text{as they are}
+
+    So "k1" is the unbiased estimate with the gradient of "k2", that of KL(policy || reference): verl's straight-through
+    "k1+". "k2" has the same gradient, and "k3" that of KL(reference || policy).
+
+    Args:
+        logp: As for `kl_penalty`, like all others.
+        ref_logp: Log-probabilities under the reference.
+        kind: The estimator.
+        mask: Positions that count.
+
+    Returns:
+        Estimates in float32 (float64 for float64), elementwise.
+
+    Raises:
+        ValueError: As `kl_penalty`.
+
+    Example:
+        >>> logp = torch.tensor([-1.0], requires_grad=True)
+        >>> kl = kl_loss(logp, torch.tensor([-1.5]), "k1")
+        >>> kl.detach(), torch.autograd.grad(kl.sum(), logp)[0]
+        (tensor([0.5000]), tensor([0.5000]))
+    """
+    values = kl_penalty(logp, ref_logp, kind, mask)
+    if kind != "k1":
+        return values
+    slope = kl_penalty(logp, ref_logp, "k2", mask)
+    return values.detach() + (slope - slope.detach())
 
 
 def importance_weights(
@@ -319,6 +362,14 @@ def sft_loss(logp: Tensor, mask: Tensor, denominator: float | Tensor | None = No
     _check_shapes(logp, mask=mask)
     kept = _kept(logp, mask.bool())
     return -kept.sum() / _divisor(mask.sum() if denominator is None else denominator, kept)
+
+
+def _log_ratio(logp: Tensor, other: Tensor) -> Tensor:
+    return (_at_least_float32(other) - _at_least_float32(logp)).clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND)
+
+
+def _k3(d: Tensor) -> Tensor:
+    return torch.expm1(d) - d
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from statistics import fmean
 from typing import Final, Literal, get_args
 
 from masa_lightning.functional._singular import singular
-from masa_lightning.types import MetaPrediction
+from masa_lightning.types import MetaPrediction, check_number
 
 Counting = Literal["count", "rate"]
 Scoring = Literal["exponential", "brier"]
@@ -267,8 +266,7 @@ def check_weights(weights: Mapping[str, float]) -> None:
     for name, weight in weights.items():
         if name not in REWARD_PARTS:
             raise ValueError(f"there is no reward part {name!r}; expected weights for some of {REWARD_PARTS}")
-        if not (math.isfinite(weight) and weight >= 0):
-            raise ValueError(f"the weight of {name!r} is {weight}; expected a finite number >= 0 (0 removes the part)")
+        check_number(f"the weight of {name!r}", weight, ">= 0", note="(0 removes the part)")
     if not any(weight > 0 for weight in weights.values()):
         raise ValueError(
             f"no reward part has a positive weight in {dict(weights)}; give one of {REWARD_PARTS} a weight"

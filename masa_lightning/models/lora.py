@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from masa_lightning.models.policy import Policy
-from masa_lightning.types import PackedTokens
+from masa_lightning.types import PackedTokens, check_number
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -38,8 +38,7 @@ class LoRA:
 
     def __post_init__(self) -> None:
         for name in ("rank", "alpha"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"LoRA's {name} is {getattr(self, name)}; expected >= 1")
+            check_number(f"LoRA's {name}", getattr(self, name), ">= 1", whole=True)
         if not self.targets or (isinstance(self.targets, str) and self.targets != "all-linear"):
             raise ValueError(f"LoRA's targets are {self.targets!r}; expected 'all-linear' or a list of module names")
 

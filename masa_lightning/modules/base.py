@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -39,7 +39,7 @@ from masa_lightning.modules.run_folder import RunFolder
 from masa_lightning.modules.schedules import Schedules
 from masa_lightning.modules.termination import SaveOnSigterm
 from masa_lightning.modules.update import LogProbs
-from masa_lightning.types import PhaseListener, ProgressFn, Sampler
+from masa_lightning.types import PhaseListener, ProgressFn, Sampler, check_choice, check_number
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -97,12 +97,15 @@ class PolicyLightningModule(LightningModule):
         seed: int | None,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("max_prompt_length", max_prompt_length),
-            ("max_completion_length", max_completion_length),
-        ):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; expected >= 1 token")
+        check_number("max_prompt_length", max_prompt_length, ">= 1", whole=True, note="token")
+        check_number("max_completion_length", max_completion_length, ">= 1", whole=True, note="token")
+        check_number("learning_rate", learning_rate, ">= 0")
+        check_number("weight_decay", weight_decay, ">= 0")
+        check_number("warmup_steps", warmup_steps, ">= 0", whole=True)
+        check_choice("dtype", dtype, get_args(loading.DType))
+        check_choice("gradient_checkpointing", gradient_checkpointing, (False, True))
+        if seed is not None:
+            check_number("seed", seed, "", whole=True)
         if max_logp_difference is not None and not max_logp_difference > 0:
             raise ValueError(
                 f"max_logp_difference is {max_logp_difference}; expected > 0 nats a token, None for one by precision, or "

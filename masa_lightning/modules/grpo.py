@@ -34,6 +34,7 @@ from masa_lightning.types import (
     RolloutGroup,
     Sampler,
     SamplingSettings,
+    check_number,
 )
 
 
@@ -56,12 +57,12 @@ class GRPOLightningModule(EvaluationLightningModule):
         prompts: Instructions around the problem.
         chat_template: Replaces the tokenizer's: Jinja text or the path of a file.
         chat_template_kwargs: Extra variables of the chat template, such as enable_thinking.
-        num_generations: Solution rollouts a problem, >= 1 (G).
+        num_generations: Solution rollouts a problem, >= 2: they are compared (G).
         max_prompt_length: Longest prompt, tokens; problems above it are left out, counted and named.
         max_completion_length: Most tokens of a completion, end-of-sequence included.
         sampling: How training rollouts are drawn.
         evaluation: How validation, test and predict draw theirs.
-        algorithm: Surrogate, aggregation, advantages, KL.
+        algorithm: Surrogate, aggregation, advantages, KL; by default the paper's GRPO.
         num_iterations: Passes over a batch, >= 1.
         num_mini_batches: Optimiser steps a pass, >= 1.
         max_tokens_per_micro_batch: Memory knob: tokens of one forward and backward. Does not change the gradient.
@@ -96,7 +97,7 @@ class GRPOLightningModule(EvaluationLightningModule):
         max_completion_length: int = 512,
         sampling: SamplingSettings = SamplingSettings(),
         evaluation: Evaluation = Evaluation(),
-        algorithm: Algorithm = Algorithm(),
+        algorithm: Algorithm | None = None,  # a default made here would override what belongs to a `loss_type`
         num_iterations: int = 1,
         num_mini_batches: int = 1,
         max_tokens_per_micro_batch: int = 16384,
@@ -111,6 +112,7 @@ class GRPOLightningModule(EvaluationLightningModule):
         max_logp_difference: float | None = None,
         seed: int | None = None,
     ) -> None:
+        algorithm = Algorithm() if algorithm is None else algorithm
         super().__init__(
             model=model,
             sampler=sampler,
@@ -136,12 +138,15 @@ class GRPOLightningModule(EvaluationLightningModule):
             max_logp_difference=max_logp_difference,
             seed=seed,
         )
-        _at_least_one(
-            num_generations=num_generations,
-            num_iterations=num_iterations,
-            num_mini_batches=num_mini_batches,
-            max_tokens_per_micro_batch=max_tokens_per_micro_batch,
-        )
+        check_number("num_generations", num_generations, ">= 1", whole=True)
+        if num_generations == 1:
+            raise ValueError(
+                "num_generations is 1; expected >= 2: a solution's advantage is what it earns more than the others of its "
+                "problem"
+            )
+        check_number("num_iterations", num_iterations, ">= 1", whole=True)
+        check_number("num_mini_batches", num_mini_batches, ">= 1", whole=True)
+        check_number("max_tokens_per_micro_batch", max_tokens_per_micro_batch, ">= 1", whole=True)
         if algorithm.overlong_buffer > max_completion_length:
             raise ValueError(
                 f"algorithm.overlong_buffer is {algorithm.overlong_buffer}; expected at most max_completion_length = "
@@ -372,7 +377,7 @@ class GRPOLightningModule(EvaluationLightningModule):
             algorithm=self.algorithm,
             kind_weights=self.kind_weights,
             temperature=self.sampling.temperature,
-            norm_length=self.max_completion_length,
+            norm_length=(self.completion_limit("solution"), self.completion_limit("meta")),
             idle=pack([([0], [0])]).to(self.device),
         )
         rank, size = self.processes.rank, self.processes.size
@@ -432,9 +437,3 @@ class GRPOLightningModule(EvaluationLightningModule):
         if self.algorithm.mask_truncated_completions:
             solutions = [r for r in solutions if r.completion.finish_reason != "length"]
         return [r for r in (*solutions, *group.metas) if r.reward is not None]
-
-
-def _at_least_one(**settings: int) -> None:
-    for name, value in settings.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}; expected >= 1")

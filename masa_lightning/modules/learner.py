@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from masa_lightning.types import check_number
+
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
 """Precisions of a Trainer to train with; the last makes all weights bfloat16."""
 
@@ -34,9 +36,15 @@ class Learner:
         max_grad_norm: Gradients are clipped to this norm, > 0; None is off.
         max_skipped_steps: Most steps in a row that may be skipped, >= 0; one more is an error.
         owner: Whose steps they are, for messages, where it is not the module.
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
 
     def __init__(self, *, max_grad_norm: float | None, max_skipped_steps: int, owner: str = "") -> None:
+        if max_grad_norm is not None:
+            check_number("max_grad_norm", max_grad_norm, "> 0", note="or None to turn clipping off")
+        check_number("max_skipped_steps", max_skipped_steps, ">= 0", whole=True)
         self.max_grad_norm = max_grad_norm
         self.max_skipped_steps = max_skipped_steps
         self._of = f" of {owner}" if owner else ""

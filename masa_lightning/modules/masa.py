@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
@@ -30,6 +30,8 @@ from masa_lightning.types import (
     RolloutGroup,
     Sampler,
     SamplingSettings,
+    check_choice,
+    check_number,
 )
 
 
@@ -41,7 +43,7 @@ class MASALightningModule(GRPOLightningModule):
     ``num_meta_generations=0`` this is GRPO, evaluated on its (untrained) predictions all the same.
 
     Args:
-        num_meta_generations: Meta rollouts a problem in training (M), >= 0.
+        num_meta_generations: Meta rollouts a problem in training (M), >= 2, or 0 for GRPO; 1 with a `meta_weight` of 0.
         max_meta_length: Most tokens of a meta completion; by default `max_completion_length`.
         pass_rate_scale: Predicted pass rates are integers in 0..scale; in the prompt, the parser and the reward alike.
         meta_reward_weights: Weight of "length", "difficulty" and "notion" in the meta reward; 0 removes a part.
@@ -51,8 +53,8 @@ class MASALightningModule(GRPOLightningModule):
         notion_counting: "count" compares how many right and wrong solutions contain a notion (the paper), "rate" which
             share of them.
         min_expert_reward: Least notion reward of a prediction that `ExpertSFT` may clone, in [0, 1].
-        solution_weight: Weight of the solution rollouts' loss.
-        meta_weight: Weight of the meta rollouts' loss.
+        solution_weight: Weight of the solution rollouts' loss, >= 0.
+        meta_weight: Weight of the meta rollouts' loss, >= 0.
         inference: What `predict` does with predictions.
 
     The other arguments are those of `GRPOLightningModule`.
@@ -84,7 +86,7 @@ class MASALightningModule(GRPOLightningModule):
         sampling: SamplingSettings = SamplingSettings(),
         evaluation: Evaluation = Evaluation(),
         inference: Inference = Inference(),
-        algorithm: Algorithm = Algorithm(),
+        algorithm: Algorithm | None = None,  # a default made here would override what belongs to a `loss_type`
         num_iterations: int = 1,
         num_mini_batches: int = 1,
         max_tokens_per_micro_batch: int = 16384,
@@ -128,20 +130,36 @@ class MASALightningModule(GRPOLightningModule):
             max_logp_difference=max_logp_difference,
             seed=seed,
         )
-        if num_meta_generations < 0:
-            raise ValueError(f"num_meta_generations is {num_meta_generations}; expected >= 0 (0 is GRPO)")
+        check_number("num_meta_generations", num_meta_generations, ">= 0", whole=True, note="(0 is GRPO)")
+        check_number("solution_weight", solution_weight, ">= 0")
+        check_number("meta_weight", meta_weight, ">= 0")
+        if not solution_weight and not (meta_weight and num_meta_generations):
+            raise ValueError(
+                f"solution_weight is {solution_weight}, meta_weight {meta_weight} and num_meta_generations "
+                f"{num_meta_generations}, so that nothing is trained; expected a kind of rollouts with a weight > 0"
+            )
+        if num_meta_generations == 1 and meta_weight:
+            raise ValueError(
+                "num_meta_generations is 1; expected >= 2, because a prediction's advantage is what it earns more than the "
+                "others of its problem, 0 for no predictions, or meta_weight = 0 for predictions that are not trained"
+            )
+        if max_meta_length is not None:
+            check_number("max_meta_length", max_meta_length, "", whole=True)
         if max_meta_length is not None and not 1 <= max_meta_length <= max_completion_length:
             raise ValueError(
                 f"max_meta_length is {max_meta_length}; expected 1..max_completion_length = {max_completion_length}"
             )
-        if pass_rate_scale < 1:
-            raise ValueError(f"pass_rate_scale is {pass_rate_scale}; expected >= 1")
-        if not 0 < difficulty_base < 1:
-            raise ValueError(f"difficulty_base is {difficulty_base}; expected a value between 0 and 1")
+        check_number("pass_rate_scale", pass_rate_scale, ">= 1", whole=True)
+        check_number("difficulty_base", difficulty_base, "> 0", "< 1")
+        check_number("min_expert_reward", min_expert_reward, ">= 0", "<= 1")
+        check_choice("difficulty_scoring", difficulty_scoring, get_args(Scoring))
+        check_choice("notion_counting", notion_counting, get_args(Counting))
         self.num_meta_generations = num_meta_generations
         self.max_meta_length = max_completion_length if max_meta_length is None else max_meta_length
         self.pass_rate_scale = pass_rate_scale
-        self.meta_reward_weights = meta_reward_weights or {"length": 1.0, "difficulty": 1.0, "notion": 1.0}
+        if meta_reward_weights is None:
+            meta_reward_weights = {"length": 1.0, "difficulty": 1.0, "notion": 1.0}
+        self.meta_reward_weights = meta_reward_weights
         check_weights(self.meta_reward_weights)
         self._meta_parts = [name for name, weight in self.meta_reward_weights.items() if weight > 0]
         self.difficulty_scoring: Scoring = difficulty_scoring

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from masa_lightning.functional.advantages import Baseline, Scale
 from masa_lightning.functional.losses import Aggregation, KLKind, LossType
+from masa_lightning.types import SamplingSettings, check_choice, check_number
+
+Correction = Literal["off", "token", "sequence"]
+
+_OWN: dict[str, tuple[Aggregation, float, float]] = {  # of a surrogate's paper: aggregation, clip_low, clip_high
+    "ppo_clip": ("token-mean", 0.2, 0.28),
+    "gspo": ("seq-mean-token-mean", 3e-4, 4e-4),
+    "cispo": ("token-mean", 1.0, 0.28),
+}
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -17,21 +26,32 @@ class Algorithm:
     GRPO        the defaults
     Dr.GRPO     scale_rewards="none", aggregation="seq-mean-token-sum-norm"
     RLOO        baseline="leave-one-out", scale_rewards="none", aggregation="seq-mean-token-sum"
-    GSPO        loss_type="gspo", aggregation="seq-mean-token-mean", clip_low=3e-4, clip_high=4e-4
-    CISPO       loss_type="cispo", clip_low=1.0, clip_high=0.28
+    GSPO        loss_type="gspo"
+    CISPO       loss_type="cispo"
     DAPO        dynamic_sampling=True, overlong_buffer=(a quarter of the limit), or mask_truncated_completions=True
     ==========  =======================================================================================
+
+    What depends on the surrogate is None for that of its paper, and holds it once these settings are made:
+
+    =========  ===================  ========  =========
+    loss_type  aggregation          clip_low  clip_high
+    =========  ===================  ========  =========
+    ppo_clip   token-mean           0.2       0.28
+    gspo       seq-mean-token-mean  3e-4      4e-4
+    cispo      token-mean           1         0.28
+    =========  ===================  ========  =========
 
     Args:
         loss_type: Surrogate; see `functional.losses.policy_loss`.
         aggregation: How token losses become one number; each kind of rollout is aggregated on its own.
         clip_low: Ratios are clipped below at 1 - clip_low, in [0, 1].
         clip_high: Ratios are clipped above at 1 + clip_high, >= 0.
-        dual_clip: Bound on the ratio of tokens with a negative advantage, > 1 + clip_high; None is off.
+        dual_clip: Bound on the ratio of tokens with a negative advantage, > 1 + clip_high; None is off. Unused by "cispo".
         scale_rewards: Rewards of a group are divided by the group's deviation, by the batch's, or not.
         baseline: Subtracted from rewards: the group's mean, or the mean of the others (RLOO).
         kl_coef: Weight of the KL term to the reference, >= 0; 0 loads no reference.
-        kl_kind: Estimator of the KL term.
+        kl_kind: Estimator of the KL term. "k1" and "k2" have the gradient of KL(policy || reference), "k3" that of
+            KL(reference || policy); see `functional.losses.kl_loss`.
         importance_sampling: Correct for the sampler's log-probabilities differing from the trainer's, by token, by
             sequence, or not.
         importance_sampling_cap: Largest correction factor, > 0.
@@ -44,15 +64,15 @@ class Algorithm:
     """
 
     loss_type: LossType = "ppo_clip"
-    aggregation: Aggregation = "token-mean"
-    clip_low: float = 0.2
-    clip_high: float = 0.28
+    aggregation: Aggregation | None = None
+    clip_low: float | None = None
+    clip_high: float | None = None
     dual_clip: float | None = 10.0
     scale_rewards: Scale = "group"
     baseline: Baseline = "mean"
     kl_coef: float = 0.0
     kl_kind: KLKind = "k3"
-    importance_sampling: Literal["off", "token", "sequence"] = "token"
+    importance_sampling: Correction = "token"
     importance_sampling_cap: float = 2.0
     dynamic_sampling: bool = False
     max_refills: int = 4
@@ -60,11 +80,29 @@ class Algorithm:
     mask_truncated_completions: bool = False
 
     def __post_init__(self) -> None:
-        if not self.kl_coef >= 0:
-            raise ValueError(f"kl_coef is {self.kl_coef}; expected >= 0 (0 is off)")
-        for name in ("max_refills", "overlong_buffer"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected >= 0 (0 is off)")
+        check_choice("loss_type", self.loss_type, get_args(LossType))
+        for name, own in zip(("aggregation", "clip_low", "clip_high"), _OWN[self.loss_type], strict=True):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, own)
+        for name, known in (
+            ("aggregation", Aggregation),
+            ("scale_rewards", Scale),
+            ("baseline", Baseline),
+            ("kl_kind", KLKind),
+            ("importance_sampling", Correction),
+        ):
+            check_choice(name, getattr(self, name), get_args(known))
+        for name in ("dynamic_sampling", "mask_truncated_completions"):
+            check_choice(name, getattr(self, name), (False, True))
+        check_number("clip_low", self.clip_low, ">= 0", "<= 1")
+        check_number("clip_high", self.clip_high, ">= 0")
+        if self.dual_clip is not None and self.loss_type != "cispo":
+            least = f"> {1 + (self.clip_high or 0.0):g}"
+            check_number("dual_clip", self.dual_clip, least, note="(1 + clip_high), or None to turn it off")
+        check_number("kl_coef", self.kl_coef, ">= 0", note="(0 is off)")
+        check_number("importance_sampling_cap", self.importance_sampling_cap, "> 0")
+        check_number("max_refills", self.max_refills, ">= 0", whole=True, note="(0 is off)")
+        check_number("overlong_buffer", self.overlong_buffer, ">= 0", whole=True, note="(0 is off)")
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -88,11 +126,16 @@ class Evaluation:
     pass_at: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("num_generations", "num_meta_generations"):
+            check_number(name, getattr(self, name), "", whole=True)
         if self.num_generations < 1 or self.num_meta_generations < 0:
             raise ValueError(
                 f"num_generations is {self.num_generations} and num_meta_generations {self.num_meta_generations}; "
                 "expected >= 1 and >= 0"
             )
+        SamplingSettings(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)
+        for k in self.pass_at:
+            check_number("a value of pass_at", k, "", whole=True)
         if any(not 1 <= k <= self.num_generations for k in self.pass_at):
             raise ValueError(
                 f"pass_at is {self.pass_at}; expected values in 1..num_generations = {self.num_generations}"
@@ -124,9 +167,10 @@ class Inference:
     compare: bool = True
 
     def __post_init__(self) -> None:
-        if self.cutoff_factor is not None and not self.cutoff_factor > 0:
-            raise ValueError(f"cutoff_factor is {self.cutoff_factor}; expected > 0, or null for the full budget")
-        if not self.max_std > 0:
-            raise ValueError(f"max_std is {self.max_std}; expected > 0")
-        if not 0 <= self.margin < 0.5:
-            raise ValueError(f"margin is {self.margin}; expected a value in [0, 0.5)")
+        if self.cutoff_factor is not None:
+            check_number("cutoff_factor", self.cutoff_factor, "> 0", note="or null for the full budget")
+        check_choice("hopeless", self.hopeless, ("skip", "flag"))
+        for name in ("solve", "hint", "adapt_samples", "compare"):
+            check_choice(name, getattr(self, name), (False, True))
+        check_number("max_std", self.max_std, "> 0")
+        check_number("margin", self.margin, ">= 0", "< 0.5")

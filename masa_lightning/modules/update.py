@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from masa_lightning.functional.losses import (
+    Aggregation,
     aggregate_loss,
     importance_weights,
-    kl_penalty,
+    kl_loss,
     loss_denominator,
     policy_loss,
 )
@@ -35,7 +36,8 @@ class PolicyUpdate:
         algorithm: Surrogate, aggregation and so on.
         kind_weights: w of solution and of meta rollouts.
         temperature: The one that completions were drawn with.
-        norm_length: Constant length of "seq-mean-token-sum-norm".
+        norm_length: Constant length of "seq-mean-token-sum-norm"; one for both kinds, or one of solution and one of meta
+            rollouts.
         idle: What a process computes, for nothing, that has no micro-batch left while others have: under FSDP2 and DDP
             all processes have to make as many passes.
     """
@@ -45,7 +47,7 @@ class PolicyUpdate:
     algorithm: Algorithm
     kind_weights: tuple[float, float]
     temperature: float
-    norm_length: int
+    norm_length: int | tuple[int, int]
     idle: PackedTokens
 
     def annotate(self, batch: Experience | None, *, old: bool) -> None:
@@ -78,7 +80,19 @@ class PolicyUpdate:
         for rollout in rollouts:
             lengths[rollout.kind == "meta"].append(rollout.length)
         masks = (torch.arange(max(n, default=0))[None] < torch.tensor(n)[:, None] for n in lengths)
-        return torch.stack([loss_denominator(m, self.algorithm.aggregation, self.norm_length) for m in masks])
+        counts = [
+            loss_denominator(m, self._aggregation, norm) for m, norm in zip(masks, self._norm_lengths, strict=True)
+        ]
+        return torch.stack(counts)
+
+    @property
+    def _aggregation(self) -> Aggregation:
+        assert self.algorithm.aggregation is not None  # since `Algorithm` was made
+        return self.algorithm.aggregation
+
+    @property
+    def _norm_lengths(self) -> tuple[int, int]:
+        return self.norm_length if isinstance(self.norm_length, tuple) else (self.norm_length, self.norm_length)
 
     def run(
         self,
@@ -141,6 +155,7 @@ class PolicyUpdate:
         stats = {f"sampling_{name}": value for name, value in mismatch.items()}
         stats["entropy_sum"] = entropy.sum()
         stats["sampling_logp_difference"] = (old_logp - batch.sampler_logp).abs()[mask]
+        assert alg.clip_low is not None and alg.clip_high is not None  # since `Algorithm` was made
         loss = logp.new_zeros(())
         for kind, kind_weight in enumerate(self.kind_weights):
             rows = batch.kind == kind
@@ -155,22 +170,22 @@ class PolicyUpdate:
                 clip_low=alg.clip_low,
                 clip_high=alg.clip_high,
                 dual_clip=alg.dual_clip,
-                aggregation=alg.aggregation,
+                aggregation=self._aggregation,
                 weights=None if alg.importance_sampling == "off" else weights[rows],
                 denominator=denominators[kind],
-                norm_length=self.norm_length,
+                norm_length=self._norm_lengths[kind],
             )
             merge_stats(stats, surrogate)
             merge_stats(stats, {"policy_loss_sum": kind_weight * part.detach()})
             if batch.ref_logp is not None:
-                kl = kl_penalty(logp[rows], batch.ref_logp[rows], alg.kl_kind, mask=mask[rows])
+                kl = kl_loss(logp[rows], batch.ref_logp[rows], alg.kl_kind, mask=mask[rows])
                 merge_stats(stats, {"kl_sum": kl.detach().sum()})
                 part = part + alg.kl_coef * aggregate_loss(
                     kl,
                     mask[rows],
-                    alg.aggregation,
+                    self._aggregation,
                     denominator=denominators[kind],
-                    norm_length=self.norm_length,
+                    norm_length=self._norm_lengths[kind],
                 )
             loss = loss + kind_weight * part
         return loss, stats

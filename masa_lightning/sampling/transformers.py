@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from masa_lightning.sampling._limits import check_requests
-from masa_lightning.types import Completion, SamplingRequest
+from masa_lightning.types import Completion, SamplingRequest, check_number
 
 if TYPE_CHECKING:
     from masa_lightning.types import FinishReason, ProgressFn, SamplingSettings
@@ -31,8 +31,7 @@ class TransformersSampler:
     """
 
     def __init__(self, batch_size: int = 64) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; expected >= 1")
+        check_number("batch_size", batch_size, ">= 1", whole=True)
         self.batch_size = batch_size
         self._policy: Any = None
         self._max_model_length = 0

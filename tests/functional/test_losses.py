@@ -14,6 +14,7 @@ from torch import Tensor
 from masa_lightning.functional.losses import (
     aggregate_loss,
     importance_weights,
+    kl_loss,
     kl_penalty,
     loss_denominator,
     policy_loss,
@@ -226,6 +227,54 @@ def test_kl_penalty_is_unbiased(kind: str) -> None:
     p, q = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.2, 0.6])
     exact = (p * (p / q).log()).sum()
     torch.testing.assert_close((p * kl_penalty(p.log(), q.log(), kind)).sum(), exact)
+
+
+@pytest.mark.parametrize(
+    ("kind", "at", "value", "slope"),
+    [  # by hand: d = log reference - log policy
+        ("k1", 0.5, -0.5, -0.5),
+        ("k1", -2.0, 2.0, 2.0),
+        ("k1", 25.0, -20.0, 0.0),
+        ("k2", 0.5, 0.125, -0.5),
+        ("k2", -2.0, 2.0, 2.0),
+        ("k3", 0.5, math.exp(0.5) - 1.5, 1 - math.exp(0.5)),
+        ("k3", -2.0, math.exp(-2) + 1, 1 - math.exp(-2)),
+        ("k3", 2.5, math.exp(2.5) - 3.5, 1 - math.exp(2.5)),
+        ("k3", 2.7, 10.0, 0.0),  # e^2.7 - 3.7 is 11.2
+        ("k3", 19.0, 10.0, 0.0),
+        ("k3", 500.0, 10.0, 0.0),
+        ("k3", -12.0, 10.0, 0.0),
+        ("k3", 0.0, 0.0, 0.0),
+    ],
+)
+def test_kl_loss(kind: str, at: float, value: float, slope: float) -> None:
+    logp = torch.tensor([-1.0, math.nan], dtype=torch.float64, requires_grad=True)
+    ref = torch.tensor([at - 1.0, 3.0], dtype=torch.float64)
+    mask = torch.tensor([True, False])
+    kl = kl_loss(logp, ref, kind, mask)  # type: ignore[arg-type]
+    (gradient,) = torch.autograd.grad(kl.sum(), logp)
+    assert kl.tolist() == pytest.approx([value, 0.0], abs=1e-12)
+    assert gradient.tolist() == pytest.approx([slope, 0.0], abs=1e-12)
+    assert torch.equal(kl, kl_penalty(logp, ref, kind, mask))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("kind", "forward"), [("k1", False), ("k2", False), ("k3", True)])
+def test_whose_gradient_it_is(kind: str, forward: bool) -> None:
+    """In the mean over tokens drawn from the policy: of KL(policy || reference), or of KL(reference || policy)."""
+    logits = torch.tensor([0.3, -0.4, 0.9, 0.1], dtype=torch.float64, requires_grad=True)
+    q = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+    logp = logits.log_softmax(0)
+    p = logp.exp()
+    exact = (q * (q.log() - logp)).sum() if forward else (p * (logp - q.log())).sum()
+    (expected,) = torch.autograd.grad(exact, logits, retain_graph=True)
+    mean = (p.detach() * kl_loss(logp, q.log(), kind)).sum()  # type: ignore[arg-type]
+    (got,) = torch.autograd.grad(mean, logits, retain_graph=True)
+    torch.testing.assert_close(got, expected)
+    plain = (p.detach() * kl_penalty(logp, q.log(), kind)).sum()  # type: ignore[arg-type]
+    (unmended,) = torch.autograd.grad(plain, logits)
+    assert torch.allclose(unmended, expected) is (kind != "k1")
+    if kind == "k1":
+        torch.testing.assert_close(unmended, torch.zeros(4, dtype=torch.float64))
 
 
 def test_importance_weights() -> None:

@@ -54,12 +54,19 @@ class WithSGD:
 class PlainGRPO(WithSGD, GRPOLightningModule): ...
 
 
+class OneRollout(PlainGRPO):
+    """Fewer than anybody may ask for: their advantages are their rewards."""
+
+    def training_counts(self):
+        return {"solution": 1}
+
+
 class PlainMASA(WithSGD, MASALightningModule): ...
 
 
 PROBLEMS = [Problem(id=str(i), problem=f"{i}+{i}" if i else "too long " * 9, answer=str(2 * i)) for i in range(8)]
 # Batches of two, one of which has a problem that is too long; with one rollout each, a process is left without any.
-EMPTY = {"kind": PlainGRPO, "num_generations": 1, "batch_size": 2}
+EMPTY = {"kind": OneRollout, "batch_size": 2}
 # Several optimiser steps and passes, a reference, and problems refilled.
 WHOLE = {
     "kind": PlainMASA,

@@ -220,8 +220,10 @@ def token_losses(logp, old, sampler, ref, advantage, a, counts):
         loss = factors[t] * loss
         if a.kl_coef:
             d = float(ref[t]) - logp[t]
-            kl = {"k1": -d, "k2": d * d / 2, "k3": torch.exp(d) - d - 1}[a.kl_kind]
+            kl = {"k1": -d, "k2": d * d / 2, "k3": (torch.exp(d) - d - 1).clamp(max=10)}[a.kl_kind]
             counts["kl_sum"] += kl.item()
+            if a.kl_kind == "k1":
+                kl = kl.item() + (d * d - (d * d).item()) / 2  # its own gradient is 0 in the mean: it takes that of k2
             loss = loss + a.kl_coef * kl
         losses.append(loss)
     return losses
