@@ -68,7 +68,7 @@ def test_refused_precisions(loop, monkeypatch, precision, run):
     monkeypatch.setattr(loading, "load_model", lambda *_, **__: pytest.fail("the weights were loaded"))
     module = loop.module()
     trainer = loop.trainer(**settings_of(precision))
-    message = rf"precision is '{precision}'; expected one of '32-true', 'bf16-mixed', 'bf16-true', because .*'bf16-mixed' on a GPU"
+    message = rf"precision is '{precision}'; expected one of '32-true', .*, because .*'bf16-mixed' on a GPU"
     with pytest.raises(ValueError, match=message):
         getattr(trainer, run)(module, loop.Problems(2, validation=2))
 
