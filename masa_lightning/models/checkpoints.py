@@ -13,11 +13,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+import torch
 from torch.distributed.checkpoint.api import CheckpointException
 
 _UNFINISHED = ".unfinished"  # ends the names of what is being written or removed
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 _HERE = -100  # AT_FDCWD
+
+
+class OtherSettingsError(ValueError):
+    """A checkpoint is whole, and of other settings than those of the module that is to load it."""
 
 
 @contextmanager
@@ -70,11 +75,11 @@ def reading(path: str | Path) -> Iterator[None]:
     """Names the checkpoint that the body cannot read, and says what is wrong with it.
 
     Raises:
-        ValueError: In place of what the body raises, except that there is no such file.
+        ValueError: In place of what the body raises, unless that says it all.
     """
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError, MemoryError, torch.OutOfMemoryError, OtherSettingsError):
         raise
     except (Exception, CheckpointException) as error:
         raise ValueError(

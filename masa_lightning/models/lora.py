@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from masa_lightning.models.checkpoints import OtherSettingsError
 from masa_lightning.models.policy import Policy
 from masa_lightning.types import PackedTokens, check_number
 
@@ -117,12 +118,12 @@ def check_same(saved: dict[str, Any] | None, lora: LoRA | None) -> None:
         lora: The module's.
 
     Raises:
-        ValueError: If they differ.
+        OtherSettingsError: If they differ.
     """
     here = None if lora is None else asdict(lora)
     if saved == here:
         return
-    raise ValueError(
+    raise OtherSettingsError(
         f"the checkpoint was written with lora: {_shown(saved)}, and this module has lora: {_shown(here)}; expected the "
         "same. Set the module's `lora` to the checkpoint's, or start from the exported checkpoint as `model`: "
         "masa export CKPT OUT_DIR"
