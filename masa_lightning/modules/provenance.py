@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 _MOST_ENTRIES = 100  # of a list or dictionary that is a setting; a longer one is data
 
+_KEEPERS = (
+    "lightning.",
+    "masa_lightning.modules.",
+)  # callbacks that say nothing of the training: those that modules add
+
 _SECRET = re.compile(r"(^|_)(key|token|secret|password)$", re.IGNORECASE)  # cards are published
 _OF_LIGHTNING = {*vars(LightningModule()), *vars(LightningDataModule())}
 
@@ -39,7 +44,7 @@ def provenance(module: EvaluationLightningModule) -> dict[str, Any]:
     return {
         "module": described(module) | rewards,
         "data": None if data is None else described(data),
-        "callbacks": [described(c) for c in trainer.callbacks if not type(c).__module__.startswith("lightning.")],
+        "callbacks": [described(c) for c in trainer.callbacks if not type(c).__module__.startswith(_KEEPERS)],
         "training_problems": len(problems) if hasattr(problems, "__len__") else None,
         "processes": trainer.world_size,
         "precision": str(trainer.precision),

@@ -181,7 +181,7 @@ def test_names_are_the_same_in_metrics_records_and_cards(loop, tmp_path):
     assert metrics.pop("rewards/correct/mean") == pytest.approx(1 / 3)
     assert metrics == {"rewards/Const/mean": 1, "rewards/Const_2/mean": 0.25, "rewards/mine/mean": 3}
     assert recorder.metrics[0]["reward"] == pytest.approx(1 / 3 + 4.25)
-    records = [json.loads(line) for line in next(tmp_path.rglob("rollouts.jsonl")).read_text().splitlines()]
+    records = [json.loads(line) for line in next(tmp_path.rglob("*rollouts.jsonl")).read_text().splitlines()]
     assert all(record["rewards"].keys() == {"correct", "Const", "Const_2", "mine"} for record in records)
     saved = {}
     module.on_save_checkpoint(saved)
