@@ -127,11 +127,11 @@ def handover(args: argparse.Namespace) -> list[Row]:
     run = Run(args, steps=1)
     sampler = run.module.sampler
     shared = median([seconds(sampler.sync_weights) for _ in range(5)])
-    linears, requests, settings = sampler._linears, run.requests, run.module.sampling
+    linears, requests, settings = sampler._packed.linears, run.requests, run.module.sampling
     packed = {layer: layer.cpu_linear for layer in linears}
 
     def generate(packs: bool) -> None:
-        sampler._linears = linears if packs else []
+        sampler._packed.linears = linears if packs else []
         for layer in linears:
             layer.cpu_linear = packed[layer] if packs else F.linear
         sampler.sync_weights()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import operator
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from posixpath import commonpath
 from typing import Any
 
 import torch
@@ -15,6 +18,10 @@ from torch import nn
 _log = logging.getLogger(__name__)
 
 _WRAPPER_PARTS = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
+
+
+class MissingWeightsError(RuntimeError):
+    """The engine's model has parameters that the policy has no weights for."""
 
 
 class HandOver:
@@ -27,16 +34,24 @@ class HandOver:
     Args:
         llm: The engine, of the policy's architecture.
         policy: The trainer's model.
+        derived: Names of engine parameters that vLLM computes from others.
+        private: Why the engine cannot take weights as they are but only through vLLM's own reload, which lays them out
+            as its kernels want them; empty where it can.
     """
 
-    def __init__(self, llm: Any, policy: nn.Module) -> None:
+    def __init__(self, llm: Any, policy: nn.Module, derived: Collection[str] = (), private: str = "") -> None:
         self.policy = policy
         self.shared = False
         """Whether policy and engine have one storage."""
         self._llm = llm
+        self._derived = frozenset(derived)
+        self._private = private
         self._plain: PlainWeights | None = None
+        self._places: dict[str, torch.Tensor] = {}
+        self._reason = private
         self._load()
-        self._places, self._reason = llm.apply_model(lambda model: match(model, policy))[0]
+        if not private:
+            self._places, self._reason = llm.apply_model(lambda model: match(model, policy, self._derived))[0]
 
     def __call__(self) -> None:
         """Makes the engine's weights the policy's; with shared storage, checks and mends the sharing."""
@@ -89,7 +104,7 @@ class HandOver:
         if {name: place.shape for name, place in self._places.items()} != {n: w.shape for n, w in weights.items()}:
             self._load()
             return
-        if all(type(weight) is nn.Parameter for weight in weights.values()):
+        if all(type(weight) in (nn.Parameter, torch.Tensor) for weight in weights.values()):
             self._plain = PlainWeights(self.policy, [(weight, self._places[name]) for name, weight in weights.items()])
             self._plain.copy()
             return
@@ -97,21 +112,50 @@ class HandOver:
             self._places[name].copy_(full(weight))
 
     def _load(self) -> None:
-        """Streams all weights, one at a time, into the engine's model."""
-
-        def load(model: Any) -> set[str]:
-            loaded = model.load_weights((name, full(weight)) for name, weight in named_weights(self.policy))
-            names = {name for name, _ in model.named_parameters()}
-            return names - loaded if loaded is not None else set()
-
-        for missing in self._llm.apply_model(load):
+        """Streams all weights, a layer at a time, into the engine's model."""
+        for loaded, names in self._loaded():
+            missing = [every[0] for every in names if loaded is not None and not loaded & {*every}]
+            missing = sorted({*missing} - self._derived)
             if missing:
-                some = ", ".join(sorted(missing)[:3])
-                raise RuntimeError(
+                some = ", ".join(missing[:3])
+                raise MissingWeightsError(
                     f"{len(missing)} of the engine's parameters got no weights from the policy ({some}, ...); expected "
                     "the policy to be the transformers model of model_path, with adapters of plain LoRA at most: "
                     "pass that model, or use TransformersSampler"
                 )
+
+    def _loaded(self) -> list[tuple[set[str] | None, list[list[str]]]]:
+        """Loads; of each part of the engine, names of the parameters it has loaded and all names of each that it has."""
+
+        def names(model: Any) -> list[list[str]]:
+            every: dict[int, list[str]] = {}
+            for name, weight in model.named_parameters(remove_duplicate=False):
+                every.setdefault(id(weight), []).append(name)
+            return [*every.values()]
+
+        if not self._private:
+            every: list[tuple[set[str] | None, list[list[str]]]] = self._llm.apply_model(
+                lambda model: (model.load_weights(checkpoint_weights(self.policy)), names(model))
+            )
+            return every
+        loaded: list[set[str] | None] = []
+
+        def listen(model: Any) -> list[list[str]]:
+            load = model.load_weights
+
+            def load_and_tell(weights: Any) -> Any:
+                loaded.append(load(weights))
+                return loaded[-1]
+
+            model.load_weights = load_and_tell
+            return names(model)
+
+        every_name = self._llm.apply_model(listen)
+        try:
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": checkpoint_weights(self.policy)})
+        finally:
+            self._llm.apply_model(lambda model: delattr(model, "load_weights"))
+        return [*zip(loaded, every_name, strict=True)]
 
 
 class PlainWeights:
@@ -146,7 +190,7 @@ class PlainWeights:
         """Each module, with the names of what it is made of and the things themselves; much faster than to walk it."""
         parts: list[Any] = []
         for module in self._modules:
-            for own in (module._parameters, module._modules):
+            for own in (module._parameters, module._buffers, module._modules):
                 if own:
                     parts += (module, *own, *own.values())
         return parts
@@ -192,14 +236,15 @@ class Merged:
 
 def is_tied(policy: nn.Module) -> bool:
     """Whether the head has no weights of its own."""
-    names = [name for name, _ in named_weights(policy)]
-    return "lm_head.weight" not in names
+    model: Any = policy
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
 
 
 def named_weights(policy: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Parameters under the names of a checkpoint, `Merged` where they have a LoRA adapter.
+    """What a model learns or loads: parameters, `Merged` where they have a LoRA adapter, and buffers of the checkpoint.
 
-    A tied one comes once, as the embedding.
+    A tied one comes once, as the embedding. Names are those of a model without wrappers.
 
     Raises:
         ValueError: If a layer has several adapters.
@@ -218,7 +263,13 @@ def named_weights(policy: nn.Module) -> Iterator[tuple[str, Any]]:
         weight, up, transposed = layer.base_layer.weight, layer.lora_B[key].weight, bool(layer.fan_in_fan_out)
         merged[f"{name}.base_layer.weight"] = Merged(weight, down.weight, up, layer.scaling[key], transposed)
         adapters |= {down.weight, up}
-    for name, parameter in policy.named_parameters():
+    temporary = {
+        f"{prefix}.{name}".removeprefix(".")
+        for prefix, module in policy.named_modules()
+        for name in module._non_persistent_buffers_set
+    }
+    buffers = [(name, buffer) for name, buffer in policy.named_buffers() if name not in temporary]
+    for name, parameter in (*policy.named_parameters(), *buffers):
         if parameter in adapters:
             continue
         weight = merged.get(name, parameter)
@@ -227,13 +278,38 @@ def named_weights(policy: nn.Module) -> Iterator[tuple[str, Any]]:
         yield name, weight
 
 
+def checkpoint_weights(policy: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Whole weights under the names and in the shapes of a checkpoint, as transformers would save them.
+
+    In memory transformers may keep them otherwise, such as all experts of a layer in one tensor. A layer at a time is put
+    together and taken apart.
+    """
+    for _, layer in groupby(named_weights(policy), key=lambda named: _layer(named[0])):
+        yield from _converted(policy, {name: full(weight) for name, weight in layer}).items()
+
+
+def _layer(name: str) -> str:
+    found = re.match(r".*?\.\d+\.", name)
+    return found[0] if found else name
+
+
+def _converted(policy: nn.Module, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    from transformers import PreTrainedModel
+    from transformers.core_model_loading import revert_weight_conversion
+
+    if not isinstance(policy, PreTrainedModel):
+        return weights
+    converted: dict[str, torch.Tensor] = revert_weight_conversion(policy, weights)
+    return converted
+
+
 def full(weight: torch.Tensor) -> torch.Tensor:
     """The whole of a weight that FSDP2 may have spread over processes."""
     gather: Callable[[], torch.Tensor] | None = getattr(weight, "full_tensor", None)
     return weight.detach() if gather is None else gather().detach()
 
 
-def match(model: Any, policy: nn.Module) -> tuple[dict[str, torch.Tensor], str]:
+def match(model: Any, policy: nn.Module, derived: Collection[str] = ()) -> tuple[dict[str, torch.Tensor], str]:
     """Finds the row slice of the engine's weights that holds each of the policy's, or says why that fails.
 
     Weights that FSDP2 spreads over processes are gathered: call it in all of them.
@@ -241,28 +317,40 @@ def match(model: Any, policy: nn.Module) -> tuple[dict[str, torch.Tensor], str]:
     Args:
         model: vLLM's model, its weights loaded from `policy`.
         policy: The trainer's model.
+        derived: Names of engine parameters that vLLM computes from others.
 
     Returns:
         Slices by the policy's names and an empty string; or none, and the reason why some weight has none.
     """
-    engine = dict(model.named_parameters())
+    engine = {n: weight for n, weight in model.named_parameters(remove_duplicate=False) if n not in derived}
     weights = dict(named_weights(policy))
-    fused_into = {part: (fused, parts) for fused, parts in model.packed_modules_mapping.items() for part in parts}
+    saved_as = {name: _saved_as(policy, name, weight) for name, weight in weights.items()}
+    lengths = {
+        saved[0]: len(weights[name]) for name, saved in saved_as.items() if len(saved) == 1 and weights[name].shape
+    }
+    packed = getattr(model, "packed_modules_mapping", None) or {}
+    fused_into = {part: (fused, parts) for fused, parts in packed.items() for part in parts}
     slices: dict[str, torch.Tensor] = {}
-    claimed: dict[str, int] = {}
+    claimed: dict[int, int] = {}  # by parameter, which may have several names
     for name, weight in weights.items():
-        target, row = name, 0
-        if name not in engine:
-            module, _, leaf = name.rpartition(".")
+        target, row = saved_as[name][0], 0
+        if len(saved_as[name]) > 1:  # such as the experts of a layer
+            parent = commonpath(saved.replace(".", "/") for saved in saved_as[name]).replace("/", ".")
+            alike = {id(w): n for n, w in engine.items() if n.startswith(f"{parent}.") and w.shape == weight.shape}
+            if len(alike) != 1:
+                return {}, f"vLLM has no {name}"
+            (target,) = alike.values()
+        elif target not in engine:
+            module, _, leaf = target.rpartition(".")
             parent, _, part = module.rpartition(".")
             if part not in fused_into:
-                return {}, f"vLLM has no {name}"
+                return {}, f"vLLM has no {target}"
             fused, parts = fused_into[part]
             target = f"{parent}.{fused}.{leaf}"
-            siblings = [weights.get(f"{parent}.{sibling}.{leaf}") for sibling in parts[: parts.index(part)]]
+            siblings = [lengths.get(f"{parent}.{sibling}.{leaf}") for sibling in parts[: parts.index(part)]]
             if target not in engine or any(sibling is None for sibling in siblings):
                 return {}, f"vLLM has no {target}"
-            row = sum(len(sibling) for sibling in siblings if sibling is not None)
+            row = sum(sibling for sibling in siblings if sibling is not None)
         whole = engine[target].data
         if whole.is_inference():
             return {}, f"vLLM's {target} is an inference tensor, which cannot be trained"
@@ -271,12 +359,18 @@ def match(model: Any, policy: nn.Module) -> tuple[dict[str, torch.Tensor], str]:
         slices[name] = whole[row : row + len(weight)]
         if not slices[name].is_contiguous():
             return {}, f"vLLM keeps {name} in another layout"
-        claimed[target] = claimed.get(target, 0) + math.prod(weight.shape)
+        key = id(engine[target])
+        claimed[key] = claimed.get(key, 0) + math.prod(weight.shape)
     for target, whole in engine.items():
-        if target not in claimed:
+        if id(whole) not in claimed:
             return {}, f"vLLM's {target} is filled by no weight of the policy alone"
-        if claimed[target] > whole.numel():
+        if claimed[id(whole)] > whole.numel():
             return {}, f"several weights of the policy claim the same rows of {target}"
     # All of them, whatever comes of it: gathering is a collective.
     strange = [name for name, weight in weights.items() if not torch.equal(slices[name], full(weight).to(slices[name]))]
     return ({}, f"vLLM keeps {strange[0]} in another layout") if strange else (slices, "")
+
+
+def _saved_as(policy: nn.Module, name: str, weight: torch.Tensor) -> list[str]:
+    """Names that a weight has in a checkpoint; several where it is saved in parts."""
+    return [*_converted(policy, {name: torch.empty(weight.shape, dtype=weight.dtype, device="meta")})]

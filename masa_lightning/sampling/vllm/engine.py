@@ -13,7 +13,10 @@ from torch import nn
 
 from masa_lightning.sampling._isolation import outlive_engine
 from masa_lightning.sampling._weights import is_tied
-from masa_lightning.sampling.vllm.cpu import adapted_to_a_trainer
+from masa_lightning.sampling.vllm.architectures import adapt_model, adapt_to_model
+from masa_lightning.sampling.vllm.cpu import PackedLayers
+from masa_lightning.sampling.vllm.layouts import Layouts
+from masa_lightning.sampling.vllm.patches import classes_of_transformers_kept
 
 if TYPE_CHECKING:
     from masa_lightning.sampling.vllm.sampler import VLLMSampler
@@ -46,8 +49,8 @@ def engine_environment(sampler: VLLMSampler, device: torch.device) -> dict[str, 
 
 
 def make_engine(
-    sampler: VLLMSampler, policy: nn.Module, model_path: str, max_model_length: int, linears: list[nn.Module]
-) -> Any:
+    sampler: VLLMSampler, policy: nn.Module, model_path: str, max_model_length: int, packed: PackedLayers
+) -> tuple[Any, Layouts]:
     """Makes an engine of the policy's architecture, with weights that are not yet the policy's.
 
     Args:
@@ -55,11 +58,14 @@ def make_engine(
         policy: The trainer's model.
         model_path: The checkpoint it came from.
         max_model_length: Most tokens of prompt and completion.
-        linears: Gets the engine's linear layers on CPU, for `cpu.pack`.
+        packed: Gets the layers that compute with copies of their weights, on CPU.
+
+    Returns:
+        vLLM's `LLM`, and what it made of the weights.
 
     Raises:
         ImportError: vLLM cannot be imported.
-        ValueError: The settings do not fit this machine.
+        ValueError: The settings do not fit this machine, or the model does not fit vLLM.
         RuntimeError: vLLM could not make the engine.
     """
     device = next(policy.parameters()).device
@@ -77,6 +83,37 @@ def make_engine(
     if "VLLM_LOGGING_LEVEL" in os.environ and not sampler.verbose:
         logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # it reads that later than it speaks
     vllm = import_vllm(on_cpu)
+    options = _options(sampler, policy, model_path, max_model_length, on_cpu)
+    layouts = Layouts()
+    with packed.of_new_engine(world_size()) if on_cpu else contextlib.nullcontext():
+        adapt_to_model(options, on_cpu)
+        try:
+            with layouts.watched(), classes_of_transformers_kept() as give_twins:
+                llm = vllm.LLM(**options)
+        except Exception as error:
+            remedy = "choose another kv_cache_gib" if on_cpu else "change gpu_memory_utilization or kv_cache_gib"
+            raise RuntimeError(
+                f"vLLM {vllm.__version__} could not make an engine for {model_path!r} with max_model_length "
+                f"{max_model_length}: {type(error).__name__}: {error}\nIf memory is short, {remedy}, or lower "
+                "max_model_length; if vLLM does not run the model here, use TransformersSampler; verbose=True tells more."
+            ) from error
+    llm.apply_model(give_twins)
+    outlive_engine(llm)
+    if on_cpu:
+        packed.derived = layouts.derive_anew
+        llm.apply_model(adapt_model)
+        if layouts.changed:
+            raise ValueError(
+                f"vLLM {vllm.__version__} lays out weights of {model_path!r} in a way of its own "
+                f"({', '.join(sorted(layouts.changed)[:3])}), which suits weights that never change; "
+                "expected weights as a checkpoint has them: use TransformersSampler"
+            )
+    return llm, layouts
+
+
+def _options(
+    sampler: VLLMSampler, policy: nn.Module, model_path: str, max_model_length: int, on_cpu: bool
+) -> dict[str, Any]:
     kv_cache_gib = sampler.kv_cache_gib
     if kv_cache_gib is None and on_cpu and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
         kv_cache_gib = _CPU_KV_CACHE_GIB
@@ -102,25 +139,13 @@ def make_engine(
     }
     if on_cpu:
         options["block_size"] = _CPU_BLOCK_SIZE
-    if sampler.enable_sleep_mode:
-        options["enable_sleep_mode"] = True
-    if on_cpu:
         # A prompt that is prefilled in parts makes vLLM rewind the request's own random generator, which a CPU
         # generator cannot do ("CPU Generator does not use offset").
         options["enable_chunked_prefill"] = False
         options["max_num_batched_tokens"] = max(sampler.max_num_batched_tokens or 8192, max_model_length)
-    try:
-        with adapted_to_a_trainer(linears, world_size()) if on_cpu else contextlib.nullcontext():
-            llm = vllm.LLM(**options)
-    except Exception as error:
-        remedy = "choose another kv_cache_gib" if on_cpu else "change gpu_memory_utilization or kv_cache_gib"
-        raise RuntimeError(
-            f"vLLM {vllm.__version__} could not make an engine for {model_path!r} with max_model_length "
-            f"{max_model_length}: {type(error).__name__}: {error}\nIf memory is short, {remedy}, or lower "
-            "max_model_length; if vLLM does not know the model, use TransformersSampler; verbose=True tells more."
-        ) from error
-    outlive_engine(llm)
-    return llm
+    if sampler.enable_sleep_mode:
+        options["enable_sleep_mode"] = True
+    return options
 
 
 def import_vllm(on_cpu: bool) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,13 +14,13 @@ from torch import nn
 from masa_lightning.sampling._draws import Draws
 from masa_lightning.sampling._isolation import apart_from_training, environment, no_compilation
 from masa_lightning.sampling._limits import check_requests
-from masa_lightning.sampling._weights import HandOver
-from masa_lightning.sampling.vllm.cpu import draw_with_less_python, pack
+from masa_lightning.sampling._weights import HandOver, MissingWeightsError
+from masa_lightning.sampling.vllm.cpu import PackedLayers, draw_with_less_python
 from masa_lightning.sampling.vllm.engine import engine_environment, make_engine
-from masa_lightning.types import Completion, SamplingRequest
+from masa_lightning.types import Completion, SamplingRequest, SamplingSettings
 
 if TYPE_CHECKING:
-    from masa_lightning.types import FinishReason, ProgressFn, SamplingSettings
+    from masa_lightning.types import FinishReason, ProgressFn
 
 
 class VLLMSampler:
@@ -83,7 +83,7 @@ class VLLMSampler:
         self.verbose = verbose
         self._llm: Any = None
         self._hand_over: HandOver | None = None
-        self._linears: list[nn.Module] = []  # of the engine, on CPU
+        self._packed = PackedLayers()  # of the engine, on CPU
         self._draws: Draws | None = None  # of the engine, on CPU
         self._max_model_length = 0
         self._stop_token_ids: frozenset[int] = frozenset()
@@ -131,18 +131,19 @@ class VLLMSampler:
             )
         with apart_from_training(), environment(engine_environment(self, device)), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # vLLM's imports touch deprecated names of torch
-            llm = make_engine(self, policy, model_path, max_model_length, self._linears)
+            llm, layouts = make_engine(self, policy, model_path, max_model_length, self._packed)
         self._on_cpu = device.type == "cpu"
         if self._on_cpu:
             self._draws = draw_with_less_python(llm)
-        wants_sharing = self._on_cpu if self.share_weights is None else self.share_weights
-        with apart_from_training():
-            weights = HandOver(llm, policy)
-            if wants_sharing and self.tensor_parallel_size == 1:
-                weights.share(level=logging.WARNING if self.share_weights else logging.INFO)
-        self._llm, self._hand_over = llm, weights
         self._max_model_length = max_model_length
         self._stop_token_ids = frozenset(stop_token_ids)
+        with apart_from_training(), _in_our_words(model_path):
+            weights = HandOver(llm, policy, layouts.derived, "" if self._on_cpu else layouts.why_private())
+            if self.tensor_parallel_size == 1 and (self._on_cpu if self.share_weights is None else self.share_weights):
+                weights.share(level=logging.WARNING if self.share_weights else logging.INFO)
+            self._packed.pack()
+            self._try(llm)
+        self._llm, self._hand_over = llm, weights
 
     def sync_weights(self) -> None:
         """Makes the next `generate` use the policy's present weights.
@@ -155,7 +156,7 @@ class VLLMSampler:
             return
         with apart_from_training():
             self._hand_over()
-            pack(self._linears)
+            self._packed.pack()
         self._without_weights = False
         if not llm.reset_prefix_cache():
             raise RuntimeError("vLLM would not reset its prefix cache; expected no request to be under way")
@@ -210,7 +211,9 @@ class VLLMSampler:
     def __getstate__(self) -> dict[str, Any]:
         """Settings without the engine: a copy has to be set up anew."""
         twin = dict(self.__dict__)
-        twin.update(_llm=None, _hand_over=None, _linears=[], _draws=None, _asleep=False, _without_weights=False)
+        twin.update(
+            _llm=None, _hand_over=None, _packed=PackedLayers(), _draws=None, _asleep=False, _without_weights=False
+        )
         return twin
 
     def _engine(self) -> Any:
@@ -219,6 +222,13 @@ class VLLMSampler:
         return self._llm
 
     # Generation
+
+    def _try(self, llm: Any) -> None:
+        """Draws two tokens: what vLLM cannot compute here shows before training starts."""
+        request = SamplingRequest(prompt_ids=[0], max_tokens=min(2, self._max_model_length - 1), seed=0)
+        with no_compilation() if self._on_cpu else contextlib.nullcontext():
+            self._run(llm, [request], SamplingSettings(), None)
+        llm.reset_prefix_cache()
 
     def _check(self, requests: Sequence[SamplingRequest], settings: SamplingSettings) -> None:
         if settings.temperature > 2:
@@ -291,6 +301,21 @@ class VLLMSampler:
             logprobs=logprobs,
             finish_reason=finish_reason,
         )
+
+
+@contextlib.contextmanager
+def _in_our_words(model_path: str) -> Iterator[None]:
+    """Says what to do where vLLM does not get along with a model that it made an engine for."""
+    try:
+        yield
+    except MissingWeightsError:
+        raise
+    except Exception as error:
+        raise RuntimeError(
+            f"vLLM made an engine for {model_path!r} and cannot use it here: {type(error).__name__}: {error}\nExpected one "
+            "that takes the policy's weights and generates with them: use TransformersSampler, which runs every causal "
+            "language model of transformers"
+        ) from error
 
 
 def _gather(requests: Sequence[SamplingRequest]) -> tuple[list[list[SamplingRequest]], int]:

@@ -1,0 +1,156 @@
+"""Which models vLLM runs here and how; the others are refused before they cost anything."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from masa_lightning.sampling.vllm.patches import ensure_expert_group
+
+_INSTEAD = "use TransformersSampler, which runs every causal language model of transformers"
+
+
+def adapt_to_model(options: dict[str, Any], on_cpu: bool) -> None:
+    """Fits an engine's options to its model.
+
+    Args:
+        options: Of vLLM's `LLM`; changed in place.
+        on_cpu: Whether the engine runs there.
+
+    Raises:
+        ValueError: vLLM does not run the model, or not as the policy computes it.
+    """
+    import vllm
+    from vllm.engine.arg_utils import EngineArgs
+
+    path, length = options["model"], options["max_model_len"]
+    where = f"vLLM {vllm.__version__} on {'CPU' if on_cpu else 'CUDA'}"
+    _complete_configuration(options)
+    try:
+        with _silent():
+            model = EngineArgs(**options).create_model_config()
+    except Exception as error:
+        raise ValueError(
+            f"{where} does not take model {path!r} with max_model_length {length}: {_said(error)}{_missing(path)}\n"
+            f"Expected an architecture and a length that it runs: {_INSTEAD}"
+        ) from error
+    architecture = model.architecture
+    if model.quantization is not None:
+        raise ValueError(
+            f"model {path!r} is quantised ({model.quantization}), and weights that are trained are not; expected plain "
+            "weights: give the path of a checkpoint without quantization_config"
+        )
+    if model.runner_type != "generate" or model.is_encoder_decoder:
+        raise ValueError(
+            f"{where} runs {architecture} ({path!r}) as a {model.runner_type} model that is no causal language model; "
+            "expected one that generates text from its own tokens: choose another model"
+        )
+    for rope in _ropes(model.hf_text_config):
+        original = rope.get("original_max_position_embeddings")
+        if rope.get("rope_type") == "longrope" and original is not None and length > original:
+            raise ValueError(
+                f"model {path!r} has LongRoPE, which transformers chooses by the length of the text and vLLM by "
+                f"max_model_length, {length}, against original_max_position_embeddings, {original}; expected both to "
+                f"choose the same: set max_prompt_length and max_completion_length to {original} together at most"
+            )
+    if model.is_moe:
+        ensure_expert_group(options["tensor_parallel_size"])
+    if on_cpu and model.has_inner_state:  # cached prefixes of recurrent layers need prompts in parts
+        options["enable_prefix_caching"] = False
+
+
+def _complete_configuration(options: dict[str, Any]) -> None:
+    """Tells vLLM what transformers knows without being told, and vLLM does not."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(options["model"]).get_text_config()
+    except (OSError, ValueError):
+        return  # vLLM's own message
+    length, made_for = options["max_model_len"], getattr(config, "max_position_embeddings", None)
+    for rope in _ropes(config):
+        scaled = rope.get("factor", 1) * (rope.get("original_max_position_embeddings") or 0)
+        if rope.get("rope_type") == "yarn" and made_for is not None and made_for < length <= scaled:
+            options["hf_overrides"]["max_position_embeddings"] = length
+    known: dict[str, Any] = {}
+    if config.model_type == "deepseek_v3":  # how it chooses experts
+        known = {"topk_method": "noaux_tc", "scoring_func": "sigmoid"}
+    if config.model_type == "lfm2":
+        known = {"conv_dim": config.hidden_size, "conv_dim_out": config.hidden_size}
+    options["hf_overrides"] |= {name: value for name, value in known.items() if not hasattr(config, name)}
+    if config.model_type == "cohere2" and config.sliding_window is not None:
+        options["hf_overrides"]["sliding_window"] = config.sliding_window - 1  # vLLM does not count the token itself
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Without the traceback that vLLM logs of an error before it raises another one."""
+    log = logging.getLogger("vllm")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def _missing(path: str) -> str:
+    """Why vLLM's code for a model does not import, such as a package that is not installed."""
+    from transformers import AutoConfig
+    from vllm import ModelRegistry
+
+    try:
+        for name in AutoConfig.from_pretrained(path).architectures or []:
+            if name in ModelRegistry.models:
+                ModelRegistry.models[name].load_model_cls()
+    except ImportError as error:
+        return f" ({error})"
+    except Exception:
+        return ""
+    return ""
+
+
+def _ropes(config: Any) -> list[dict[str, Any]]:
+    """Settings of rotary embeddings; several where they differ between layers."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    several = [value for value in parameters.values() if isinstance(value, dict)]
+    return several or [parameters]
+
+
+def _said(error: Exception) -> str:
+    """What an error says, without what pydantic adds."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and "validation error" not in line and not line.startswith("For further")]
+    text = " ".join(lines) or type(error).__name__
+    return text.removeprefix("Value error, ").split(" [type=")[0].split(" Supported architectures:")[0]
+
+
+def adapt_model(model: Any) -> None:
+    """Mends two faults of vLLM's model on CPU, or refuses it.
+
+    Raises:
+        ValueError: It would choose experts otherwise than the policy.
+    """
+    from vllm.model_executor.layers.fused_moe.router.cpu_router import CPURouter
+    from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
+
+    latent = any(hasattr(module, "kv_lora_rank") for module in model.modules())
+    for name, module in model.named_modules():
+        if latent and isinstance(
+            module, RotaryEmbedding
+        ):  # its kernel misreads the slices that latent attention gives it
+            module._forward_method = module.forward_native
+        router = getattr(module, "router", None)
+        if (
+            isinstance(router, CPURouter)
+            and router.e_score_correction_bias is not None
+            and router.scoring_func == "softmax"
+            and not router.use_grouped_topk
+            and router.custom_routing_function is None
+        ):
+            raise ValueError(
+                f"vLLM's router on CPU leaves out the correction bias of {name} ({type(model).__name__}), and chooses other "
+                f"experts than the policy; expected the same ones: {_INSTEAD}"
+            )
