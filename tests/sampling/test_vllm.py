@@ -138,7 +138,9 @@ def test_copied_weights_are_those_that_the_engine_would_load(vllm, tools, monkey
 
 
 def test_weights_that_the_engine_keeps_elsewhere_are_loaded_each_time(vllm, tools, monkeypatch, caplog):
-    monkeypatch.setattr("masa_lightning.sampling._weights.match", lambda model, policy, derived: ({}, "it has its own ways"))
+    monkeypatch.setattr(
+        "masa_lightning.sampling._weights.match", lambda model, policy, derived: ({}, "it has its own ways")
+    )
     policy, requests = tools.policy(), tools.requests()
     sampler = tools.vllm(policy, share_weights=True)
     assert not sampler.shares_weights

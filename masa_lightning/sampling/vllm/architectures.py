@@ -47,14 +47,6 @@ def adapt_to_model(options: dict[str, Any], on_cpu: bool) -> None:
             f"{where} runs {architecture} ({path!r}) as a {model.runner_type} model that is no causal language model; "
             "expected one that generates text from its own tokens: choose another model"
         )
-    for rope in _ropes(model.hf_text_config):
-        original = rope.get("original_max_position_embeddings")
-        if rope.get("rope_type") == "longrope" and original is not None and length > original:
-            raise ValueError(
-                f"model {path!r} has LongRoPE, which transformers chooses by the length of the text and vLLM by "
-                f"max_model_length, {length}, against original_max_position_embeddings, {original}; expected both to "
-                f"choose the same: set max_prompt_length and max_completion_length to {original} together at most"
-            )
     if model.is_moe:
         ensure_expert_group(options["tensor_parallel_size"])
     if on_cpu and model.has_inner_state:  # cached prefixes of recurrent layers need prompts in parts

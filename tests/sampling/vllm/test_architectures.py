@@ -20,6 +20,7 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
+from masa_lightning.models.steady import make_steady
 from masa_lightning.sampling._weights import HandOver
 from masa_lightning.sampling.vllm import VLLMSampler
 from masa_lightning.types import SamplingSettings
@@ -177,11 +178,10 @@ def test_yarn_has_the_length_after_scaling(tools, checkpoint):
         engine(policy, checkpoint("yarn"), length=257)
 
 
-def test_longrope_beyond_its_first_length_is_refused(checkpoint):
+def test_longrope_has_the_frequencies_of_its_length(tools, checkpoint):
     policy = load(checkpoint("longrope"))
-    with pytest.raises(ValueError, match=r"LongRoPE.* 96, against original_max_position_embeddings, 32; expected"):
-        engine(policy, checkpoint("longrope"))
-    assert engine(policy, checkpoint("longrope"), length=32).shares_weights
+    make_steady(policy, 96)
+    follows(tools, policy, engine(policy, checkpoint("longrope")))
 
 
 def test_an_architecture_that_vllm_does_not_run_is_refused(checkpoint, capfd):
