@@ -12,11 +12,12 @@ from masa_lightning.sampling.vllm.patches import ensure_expert_group
 _INSTEAD = "use TransformersSampler, which runs every causal language model of transformers"
 
 
-def adapt_to_model(options: dict[str, Any], on_cpu: bool) -> None:
+def adapt_to_model(options: dict[str, Any], config: Any, on_cpu: bool) -> None:
     """Fits an engine's options to its model.
 
     Args:
         options: Of vLLM's `LLM`; changed in place.
+        config: The policy's, of transformers.
         on_cpu: Whether the engine runs there.
 
     Raises:
@@ -27,13 +28,13 @@ def adapt_to_model(options: dict[str, Any], on_cpu: bool) -> None:
 
     path, length = options["model"], options["max_model_len"]
     where = f"vLLM {vllm.__version__} on {'CPU' if on_cpu else 'CUDA'}"
-    _complete_configuration(options)
+    _complete_configuration(options, config.get_text_config())
     try:
         with _silent():
             model = EngineArgs(**options).create_model_config()
     except Exception as error:
         raise ValueError(
-            f"{where} does not take model {path!r} with max_model_length {length}: {_said(error)}{_missing(path)}\n"
+            f"{where} does not take model {path!r} with max_model_length {length}: {_said(error)}{_missing(config)}\n"
             f"Expected an architecture and a length that it runs: {_INSTEAD}"
         ) from error
     architecture = model.architecture
@@ -53,14 +54,8 @@ def adapt_to_model(options: dict[str, Any], on_cpu: bool) -> None:
         options["enable_prefix_caching"] = False
 
 
-def _complete_configuration(options: dict[str, Any]) -> None:
+def _complete_configuration(options: dict[str, Any], config: Any) -> None:
     """Tells vLLM what transformers knows without being told, and vLLM does not."""
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(options["model"]).get_text_config()
-    except (OSError, ValueError):
-        return  # vLLM's own message
     length, made_for = options["max_model_len"], getattr(config, "max_position_embeddings", None)
     for rope in _ropes(config):
         scaled = rope.get("factor", 1) * (rope.get("original_max_position_embeddings") or 0)
@@ -88,13 +83,12 @@ def _silent() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _missing(path: str) -> str:
+def _missing(config: Any) -> str:
     """Why vLLM's code for a model does not import, such as a package that is not installed."""
-    from transformers import AutoConfig
     from vllm import ModelRegistry
 
     try:
-        for name in AutoConfig.from_pretrained(path).architectures or []:
+        for name in config.architectures or []:
             if name in ModelRegistry.models:
                 ModelRegistry.models[name].load_model_cls()
     except ImportError as error:
@@ -130,9 +124,7 @@ def adapt_model(model: Any) -> None:
 
     latent = any(hasattr(module, "kv_lora_rank") for module in model.modules())
     for name, module in model.named_modules():
-        if latent and isinstance(
-            module, RotaryEmbedding
-        ):  # its kernel misreads the slices that latent attention gives it
+        if latent and isinstance(module, RotaryEmbedding):  # its kernel misreads slices, as latent attention gives it
             module._forward_method = module.forward_native
         router = getattr(module, "router", None)
         if (

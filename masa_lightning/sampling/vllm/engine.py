@@ -86,7 +86,7 @@ def make_engine(
     options = _options(sampler, policy, model_path, max_model_length, on_cpu)
     layouts = Layouts()
     with packed.of_new_engine(world_size()) if on_cpu else contextlib.nullcontext():
-        adapt_to_model(options, on_cpu)
+        adapt_to_model(options, policy.config, on_cpu)
         try:
             with layouts.watched(), classes_of_transformers_kept() as give_twins:
                 llm = vllm.LLM(**options)
