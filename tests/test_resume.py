@@ -139,3 +139,19 @@ def test_killed_in_every_phase(tmp_path: Path, undisturbed: Path, phase: str, nt
     code = start(killed, "--config", "killer.yaml").wait(timeout=250)
     assert code == -signal.SIGKILL, (killed / "log").read_text()[-4000:]
     resume_and_compare(killed, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ended_by_a_sigterm_to_all_processes(tmp_path: Path, undisturbed: Path) -> None:
+    """As SLURM sends it, graders included: the step is finished, saved, and the run ends with status 143."""
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    killer = KILLER.replace("os.kill(os.getpid(), signal.SIGKILL)", "os.killpg(os.getpgrp(), signal.SIGTERM)")
+    killer = killer.replace("        self.phase, self.left", "        os.setsid()\n        self.phase, self.left")
+    (killed / "killer.py").write_text(killer)
+    callback = "{class_path: killer.Killer, init_args: {phase: generate, nth: 4}}"
+    (killed / "killer.yaml").write_text(EXTRA.replace("  callbacks:\n", f"  callbacks:\n    - {callback}\n", 1))
+    code = start(killed, "--config", "killer.yaml").wait(timeout=250)
+    assert code == 128 + signal.SIGTERM, (killed / "log").read_text()[-4000:]
+    resume_and_compare(killed, undisturbed)

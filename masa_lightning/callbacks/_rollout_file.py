@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.types import Completion, MetaPrediction, Problem, Rollout, RolloutGroup
 
 VERSION = 1
@@ -156,17 +157,13 @@ class TrainingRolloutFile:
             if record is not None or not left:  # at most the last line is unreadable
                 os.truncate(self.path, end)
                 return None
-        number = next(n for n in range(1, 1_000_000) if not self._numbered(n).exists())
-        return self.path.rename(self._numbered(number))
+        return set_aside(self.path)
 
     def append(self, step: int, rollouts: Sequence[tuple[RolloutGroup, Rollout]]) -> None:
         """Writes rollouts of a step, with their groups."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(to_line(group, rollout, step) for group, rollout in rollouts)
-
-    def _numbered(self, number: int) -> Path:
-        return self.path.with_name(f"{self.path.stem}-{number}{self.path.suffix}")
 
 
 def to_line(group: RolloutGroup, rollout: Rollout, step: int | None = None) -> str:

@@ -10,10 +10,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info
 
 from masa_lightning.functional.controls import named_notions
 from masa_lightning.functional.grading import box_content
 from masa_lightning.functional.voting import ballot, most_common_answer
+from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.modules.masa import MASALightningModule
 from masa_lightning.types import Rollout, RolloutGroup
 
@@ -24,7 +26,7 @@ class PredictionWriter(Callback):
     A line has the problem and, of its parsed predictions, the mean and spread (population standard deviation) of the pass
     rate, the median and spread of the solution length in tokens, and how many name each notion. With `inference.solve` it
     also has what the controls did, and the answer that most solutions give; with `inference.compare` the same of the plain
-    run. Lines are there when their batch is done; a file that exists is replaced.
+    run. Lines are there when their batch is done; files of an earlier run are kept under other names.
 
     The summary compares tokens: those of solutions and predictions under the controls with those of the plain run's
     solutions and, where answers are known, how many votes are right.
@@ -56,6 +58,10 @@ class PredictionWriter(Callback):
         self._folder = Path(self.dirpath or trainer.log_dir or trainer.default_root_dir)  # a collective
         if trainer.is_global_zero:
             self._folder.mkdir(parents=True, exist_ok=True)
+            for name in ("predictions.jsonl", "summary.json"):
+                if (self._folder / name).exists():
+                    earlier = set_aside(self._folder / name)
+                    rank_zero_info(f"{self._folder / name} was an earlier run's: it is kept as {earlier.name}")
             (self._folder / "predictions.jsonl").write_text("")
 
     def on_predict_batch_end(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import itertools
 import os
 import shutil
 import zipfile
@@ -68,6 +69,13 @@ def linked(target: Path, link: Path) -> None:
     _put(aside, link)
     _remove(aside)
     _sync_one(link.parent)
+
+
+def set_aside(path: Path) -> Path:
+    """Renames a file or folder of another run to the first free name of those with -1, -2, ... at the end; returns it."""
+    stem, suffix = (path.name, "") if path.is_dir() else (path.stem, path.suffix)
+    names = (path.with_name(f"{stem}-{number}{suffix}") for number in itertools.count(1))
+    return path.rename(next(name for name in names if not os.path.lexists(name)))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from masa_lightning.models.checkpoints import replaced
+from masa_lightning.models.checkpoints import replaced, set_aside
 
 _OF_A_RUN = ("events.out.tfevents*", "metrics.csv", "hparams.yaml", "config.yaml", "checkpoints", "*rollouts.jsonl")
 _LOCKED = ("fit", "test", "predict")  # each for itself: a checkpoint may be tested while training goes on
@@ -71,10 +71,8 @@ def make_room(trainer: Trainer, ckpt_path: str | Path | None) -> None:
     try:
         if Path.cwd().resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"{folder.resolve()} holds another run and is the working folder; {_REMEDY}")
-        number = next(n for n in range(1, 1_000_000) if not os.path.lexists(f"{folder}-{n}"))
-        earlier = folder.with_name(f"{folder.name}-{number}")
         try:
-            folder.rename(earlier)
+            earlier = set_aside(folder)
             (earlier / ".fit.lock").unlink()
         except OSError as error:
             raise ValueError(f"{folder} holds another run and cannot be renamed ({error}); {_REMEDY}") from error
@@ -172,8 +170,7 @@ class RunFolder(Callback):
             if not kept.is_file():
                 continue
             if steps is None:
-                number = next(n for n in range(1, 1_000_000) if not kept.with_name(f"metrics-{n}.csv").exists())
-                other = kept.rename(kept.with_name(f"metrics-{number}.csv"))
+                other = set_aside(kept.rename(kept.with_name("metrics.csv")))
                 rank_zero_info(f"{logger.log_dir} had the metrics of another run: they are kept as {other.name}")
                 continue
             with kept.open(newline="") as file:

@@ -109,3 +109,13 @@ def test_a_hostile_completion_is_one_line(loop: Any, tmp_path: Path) -> None:
 def test_other_modules_are_refused(loop: Any) -> None:
     with pytest.raises(TypeError, match="PredictionWriter writes predictions, and LightningModule makes none"):
         PredictionWriter().setup(loop.trainer(), LightningModule(), "predict")
+
+
+def test_an_earlier_runs_files_are_kept(loop: Any, tmp_path: Path) -> None:
+    run(loop, tmp_path, solve=True, compare=False, adapt_samples=False)
+    before = {p.name: p.read_text() for p in tmp_path.iterdir()}
+    run(loop, tmp_path)
+    after = {p.name: p.read_text() for p in tmp_path.iterdir()}
+    assert {*after} == {"predictions.jsonl", "predictions-1.jsonl", "summary-1.json"}
+    assert after["predictions-1.jsonl"] == before["predictions.jsonl"]
+    assert after["summary-1.json"] == before["summary.json"]
