@@ -182,7 +182,7 @@ class PolicyLightningModule(LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Adds `SaveOnSigterm` and `RunFolder` to the Trainer's callbacks."""
-        present = [c for c in self.trainer.callbacks if isinstance(c, RunFolder)]
+        present = [c for c in getattr(self.trainer, "callbacks", []) if isinstance(c, RunFolder)]
         folder = present[0] if present else RunFolder()
         folder.enter(self.trainer)
         return [] if present else [folder, SaveOnSigterm()]

@@ -13,10 +13,10 @@ import warnings
 from pathlib import Path
 from typing import IO, Any
 
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from masa_lightning.models.checkpoints import replaced, set_aside
@@ -45,7 +45,7 @@ def make_room(trainer: Trainer, ckpt_path: str | Path | None) -> None:
         ValueError: If that run still goes on or its folder cannot be renamed, or if a folder of checkpoints that is not
             in it has a ``last.ckpt`` of another run.
     """
-    if not trainer.is_global_zero or trainer.fast_dev_run:
+    if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
         return
     folder = log_folder(trainer)
     savers = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
@@ -118,7 +118,7 @@ class RunFolder(Callback):
             ValueError: If another run is writing to that folder.
         """
         folder = log_folder(trainer) if trainer.is_global_zero else None
-        if folder is None or trainer.fast_dev_run:
+        if folder is None or getattr(trainer, "fast_dev_run", False):
             return
         function = str(getattr(trainer.state.fn, "value", ""))
         if function in _LOCKED and self._lock is None:

@@ -93,7 +93,7 @@ class SaveOnSigterm(Callback):
             if not any(self._processes.gather(self.received)):
                 return
         savers = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath]
-        if savers and not trainer.fast_dev_run:
+        if savers and not getattr(trainer, "fast_dev_run", False):
             saver = savers[0]
             path = Path(str(saver.dirpath), f"{saver.CHECKPOINT_NAME_LAST}{saver.FILE_EXTENSION}")
             trainer.save_checkpoint(path)
