@@ -140,7 +140,7 @@ class _Checkpoint:
             raise ValueError(
                 f"checkpoint {str(path)!r} holds no policy; expected one of a GRPO or MASA Lightning module"
             )
-        self.settings: dict[str, Any] = {"global_step": saved.get("global_step")} | saved["masa"]
+        self.settings: dict[str, Any] = saved["masa"]
 
     def chat_template(self) -> str | None:
         """The text that replaces the tokenizer's template.

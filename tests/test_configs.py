@@ -113,9 +113,9 @@ def test_there_are_configs_and_each_fits_a_screen() -> None:
 def test_the_last_checkpoint_is_of_the_last_step(config: Path) -> None:
     """Lightning writes none at the end of a run that ends between two checkpoints."""
     settings = yaml.safe_load(config.read_text())
-    trainer, data, model = settings["trainer"], settings["data"]["init_args"], settings["model"]["init_args"]
+    trainer, data = settings["trainer"], settings["data"]["init_args"]
     if (steps := trainer.get("max_steps")) is None:
-        steps = trainer["max_epochs"] * data["train_size"] // data["batch_size"] * model["num_mini_batches"]
+        steps = trainer["max_epochs"] * data["train_size"] // data["batch_size"]
     every = [
         c["init_args"]["every_n_train_steps"] for c in trainer["callbacks"] if c["class_path"].endswith("Checkpoint")
     ]

@@ -59,7 +59,9 @@ class RolloutTable(Callback):
             return
         goes_on = trainer.ckpt_path is not None or trainer.global_step > 0
         try:
-            other = TrainingRolloutFile(folder / NAME).begin(trainer.global_step if goes_on else None)
+            other = TrainingRolloutFile(folder / NAME).begin(
+                int(getattr(pl_module, "rollout_steps", trainer.global_step)) if goes_on else None
+            )
         except OSError as error:
             rank_zero_warn(f"RolloutTable could not read {folder / NAME}: {error}")
             return

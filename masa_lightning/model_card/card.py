@@ -38,7 +38,7 @@ def write_card(
 
     Args:
         out: Folder of the exported model.
-        checkpoint: ``masa`` of a checkpoint, and its ``global_step``.
+        checkpoint: ``masa`` of a checkpoint.
         model: Base model, in place of the one that the run started from.
         adapter: The folder holds LoRA adapters alone.
         results: As `results.read_results` gives.
@@ -150,7 +150,7 @@ class _Card:
         c = self.checkpoint
         facts = {
             "training steps": c.get("rollout_steps"),
-            "optimiser steps": c.get("global_step"),
+            "optimiser steps": (c.get("schedules") or {}).get("optimizer_steps"),
             "tokens of training rollouts, prompts included": c.get("num_tokens"),
             "training problems": self.run.get("training_problems"),
             "problems a step": self._problems_a_step(),

@@ -27,6 +27,7 @@ from masa_lightning.models.steady import make_steady
 from masa_lightning.modules.checkpointing import make_durable
 from masa_lightning.modules.learner import (
     Learner,
+    Uncounted,
     are_finite,
     check_precision,
     check_trained_dtype,
@@ -334,11 +335,16 @@ class PolicyLightningModule(LightningModule):
         with self.processes.together(), torch.inference_mode(False), isolate_rng(), precision:
             self._guard.probe(self.tokenizer, length, when)
 
-    def _optimizer_step(self) -> float:
-        """Takes one, and steps the schedules. Returns the gradient's norm, NaN if it was not finite and thus dropped."""
+    def _optimizer_step(self, last: bool = True) -> float:
+        """Takes one, and steps the schedules. Returns the gradient's norm, NaN if it was not finite and thus dropped.
+
+        Args:
+            last: Of the training step; Lightning counts no other.
+        """
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
-        norm = self._learner.step(optimizer, self.parameters())
+        steps = optimizer if last else Uncounted(optimizer, self.trainer.strategy)
+        norm = self._learner.step(steps, self.parameters())
         self._schedules.after_optimizer_step()
         return norm
 

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from masa_lightning.functional.advantages import group_advantages
@@ -22,6 +23,7 @@ from masa_lightning.modules.learner import are_finite
 from masa_lightning.modules.processes import cut, imbalance
 from masa_lightning.modules.provenance import provenance
 from masa_lightning.modules.refill import ProblemReserve, teaches, training_problems
+from masa_lightning.modules.resume import Resumption
 from masa_lightning.modules.rollouts import keys_by_place, merge_batches
 from masa_lightning.modules.settings import Algorithm, Evaluation
 from masa_lightning.modules.update import PolicyUpdate
@@ -43,7 +45,8 @@ class GRPOLightningModule(EvaluationLightningModule):
 
     Batches are `list[Problem]`. Each training step draws `num_generations` solutions a problem from the sampler, grades
     them, and takes ``num_iterations * num_mini_batches`` optimiser steps (manual optimisation: gradient clipping and
-    accumulation are settings of this module, not of the Trainer). `Trainer.max_steps` counts optimiser steps.
+    accumulation are settings of this module, not of the Trainer). Lightning counts training steps: ``max_steps``,
+    ``every_n_train_steps``, `global_step` and the axis of logs are training steps, however many optimiser steps each takes.
 
     With several processes the batches of all of them are one batch, of which each draws, grades and trains on its part
     (`modules.processes`); settings such as `num_mini_batches` are of that batch.
@@ -168,7 +171,7 @@ class GRPOLightningModule(EvaluationLightningModule):
         """Prompt and completion tokens of training rollouts so far."""
         self.ledger: dict[str, float] = {}
         """Sums of the ``tokens/`` figures over all training steps so far."""
-        self._rng_state: Tensor | None = None
+        self._resumption = Resumption()
         self._reserve: ProblemReserve | None = None
         self._reserve_taken = 0
         self._metrics: dict[str, float] = {}
@@ -196,10 +199,9 @@ class GRPOLightningModule(EvaluationLightningModule):
             "schedules": self._schedules.state_dict(),
             "skipped_in_a_row": self._learner.skipped_in_a_row,
             "reserve_taken": self._reserve_taken if self._reserve is None else self._reserve.taken,
-            "rng_state": torch.get_rng_state(),
-            "metrics": self._metrics | {"epoch": float(self.current_epoch)},
+            "metrics": self._metrics,
             "run": provenance(self) | {"validation": self._validation},
-        }
+        } | self._resumption.state_dict()
         for logger in self.trainer.loggers:
             logger.save()  # what was logged before the checkpoint must outlive a kill after it
 
@@ -207,7 +209,7 @@ class GRPOLightningModule(EvaluationLightningModule):
         """Restores what `on_save_checkpoint` added.
 
         Raises:
-            ValueError: If the checkpoint is of other LoRA settings, or of another module.
+            ValueError: If the checkpoint is of other LoRA settings, of another module, or cannot be gone on from.
         """
         if "masa" not in checkpoint:
             raise ValueError(
@@ -217,13 +219,13 @@ class GRPOLightningModule(EvaluationLightningModule):
         state = checkpoint["masa"]
         check_same(state["lora"], self.lora)
         self.rollout_steps, self.num_tokens = state["rollout_steps"], state["num_tokens"]
-        self._rng_state, self._metrics = state["rng_state"], state["metrics"]
-        self.ledger = dict(state["ledger"])
+        self._metrics, self.ledger = state["metrics"], dict(state["ledger"])
         self._schedules.load_state_dict(state["schedules"])
         self._learner.skipped_in_a_row = state["skipped_in_a_row"]
         self._reserve_taken = state["reserve_taken"]
         self._expected = dict(state["expected_lengths"])
         self._validation = state.get("run", {}).get("validation")
+        self._resumption.load(self, checkpoint)
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------------
 
@@ -231,18 +233,18 @@ class GRPOLightningModule(EvaluationLightningModule):
         problems = len(self.evaluated)
         super().on_validation_epoch_end()
         if not self.trainer.sanity_checking:
+            if self.trainer.state.fn == TrainerFn.FITTING:
+                self.log_dict(self._place())
             metrics = {n: value.item() for n, value in self.trainer.callback_metrics.items() if n.startswith("val/")}
             self._validation = {"rollout_steps": self.rollout_steps, "problems": problems, "metrics": metrics}
 
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        self._resumption.prepare(self.trainer)
+
     def on_train_start(self) -> None:
         self._start()
-        if self._rng_state is not None:
-            torch.set_rng_state(self._rng_state)
-            self._rng_state = None
-            if len(self._metrics) > 1 and self.rollout_steps % getattr(self.trainer, "log_every_n_steps", 1) == 0:
-                # Lightning logs a step after its checkpoint is written; a kill in between would lose it.
-                for logger in self.trainer.loggers:
-                    logger.log_metrics(self._metrics, step=self.rollout_steps - 1)
+        self._resumption.begin(self.trainer, self._metrics)
 
     def training_step(self, batch: list[Problem], batch_idx: int) -> dict[str, Any]:
         """Rolls out, scores and updates.
@@ -263,8 +265,14 @@ class GRPOLightningModule(EvaluationLightningModule):
 
     def log_step(self, metrics: dict[str, float]) -> None:
         """Logs figures of a training step; a run that is resumed right after its checkpoint logs them again."""
-        self._metrics |= {name: torch.tensor(value, dtype=torch.float32).item() for name, value in metrics.items()}
-        self.log_dict(metrics, batch_size=1)
+        place = self._place()
+        self._metrics |= {n: torch.tensor(value, dtype=torch.float32).item() for n, value in metrics.items()}
+        self._metrics["epoch"] = place["epoch"]
+        self.log_dict(metrics | place, batch_size=1)
+
+    def _place(self) -> dict[str, float]:
+        """Logged with other figures these two say where, as Lightning documents: after how many training steps."""
+        return {"step": float(self._resumption.steps), "epoch": float(self.current_epoch)}
 
     def _step_monitored_schedules(self, epochs: int) -> None:
         known = {**(self._validation or {}).get("metrics", {}), **self._metrics, **self.trainer.callback_metrics}
@@ -297,6 +305,7 @@ class GRPOLightningModule(EvaluationLightningModule):
             update_metrics = self._update(groups)
         self.rollout_steps += 1
         self._training_steps += 1
+        self._resumption.steps, self._resumption.updating = self.trainer.global_step, False
         self.num_tokens += sum(len(r.prompt_ids) + r.length for g in groups for r in g.rollouts)
         metrics = self.training_metrics(groups) | update_metrics | draws
         metrics["num_tokens"] = float(self.num_tokens)
@@ -401,6 +410,7 @@ class GRPOLightningModule(EvaluationLightningModule):
                 for batch in batches:  # the first step is taken with the policy as it is
                     update.annotate(batch, old=i > 0 or self.num_iterations > 1)
         learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self._resumption.updating = True
         with self._timed("update"):
             stats, norms = update.run(
                 steps * self.num_iterations,

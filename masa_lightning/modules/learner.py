@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import Strategy
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -23,6 +25,28 @@ class Steps(Protocol):
     def step(self) -> Any: ...
 
     def zero_grad(self, set_to_none: bool = True) -> None: ...
+
+
+class Uncounted:
+    """An optimiser in a trainer, whose steps Lightning takes with all hooks but does not count.
+
+    `trainer.global_step` counts what ends in a counted step: training steps, of which each takes several of the optimiser.
+
+    Args:
+        optimizer: Of the strategy.
+        strategy: Of the trainer.
+    """
+
+    def __init__(self, optimizer: LightningOptimizer, strategy: Strategy) -> None:
+        self._optimizer, self._strategy = optimizer.optimizer, strategy
+
+    def step(self) -> None:
+        """As `LightningOptimizer.step`, but for the count."""
+        self._strategy.optimizer_step(self._optimizer, lambda: None)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """The optimiser's."""
+        self._optimizer.zero_grad(set_to_none=set_to_none)
 
 
 class Learner:

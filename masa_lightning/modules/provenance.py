@@ -35,14 +35,8 @@ def provenance(module: EvaluationLightningModule) -> dict[str, Any]:
     data = getattr(trainer, "datamodule", None)
     loader = getattr(trainer, "train_dataloader", None)
     problems: Any = getattr(loader, "problems", getattr(loader, "dataset", None))
-    scorer = module.scorer
-    rewards = {
-        "grader": described(scorer.grader, 1),
-        "reward_functions": {name: described(function, 1) for name, function in scorer.functions.items()},
-        "reward_weights": [*scorer.weights],
-    }
     return {
-        "module": described(module) | rewards,
+        "module": module_settings(module),
         "data": None if data is None else described(data),
         "callbacks": [described(c) for c in trainer.callbacks if not type(c).__module__.startswith(_KEEPERS)],
         "training_problems": len(problems) if hasattr(problems, "__len__") else None,
@@ -53,12 +47,30 @@ def provenance(module: EvaluationLightningModule) -> dict[str, Any]:
     }
 
 
-def described(thing: object, depth: int = 2) -> dict[str, Any]:
+def module_settings(module: EvaluationLightningModule, *, arguments_only: bool = False) -> dict[str, Any]:
+    """The settings of a module and of how it scores.
+
+    Args:
+        module: Any of this package.
+        arguments_only: As `described`.
+    """
+    scorer = module.scorer
+    return described(module, arguments_only=arguments_only) | {
+        "grader": described(scorer.grader, 1, arguments_only=arguments_only),
+        "reward_functions": {
+            name: described(function, 1, arguments_only=arguments_only) for name, function in scorer.functions.items()
+        },
+        "reward_weights": [*scorer.weights],
+    }
+
+
+def described(thing: object, depth: int = 2, *, arguments_only: bool = False) -> dict[str, Any]:
     """The class of an object and its settings: the arguments that it keeps, and other public constants.
 
     Args:
         thing: Any object.
         depth: Objects in objects that are described; what is deeper is its class name alone.
+        arguments_only: Leave out constants that are no arguments, which may change as the object is used.
 
     Returns:
         ``class``, and the settings as None, bool, int, float, str, lists and dictionaries. Paths of what is on this
@@ -80,10 +92,13 @@ def described(thing: object, depth: int = 2) -> dict[str, Any]:
         for name in inspect.signature(init).parameters
     }
     return {"class": thing.__name__ if inspect.isroutine(thing) else type(thing).__name__} | {
-        name: _plain(value, depth)
+        name: _plain(value, depth, arguments_only)
         for name, value in attributes.items()
         if not _SECRET.search(name)
-        and (name in arguments or not (name.startswith("_") or name in _OF_LIGHTNING or not _is_constant(value)))
+        and (
+            name.removesuffix("_name") in arguments  # `model` and `dtype` of a module are kept under other names
+            or not (arguments_only or name.startswith("_") or name in _OF_LIGHTNING or not _is_constant(value))
+        )
     }
 
 
@@ -96,9 +111,9 @@ def _is_constant(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
 
 
-def _plain(value: Any, depth: int) -> Any:
+def _plain(value: Any, depth: int, arguments_only: bool) -> Any:
     if isinstance(value, Enum):
-        return _plain(value.value, depth)
+        return _plain(value.value, depth, arguments_only)
     if value is None or isinstance(value, bool):
         return value
     for kind in (int, float):  # not subclasses, which `torch.load` would refuse
@@ -110,11 +125,11 @@ def _plain(value: Any, depth: int) -> Any:
     if isinstance(value, (Mapping, list, tuple, set, frozenset)) and len(value) > _MOST_ENTRIES:
         return f"{len(value)} entries"
     if isinstance(value, Mapping):
-        return {str(name): _plain(each, depth) for name, each in value.items()}
+        return {str(name): _plain(each, depth, arguments_only) for name, each in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(each, depth) for each in value]
+        return [_plain(each, depth, arguments_only) for each in value]
     if isinstance(value, type):
         return value.__name__
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name), depth) for field in fields(value)}
-    return described(value, depth - 1) if depth else type(value).__name__
+        return {field.name: _plain(getattr(value, field.name), depth, arguments_only) for field in fields(value)}
+    return described(value, depth - 1, arguments_only=arguments_only) if depth else type(value).__name__

@@ -176,7 +176,7 @@ class RunFolder(Callback):
             with kept.open(newline="") as file:
                 reader = csv.DictReader(file)
                 names = list(reader.fieldnames or ())
-                rows = [row for row in reader if row.get("step") and int(float(row["step"])) < steps]
+                rows = [row for row in reader if row.get("step") and int(float(row["step"])) <= steps]
             if rows:
                 with replaced(kept.with_name("metrics.csv")) as temporary, temporary.open("w", newline="") as file:
                     writer = csv.DictWriter(file, fieldnames=names, extrasaction="ignore")

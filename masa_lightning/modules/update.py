@@ -99,7 +99,7 @@ class PolicyUpdate:
         steps: Sequence[tuple[Sequence[Experience | None], Tensor]],
         *,
         backward: Callable[[Tensor, bool], None],
-        step: Callable[[], float],
+        step: Callable[[bool], float],
         progress: ProgressFn,
         first: Callable[[Tensor], None] = lambda differences: None,
     ) -> tuple[dict[str, Tensor], list[float]]:
@@ -109,7 +109,7 @@ class PolicyUpdate:
             steps: The micro-batches of each optimiser step on this process, None for a pass of `idle`; and the
                 `denominators` of all processes' rollouts over the number of processes, because gradients are averaged.
             backward: Back-propagates a loss, told whether it is the last one of the optimiser step.
-            step: Takes an optimiser step and returns the gradient's norm.
+            step: Takes an optimiser step, told whether it is the last one, and returns the gradient's norm.
             progress: Told the micro-batches done, and all.
             first: Told |policy - sampler| of each token of the first micro-batch, before anything is changed.
 
@@ -118,7 +118,7 @@ class PolicyUpdate:
         """
         stats: dict[str, Tensor] = {}
         norms, done, total = [], 0, sum(len(batches) for batches, _ in steps)
-        for batches, denominators in steps:
+        for number, (batches, denominators) in enumerate(steps, start=1):
             for i, batch in enumerate(batches):
                 loss, more = self.loss(batch, denominators) if batch is not None else (self._nothing(), {})
                 if not done:
@@ -127,7 +127,7 @@ class PolicyUpdate:
                 merge_stats(stats, more)
                 done += 1
                 progress(done, total)
-            norms.append(step())
+            norms.append(step(number == len(steps)))
         return stats, norms
 
     def _nothing(self) -> Tensor:

@@ -51,8 +51,13 @@ def checkpoint(**changes: Any) -> dict[str, Any]:
         "model_is_local": False,
         "validation": {"rollout_steps": 40, "problems": 256, "metrics": metrics},
     }
-    saved = {"model": "Qwen/Qwen3-8B-Base", "dtype": "float32", "lora": None, "chat_template": None, "global_step": 160}
-    saved |= {"rollout_steps": 40, "num_tokens": 123456, "ledger": {"tokens/meta": 1e6}}
+    saved = {"model": "Qwen/Qwen3-8B-Base", "dtype": "float32", "lora": None, "chat_template": None}
+    saved |= {
+        "schedules": {"optimizer_steps": 160},
+        "rollout_steps": 40,
+        "num_tokens": 123456,
+        "ledger": {"tokens/meta": 1e6},
+    }
     return {**saved, "run": {**run, **changes.pop("run", {})}, **changes}
 
 

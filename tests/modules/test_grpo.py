@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from masa_lightning.models import loading
 from masa_lightning.modules.grpo import GRPOLightningModule
@@ -214,15 +216,29 @@ def test_lengths_and_token_counts(loop):
 def test_optimizer_steps(loop, iterations, mini_batches):
     module = loop.module(GRPOLightningModule, num_iterations=iterations, num_mini_batches=mini_batches)
     recorder = loop.fit(module, loop.Problems(4))
-    assert recorder.trainer.global_step == len(recorder.rates) == 2 * iterations * mini_batches
-    assert module.rollout_steps == len(module.sampler.calls) == 2
+    assert len(recorder.rates) == 2 * iterations * mini_batches
+    assert recorder.trainer.global_step == module.rollout_steps == len(module.sampler.calls) == 2
 
 
-def test_max_steps_counts_optimizer_steps(loop):
-    module = loop.module(GRPOLightningModule, num_iterations=2)
-    recorder = loop.fit(module, loop.Problems(20), max_steps=6)
-    assert recorder.trainer.global_step == 6
-    assert module.rollout_steps == 3
+def test_all_that_a_user_sees_counts_training_steps(loop, tmp_path):
+    """Also a step without anything to learn from, and one whose gradient is not finite."""
+    module = loop.module(GRPOLightningModule, num_iterations=2, num_mini_batches=2)
+    seen = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, module, *_):
+            seen.append(trainer.global_step)
+
+    saver = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=2, save_top_k=-1, filename="{step}")
+    data = loop.Problems(20, validation=1)
+    settings = {"max_steps": 5, "val_check_interval": 3, "enable_checkpointing": True, "log_every_n_steps": 2}
+    recorder = loop.fit(module, data, Watch(), saver, **settings)
+    assert seen == [1, 2, 3, 4, 5]
+    assert sorted(path.stem for path in tmp_path.glob("*.ckpt")) == ["step=2", "step=4"]
+    assert [step for step, m in recorder.logged if "reward" in m] == [2, 4]
+    assert [step for step, m in recorder.logged if "val/pass@1" in m] == [3]
+    assert {m["epoch"] for _, m in recorder.logged} == {0.0}
+    assert module.rollout_steps == recorder.trainer.global_step == 5
 
 
 def test_the_token_budget_does_not_change_the_update(loop):
@@ -374,7 +390,7 @@ def test_evaluation_has_its_own_sampling_and_repeats_itself(loop):
     assert evaluations[:2] == evaluations[2:]
     training = {r.seed for requests, s in module.sampler.calls if s != greedy for r in requests}
     assert not training & {seed for seeds in evaluations for seed in seeds}
-    assert [step for step, m in recorder.logged if "val/pass@1" in m] == [1, 3]
+    assert [step for step, m in recorder.logged if "val/pass@1" in m] == [2, 4]
     assert not any(name.startswith("val/") for m in recorder.metrics for name in m)
 
 

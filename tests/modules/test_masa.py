@@ -254,7 +254,8 @@ def test_both_kinds_in_one_call(loop):
 def test_as_many_optimizer_steps_with_and_without_metas(loop, metas, iterations, mini_batches):
     module = loop.module(num_meta_generations=metas, num_iterations=iterations, num_mini_batches=mini_batches)
     recorder = loop.fit(module, loop.Problems(4))
-    assert recorder.trainer.global_step == len(recorder.rates) == 2 * iterations * mini_batches
+    assert len(recorder.rates) == 2 * iterations * mini_batches
+    assert recorder.trainer.global_step == 2
 
 
 def test_solutions_are_drawn_alike_with_and_without_metas(loop):
@@ -377,11 +378,11 @@ def test_a_resumed_run_equals_an_undisturbed_one(loop, tmp_path):
         trainer.fit(module, data, ckpt_path=checkpoint)
         return module, trainer, recorder
 
-    module, trainer, recorder = run(8, tmp_path / "whole")
+    module, trainer, recorder = run(4, tmp_path / "whole")
     torch.rand(3)
-    _, _, first = run(4, tmp_path / "parts")
+    _, _, first = run(2, tmp_path / "parts")
     torch.rand(5)
-    resumed, second_trainer, second = run(8, tmp_path / "parts", tmp_path / "parts" / "step=4.ckpt")
+    resumed, second_trainer, second = run(4, tmp_path / "parts", tmp_path / "parts" / "step=2.ckpt")
 
     for (name, expected), got in zip(module.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(got, expected), name
@@ -401,7 +402,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(loop, tmp_path):
             assert same(got.setdefault((step, name), value), value), (step, name)  # logged twice: before and after
     assert got.keys() == expected.keys()
     assert {key for key in got if not same(got[key], expected[key])} == set()
-    assert {step for step, _ in got} == {0, 1, 2, 3}
+    assert {step for step, _ in got} == {1, 2, 3, 4}
 
 
 def length_reward(problem, completions):

@@ -142,7 +142,7 @@ def test_the_last_validation_outlives_a_resumption(loop: Loop, tmp_path: Path) -
     second.on_save_checkpoint(again)
     assert again["masa"]["run"]["validation"] == saved["masa"]["run"]["validation"] is not None
     del saved["masa"]["run"]  # an early checkpoint
-    second.on_load_checkpoint(saved)
+    loop.module().on_load_checkpoint(saved)
 
 
 def test_keys_and_passwords_are_left_out():

@@ -75,7 +75,7 @@ def test_the_newcomers_walk(run, caplog):
     tested = run("test", "--ckpt_path", last)  # what was just trained
     assert all(torch.equal(w, weights[f"policy.{n}"]) for n, w in tested.model.policy.named_parameters())
     assert kept.items() <= files("runs/x").items()  # its config.yaml too
-    run("fit", "--ckpt_path", "last", steps=4)
+    run("fit", "--ckpt_path", "last", steps=4, reward_functions=[FEW_LETTERS], learning_rate=0.02)
     assert step_of(last) == 4
     assert sorted(p.name for p in Path("runs").iterdir()) == ["x", "x-1"]
 
@@ -214,18 +214,18 @@ def test_rows_of_metrics_csv_survive(tmp_path, loop):
     with pytest.raises(KeyError):
         fit(End())
     before = rows(tmp_path)
-    assert [int(row["step"]) for row in before] == [0, 1, 2]
+    assert [int(row["step"]) for row in before] == [1, 2, 3]
     fit(ckpt_path="last")
     after = rows(tmp_path)
-    assert [int(row["step"]) for row in after if "reward" in row][:2] == [0, 1]
-    assert sorted({int(row["step"]) for row in after}) == [0, 1, 2, 3, 4, 5]
-    assert sum(int(row["step"]) == 2 for row in after) == 1
+    assert [int(row["step"]) for row in after if "reward" in row][:2] == [1, 2]
+    assert sorted({int(row["step"]) for row in after}) == [1, 2, 3, 4, 5, 6]
+    assert sum(int(row["step"]) == 3 for row in after) == 1
     tester = loop.trainer(logger=CSVLogger(tmp_path, name="", version=""))
     tester.test(loop.module(GRPOLightningModule), loop.Problems(0, 2), verbose=False)
     assert [row for row in rows(tmp_path) if "test/pass@1" not in row] == after
     assert len(rows(tmp_path)) == len(after) + 1
     fit()  # a script's new run in the same folder
-    assert [int(row["step"]) for row in rows(tmp_path)] == [0, 1, 2, 3, 4, 5]
+    assert [int(row["step"]) for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
     assert (tmp_path / "metrics-1.csv").exists()
 
 

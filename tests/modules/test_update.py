@@ -138,7 +138,8 @@ def run(models, batches, algorithm, wrap=FullLogits, denominators=None):
         lasts.append(last)
         loss.backward()
 
-    def step():
+    def step(last):
+        assert last
         for name, p in parameters.items():
             gradients[name] = torch.zeros_like(p) if p.grad is None else p.grad
             p.grad = None

@@ -1,0 +1,156 @@
+"""Settings that were changed before a run is resumed: all of them hold from there on, and none in silence."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch.optim import Optimizer
+
+from masa_lightning.modules.provenance import described, module_settings
+
+if TYPE_CHECKING:
+    from masa_lightning.modules.evaluation import EvaluationLightningModule
+
+_OF_THE_MODEL = (
+    "The weights are those of the checkpoint, but tokenizer, stop tokens and the reference of a KL term are those of the "
+    "new model."
+)
+
+
+def changed_settings(module: EvaluationLightningModule, recorded: Mapping[str, Any]) -> list[str]:
+    """What module, datamodule and callbacks were made with, where it is not what the checkpoint's were made with.
+
+    Args:
+        module: In a trainer.
+        recorded: `provenance.provenance` of the checkpoint's run.
+
+    Returns:
+        A phrase each: ``learning_rate was 1e-06, is 1e-05``. Names that only one of the two has are left out.
+    """
+    trainer: Any = module.trainer
+    phrases = list(_differences("", recorded["module"], module_settings(module, arguments_only=True)))
+    data = getattr(trainer, "datamodule", None)
+    data = None if data is None else described(data, arguments_only=True)
+    if data is not None and recorded["data"] is not None:
+        phrases += _differences("data.", recorded["data"], data)
+    before = {each["class"]: each for each in recorded["callbacks"]}
+    for now in (described(callback, arguments_only=True) for callback in trainer.callbacks):
+        if now["class"] in before:
+            phrases += _differences(f"{now['class']}.", before[now["class"]], now)
+    phrases += _differences("precision.", recorded["precision"], str(trainer.precision))
+    if _size(data, trainer.world_size) != _size(recorded["data"], recorded["processes"]):
+        return [*phrases, *_differences("processes.", recorded["processes"], trainer.world_size)]
+    return [phrase for phrase in phrases if not phrase.startswith(("data.batch_size ", "data.val_batch_size "))]
+
+
+def _size(data: Mapping[str, Any] | None, processes: int) -> Any:
+    """Problems a training step: what counts of batch size and number of processes."""
+    return None if data is None or "batch_size" not in data else data["batch_size"] * processes
+
+
+def message(changes: Sequence[str], steps: int) -> str:
+    """What the user is told about them."""
+    text = (
+        f"resumed after training step {steps} with other settings than the checkpoint's run had: {'; '.join(changes)}. "
+        "The new ones hold from here on; with the old ones the run would go on exactly as if it had not been interrupted."
+    )
+    return f"{text} {_OF_THE_MODEL}" if any(change.startswith("model ") for change in changes) else text
+
+
+def _differences(name: str, then: Any, now: Any) -> Iterator[str]:
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        if then.get("class") != now.get("class"):
+            yield f"{name.removesuffix('.') or 'the module'} was {then.get('class')}, is {now.get('class')}"
+            return
+        for key in now:
+            if key in then:
+                yield from _differences(f"{name}{key.removesuffix('_name')}.", then[key], now[key])
+    elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+        for place, pair in enumerate(zip(then, now, strict=True)):
+            yield from _differences(f"{name}{place}.", *pair)
+    elif then != now and not (name == "model." and Path(then).name == Path(now).name):  # a folder that was moved
+        yield f"{name.removesuffix('.')} was {then!r}, is {now!r}"
+
+
+class OptimizerSettings:
+    """What `configure_optimizers` made: learning rate, weight decay, and the constants of schedules.
+
+    A checkpoint restores them with the optimiser's state, over those of the run that goes on. Of those that differ from
+    what the checkpoint's run was started with `hold` makes the new ones hold; what changed in the course of that run,
+    such as a rate that a schedule lowered, is left as it was, in proportion.
+
+    Args:
+        optimizers: As `configure_optimizers` made them.
+        schedules: The same.
+    """
+
+    def __init__(self, optimizers: Sequence[Optimizer], schedules: Sequence[Any]) -> None:
+        self.groups = [[_constants(group, group) for group in o.param_groups] for o in optimizers]
+        self.schedules = [_constants(vars(s), _arguments(s)) for s in _all(schedules)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"groups": self.groups, "schedules": self.schedules}
+
+    def hold(self, then: Mapping[str, Any], optimizers: Sequence[Optimizer], schedules: Sequence[Any]) -> list[str]:
+        """Makes what differs from `then` hold, in place.
+
+        Args:
+            then: `state_dict` of the checkpoint's run.
+            optimizers: With the state of the checkpoint.
+            schedules: The same.
+
+        Returns:
+            A phrase for each difference: ``lr was 1e-06, is 1e-05``.
+        """
+        phrases: dict[str, None] = {}
+        for optimizer, before, now in zip(optimizers, then["groups"], self.groups, strict=False):
+            own = [schedule for schedule in _all(schedules) if schedule.optimizer is optimizer]
+            for place, (group, old, new) in enumerate(zip(optimizer.param_groups, before, now, strict=False)):
+                for name in sorted((new.keys() & old.keys()) - {"lr", "initial_lr"}):
+                    if new[name] != old[name]:
+                        group[name] = new[name]
+                        phrases[f"{name} was {old[name]}, is {new[name]}"] = None
+                old_rate, new_rate = (each.get("initial_lr", each["lr"]) for each in (old, new))
+                if old_rate != new_rate:
+                    scaled = old_rate and group["lr"] != old_rate
+                    group["lr"] = group["lr"] * new_rate / old_rate if scaled else new_rate
+                    if "initial_lr" in group:
+                        group["initial_lr"] = new_rate
+                    for schedule in own:
+                        if place < len(getattr(schedule, "base_lrs", [])):
+                            schedule.base_lrs[place] = new_rate
+                    phrases[f"lr was {old_rate}, is {new_rate}"] = None
+            for schedule in own:
+                schedule._last_lr = [group["lr"] for group in optimizer.param_groups]
+        for schedule, old, new in zip(_all(schedules), then["schedules"], self.schedules, strict=False):
+            for name in sorted(new.keys() & old.keys()):
+                if new[name] != old[name]:
+                    setattr(schedule, name, new[name])
+                    phrases[f"{type(schedule).__name__}.{name} was {old[name]}, is {new[name]}"] = None
+        return list(phrases)
+
+
+def _all(schedules: Sequence[Any]) -> list[Any]:
+    """Schedules, and those that they are made of."""
+    return [s for schedule in schedules for s in (schedule, *getattr(schedule, "_schedulers", []))]
+
+
+def _arguments(schedule: Any) -> list[str]:
+    return [name for name in inspect.signature(type(schedule).__init__).parameters if name != "last_epoch"]
+
+
+def _constants(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    found = {name: values[name] for name in names if name in values and name != "params"}
+    return {name: value for name, value in found.items() if all(map(_is_plain, _items(value)))}
+
+
+def _items(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or type(value) in (bool, int, float, str)
