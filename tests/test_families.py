@@ -17,18 +17,10 @@ from masa_lightning.models.policy import Policy
 from masa_lightning.models.steady import make_steady
 
 LIMIT = 1e-3  # nats
-QUICK = (
-    "qwen2",
-    "nemotron",
-    "mistral-window",
-    "phi3-longrope",
-    "bloom",
-    "qwen3-moe",
-    "lfm2",
-    "nemotron-h",
-    "gemma2",
-    "t5",
-)
+QUICK = ("nemotron", "phi3-longrope", "nemotron-h", "gemma2", "t5")
+
+# packed with YaRN, padded, experts, vLLM's transformers backend, without a map of fused layers, hybrid, not in vLLM
+QUICK_VLLM = ("qwen3-yarn", "mistral-window", "qwen3-moe", "olmo2", "gpt2", "lfm2", "gpt-neo")
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +52,13 @@ def check(name, sampler, outcome):
 @pytest.mark.parametrize("name", QUICK)
 def test_three_steps_with_the_policys_own_generate(name, checkpoint):
     check(name, "transformers", zoo.train(checkpoint(name), "transformers"))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", QUICK_VLLM)
+def test_three_steps_with_vllm(name, checkpoint):
+    pytest.importorskip("vllm")
+    check(name, "vllm", zoo.train(checkpoint(name), "vllm"))
 
 
 @pytest.mark.slow

@@ -51,11 +51,11 @@ _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size":
 _GPT = {"n_embd": WIDTH, "n_layer": 2, "n_head": 4, "n_positions": 256}
 _LATENT = {
     "q_lora_rank": 32,
-    "kv_lora_rank": 32,
+    "kv_lora_rank": 512,  # with the next but one 576, the only sum that vLLM attends with
     "qk_nope_head_dim": 16,
-    "qk_rope_head_dim": 16,
+    "qk_rope_head_dim": 64,
     "v_head_dim": 32,
-    "head_dim": 16,
+    "head_dim": 64,
     "num_key_value_heads": 4,
 }
 _SMALL_VISION = {
