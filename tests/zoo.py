@@ -255,19 +255,29 @@ FAMILIES: dict[str, Family] = {
         {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48, "n_shared_experts": 1}
         | {"first_k_dense_replace": 1, "n_group": 1, "topk_group": 1, "num_key_value_heads": 4},
     ),
-    "mamba": Family("mamba", "recurrent", "Mamba", {"state_size": 8, "tie_word_embeddings": True}),
+    "mamba": Family(
+        "mamba", "recurrent", "Mamba", {"state_size": 8, "tie_word_embeddings": True}, ("intermediate_size",)
+    ),
     "mamba2": Family(
         "mamba2",
         "recurrent",
         "Mamba 2",
         {"state_size": 16, "num_heads": 8, "head_dim": 32, "n_groups": 2, "chunk_size": 16},
+        ("intermediate_size",),
     ),
-    "falcon-mamba": Family("falcon_mamba", "recurrent", "Falcon Mamba", {"state_size": 8}),
+    "falcon-mamba": Family("falcon_mamba", "recurrent", "Falcon Mamba", {"state_size": 8}, ("intermediate_size",)),
     "lfm2": Family(
         "lfm2",
         "recurrent",
         "LFM2",
-        {"layer_types": ["conv", "full_attention"], "tie_word_embeddings": True, "block_auto_adjust_ff_dim": False},
+        {
+            "layer_types": ["conv", "full_attention"],
+            "tie_word_embeddings": True,
+            "block_auto_adjust_ff_dim": False,
+            "block_dim": WIDTH,
+            "conv_dim": WIDTH,
+            "block_ff_dim": 192,
+        },
     ),
     "qwen3-next": Family(
         "qwen3_next", "recurrent", "Qwen3-Next", _EXPERTS | _DELTA_NET | {"shared_expert_intermediate_size": 48}
@@ -383,6 +393,8 @@ FAMILIES: dict[str, Family] = {
     "bert": Family("bert", "other", "BERT"),
 }
 
+_INSTEAD = "use TransformersSampler"
+_COMPARED = "the sampler does not draw from the policy before anything is drawn"
 # By family, or by family and sampler, a part of the message that it is refused with before anything is drawn.
 _REFUSED: dict[str | tuple[str, SamplerName], str] = {
     "gemma2": "final_logit_softcapping=30.0",
@@ -397,6 +409,28 @@ _REFUSED: dict[str | tuple[str, SamplerName], str] = {
     "rwkv": "a state that transformers mixes up",
     "t5": "an encoder and a decoder",
     "bert": "tokens that see those behind them",
+    ("gpt-neo", "vllm"): _INSTEAD,
+    ("mpt", "vllm"): _INSTEAD,
+    ("codegen", "vllm"): _INSTEAD,
+    ("xglm", "vllm"): _INSTEAD,
+    ("biogpt", "vllm"): _INSTEAD,
+    ("gpt-neox-japanese", "vllm"): _INSTEAD,
+    ("diffllama", "vllm"): _INSTEAD,
+    ("ernie4.5-moe", "vllm"): _INSTEAD,
+    ("phimoe", "vllm"): _INSTEAD,
+    ("mamba", "vllm"): _INSTEAD,
+    ("falcon-mamba", "vllm"): _INSTEAD,
+    ("qwen3-next", "vllm"): _INSTEAD,
+    ("qwen3.5", "vllm"): _INSTEAD,
+    ("jamba", "vllm"): _INSTEAD,
+    ("bamba", "vllm"): _INSTEAD,
+    ("zamba", "vllm"): _INSTEAD,
+    ("olmo-hybrid", "vllm"): _INSTEAD,
+    ("minimax", "vllm"): _INSTEAD,
+    ("jetmoe", "vllm"): _COMPARED,
+    ("granite-hybrid", "vllm"): _COMPARED,
+    ("zamba2", "vllm"): _COMPARED,
+    ("lfm2-moe", "vllm"): _COMPARED,
 }
 
 
