@@ -394,7 +394,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 _INSTEAD = "use TransformersSampler"
-_COMPARED = "the sampler does not draw from the policy before anything is drawn"
+_COMPARED = "the sampler does not draw from the policy"
 # By family, or by family and sampler, a part of the message that it is refused with before anything is drawn.
 _REFUSED: dict[str | tuple[str, SamplerName], str] = {
     "gemma2": "final_logit_softcapping=30.0",
@@ -430,6 +430,7 @@ _REFUSED: dict[str | tuple[str, SamplerName], str] = {
     ("jetmoe", "vllm"): _COMPARED,
     ("granite-hybrid", "vllm"): _COMPARED,
     ("zamba2", "vllm"): _COMPARED,
+    ("lfm2", "vllm"): _COMPARED,
     ("lfm2-moe", "vllm"): _COMPARED,
 }
 
