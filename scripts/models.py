@@ -38,7 +38,7 @@ below 0.001 they agree. *Refused* means: with an error before anything is drawn,
 The table is written by `scripts/models.py` from the families of `tests/zoo.py`; `pytest -m slow tests/test_families.py`
 holds it. Made on {date} with {versions}, on {cpu}, without a GPU.
 
-**Not tried:** CUDA, where vLLM has other kernels and layouts; several processes; bfloat16; the real checkpoints of these
+**Not tried:** what the table says so of; CUDA, where vLLM has other kernels and layouts; several processes; bfloat16; the real checkpoints of these
 names, whose settings may differ from the small ones. The comparison at a run's start is there for what is not in this table.
 
 *Update*: *packed* computes a prompt that several rollouts share once and pads nothing; *padded* computes one row a rollout.
@@ -82,8 +82,8 @@ def page(outcomes: dict[tuple[str, zoo.SamplerName], zoo.Outcome]) -> str:
         notes: dict[str, int] = {}
         for name, family in zoo.FAMILIES.items():
             if family.kind == kind:
-                both = [outcomes[name, sampler] for sampler in SAMPLERS]
-                packs = next((o.packs for o in both if o.packs is not None), None)
+                both = [outcomes.get((name, sampler)) for sampler in SAMPLERS]
+                packs = next((o.packs for o in both if o is not None and o.packs is not None), None)
                 update = "" if packs is None else "packed" if packs else "padded"
                 cells = [cell(outcome) + note(outcome, notes) for outcome in both]
                 rows.append(f"| {name} | {family.example} | {' | '.join(cells)} | {update} |")
@@ -94,15 +94,19 @@ def page(outcomes: dict[tuple[str, zoo.SamplerName], zoo.Outcome]) -> str:
     return "\n".join(parts)
 
 
-def cell(outcome: zoo.Outcome) -> str:
+def cell(outcome: zoo.Outcome | None) -> str:
+    if outcome is None:
+        return "not tried"
     if outcome.error:
         return "**stops in the first step**" if outcome.started else "refused"
     good = outcome.steps == 3 and outcome.difference < 1e-3
     return "**wrong**" if not good else "0" if outcome.difference == 0 else f"{outcome.difference:.0e}"
 
 
-def note(outcome: zoo.Outcome, notes: dict[str, int]) -> str:
+def note(outcome: zoo.Outcome | None, notes: dict[str, int]) -> str:
     """The number of what an error says, or how large a difference is that should not be."""
+    if outcome is None:
+        return ""
     if not outcome.error:
         return (
             ""

@@ -19,7 +19,8 @@ from masa_lightning.models.steady import make_steady
 LIMIT = 1e-3  # nats
 QUICK = ("nemotron", "phi3-longrope", "nemotron-h", "gemma2", "t5")
 
-# packed with YaRN, padded, experts, vLLM's transformers backend, without a map of fused layers, hybrid, wrong on CPU, not in vLLM
+# packed with YaRN, padded, experts, vLLM's transformers backend, without a map of fused layers, hybrid,
+# wrong on CPU, not in vLLM
 QUICK_VLLM = ("qwen3-yarn", "mistral-window", "qwen3-moe", "olmo2", "gpt2", "falcon-h1", "lfm2", "gpt-neo")
 
 

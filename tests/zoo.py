@@ -432,6 +432,11 @@ _REFUSED: dict[str | tuple[str, SamplerName], str] = {
     ("zamba2", "vllm"): _COMPARED,
     ("lfm2", "vllm"): _COMPARED,
     ("lfm2-moe", "vllm"): _COMPARED,
+    ("gpt-bigcode", "vllm"): _INSTEAD,
+    ("gpt-neox", "vllm"): _COMPARED,
+    ("apertus", "vllm"): _COMPARED,
+    ("doge", "vllm"): _COMPARED,
+    ("gemma3-vision", "vllm"): _INSTEAD,
 }
 
 
