@@ -38,7 +38,7 @@ below 0.001 they agree. *Refused* means: with an error before anything is drawn,
 The table is written by `scripts/models.py` from the families of `tests/zoo.py`; `pytest -m slow tests/test_families.py`
 holds it. Made on {date} with {versions}, on {cpu}, without a GPU.
 
-**Not tried:** what the table says so of; CUDA, where vLLM has other kernels and layouts; several processes; bfloat16; the real
+**Not tried:** what the table says so of; CUDA, where vLLM has other kernels and layouts; several processes; bfloat16; real
 checkpoints of these names, whose settings may differ from the small ones. The comparison of sampler and policy at a run's
 start is there for what is not in this table.
 
