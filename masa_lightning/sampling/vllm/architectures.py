@@ -64,8 +64,6 @@ def _complete_configuration(options: dict[str, Any], config: Any) -> None:
     known: dict[str, Any] = {}
     if config.model_type == "deepseek_v3":  # how it chooses experts
         known = {"topk_method": "noaux_tc", "scoring_func": "sigmoid"}
-    if config.model_type == "lfm2":
-        known = {"conv_dim": config.hidden_size, "conv_dim_out": config.hidden_size}
     options["hf_overrides"] |= {name: value for name, value in known.items() if not hasattr(config, name)}
     if config.model_type == "cohere2" and config.sliding_window is not None:
         options["hf_overrides"]["sliding_window"] = config.sliding_window - 1  # vLLM does not count the token itself
