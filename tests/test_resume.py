@@ -147,10 +147,12 @@ def test_ended_by_a_sigterm_to_all_processes(tmp_path: Path, undisturbed: Path) 
     """As SLURM sends it, graders included: the step is finished, saved, and the run ends with status 143."""
     killed = tmp_path / "killed"
     killed.mkdir()
-    killer = KILLER.replace("os.kill(os.getpid(), signal.SIGKILL)", "os.killpg(os.getpgrp(), signal.SIGTERM)")
+    killer = KILLER.replace(
+        "os.kill(os.getpid(), signal.SIGKILL)", "os.killpg(os.getpgrp(), signal.SIGTERM); self.left = 999"
+    )
     killer = killer.replace("        self.phase, self.left", "        os.setsid()\n        self.phase, self.left")
     (killed / "killer.py").write_text(killer)
-    callback = "{class_path: killer.Killer, init_args: {phase: generate, nth: 4}}"
+    callback = "{class_path: killer.Killer, init_args: {phase: generate, nth: 2}}"
     (killed / "killer.yaml").write_text(EXTRA.replace("  callbacks:\n", f"  callbacks:\n    - {callback}\n", 1))
     code = start(killed, "--config", "killer.yaml").wait(timeout=250)
     assert code == 128 + signal.SIGTERM, (killed / "log").read_text()[-4000:]
