@@ -13,6 +13,7 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from textwrap import shorten
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -114,7 +115,7 @@ def note(outcome: zoo.Outcome | None, notes: dict[str, int]) -> str:
             if math.isfinite(outcome.difference) and outcome.difference < 1e-3
             else f" ({outcome.difference:.1g} after {outcome.steps} steps)"
         )
-    text = outcome.error.splitlines()[0]
+    text = shorten(outcome.error.splitlines()[0], width=300, placeholder=" ...")
     return f" ({notes.setdefault(text, len(notes) + 1)})"
 
 
