@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import isfinite, prod
-from numbers import Integral, Real
-from operator import ge, gt, le, lt
+from math import prod
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from masa_lightning.checks import check_number
 
 if TYPE_CHECKING:
     import torch
@@ -21,53 +21,6 @@ Kind = Literal["solution", "meta"]
 AnswerType = Literal["math", "number", "choice", "code"]
 FinishReason = Literal["stop", "length"]
 ProgressFn = Callable[[int, int], None]  # (done, total)
-
-
-_COMPARE: dict[str, Callable[[Any, float], bool]] = {">": gt, ">=": ge, "<": lt, "<=": le}
-
-
-def check_number(name: str, value: object, least: str, most: str = "", *, whole: bool = False, note: str = "") -> None:
-    """Refuses a setting that is no finite number within bounds; True, False and texts are no numbers.
-
-    Args:
-        name: Of the setting.
-        value: What it is set to.
-        least: Lower bound, such as ">= 0" or "> 0"; "" is none.
-        most: Upper bound beside a lower one, such as "<= 1" or "< 1"; "" is none.
-        whole: Whether it has to be an integer.
-        note: Said behind what was expected, such as "(0 is off)".
-
-    Raises:
-        ValueError: If it is not as expected.
-
-    >>> check_number("top_p", 1.0, "> 0", "<= 1")
-    """
-    right_kind = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-    fits = right_kind and isfinite(value)  # type: ignore[arg-type]
-    for bound in (least, most):
-        if fits and bound:
-            sign, limit = bound.split()
-            fits = _COMPARE[sign](value, float(limit))
-    if not fits:
-        noun = "" if right_kind and least else "an integer" if whole else "a number"
-        words = [f"{name} is {value!r}; expected", noun, least, note]
-        if most:
-            (low, a), (high, b) = least.split(), most.split()
-            words[1:3] = "", f"a value in {'(['[low == '>=']}{a}, {b}{')]'[high == '<=']}"
-            if (low, high) == (">", "<"):
-                words[2] = f"a value between {a} and {b}"
-        raise ValueError(" ".join(word for word in words if word))
-
-
-def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    """Refuses a setting that is none of its choices.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    if value not in choices:
-        *most, last = map(repr, choices)
-        raise ValueError(f"{name} is {value!r}; expected {', '.join(most)} or {last}")
 
 
 @dataclass(slots=True, kw_only=True)

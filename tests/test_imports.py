@@ -17,6 +17,7 @@ ROOT = Path(masa_lightning.__file__).parent
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 # Lowest first; a room may import those of lower storeys and itself.
 STOREYS = (
+    {"checks"},
     {"types"},
     {"functional"},
     {"metrics", "sampling", "models", "data"},
@@ -74,7 +75,7 @@ def test_imports_go_downwards(path: Path) -> None:
         assert other == room or STOREY[other] < STOREY[room], f"{named(path)} imports {other}"
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if room_of(p) in ("types", "functional")], ids=named)
+@pytest.mark.parametrize("path", [p for p in FILES if room_of(p) in ("checks", "types", "functional")], ids=named)
 def test_types_and_functional_use_torch_and_the_standard_library(path: Path) -> None:
     assert packages_imported(path) <= {"torch"} | EXCEPTIONS.get(path.name, set())
 

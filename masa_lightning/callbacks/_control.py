@@ -12,9 +12,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 
+from masa_lightning.checks import check_choice, check_number
 from masa_lightning.functional.controls import ControlCounts, uniform
 from masa_lightning.modules.masa import MASALightningModule
-from masa_lightning.types import Decision, RolloutGroup, check_choice, check_number
+from masa_lightning.types import Decision, RolloutGroup
 
 Mode = Literal["off", "shadow", "act"]
 

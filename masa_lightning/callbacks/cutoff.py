@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from masa_lightning.callbacks._control import Mode, PredictionControl
+from masa_lightning.checks import check_number
 from masa_lightning.functional.controls import ControlCounts, cutoff_tokens
-from masa_lightning.types import Decision, RolloutGroup, check_number
+from masa_lightning.types import Decision, RolloutGroup
 
 
 class EarlyCutoff(PredictionControl):

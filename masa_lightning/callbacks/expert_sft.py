@@ -17,12 +17,13 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.tensor import DTensor
 
+from masa_lightning.checks import check_number
 from masa_lightning.functional.losses import sft_loss
 from masa_lightning.models.packing import pack, split
 from masa_lightning.models.policy import Policy
 from masa_lightning.modules.learner import Learner, check_precision, check_trained_dtype, decay_groups
 from masa_lightning.modules.processes import Processes
-from masa_lightning.types import ExampleSource, PhaseListener, check_number
+from masa_lightning.types import ExampleSource, PhaseListener
 
 Example = tuple[list[int], list[int]]  # prompt ids, target ids
 

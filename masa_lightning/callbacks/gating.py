@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import get_args
 
 from masa_lightning.callbacks._control import Mode, PredictionControl
+from masa_lightning.checks import check_number
 from masa_lightning.functional.controls import ControlCounts, Gate, gate
-from masa_lightning.types import Decision, RolloutGroup, check_number
+from masa_lightning.types import Decision, RolloutGroup
 
 
 class PredictiveGating(PredictionControl):

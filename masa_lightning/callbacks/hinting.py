@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from masa_lightning.callbacks._control import Mode, PredictionControl
+from masa_lightning.checks import check_number
 from masa_lightning.functional.controls import HintCounts, hint_notions
-from masa_lightning.types import Decision, RolloutGroup, check_number
+from masa_lightning.types import Decision, RolloutGroup
 
 
 class NotionHinting(PredictionControl):

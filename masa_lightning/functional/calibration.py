@@ -16,7 +16,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from masa_lightning.types import check_number
+from masa_lightning.checks import check_number
 
 _SAME_RATE = (
     1e-7  # above the rounding of float32, below the distance of shares whose counts multiply to less than 10 million

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Final, Literal, get_args
 
+from masa_lightning.checks import check_number
 from masa_lightning.functional._singular import singular
-from masa_lightning.types import MetaPrediction, check_number
+from masa_lightning.types import MetaPrediction
 
 Counting = Literal["count", "rate"]
 Scoring = Literal["exponential", "brier"]

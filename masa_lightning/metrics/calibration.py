@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from masa_lightning.checks import check_number
 from masa_lightning.functional.calibration import length_calibration, pass_rate_calibration
-from masa_lightning.types import RolloutGroup, check_number
+from masa_lightning.types import RolloutGroup
 
 
 @dataclass(slots=True, kw_only=True, frozen=True)

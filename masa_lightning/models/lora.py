@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from masa_lightning.checks import check_number
 from masa_lightning.models.checkpoints import OtherSettingsError
 from masa_lightning.models.policy import Policy
-from masa_lightning.types import PackedTokens, check_number
+from masa_lightning.types import PackedTokens
 
 if TYPE_CHECKING:
     from peft import LoraConfig

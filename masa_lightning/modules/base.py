@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
+from masa_lightning.checks import check_choice, check_number
 from masa_lightning.models import loading
 from masa_lightning.models.lora import LoRA, add_adapters, check_same, leave_out_frozen, without_adapters
 from masa_lightning.models.policy import Policy
@@ -40,7 +41,7 @@ from masa_lightning.modules.run_folder import RunFolder
 from masa_lightning.modules.schedules import Schedules
 from masa_lightning.modules.termination import SaveOnSigterm
 from masa_lightning.modules.update import LogProbs
-from masa_lightning.types import PhaseListener, ProgressFn, Sampler, check_choice, check_number
+from masa_lightning.types import PhaseListener, ProgressFn, Sampler
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from masa_lightning.checks import check_number
 from masa_lightning.functional.advantages import group_advantages
 from masa_lightning.functional.prompts import PromptTemplates
 from masa_lightning.models import loading
@@ -27,17 +28,7 @@ from masa_lightning.modules.resume import Resumption
 from masa_lightning.modules.rollouts import keys_by_place, merge_batches
 from masa_lightning.modules.settings import Algorithm, Evaluation
 from masa_lightning.modules.update import PolicyUpdate
-from masa_lightning.types import (
-    Grader,
-    Kind,
-    Problem,
-    RewardFunction,
-    Rollout,
-    RolloutGroup,
-    Sampler,
-    SamplingSettings,
-    check_number,
-)
+from masa_lightning.types import Grader, Kind, Problem, RewardFunction, Rollout, RolloutGroup, Sampler, SamplingSettings
 
 
 class GRPOLightningModule(EvaluationLightningModule):

@@ -13,7 +13,7 @@ from lightning.pytorch.strategies import Strategy
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from masa_lightning.types import check_number
+from masa_lightning.checks import check_number
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
 """Precisions of a Trainer to train with; the last makes all weights bfloat16."""

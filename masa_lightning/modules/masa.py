@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from torch import nn
 
+from masa_lightning.checks import check_choice, check_number
 from masa_lightning.functional.experts import choose_expert, expert_target
 from masa_lightning.functional.parsing import parse_meta_prediction
 from masa_lightning.functional.prompts import PromptTemplates, meta_messages
@@ -30,8 +31,6 @@ from masa_lightning.types import (
     RolloutGroup,
     Sampler,
     SamplingSettings,
-    check_choice,
-    check_number,
 )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from masa_lightning.checks import check_choice, check_number
 from masa_lightning.functional.advantages import Baseline, Scale
 from masa_lightning.functional.losses import Aggregation, KLKind, LossType
-from masa_lightning.types import SamplingSettings, check_choice, check_number
+from masa_lightning.types import SamplingSettings
 
 Correction = Literal["off", "token", "sequence"]
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from masa_lightning.checks import check_number
 from masa_lightning.sampling._limits import check_requests
-from masa_lightning.types import Completion, SamplingRequest, check_number
+from masa_lightning.types import Completion, SamplingRequest
 
 if TYPE_CHECKING:
     from masa_lightning.types import FinishReason, ProgressFn, SamplingSettings

@@ -11,12 +11,13 @@ from masa_lightning.callbacks.cutoff import EarlyCutoff
 from masa_lightning.callbacks.expert_sft import ExpertSFT
 from masa_lightning.callbacks.gating import PredictiveGating
 from masa_lightning.callbacks.hinting import NotionHinting
+from masa_lightning.checks import check_choice, check_number
 from masa_lightning.models.lora import LoRA
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.masa import MASALightningModule
 from masa_lightning.modules.settings import Algorithm, Evaluation, Inference
 from masa_lightning.sampling.transformers import TransformersSampler
-from masa_lightning.types import SamplingSettings, check_choice, check_number
+from masa_lightning.types import SamplingSettings
 
 # -- the surrogate's own ------------------------------------------------------------------------------------------------
 
