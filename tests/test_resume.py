@@ -152,7 +152,7 @@ def test_ended_by_a_sigterm_to_all_processes(tmp_path: Path, undisturbed: Path) 
     )
     killer = killer.replace("        self.phase, self.left", "        os.setsid()\n        self.phase, self.left")
     (killed / "killer.py").write_text(killer)
-    callback = "{class_path: killer.Killer, init_args: {phase: generate, nth: 2}}"
+    callback = "{class_path: killer.Killer, init_args: {phase: generate, nth: 4}}"
     (killed / "killer.yaml").write_text(EXTRA.replace("  callbacks:\n", f"  callbacks:\n    - {callback}\n", 1))
     code = start(killed, "--config", "killer.yaml").wait(timeout=250)
     assert code == 128 + signal.SIGTERM, (killed / "log").read_text()[-4000:]

@@ -119,7 +119,7 @@ def test_steps_are_optimiser_steps(loop):
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
 @pytest.mark.parametrize("name", ["every second epoch", "every second step", "plateau", "both"])
-@pytest.mark.parametrize("stop", [3, 4])
+@pytest.mark.parametrize("stop", [2, 3, 4])
 def test_resume(loop, tmp_path, name, stop):
     """From the checkpoint of a training step, also of the last one of an epoch, before its validation."""
     whole = rates(loop, SCHEDULES[name])
