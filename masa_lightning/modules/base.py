@@ -149,9 +149,8 @@ class PolicyLightningModule(LightningModule):
 
         Raises:
             ValueError: If the strategy spreads weights in a way that they cannot be handed to an engine from, precision
-                or dtype are none to train with, or prompt and completion are longer than what the model was made for.
-            ValueError: If the strategy spreads weights in a way that they cannot be handed to an engine from, prompt and
-                completion are longer than what the model was made for, or the tokenizer does not fit the model.
+                or dtype are none to train with, prompt and completion are longer than what the model was made for, or
+                the tokenizer does not fit the model.
         """
         if isinstance(self.trainer.strategy, (FSDPStrategy, DeepSpeedStrategy)):
             raise ValueError(
@@ -192,7 +191,8 @@ class PolicyLightningModule(LightningModule):
     def configure_model(self) -> None:
         """Loads the policy, and the reference if there is one, and shards them under `ModelParallelStrategy`."""
         # Until `on_fit_start`, so that Lightning reads all that `configure_optimizers` says of schedules, and checks it.
-        self.automatic_optimization = self.trainer.state.fn == TrainerFn.FITTING
+        trainer = self._trainer  # None in `load_from_checkpoint`
+        self.automatic_optimization = trainer is not None and trainer.state.fn == TrainerFn.FITTING
         if self.policy is not None:
             return
         for message in _EXPECTED_WARNINGS:

@@ -9,8 +9,10 @@ import torch
 from lightning.pytorch.strategies import FSDPStrategy
 
 from masa_lightning.models import loading
+from masa_lightning.models.lora import LoRA
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.settings import Algorithm
+from masa_lightning.sampling.transformers import TransformersSampler
 
 
 def test_longer_than_the_context(loop, monkeypatch):
@@ -149,3 +151,18 @@ def test_a_prompt_with_a_token_without_a_row(loop, tmp_path):
     with pytest.raises(ValueError, match="'<image>' is 104"):
         loop.fit(module, loop.Problems([loop.problem("1<image>")], batch_size=1))
     assert len(module.sampler.calls) == asked
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(rank=2)])
+def test_load_from_checkpoint(loop, tmp_path, lora):
+    """Outside a Trainer; what it makes can be evaluated and trained."""
+    module = loop.module(GRPOLightningModule, sampler=TransformersSampler(), lora=lora)
+    loop.fit(module, loop.Problems(2)).trainer.save_checkpoint(tmp_path / "one.ckpt")
+    given = {"model": module.model_name, "lora": lora, "max_prompt_length": 16, "max_completion_length": 8}
+    loaded = GRPOLightningModule.load_from_checkpoint(
+        tmp_path / "one.ckpt", sampler=TransformersSampler(), prompts=module.prompts, **given
+    )
+    assert not loop.changed(loop.weights(module), loop.weights(loaded))
+    loop.trainer().validate(loaded, loop.Problems(2, 2), verbose=False)
+    loop.fit(loaded, loop.Problems(2))
+    assert not loaded.automatic_optimization
