@@ -90,6 +90,10 @@ class ProblemLoader:
             self._epoch, self._taken, self._resumed = epoch, i + 1, False
             yield [self.problems[j] for j in order[i * step : (i + 1) * step][self.rank :: self.world_size]]
 
+    def rewind(self) -> None:
+        """Makes the next loop begin at the first batch, as an evaluation has to: the one before may have left some out."""
+        self._epoch, self._taken, self._resumed = 0, 0, True
+
     def state_dict(self) -> dict[str, Any]:
         """The position of the next batch, equal on all ranks, and what tells whether it means the same on loading."""
         epoch, batch = self._position(self._taken if self._resumed else self._taken - self._in_flight())

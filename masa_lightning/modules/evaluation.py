@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities import CombinedLoader
 
 from masa_lightning.functional.calibration import pass_at_k, rate_interval
 from masa_lightning.functional.prompts import PromptTemplates, solution_messages
@@ -117,13 +118,13 @@ class EvaluationLightningModule(PolicyLightningModule):
         self._generated: list[list[int]] = []  # tokens of each process, one list for each call of `generate`
 
     def on_validation_epoch_start(self) -> None:
-        self._begin_evaluation(self.trainer.num_val_batches)
+        self._begin_evaluation(self.trainer.num_val_batches, self.trainer.val_dataloaders)
 
     def on_test_epoch_start(self) -> None:
-        self._begin_evaluation(self.trainer.num_test_batches)
+        self._begin_evaluation(self.trainer.num_test_batches, self.trainer.test_dataloaders)
 
     def on_predict_epoch_start(self) -> None:
-        self._begin_evaluation(self.trainer.num_predict_batches)
+        self._begin_evaluation(self.trainer.num_predict_batches, self.trainer.predict_dataloaders)
 
     def validation_step(self, batch: list[Problem], batch_idx: int) -> dict[str, Any]:
         """As `test_step`."""
@@ -306,8 +307,11 @@ class EvaluationLightningModule(PolicyLightningModule):
 
     # -- evaluation --------------------------------------------------------------------------------------------------
 
-    def _begin_evaluation(self, batches: list[int | float]) -> None:
+    def _begin_evaluation(self, batches: list[int | float], loaders: Any) -> None:
         """Gets ready; `batches` are those of this process, of each loader."""
+        for loader in CombinedLoader(loaders, "sequential").flattened:
+            if hasattr(loader, "rewind"):  # `limit_val_batches` and the sanity check end early
+                loader.rewind()
         counts = self.processes.gather(list(batches))
         if any(count != counts[0] for count in counts):  # some would wait for ever for the others to come along
             raise ValueError(

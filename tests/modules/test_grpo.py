@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from masa_lightning.data.loader import ProblemLoader
 from masa_lightning.models import loading
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.settings import Algorithm, Evaluation
@@ -392,6 +393,36 @@ def test_evaluation_has_its_own_sampling_and_repeats_itself(loop):
     assert not training & {seed for seeds in evaluations for seed in seeds}
     assert [step for step, m in recorder.logged if "val/pass@1" in m] == [2, 4]
     assert not any(name.startswith("val/") for m in recorder.metrics for name in m)
+
+
+@pytest.mark.parametrize("bare", [False, True])
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"num_sanity_val_steps": 2}, [[0, 1], [2, 3], [4, 5]] * 2),
+        ({"limit_val_batches": 2}, [[0, 1], [2, 3]] * 2),
+        ({"limit_val_batches": 0.4, "num_sanity_val_steps": 1}, [[0, 1]] * 2),
+    ],
+    ids=["sanity check", "number", "share"],
+)
+def test_every_validation_begins_at_the_first_problem(loop, settings, expected, bare):
+    """The loop before left off early: Lightning's sanity check does by default."""
+    seen = []
+
+    class See(Callback):
+        def on_validation_batch_end(self, trainer, module, outputs, *_):
+            if not trainer.sanity_checking:
+                seen.append([int(g.problem.id.removeprefix("validation-")) for g in outputs["groups"]])
+
+    data = loop.Problems(4, validation=6)
+    given = {"datamodule": data}
+    if bare:
+        given = {
+            "train_dataloaders": ProblemLoader(data.load_split("train"), 2),
+            "val_dataloaders": ProblemLoader(data.load_split("validation"), 2),
+        }
+    loop.trainer(See(), val_check_interval=1, **settings).fit(loop.module(GRPOLightningModule), **given)
+    assert seen == expected
 
 
 def test_predict_returns_scored_groups(loop):
