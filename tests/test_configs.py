@@ -24,22 +24,38 @@ EVALUATIONS = sorted((FOLDER / "eval").glob("*.yaml"))
 GPUS = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.precision=32-true", "--trainer.strategy=auto"]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_it_parses_and_builds(config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["masa"])
-    cli = LightningCLI(
+def build(config: Path, *args: str) -> Any:
+    return LightningCLI(
         GRPOLightningModule,
         LightningDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
         run=False,
         save_config_callback=None,
-        args=["--config", str(config), *GPUS],
+        args=["--config", str(config), *GPUS, *args],
     )
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_it_parses_and_builds(config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["masa"])
+    cli = build(config)
     assert isinstance(cli.model, MASALightningModule)
     assert cli.model.policy is None  # building loads no weights
     assert (cli.model.num_meta_generations == 0) == (config.stem in ("grpo", "dapo"))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_another_surrogate_takes_its_papers_settings(
+    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On the command line, of a config that is silent about what goes with it; what is said there wins."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["masa"])
+    args = ["--model.init_args.algorithm.loss_type=gspo", "--model.init_args.algorithm.clip_high=0.001"]
+    algorithm = build(config, *args).model.algorithm
+    assert (algorithm.aggregation, algorithm.clip_low, algorithm.clip_high) == ("seq-mean-token-mean", 3e-4, 0.001)
 
 
 BENCHMARKS = {

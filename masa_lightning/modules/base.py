@@ -108,11 +108,9 @@ class PolicyLightningModule(LightningModule):
         check_choice("gradient_checkpointing", gradient_checkpointing, (False, True))
         if seed is not None:
             check_number("seed", seed, "", whole=True)
-        if max_logp_difference is not None and not max_logp_difference > 0:
-            raise ValueError(
-                f"max_logp_difference is {max_logp_difference}; expected > 0 nats a token, None for one by precision, or "
-                "inf to compare nothing"
-            )
+        if max_logp_difference not in (None, math.inf):
+            note = "nats a token, None for one by precision, or inf to compare nothing"
+            check_number("max_logp_difference", max_logp_difference, "> 0", note=note)
         self.automatic_optimization = False
         self.strict_loading = True
         self.model_name = model
