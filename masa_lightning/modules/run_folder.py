@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import fcntl
+import itertools
 import json
 import os
 import platform
@@ -110,6 +111,7 @@ class RunFolder(Callback):
         super().__init__()
         self._lock: IO[str] | None = None
         self._csv: list[CSVLogger] = []
+        self._events: list[Path] = []  # of TensorBoard, found in the folder
 
     def enter(self, trainer: Trainer) -> None:
         """Locks, and puts rows aside; before loggers write anything.
@@ -124,6 +126,8 @@ class RunFolder(Callback):
         if function in _LOCKED and self._lock is None:
             self._lock = _lock(folder, function)
         warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
+        begun = any(vars(logger).get("_experiment") is not None for logger in trainer.loggers)
+        self._events = [] if begun or function != "fit" else [*folder.glob("events.out.tfevents*")]
         for logger in trainer.loggers:
             if isinstance(logger, CSVLogger) and vars(logger).get("_experiment") is None:
                 file = Path(logger.log_dir, "metrics.csv")
@@ -139,6 +143,8 @@ class RunFolder(Callback):
             # A checkpoint that was written before last.ckpt does not know of it, and Lightning would begin last-v1.ckpt.
             if Path(str(trainer.ckpt_path)).resolve().is_relative_to(Path(saver.dirpath).resolve()):
                 saver.last_model_path = saver.format_checkpoint_name({}, saver.CHECKPOINT_NAME_LAST)
+        if trainer.ckpt_path is None and not trainer.global_step and trainer.is_global_zero:
+            self._keep_apart(trainer)
         done = int(getattr(pl_module, "rollout_steps", trainer.global_step))
         self._put_back(done if trainer.ckpt_path is not None or trainer.global_step else None)
 
@@ -163,6 +169,22 @@ class RunFolder(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Gives the folder free."""
         self.teardown(trainer, pl_module, "")
+
+    def _keep_apart(self, trainer: Trainer) -> None:
+        """Renames what an earlier run left where `make_room` was not called: in a script, that is."""
+        for saver in (c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath):
+            last = Path(str(saver.dirpath), f"{saver.CHECKPOINT_NAME_LAST}{saver.FILE_EXTENSION}")
+            if saver.save_last and not saver.last_model_path and os.path.lexists(last):
+                # Lightning would leave it there, and begin last-v1.ckpt.
+                rank_zero_info(f"{last} was another run's: it is kept as {set_aside(last).name}")
+        if self._events:
+            parent = self._events[0].parent
+            earlier = next(p for n in itertools.count(1) if not (p := parent / f"earlier-{n}").exists())
+            earlier.mkdir()  # which TensorBoard shows as a run of its own
+            for file in self._events:
+                file.rename(earlier / file.name)
+            rank_zero_info(f"{parent} had TensorBoard's files of another run: they are kept in {earlier.name}")
+            self._events = []
 
     def _put_back(self, steps: int | None) -> None:
         for logger in self._csv:

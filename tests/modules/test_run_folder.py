@@ -95,6 +95,23 @@ def test_the_first_checkpoint_of_a_killed_run_is_gone_on_with(tmp_path, loop):
     assert step_of(tmp_path / "last.ckpt") == 3
 
 
+def test_a_script_that_runs_twice(loop, caplog):
+    """No command makes room for it, and the folder is always the same."""
+    caplog.set_level("INFO")
+    for steps in (1, 2):
+        saver = ModelCheckpoint(every_n_train_steps=1, save_last=True, save_top_k=0)
+        logger = TensorBoardLogger("runs", name="x", version="")
+        trainer = loop.trainer(saver, logger=logger, enable_checkpointing=True, limit_val_batches=0, max_steps=steps)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+            trainer.fit(loop.module(GRPOLightningModule), loop.Problems(8))
+    assert step_of("runs/x/checkpoints/last.ckpt") == 2
+    assert step_of("runs/x/checkpoints/last-1.ckpt") == 1
+    assert sorted(p.name for p in Path("runs/x/checkpoints").iterdir()) == ["last-1.ckpt", "last.ckpt"]
+    assert len([*Path("runs/x").glob("events.*")]) == len([*Path("runs/x/earlier-1").glob("events.*")]) == 1
+    assert "last.ckpt was another run's: it is kept as last-1.ckpt" in caplog.text
+
+
 def an_earlier_run(name, checkpoint=True):
     """As much of its folder as tells it."""
     folder = Path("runs", name)
