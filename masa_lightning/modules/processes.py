@@ -63,17 +63,31 @@ class Processes:
         try:
             yield
         except RuntimeError as error:
-            if self.size == 1 or not _GONE.search(str(error)):
+            explanation = end_of_another(error, self.rank, self.size)
+            if explanation is None:
                 raise
-            raise RuntimeError(
-                f"process {self.rank} of {self.size} ends because another process of this run has ended. Its own error is "
-                "above or in its log; if there is none it was killed, as the system does when memory is short. Go on from "
-                "the last checkpoint: --ckpt_path last"
-            ) from error
+            raise RuntimeError(explanation) from error
 
     def part(self, costs: Sequence[float]) -> slice:
         """Which of these pieces of work this process does; see `cut`."""
         return cut(costs, self.size)[self.rank]
+
+
+def end_of_another(error: BaseException, rank: int, size: int) -> str | None:
+    """Returns what to tell the user if an error comes of the end of another process, else None.
+
+    Args:
+        error: Any.
+        rank: Of this process.
+        size: Number of processes.
+    """
+    if size == 1 or not isinstance(error, RuntimeError) or not _GONE.search(str(error)):
+        return None
+    return (
+        f"process {rank} of {size} ends because another process of this run has ended. Its own error is "
+        "above or in its log; if there is none it was killed, as the system does when memory is short. Go on from "
+        "the last checkpoint: --ckpt_path last"
+    )
 
 
 def cut(costs: Sequence[float], count: int) -> list[slice]:

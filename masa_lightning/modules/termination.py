@@ -1,4 +1,4 @@
-"""SIGTERM, as SLURM, Kubernetes and `kill` send it: training saves a checkpoint before it ends."""
+"""How a run ends early: at a SIGTERM with a checkpoint, and at the end of another process with an explanation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from masa_lightning.modules.processes import Processes
+from masa_lightning.modules.processes import Processes, end_of_another
 
 STATUS = 128 + signal.SIGTERM
 """Exit status of a run that a SIGTERM has ended, as shells have it."""
@@ -71,6 +71,11 @@ class SaveOnSigterm(Callback):
         """Training is over: a SIGTERM from here on ends the process at once."""
         self._end_if_asked(trainer)
         self._handle(self._before)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Explains an error that comes of the end of another process, wherever this one waited for it."""
+        if explanation := end_of_another(exception, trainer.global_rank, trainer.world_size):
+            exception.add_note(explanation)
 
     # -- the signal --------------------------------------------------------------------------------------------------
 

@@ -215,3 +215,28 @@ def test_two_processes_end_after_the_same_step(tmp_path, tiny_checkpoint):
     two_processes.run(one_of_two, tiny_checkpoint, tmp_path)
     assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)] == ["143 3", "143 3"]
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
+
+
+class EndSecond(Callback):
+    """The second process is gone when the first waits for it, as `ModelCheckpoint` does in this hook."""
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_rank:
+            os._exit(0)
+        trainer.strategy.barrier()
+
+
+def left_alone(rank, checkpoint, folder):
+    from training_loop import Loop
+
+    loop = Loop(checkpoint)
+    trainer = loop.trainer(EndSecond(), strategy="ddp", devices=2, limit_val_batches=0, use_distributed_sampler=False)
+    with pytest.raises(RuntimeError) as error:
+        trainer.fit(loop.module(GRPOLightningModule), loop.Problems(8))
+    (folder / "notes").write_text("\n".join(getattr(error.value, "__notes__", [])))
+    os._exit(0)  # without the barrier of `two_processes`
+
+
+def test_the_end_of_another_process_is_explained_in_barriers_of_lightning_too(tmp_path, tiny_checkpoint):
+    two_processes.run(left_alone, tiny_checkpoint, tmp_path)
+    assert "process 0 of 2 ends because another process of this run has ended" in (tmp_path / "notes").read_text()
