@@ -211,8 +211,9 @@ class GRPOLightningModule(EvaluationLightningModule):
         check_same(state["lora"], self.lora)
         self.rollout_steps, self.num_tokens = state["rollout_steps"], state["num_tokens"]
         self._metrics, self.ledger = state["metrics"], dict(state["ledger"])
-        self._schedules.load_state_dict(state["schedules"])
-        self._learner.skipped_in_a_row = state["skipped_in_a_row"]
+        if "schedules" in state:  # else an earlier version's, which can be tested and not gone on from
+            self._schedules.load_state_dict(state["schedules"])
+            self._learner.skipped_in_a_row = state["skipped_in_a_row"]
         self._reserve_taken = state["reserve_taken"]
         self._expected = dict(state["expected_lengths"])
         self._validation = state.get("run", {}).get("validation")

@@ -156,6 +156,12 @@ class Resumption:
                 "max_steps, checkpoints and logs count training steps. Go on with the version that wrote it, or start a "
                 "new run from its weights: masa export CHECKPOINT FOLDER, then model: FOLDER"
             )
+        if "loops" not in checkpoint or "optimizer_states" not in checkpoint:
+            raise ValueError(
+                "the checkpoint holds weights alone, as ModelCheckpoint writes with save_weights_only; expected one with "
+                "optimisers and loops, to go on from. Start a new run from its weights: masa export CHECKPOINT FOLDER, then "
+                "model: FOLDER"
+            )
         _check_base(module, state)
         if state["updating"]:
             rank_zero_warn(

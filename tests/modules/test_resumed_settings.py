@@ -119,10 +119,22 @@ def test_another_model(loop: Loop, tmp_path: Path) -> None:
 def test_checkpoints_whose_steps_were_optimizer_steps_are_refused(loop: Loop, tmp_path: Path) -> None:
     *_, checkpoint = run(loop, tmp_path, 1)
     content = torch.load(checkpoint, weights_only=True)
-    del content["masa"]["format"]
+    for name in ("format", "steps", "updating", "schedules", "skipped_in_a_row", "optimizer_settings"):
+        del content["masa"][name]
     torch.save(content, checkpoint)
     with pytest.raises(ValueError, match=r"of format 1, .* expected 2, .* count training steps\. .*masa export"):
         run(loop, tmp_path, 2, checkpoint)
+    trainer = loop.trainer()
+    trainer.test(loop.module(GRPOLightningModule), loop.Problems(0, 2), ckpt_path=checkpoint, verbose=False)
+    assert "test/pass@1" in trainer.callback_metrics
+
+
+def test_weights_alone_are_no_run_to_go_on_with(loop: Loop, tmp_path: Path) -> None:
+    saver = ModelCheckpoint(tmp_path, "weights", every_n_train_steps=1, save_weights_only=True)
+    trainer = loop.trainer(saver, max_steps=1, enable_checkpointing=True, limit_val_batches=0)
+    trainer.fit(loop.module(GRPOLightningModule), loop.Problems(4))
+    with pytest.raises(ValueError, match=r"holds weights alone, .*save_weights_only; .*masa export"):
+        run(loop, tmp_path / "on", 2, tmp_path / "weights.ckpt")
 
 
 class Interrupted(Exception): ...
