@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import math
 import os
 import random
 import sys
@@ -294,10 +295,12 @@ def test_a_policy_that_is_not_the_model_is_refused(vllm, tools):
         tools.vllm(policy)
 
 
-def test_temperature_above_vllms_limit(engine, tools):
+@pytest.mark.parametrize("temperature", [3, 0.005])
+def test_temperatures_that_vllm_does_not_draw_at(engine, tools, temperature):
+    """It refuses the first, and draws at 0.01 in place of the second, which is not what the policy computes."""
     _, sampler = engine
-    with pytest.raises(ValueError, match="temperature is 3; vLLM allows at most 2"):
-        sampler.generate(tools.requests(1), SamplingSettings(temperature=3))
+    with pytest.raises(ValueError, match=rf"temperature is {temperature}; expected 0 or a value in \[0\.01, 2\]"):
+        sampler.generate(tools.requests(1), SamplingSettings(temperature=temperature))
 
 
 def test_without_vllm(tools, monkeypatch):
@@ -352,7 +355,10 @@ def test_weights_are_handed_over_once_after_sleep():
         ({"tensor_parallel_size": 0}, "tensor_parallel_size is 0"),
         ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization is 1.5"),
         ({"kv_cache_gib": 0}, "kv_cache_gib is 0"),
+        ({"kv_cache_gib": math.inf}, "kv_cache_gib is inf"),
         ({"max_num_seqs": 0}, "max_num_seqs is 0"),
+        ({"max_num_seqs": 1.5}, "max_num_seqs is 1.5"),
+        ({"max_num_batched_tokens": 0}, "max_num_batched_tokens is 0"),
         ({"share_weights": True, "tensor_parallel_size": 2}, "share_weights=True does not go with"),
     ],
 )

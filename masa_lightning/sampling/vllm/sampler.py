@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from masa_lightning.checks import check_number
 from masa_lightning.sampling._draws import Draws
 from masa_lightning.sampling._isolation import apart_from_training, environment, no_compilation
 from masa_lightning.sampling._limits import check_requests
@@ -28,7 +29,7 @@ class VLLMSampler:
 
     Reported log-probabilities belong to the distribution a token was drawn from, after temperature, top-k, top-p and
     min-p. At temperature 0 that distribution has no spread, and the plain softmax (temperature 1, nothing truncated)
-    is reported instead. vLLM's own limits hold: a temperature is at most 2, and one in (0, 0.01) counts as 0.01.
+    is reported instead. vLLM's own limits hold: a temperature is 0 or in [0.01, 2].
 
     Args:
         tensor_parallel_size: Processes that share one engine; each must call `generate` equally often.
@@ -58,14 +59,15 @@ class VLLMSampler:
         share_weights: bool | None = None,
         verbose: bool = False,
     ) -> None:
-        if tensor_parallel_size < 1:
-            raise ValueError(f"tensor_parallel_size is {tensor_parallel_size}; expected >= 1")
-        if not 0 < gpu_memory_utilization <= 1:
-            raise ValueError(f"gpu_memory_utilization is {gpu_memory_utilization}; expected a share in (0, 1]")
-        if kv_cache_gib is not None and not kv_cache_gib > 0:
-            raise ValueError(f"kv_cache_gib is {kv_cache_gib}; expected > 0, or None for the default")
-        if max_num_seqs < 1:
-            raise ValueError(f"max_num_seqs is {max_num_seqs}; expected >= 1")
+        check_number("tensor_parallel_size", tensor_parallel_size, ">= 1", whole=True)
+        check_number("gpu_memory_utilization", gpu_memory_utilization, "> 0", "<= 1")
+        if kv_cache_gib is not None:
+            check_number("kv_cache_gib", kv_cache_gib, "> 0", note="or None for the default")
+        check_number("max_num_seqs", max_num_seqs, ">= 1", whole=True)
+        if max_num_batched_tokens is not None:
+            check_number(
+                "max_num_batched_tokens", max_num_batched_tokens, ">= 1", whole=True, note="or None for vLLM's"
+            )
         if share_weights and (enable_sleep_mode or tensor_parallel_size > 1):
             raise ValueError(
                 "share_weights=True does not go with enable_sleep_mode or tensor_parallel_size > 1: asleep the engine "
@@ -231,8 +233,11 @@ class VLLMSampler:
         llm.reset_prefix_cache()
 
     def _check(self, requests: Sequence[SamplingRequest], settings: SamplingSettings) -> None:
-        if settings.temperature > 2:
-            raise ValueError(f"temperature is {settings.temperature}; vLLM allows at most 2")
+        if not (settings.temperature == 0 or 0.01 <= settings.temperature <= 2):
+            raise ValueError(
+                f"temperature is {settings.temperature}; expected 0 or a value in [0.01, 2], because vLLM refuses more and "
+                "takes less for 0.01"
+            )
         check_requests(requests, self._max_model_length)
 
     def _run(
