@@ -11,7 +11,7 @@ from lightning.pytorch.cli import ArgsType, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.run_folder import make_room
+from masa_lightning.modules.run_folder import room_for_a_run
 
 
 class _CLI(LightningCLI):
@@ -35,9 +35,10 @@ class _CLI(LightningCLI):
                 rank_zero_info(f"trainer.{switch} is false: {names} of the configuration is left out")
         return super().instantiate_trainer(**{"callbacks": callbacks} | kwargs)
 
-    def before_fit(self) -> None:
-        """An earlier run's folder is kept under another name."""
-        make_room(self.trainer, self.config_init["fit"].get("ckpt_path"))
+    def fit(self, **arguments: Any) -> None:
+        """Trains, with an earlier run's folder kept under another name."""
+        with room_for_a_run(self.trainer, arguments.get("ckpt_path")):
+            self.trainer.fit(**arguments)
 
     def _parse_ckpt_path(self) -> None:
         """Takes no settings from a checkpoint: they name classes, which would be made, and it may be a stranger's."""

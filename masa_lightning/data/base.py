@@ -86,8 +86,8 @@ class ProblemDataModule(LightningDataModule):
         if len(problems) < self.batch_size * world_size:
             raise ValueError(
                 f"{type(self).__name__} has {len(problems)} training problems, but a step takes"
-                f" {self.batch_size * world_size} (batch_size {self.batch_size} on {world_size} processes): set"
-                " `train`, lower batch_size, or look at the warnings on rows that could not be used"
+                f" {self.batch_size * world_size} (batch_size {self.batch_size} on {world_size} processes): give"
+                " more (`train`, `train_size`), lower batch_size, or look at the warnings on rows that could not be used"
                 if problems
                 else f"{type(self).__name__} has no training problems: its train split is not set, is empty, or all of"
                 " its problems were dropped (as too long for the prompt limit, say)"

@@ -9,8 +9,11 @@ import itertools
 import json
 import os
 import platform
+import shutil
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,19 +38,46 @@ def log_folder(trainer: Trainer) -> Path | None:
     return None
 
 
-def make_room(trainer: Trainer, ckpt_path: str | Path | None) -> None:
-    """Renames the folder of an earlier run, which `trainer` would write into, unless it goes on with that run.
+@contextmanager
+def room_for_a_run(trainer: Trainer, ckpt_path: str | Path | None) -> Iterator[None]:
+    """Keeps an earlier run's folder under another name while the body trains, and gives it back if that never began.
 
     Args:
         trainer: Before it trains.
         ckpt_path: As of `Trainer.fit`.
 
     Raises:
+        ValueError: As `make_room`.
+    """
+    folder, earlier = log_folder(trainer) if trainer.is_global_zero else None, make_room(trainer, ckpt_path)
+    try:
+        yield
+    except BaseException:
+        # Without a step or a checkpoint, all there is in the new folder is what a start writes.
+        if folder and earlier and not trainer.global_step and not next(folder.rglob("*.ckpt"), None):
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                earlier.rename(folder)
+                rank_zero_info(f"this run did not begin: {folder} is the earlier run's again")
+        raise
+
+
+def make_room(trainer: Trainer, ckpt_path: str | Path | None) -> Path | None:
+    """Renames the folder of an earlier run, which `trainer` would write into, unless it goes on with that run.
+
+    Args:
+        trainer: Before it trains.
+        ckpt_path: As of `Trainer.fit`.
+
+    Returns:
+        Where the earlier run's folder is now; None if nothing was renamed.
+
+    Raises:
         ValueError: If that run still goes on or its folder cannot be renamed, or if a folder of checkpoints that is not
             in it has a ``last.ckpt`` of another run.
     """
     if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
-        return
+        return None
     folder = log_folder(trainer)
     savers = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
     places = [Path(str(saver.dirpath)) for saver in savers if saver.dirpath]
@@ -57,7 +87,7 @@ def make_room(trainer: Trainer, ckpt_path: str | Path | None) -> None:
     if resumed == "hpc" or (
         resumed is not None and any(Path(resumed).resolve().is_relative_to(place) for place in own)
     ):
-        return
+        return None
     for place, saver in zip(places, (s for s in savers if s.dirpath), strict=True):
         last = sorted(place.glob("last*.ckpt"))
         if saver.save_last and last and not (folder and place.resolve().is_relative_to(folder.resolve())):
@@ -67,7 +97,7 @@ def make_room(trainer: Trainer, ckpt_path: str | Path | None) -> None:
                 "checkpoints then go into the run's own folder"
             )
     if folder is None or not any(next(folder.glob(pattern), None) for pattern in _OF_A_RUN):
-        return
+        return None
     lock = _lock(folder, "fit")
     try:
         if Path.cwd().resolve().is_relative_to(folder.resolve()):
@@ -80,6 +110,12 @@ def make_room(trainer: Trainer, ckpt_path: str | Path | None) -> None:
     finally:
         _release(lock)
     rank_zero_info(f"{folder} held an earlier run: it is kept as {earlier}, and {folder} is this run's")
+    if ckpt_path == "last" and (others := sorted(folder.parent.glob(f"{folder.name}-*/checkpoints/last*.ckpt"))):
+        rank_zero_warn(
+            f"{folder} had no last.ckpt, so this run begins at step 0; to go on with an earlier one, end this and give its "
+            f"path: --ckpt_path {others[-1]}"
+        )
+    return earlier
 
 
 _REMEDY = (

@@ -145,6 +145,25 @@ def test_a_folder_is_kept_beside_unless_its_run_goes_on(loop, ckpt_path, moves):
     assert room(loop, ckpt_path) == sorted(["runs/old", "runs/x-1", "runs/x-2" if moves else "runs/x"])
 
 
+def test_a_run_that_does_not_begin_leaves_the_earlier_one_where_it_was(run):
+    run()
+    before = files("runs")
+    for arguments in ((), ("--ckpt_path", "nowhere.ckpt")):
+        with pytest.raises((ValueError, FileNotFoundError)):
+            run("fit", *arguments, dtype="float16" if not arguments else "float32")
+        assert files("runs") == before
+    assert step_of(next(Path("runs").rglob("last.ckpt"))) == 2
+
+
+def test_last_names_the_checkpoint_of_an_earlier_run(loop):
+    an_earlier_run("x", checkpoint=False)
+    an_earlier_run("x-1")
+    with pytest.warns(
+        UserWarning, match=r"x had no last\.ckpt, so this run begins at step 0; .*x-1/checkpoints/last\.ckpt"
+    ):
+        room(loop, "last")
+
+
 def test_last_without_a_checkpoint_begins_anew(loop):
     """As in a job that is started again and again with the same line, and was killed before its first checkpoint."""
     an_earlier_run("x", checkpoint=False)
