@@ -179,7 +179,8 @@ class RunFolder(Callback):
             # A checkpoint that was written before last.ckpt does not know of it, and Lightning would begin last-v1.ckpt.
             if Path(str(trainer.ckpt_path)).resolve().is_relative_to(Path(saver.dirpath).resolve()):
                 saver.last_model_path = saver.format_checkpoint_name({}, saver.CHECKPOINT_NAME_LAST)
-        if trainer.ckpt_path is None and not trainer.global_step and trainer.is_global_zero:
+        tries = getattr(trainer, "fast_dev_run", False)
+        if trainer.ckpt_path is None and not trainer.global_step and trainer.is_global_zero and not tries:
             self._keep_apart(trainer)
         done = int(getattr(pl_module, "rollout_steps", trainer.global_step))
         self._put_back(done if trainer.ckpt_path is not None or trainer.global_step else None)

@@ -110,6 +110,12 @@ def test_a_script_that_runs_twice(loop, caplog):
     assert sorted(p.name for p in Path("runs/x/checkpoints").iterdir()) == ["last-1.ckpt", "last.ckpt"]
     assert len([*Path("runs/x").glob("events.*")]) == len([*Path("runs/x/earlier-1").glob("events.*")]) == 1
     assert "last.ckpt was another run's: it is kept as last-1.ckpt" in caplog.text
+    saver = ModelCheckpoint("runs/x/checkpoints", save_last=True, save_top_k=0)
+    trainer = loop.trainer(saver, enable_checkpointing=True, fast_dev_run=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+        trainer.fit(loop.module(GRPOLightningModule), loop.Problems(8, 2))
+    assert step_of("runs/x/checkpoints/last.ckpt") == 2  # a trial run leaves it alone
 
 
 def an_earlier_run(name, checkpoint=True):
