@@ -207,7 +207,7 @@ def aggregate_loss(
 def kl_penalty(logp: Tensor, ref_logp: Tensor, kind: KLKind = "k3", mask: Tensor | None = None) -> Tensor:
     r"""Estimates KL(policy || reference) at each token, from tokens drawn from the policy.
 
-    With :math:`d = \log\pi^{ref} - \log\pi`, held within +-20,
+    With :math:`d = \log\pi^{ref} - \log\pi`, for "k3" held within +-20,
 
     .. math:: k_1 = -d, \qquad k_2 = \tfrac12 d^2, \qquad k_3 = \min(e^d - d - 1, 10)
 
@@ -237,13 +237,13 @@ def kl_penalty(logp: Tensor, ref_logp: Tensor, kind: KLKind = "k3", mask: Tensor
     _check_shapes(logp, ref_logp=ref_logp, mask=mask)
     if mask is not None:
         logp, ref_logp = _kept(logp, mask.bool()), _kept(ref_logp, mask.bool())
-    d = _log_ratio(logp, ref_logp)
+    if kind == "k3":
+        return _k3(_log_ratio(logp, ref_logp)).clamp(max=K3_BOUND)
+    d = _at_least_float32(ref_logp) - _at_least_float32(logp)
     if kind == "k1":
         return -d
     if kind == "k2":
         return 0.5 * d.square()
-    if kind == "k3":
-        return _k3(d).clamp(max=K3_BOUND)
     raise ValueError(f"kind is {kind!r}; expected one of {get_args(KLKind)}")
 
 

@@ -234,9 +234,10 @@ def test_kl_penalty_is_unbiased(kind: str) -> None:
     [  # by hand: d = log reference - log policy
         ("k1", 0.5, -0.5, -0.5),
         ("k1", -2.0, 2.0, 2.0),
-        ("k1", 25.0, -20.0, 0.0),
+        ("k1", 25.0, -25.0, -25.0),  # no bound: far from the reference the way back is as steep as it is far
         ("k2", 0.5, 0.125, -0.5),
         ("k2", -2.0, 2.0, 2.0),
+        ("k2", -49.0, 1200.5, 49.0),
         ("k3", 0.5, math.exp(0.5) - 1.5, 1 - math.exp(0.5)),
         ("k3", -2.0, math.exp(-2) + 1, 1 - math.exp(-2)),
         ("k3", 2.5, math.exp(2.5) - 3.5, 1 - math.exp(2.5)),
