@@ -13,6 +13,7 @@ import argparse
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -110,6 +111,12 @@ def _listed(ids: int | list[int] | None) -> list[int]:
     return ids if isinstance(ids, list) else [] if ids is None else [ids]
 
 
+def _are_settings(found: Mapping[str, Any]) -> bool:
+    """Whether what an export takes from a run's settings is of the kind that a run writes."""
+    kinds: dict[str, Any] = {"model": str, "dtype": str, "lora": (dict, NoneType), "chat_template": (str, NoneType)}
+    return all(name in found and isinstance(found[name], kind) for name, kind in kinds.items())
+
+
 class _Checkpoint:
     """The policy's weights in a checkpoint, which are read when they are copied, and the settings of its run."""
 
@@ -124,6 +131,7 @@ class _Checkpoint:
             )
         with reading(path):
             saved = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        saved = saved if isinstance(saved, dict) else {}
         self._weights: dict[str, Tensor] = {}
         if self._sharded:
             entries = read_metadata(path).state_dict_metadata
@@ -133,14 +141,16 @@ class _Checkpoint:
                 if isinstance(entry, TensorStorageMetadata) and name.startswith(_SHARDS_PREFIX)
             }
         else:
-            self._weights = saved.get("state_dict", {})
-            sizes = {name: weight.shape for name, weight in self._weights.items()}
+            given = saved.get("state_dict")
+            self._weights = given if isinstance(given, dict) else {}
+            sizes = {name: weight.shape for name, weight in self._weights.items() if isinstance(weight, Tensor)}
         self._sizes = {name: size for name, size in sizes.items() if name.startswith(_PREFIX)}
-        if not self._sizes or "masa" not in saved:
+        settings = saved.get("masa")
+        if not self._sizes or not isinstance(settings, dict) or not _are_settings(settings):
             raise ValueError(
                 f"checkpoint {str(path)!r} holds no policy; expected one of a GRPO or MASA Lightning module"
             )
-        self.settings: dict[str, Any] = saved["masa"]
+        self.settings: dict[str, Any] = settings
 
     def chat_template(self) -> str | None:
         """The text that replaces the tokenizer's template.

@@ -256,9 +256,26 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     for name in "none.ckpt", "":
         with pytest.raises(FileNotFoundError, match=r"neither a file nor a folder with shards and meta\.pt"):
             export_checkpoint(tmp_path / name, tmp_path / "out")
-    torch.save({"state_dict": {"layer": torch.ones(1)}}, tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match="holds no policy"):
-        export_checkpoint(tmp_path / "other.ckpt", tmp_path / "out")
+    weights = {"state_dict": {"policy.model.lm_head.weight": torch.ones(1)}}
+    settings: dict[str, object] = {"model": "tiny", "dtype": "float32", "lora": None, "chat_template": None}
+    without = {name: value for name, value in settings.items() if name != "lora"}
+    for other in (
+        {"state_dict": {"layer": torch.ones(1)}, "masa": settings},
+        {"state_dict": {"policy.model.lm_head.weight": "text"}, "masa": settings},
+        {"state_dict": [torch.ones(1)], "masa": settings},
+        [torch.ones(1)],
+        torch.ones(1),
+        weights,
+        weights | {"masa": [settings]},
+        weights | {"masa": without},
+        *(
+            weights | {"masa": settings | wrong}
+            for wrong in ({"model": 1}, {"chat_template": {"{": "}"}}, {"lora": "r"})
+        ),
+    ):
+        torch.save(other, tmp_path / "other.ckpt")
+        with pytest.raises(ValueError, match="holds no policy"):
+            export_checkpoint(tmp_path / "other.ckpt", tmp_path / "out")
 
 
 def test_the_command_says_what_is_wrong(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

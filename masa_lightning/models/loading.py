@@ -125,7 +125,7 @@ def refuse_links_out(name: str) -> None:
     whole = folder.resolve()
     if whole.parent.name == "snapshots":
         whole = whole.parents[1]
-    for path in folder.rglob("*") if folder.is_dir() else []:
+    for path in folder.rglob("*") if (folder / "config.json").is_file() else []:
         if path.is_symlink() and path.suffix != ".safetensors" and not path.resolve().is_relative_to(whole):
             raise ValueError(
                 f"model {name!r}: {path.name} is a link to {str(path.resolve())!r}, outside of the folder, whose text would "
