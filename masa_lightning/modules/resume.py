@@ -156,7 +156,7 @@ class Resumption:
                 "max_steps, checkpoints and logs count training steps. Go on with the version that wrote it, or start a "
                 "new run from its weights: masa export CHECKPOINT FOLDER, then model: FOLDER"
             )
-        if "loops" not in checkpoint or "optimizer_states" not in checkpoint:
+        if "loops" not in checkpoint or "lr_schedulers" not in checkpoint:  # optimisers may be in shards of their own
             raise ValueError(
                 "the checkpoint holds weights alone, as ModelCheckpoint writes with save_weights_only; expected one with "
                 "optimisers and loops, to go on from. Start a new run from its weights: masa export CHECKPOINT FOLDER, then "

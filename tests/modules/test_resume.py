@@ -165,6 +165,7 @@ class Run:
     logged: dict[tuple[int, str], float] = field(default_factory=dict)
     stops: set[int] = field(default_factory=set)
     counts: dict[str, int] = field(default_factory=dict)
+    ticks: int = 0
 
     def take(self, step: int, what: Any) -> None:
         assert self.steps.setdefault(step, what) == what, f"step {step} was taken again, and otherwise"
@@ -211,7 +212,7 @@ class Run:
             return False
         if kind == "steps" and disturbance[2]:
             trainer.save_checkpoint(self.folder / "end.ckpt")
-        self.counts = process.counts
+        self.counts, self.ticks = process.counts, process.ticks
         return True
 
 
@@ -254,7 +255,7 @@ def plans(draw: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-kills = st.tuples(st.just("kill"), st.integers(1, 90))
+kills = st.tuples(st.just("kill"), st.integers(0, 9999))
 stops = st.one_of(
     st.tuples(st.sampled_from(["timer", "early"]), st.integers(1, 9)),
     st.tuples(st.just("steps"), st.integers(1, 9), st.booleans()),
@@ -267,8 +268,10 @@ def check(loop: Loop, plan: dict[str, Any], disturbances: list[tuple[Any, ...]])
             warnings.filterwarnings("ignore", message=message)
         whole, run = Run(Path(folder) / "whole", plan), Run(Path(folder) / "parts", plan)
         whole.process(loop)
-        for disturbance in disturbances:
-            run.process(loop, disturbance)
+        for kind, at, *more in disturbances:
+            if kind == "kill":
+                at = 1 + (at + 1) * 7919 % whole.ticks  # anywhere in the run: small numbers are drawn more often
+            run.process(loop, (kind, at, *more))
         run.process(loop)
         assert list(whole.steps) == list(range(1, len(whole.steps) + 1))
         assert run.steps == whole.steps
