@@ -15,14 +15,9 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any, Final
 
-from masa_lightning.functional._answers import (
-    MAX_ANSWER_CHARS,
-    compare,
-    last_box,
-    normalise,
-    quick_leaf,
-    split_unit,
-)
+from masa_lightning.functional._answers import MAX_ANSWER_CHARS, normalise, quick_leaf, split_unit
+from masa_lightning.functional._boxes import last_box
+from masa_lightning.functional._structure import compare
 
 # Where either side has one of these, math-verify drops or misreads a part of it.
 _MISREAD: Final = re.compile(
