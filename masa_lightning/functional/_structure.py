@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from masa_lightning.functional._answers import read_number, squeeze
+from masa_lightning.functional._quantity import read_number
+from masa_lightning.functional._spelling import squeeze
 
 LeafCheck = Callable[[str, str], bool | None]  # (predicted, expected) -> equal?, None for "cannot tell"
 

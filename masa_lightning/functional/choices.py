@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final
 
-from masa_lightning.functional._answers import MAX_ANSWER_CHARS, normalise, squeeze
+from masa_lightning.functional._answers import MAX_ANSWER_CHARS
+from masa_lightning.functional._spelling import normalise, squeeze
 from masa_lightning.functional.grading import box_content
 
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -15,8 +15,10 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any, Final
 
-from masa_lightning.functional._answers import MAX_ANSWER_CHARS, normalise, quick_leaf, split_unit
+from masa_lightning.functional._answers import MAX_ANSWER_CHARS, quick_leaf
 from masa_lightning.functional._boxes import last_box
+from masa_lightning.functional._quantity import split_unit
+from masa_lightning.functional._spelling import normalise
 from masa_lightning.functional._structure import compare
 
 # Where either side has one of these, math-verify drops or misreads a part of it.

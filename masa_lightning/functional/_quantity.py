@@ -1,0 +1,164 @@
+r"""A number, and a value with its unit: the one reading of both, on text that `_spelling.normalise` has been through.
+
+What counts as a unit: a sign of money, a symbol of `_units`, or an English word (`_units.is_word`), alone or as a product
+or quotient of up to 6, behind the value; money also before it. Bare, without a text command, a symbol of one letter is a
+letter and one of two letters has to be a usual one, so that `5 xy`, `5m` and `3d` are products. Words that change the
+number ("million", "half", "more") are no units.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Final, NamedTuple
+
+from masa_lightning.functional._units import MONEY, is_word, read_unit
+
+_SIGN: Final = r"([+-]? ?)"
+_POWER: Final = r"10 ?\^ ?(?:\{ ?([+-]?\d{1,3}) ?\}|([+-]?\d{1,3}))"
+_DECIMAL: Final = re.compile(rf"{_SIGN}(\d+(?:\.\d*)?|\.\d+)(?: ?(?:\\times|\\cdot|\*|x) ?{_POWER})?")
+_POWER_ALONE: Final = re.compile(_SIGN + _POWER)
+_SLASH: Final = re.compile(r"([+-]? ?\d+) ?/ ?(\d+)")
+_FRAC: Final = re.compile(r"([+-]? ?)\\frac ?\{ ?([+-]? ?\d+) ?\} ?\{ ?(\d+) ?\}")
+_MIXED: Final = re.compile(r"([+-]? ?)(\d+)(?: (\d+) ?/ ?(\d+)| ?\\frac ?\{ ?(\d+) ?\} ?\{ ?(\d+) ?\})")
+_REPEATING: Final = re.compile(r"([+-]? ?)(\d*)\.(\d*)\\overline ?(?:\{ ?(\d+) ?\}|(\d))")
+_PERCENT: Final = re.compile(r" ?(?:\\?%|\\text ?\{ ?per ?cent ?\}|per ?cent)$")
+
+_MONEY_BEFORE: Final = re.compile(
+    r"([+-]? ?)(?:\\text ?\{ ?)?(?:US)?(\\\$|[€£¥₹]|Rs\b|USD\b|EUR\b|GBP\b|INR\b)\.? ?\}? ?"
+    r"(?=[+-]? ?(?:\d|\.\d|\\frac))"
+)
+_TOKEN: Final = re.compile(
+    r"(?P<text>\\text ?\{(?P<words>(?:[^{}]|\{[^{}]*\})*)\})"
+    r"|(?P<fraction>\\frac ?\{ ?\\text ?\{(?P<over>[^{}]*)\} ?(?P<raised>\^[^{}]|\^\{[^{}]*\})? ?\} ?"
+    r"\{ ?\\text ?\{(?P<under>[^{}]*)\} ?(?P<lowered>\^[^{}]|\^\{[^{}]*\})? ?\})"
+    r"|(?P<bare>(?<![\\A-Za-z])[A-Za-zµμΩΩÅ]+\.?|[€£¥₹¢]|\\(?:mu|Omega|AA)(?![A-Za-z]) ?)"
+    r"|(?P<power> ?\^ ?(?:\{ ?[+-]?[1-9] ?\}|[+-]?[1-9])|(?<=[A-Za-z])[+-]?[1-9](?![\d.]))"
+    r"|(?P<join> ?(?:/|\\cdot(?![A-Za-z])|\*|[()]) ?| )"
+    r"|(?P<other>\\[A-Za-z]+|\\?.)",
+    re.DOTALL,
+)
+_MAX_UNIT_TOKENS: Final = 24
+_WORD: Final = re.compile(r"[A-Za-zµμΩΩÅ€£¥₹¢]+")
+_MICRO: Final = re.compile(r"\\(mu|Omega|AA)(?![A-Za-z]) ?")
+_MICRO_SIGNS: Final = {"mu": "µ", "Omega": "Ω", "AA": "Å"}
+_NO_VALUE: Final = re.compile(
+    r".*[-_^+=(\[{,<>&|!;:]|.*\\(?:times|cdot|pm|mp|leq|geq|neq|approx|in|to|cup|cap)|", re.DOTALL
+)
+
+
+class Number(NamedTuple):
+    """A rational number, and what its spelling says: is it a percentage, is it a (perhaps rounded) decimal?"""
+
+    value: Fraction
+    percent: bool
+    decimal: bool
+
+
+def read_number(text: str) -> Number | None:
+    """Reads a whole number, fraction, mixed number, decimal or power of ten; None if the text is anything else."""
+    bare = _PERCENT.sub("", text)
+    percent = bare != text
+    try:
+        if match := _DECIMAL.fullmatch(bare):
+            value = Fraction(match[2].removesuffix(".")) * Fraction(10) ** int(match[3] or match[4] or 0)
+            return Number(_signed(match[1], value), percent, "." in match[2])
+        if match := _SLASH.fullmatch(bare):
+            return Number(Fraction(int(match[1].replace(" ", "")), int(match[2])), percent, False)
+        if match := _FRAC.fullmatch(bare):
+            return Number(_signed(match[1], Fraction(int(match[2].replace(" ", "")), int(match[3]))), percent, False)
+        if match := _MIXED.fullmatch(bare):
+            part = Fraction(int(match[3] or match[5]), int(match[4] or match[6]))
+            return Number(_signed(match[1], int(match[2]) + part), percent, False)
+        if match := _REPEATING.fullmatch(bare):
+            period = match[4] or match[5]
+            once, whole = int(f"{match[2]}{match[3]}{period}"), int(f"0{match[2]}{match[3]}")
+            value = Fraction(once - whole, 10 ** len(match[3]) * (10 ** len(period) - 1))
+            return Number(_signed(match[1], value), percent, False)
+        if match := _POWER_ALONE.fullmatch(bare):
+            return Number(_signed(match[1], Fraction(10) ** int(match[2] or match[3])), percent, False)
+    except (ValueError, ZeroDivisionError):
+        return None
+    return None
+
+
+def same_number(mine: Number, truth: Number) -> bool | None:
+    """Compares exactly; None where one is a decimal and the other a fraction that it may be rounded from."""
+    if mine.value == truth.value:  # "10%" and "10" too: the question says whether the answer is in percent
+        return True
+    my_value, true_value = (n.value / 100 if n.percent else n.value for n in (mine, truth))
+    if my_value == true_value:
+        return True
+    rounded = any(a.decimal and not b.decimal and b.value.denominator > 1 for a, b in ((mine, truth), (truth, mine)))
+    return None if rounded else False  # 0.33333333 and 1/3: the maths checker knows how close is close
+
+
+def split_unit(text: str, *, letters: bool = False) -> tuple[str, str]:
+    r"""Splits "5 cm" into value and unit; the unit is "" if there is none or it might change the value.
+
+    Args:
+        text: Normalised.
+        letters: Symbols of one letter count without a text command, "5 m".
+
+    >>> split_unit(r"81 \text{ km} / \text{hr}"), split_unit(r"\$5"), split_unit("5 xy"), split_unit("5 apples")
+    (('81', 'hour^-1 kilometer'), ('5', 'dollar'), ('5 xy', ''), ('5', 'apple'))
+    """
+    if text.isdigit():
+        return text, ""
+    before = _MONEY_BEFORE.match(text)
+    if before is None:
+        return _split_behind(text, letters)
+    money = read_unit(before[2].removeprefix("\\"), letters=True)
+    value, unit = _split_behind(before[1].strip() + text[before.end() :], letters)
+    if unit and money not in unit.split():
+        unit = f"{unit} {money}"  # "$5 per hour"
+    return value, unit or money
+
+
+def units_differ(mine: str, truth: str) -> bool:
+    r"""Are both units there, and not the same? A price without its "per hour" is the same price."""
+    if not mine or not truth or mine == truth:
+        return False
+    short, long = sorted((mine, truth), key=len)
+    return not (short in MONEY and short in long.split())
+
+
+def _signed(sign: str, value: Fraction) -> Fraction:
+    return -value if sign.startswith("-") else value
+
+
+def _split_behind(text: str, letters: bool) -> tuple[str, str]:
+    """Takes the longest unit off the end."""
+    if text[-1:].isdigit() and not letters and "^" not in text:
+        return text, ""
+    run: list[re.Match[str]] = []
+    for token in reversed(list(_TOKEN.finditer(text))[-_MAX_UNIT_TOKENS:]):
+        if token["other"]:
+            break
+        run.append(token)
+    for index in range(len(run) - 1, -1, -1):
+        first = run[index]
+        head = text[: first.start()].rstrip()
+        if first["power"] or (first["join"] and first["join"].strip() not in ("/", "(")) or _NO_VALUE.fullmatch(head):
+            continue
+        if first["bare"] and not head[-1].isdigit() and head[-1] not in "})":
+            continue
+        glued = first["bare"] and head == text[: first.start()] and is_word(first[0])
+        unit = "" if glued else read_unit("".join(map(_plain, reversed(run[: index + 1]))).strip(), letters=letters)
+        if unit:
+            return head, unit
+    return text, ""
+
+
+def _plain(token: re.Match[str]) -> str:
+    """Writes a token without commands; words of text commands have a mark before them."""
+    if token["fraction"]:
+        over, under = _marked(token["over"]), _marked(token["under"])
+        return f" {over}{token['raised'] or ''} / ({under}{token['lowered'] or ''}) "
+    if token["text"]:
+        return " " + _marked(token["words"]) if token["words"][:1].isspace() else _marked(token["words"])
+    return _MICRO.sub(lambda match: _MICRO_SIGNS[match[1]], token[0]).replace("\\cdot", "*")
+
+
+def _marked(words: str) -> str:
+    return _WORD.sub("\x01\\g<0>", words)
