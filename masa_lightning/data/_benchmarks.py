@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from masa_lightning.data._choices import read_choice
 from masa_lightning.data._readers import (
-    read_choice,
     read_humaneval,
     read_math,
     read_mbpp,
     read_number,
+    read_olympiad,
     read_word_problem,
 )
 from masa_lightning.data._rows import Reader
@@ -46,7 +47,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "minerva": Benchmark(hub=("math-ai/minervamath",), read=read_math),
     "gsm8k": Benchmark(hub=("openai/gsm8k:main",), read=read_math),
     # question, final_answer: the 674 English competition problems in maths that need no picture
-    "olympiadbench": Benchmark(hub=("math-ai/olympiadbench",), read=read_math),
+    "olympiadbench": Benchmark(hub=("math-ai/olympiadbench",), read=read_olympiad),
     # body, question, answer
     "asdiv": Benchmark(hub=("EleutherAI/asdiv:asdiv",), split="validation", read=read_word_problem),
     # query, choices, gold: the test set as AGIEval has it, with context, question and options in one text

@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
+from string import ascii_uppercase as LETTERS
 from typing import Any
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 
+from masa_lightning.data._answers import answer_text
+from masa_lightning.data._cells import MissingAnswerError, Row, UnusableRowError, find, kind, own_id
+from masa_lightning.data._options import OPTION_COLUMNS, Counting, Options, how_counted, read_options, right_option
+from masa_lightning.data._questions import (
+    CONTEXT_COLUMNS,
+    PROBLEM_COLUMNS,
+    VERL_ANSWER,
+    VERL_PROBLEM,
+    has_system_message,
+    plain_text,
+    problem_text,
+)
+from masa_lightning.data._wrappers import other_form
 from masa_lightning.types import Problem
 
-Row = Mapping[str, Any]
 Reader = Callable[[Row], Problem]  # its `id` is that of the row, or empty; raises UnusableRowError
 
-PROBLEM_COLUMNS = ("problem", "question")
 ANSWER_COLUMN = "answer"
-VERL_PROBLEM, VERL_ANSWER = "prompt", "reward_model.ground_truth"
-_VERL_QUESTIONS = ("reward_model.ground_truth.question", "extra_info.question")
-_REST_OF_QUESTION = ("context", "passage", "options", "choices")  # without these such a question has no answer
 _METADATA_CHARACTERS = 200
-_GSM8K_ANSWER = re.compile(r"####([^\n]*)\s*\Z")
-_GROUPED_NUMBER = re.compile(r"-?\$?\d{1,3}(,\d{3})+(\.\d+)?")
-
-
-class UnusableRowError(Exception):
-    """A row that is no problem; the message is the reason."""
-
-
-class MissingAnswerError(UnusableRowError):
-    """A row whose answer is not there, or empty."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,6 +42,7 @@ class Table:
     problems: list[Problem] = field(default_factory=list)
     rows: int = 0
     unusable: list[tuple[int, str]] = field(default_factory=list)  # (row number, reason)
+    other_forms: list[tuple[int, str]] = field(default_factory=list)  # (row number, the form that a problem wants)
 
     def report(self, examples: int = 5) -> str:
         """The unusable rows in one sentence: the first few, then counts by reason."""
@@ -63,6 +63,19 @@ class Table:
             )
         rank_zero_warn(text)
 
+    def warn_of_other_forms(self, what: str) -> None:
+        r"""Warns of problems that ask for an answer in another form than the templates, which ask for `\boxed{}`."""
+        if self.other_forms:
+            forms = ", ".join(
+                f"{n} x {form}" for form, n in Counter(form for _, form in self.other_forms).most_common()
+            )
+            row = self.other_forms[0][0]
+            rank_zero_warn(
+                f"{what}: {len(self.other_forms)} of {len(self.problems)} problems ask for their answer in a form of"
+                f" their own ({forms}; row {row} is the first), and the prompt then asks for it in \\boxed{{}}: two"
+                " instructions, of which only the box is graded. Take theirs out of the data"
+            )
+
 
 def read_rows(rows: Iterable[Row], read: Reader, source: str, prefix: str = "") -> Table:
     """Turns rows into problems of a source.
@@ -78,12 +91,16 @@ def read_rows(rows: Iterable[Row], read: Reader, source: str, prefix: str = "") 
     for i, row in enumerate(rows):
         table.rows += 1
         try:
+            if not isinstance(row, Mapping):
+                raise UnusableRowError(f"it is a {kind(row)}, not a struct with columns")
             problem = read(row)
         except UnusableRowError as e:
             table.unusable.append((i, str(e)))
             continue
         problem.source = source
         table.problems.append(problem)
+        if problem.answer_type != "code" and (form := other_form(problem.problem)):
+            table.other_forms.append((i, form))
         numbers.append(i)
     ids = {problem.id for problem in table.problems}
     if "" in ids or len(ids) < len(table.problems):
@@ -112,10 +129,11 @@ def choose_columns(
         problem = next((c for c in PROBLEM_COLUMNS if c in columns), None)
         if problem is None:
             return "no problem column was found; set problem_column to the column with the problem text"
-        if rest := [c for c in _REST_OF_QUESTION if c in columns]:
+        lettered = [c for c in LETTERS if c in columns] if {"A", "B"} <= {*columns} else []
+        if rest := [c for c in (*CONTEXT_COLUMNS, *OPTION_COLUMNS, *lettered) if c in columns]:
             return (
                 f"the column {problem!r} alone is not the whole problem where there is also {' and '.join(rest)};"
-                f" set problem_column to all parts in order, such as {'+'.join([*rest[:1], problem, *rest[1:]])!r},"
+                f" set problem_column to all parts in order, such as {_in_order(problem, rest)!r},"
                 f" or to {problem!r}"
             )
     if answer is None:
@@ -131,6 +149,9 @@ def choose_columns(
 class ColumnReader:
     """Reads rows by the names of their columns.
 
+    Where `options` or `choices` is a part of the problem, or are columns A, B, ..., it is a choice: its text has the
+    options one a line, with letters, and its answer is a letter.
+
     Args:
         columns: Of the table; the small ones that are not read become metadata.
         problem: Column of the problem; "a.b" is a part of a struct, "a+b" are columns joined by blank lines.
@@ -143,106 +164,61 @@ class ColumnReader:
 
     def __init__(self, columns: list[str], problem: str, answer: str | None, *, answered: bool = True) -> None:
         self.problem, self.answer, self.answered = problem, answer, answered
+        self.parts = problem.split("+")
+        letters = [part for part in self.parts if part in [*LETTERS]]
+        named = [part for part in self.parts if part.split(".")[-1] in OPTION_COLUMNS]
+        self.options = named[:1] or (letters if len(letters) > 1 else [])
+        self.counting: Counting = "unknown"
         read = [problem] if answer is None else [problem, answer]
         used = {part.split(".")[0] for column in read for part in column.split("+")} | {"id", "reward_model", "prompt"}
         self.others = [c for c in columns if c not in used]
         self.system_messages = 0
 
+    def look_at(self, rows: Iterable[Row]) -> None:
+        """Finds out from all rows what a number means as the answer of a choice: an index from 0 or 1, or a value."""
+        if self.options and self.answer is not None:
+            default: Counting = "from 0" if (self.options, self.answer) == (["choices"], ANSWER_COLUMN) else "unknown"
+            self.counting = how_counted(self._options_and_answers(rows), default)
+
     def __call__(self, row: Row) -> Problem:
+        problem = self._choice(row) if self.options else self._plain(row)
+        self.system_messages += any(has_system_message(find(row, part)) for part in self.parts)
+        problem.id = own_id(row, "id")
+        problem.metadata |= {c: value for c in self.others if (value := _scalar(row.get(c))) is not None}
+        return problem
+
+    def _plain(self, row: Row) -> Problem:
         text = problem_text(row, self.problem)
         try:
-            answer = answer_text(None if self.answer is None else find(row, self.answer))
+            answer = answer_text(self._answer(row))
         except MissingAnswerError:
             if self.answered:
                 raise
             answer = ""
-        self.system_messages += any(_has_system_message(find(row, part)) for part in self.problem.split("+"))
-        metadata = {c: value for c in self.others if (value := _scalar(row[c])) is not None}
-        return Problem(id=own_id(row, "id"), problem=text, answer=answer, metadata=metadata)
+        return Problem(id="", problem=text, answer=answer)
 
+    def _choice(self, row: Row) -> Problem:
+        options, answer = self._options(row), self._answer(row)
+        parts = [part for part in self.parts if part not in self.options[1:]]
+        text = "\n\n".join(options.lines if part == self.options[0] else plain_text(find(row, part)) for part in parts)
+        if answer is None and self.answered:
+            raise MissingAnswerError("no answer")
+        letter = "" if answer is None else LETTERS[right_option(options, answer, self.counting)]
+        return Problem(id="", problem=text, answer=letter, answer_type="choice", metadata={"options": options.texts})
 
-def own_id(row: Row, *columns: str) -> str:
-    """The id that a row has in the first of these columns that it has one in, as text; empty without."""
-    values = (row.get(column) for column in columns)
-    ids = (str(value).strip() for value in values if isinstance(value, str | int) and not isinstance(value, bool))
-    return next(filter(None, ids), "")
+    def _options(self, row: Row) -> Options:
+        values = {part: find(row, part) for part in self.options}
+        return read_options(values if len(values) > 1 else values[self.options[0]])
 
+    def _answer(self, row: Row) -> Any:
+        return None if self.answer is None else find(row, self.answer)
 
-def answer_text(value: Any) -> str:
-    r"""The answer as text: 204.0 -> "204"; of a GSM8K solution what follows the final "####".
-
-    >>> answer_text(204.0), answer_text(0.5), answer_text("3 * 24 = 72\n#### 1,072"), answer_text("x + 1")
-    ('204', '0.5', '1072', 'x + 1')
-    """
-    if isinstance(value, Mapping):  # verl: {"target": ..., "solution": ..., "question": ...}
-        if "target" not in value:
-            raise UnusableRowError("answer is a struct without 'target'")
-        value = value["target"]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None:
-        raise MissingAnswerError("no answer")
-    if isinstance(value, float | Decimal):
-        if not math.isfinite(value):
-            raise UnusableRowError("answer is not a finite number")
-        value = int(value) if value == int(value) else value
-        return format(value, "f") if isinstance(value, Decimal) else str(value)
-    if isinstance(value, bool | int):
-        return str(value)
-    if not isinstance(value, str):
-        raise UnusableRowError(f"answer is a {type(value).__name__}, not text or a number")
-    if final := _GSM8K_ANSWER.search(value):
-        value = final[1].strip()
-        if _GROUPED_NUMBER.fullmatch(value):
-            value = value.replace(",", "")
-    if not value.strip():
-        raise MissingAnswerError("empty answer")
-    return str(value.strip())
-
-
-def same_text_key(text: str) -> str:
-    """Equal for texts that differ in white space and case alone."""
-    return " ".join(text.split()).casefold()
-
-
-def problem_text(row: Row, column: str) -> str:
-    """The text of a problem from a column, or from several joined by "+"; of a chat its last user message."""
-    text = "\n\n".join(plain_text(find(row, part)) for part in column.split("+"))
-    if column == VERL_PROBLEM:
-        # verl's message is the question with instructions; a question that is a part of it is the problem itself.
-        for path in _VERL_QUESTIONS:
-            question = find(row, path)
-            if isinstance(question, str) and question.strip() and same_text_key(question) in same_text_key(text):
-                return question.strip()
-    return text
-
-
-def plain_text(value: Any) -> str:
-    """The text of a cell: a string, chat messages (the last user message), or lines."""
-    if _is_chat(value):
-        users = [m.get("content") for m in value if m["role"] == "user"]
-        if not users:
-            raise UnusableRowError("chat without a user message")
-        value = users[-1]
-    elif isinstance(value, list) and value and all(isinstance(line, str) for line in value):
-        value = "\n".join(value)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        raise UnusableRowError("no problem")
-    if not isinstance(value, str):
-        raise UnusableRowError(f"problem is a {type(value).__name__}, not text or chat messages")
-    if not value.strip():
-        raise UnusableRowError("empty problem")
-    return value.strip()
-
-
-def find(row: Row, path: str) -> Any:
-    """The value of a column, or of a field "a.b" of a struct; None without."""
-    if path in row:
-        return row[path]
-    value: Any = row
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
+    def _options_and_answers(self, rows: Iterable[Row]) -> Iterator[tuple[Options, Any]]:
+        for row in rows:
+            answer = self._answer(row) if isinstance(row, Mapping) else None
+            if answer is not None and (not isinstance(answer, str) or answer.strip().isdigit()):
+                with suppress(UnusableRowError):
+                    yield self._options(row), answer
 
 
 def _missing_part(columns: list[str], column: str) -> str | None:
@@ -250,17 +226,16 @@ def _missing_part(columns: list[str], column: str) -> str | None:
     return next((part for part in parts if part.split(".")[0] not in columns and part not in columns), None)
 
 
-def _is_chat(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(m, Mapping) and "role" in m for m in value)
-
-
-def _has_system_message(value: Any) -> bool:
-    return _is_chat(value) and any(m["role"] == "system" for m in value)
+def _in_order(problem: str, rest: list[str]) -> str:
+    before = [part for part in rest if part in CONTEXT_COLUMNS]
+    return "+".join([*before, problem, *(part for part in rest if part not in before)])
 
 
 def _scalar(value: Any) -> str | int | float | bool | None:
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, Decimal):
+        value = float(value) if value.is_finite() else None
     if isinstance(value, str):
         return value if len(value) <= _METADATA_CHARACTERS else None
     if isinstance(value, float):

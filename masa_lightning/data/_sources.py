@@ -3,27 +3,46 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from masa_lightning.data._folders import check_files, check_metadata
+from masa_lightning.data._json import JSON_SUFFIXES, JsonRows, is_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}
+_SUFFIXES = (".parquet", *JSON_SUFFIXES)
+_SHORT_FLOATS: dict[str | None, type[np.floating[Any]]] = {"float32": np.float32, "float16": np.float16}
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+
+
+class Rows(Protocol):
+    """A table, which is read anew by each loop over its rows."""
+
+    column_names: list[str]
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 def source_label(source: str) -> str:
     """What problems of this source are called: a file's or folder's name without suffix, or the hub name."""
     path = Path(source).expanduser()
-    return path.stem if path.exists() else source
+    if not path.exists():
+        return source
+    return Path(path.stem).stem if path.suffix == ".gz" else path.stem
 
 
-def load_rows(source: str, split: str, setting: str, remedy: str) -> Dataset:
-    """Loads a split of a source with `datasets`.
+def load_rows(source: str, split: str, setting: str, remedy: str) -> Rows:
+    """Loads a split of a source: JSON files as they are written, others and the hub with `datasets`.
 
     Args:
-        source: Local .parquet, .jsonl or .json file, folder of such files, or hub name "org/name" or "org/name:config".
+        source: Local .parquet, .jsonl or .json file (JSON may be compressed, .gz), folder of such files, or hub name
+            "org/name" or "org/name:config".
         split: As `datasets` understands it, "train[:1000]" say. A single file is the split it is asked for.
         setting: Name of the setting the source came from, for errors.
         remedy: What to do about a split that does not exist.
@@ -31,36 +50,30 @@ def load_rows(source: str, split: str, setting: str, remedy: str) -> Dataset:
     Raises:
         FileNotFoundError: If there is no such file, and it cannot be a hub name.
         ConnectionError: If the hub cannot be reached.
-        ValueError: If what is there cannot be read, has no such split, or is empty.
+        ValueError: If what is there cannot be read, has no such split, or is empty; if a folder names files outside of it.
     """
-    import datasets  # takes a second: not for those who only import the package
-    from pyarrow import parquet  # type: ignore[import-untyped]
-
     path = Path(source).expanduser()
     what = f"`{setting}` is {source!r}"
     if path.is_file():
-        builder = _BUILDERS.get(path.suffix.lower())
-        if builder is None:
-            raise ValueError(f"{what}, a file of unknown format; expected one of {', '.join(_BUILDERS)}")
+        if path.suffix.lower() != ".parquet" and not is_json(path):
+            raise ValueError(f"{what}, a file of unknown format; expected one of {', '.join(_SUFFIXES)}")
         if path.stat().st_size == 0:
             raise ValueError(f"{what}, which is empty; expected rows of problems")
-        files = dict.fromkeys(re.findall(r"(?:^|\+)\s*([\w.-]+)", split), str(path.absolute()))
-        arguments: dict[str, object] = {"path": builder, "data_files": files}
-    elif path.is_dir():
-        arguments = {"path": str(path.absolute())}
-    elif _HUB_NAME.fullmatch(source) and path.suffix.lower() not in _BUILDERS:
-        name, _, config = source.partition(":")
-        arguments = {"path": name, "name": config or None}
+    elif not path.is_dir():
+        if not _HUB_NAME.fullmatch(source) or path.suffix.lower() in _SUFFIXES:
+            raise FileNotFoundError(
+                f"{what}: there is no {path.absolute()}; expected an existing file or folder, or a hub name like"
+                ' "org/name" or "org/name:config"'
+            )
         what += ", which is no local file and was looked for on the Hugging Face hub"
-    else:
-        raise FileNotFoundError(
-            f"{what}: there is no {path.absolute()}; expected an existing file or folder, or a hub name like"
-            ' "org/name" or "org/name:config"'
-        )
     try:
-        if path.is_file() and path.suffix.lower() == ".parquet" and parquet.read_metadata(path).num_rows == 0:
-            raise ValueError("it has no rows")  # `datasets` would say "BatchSize must be greater than 0"
-        rows = datasets.load_dataset(split=split, **arguments)
+        rows = (
+            _load_file(path, split)
+            if path.is_file()
+            else _load_folder(path, split)
+            if path.is_dir()
+            else _load_hub(source, split)
+        )
     except ConnectionError as e:
         raise ConnectionError(
             f"{what}: the hub could not be reached ({e}). Check the name and the connection, or give a local file"
@@ -78,6 +91,72 @@ def load_rows(source: str, split: str, setting: str, remedy: str) -> Dataset:
     return rows
 
 
+def _load_file(path: Path, split: str) -> Rows:
+    names = re.findall(r"(?:^|\+)\s*([\w.-]+)", split)
+    if is_json(path):
+        return JsonRows({name: [path] for name in names}, split)
+    import datasets  # takes a second: not for those who only import the package
+    from pyarrow import parquet  # type: ignore[import-untyped]
+
+    if parquet.read_metadata(path).num_rows == 0:
+        raise ValueError("it has no rows")  # `datasets` would say "BatchSize must be greater than 0"
+    files = dict.fromkeys(names, str(path.absolute()))
+    return _Typed.of(datasets.load_dataset("parquet", data_files=files, split=split))
+
+
+def _load_folder(path: Path, split: str) -> Rows:
+    import datasets
+
+    check_metadata(path)
+    builder = datasets.load_dataset_builder(str(path.absolute()))
+    files = {str(name): [str(file) for file in part] for name, part in (builder.config.data_files or {}).items()}
+    check_files(path, [file for part in files.values() for file in part])
+    if files and all(is_json(Path(file)) for part in files.values() for file in part):
+        return JsonRows({name: [Path(file) for file in part] for name, part in files.items()}, split)
+    return _Typed.of(datasets.load_dataset(str(path.absolute()), split=split))
+
+
+def _load_hub(source: str, split: str) -> Rows:
+    import datasets
+
+    name, _, config = source.partition(":")
+    return _Typed.of(datasets.load_dataset(path=name, name=config or None, split=split))
+
+
+class _Typed:
+    """The rows of a `Dataset` whose short floats are numpy's, which know how many digits they have."""
+
+    def __init__(self, rows: Dataset) -> None:
+        self.rows = rows
+        self.column_names = list(rows.column_names)
+
+    @classmethod
+    def of(cls, rows: Dataset) -> Rows:
+        """Returns the rows as they are if they have no such floats."""
+        return cls(rows) if _has_short_floats(rows.features) else rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (_typed(self.rows.features, row) for row in self.rows)
+
+
+def _has_short_floats(feature: Any) -> bool:
+    if isinstance(feature, dict):
+        return any(map(_has_short_floats, feature.values()))
+    return getattr(feature, "dtype", None) in _SHORT_FLOATS or _has_short_floats(getattr(feature, "feature", {}))
+
+
+def _typed(feature: Any, value: Any) -> Any:
+    if isinstance(feature, dict) and isinstance(value, dict):
+        return {name: _typed(feature.get(name), part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_typed(getattr(feature, "feature", None), part) for part in value]
+    short = _SHORT_FLOATS.get(getattr(feature, "dtype", None))
+    return value if short is None or value is None else short(value)
+
+
 def load_lines(source: str, setting: str) -> list[dict[str, str]]:
     """Loads the lines of a local text file as rows with the column "problem"; empty lines are skipped.
 
@@ -88,7 +167,13 @@ def load_lines(source: str, setting: str) -> list[dict[str, str]]:
     path = Path(source).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"`{setting}` is {source!r}: there is no {path.absolute()}; expected an existing file")
-    rows = [{"problem": line} for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise ValueError(
+            f"`{setting}` is {source!r}, which is no text in UTF-8 ({e}); expected one problem a line"
+        ) from e
+    rows = [{"problem": line} for line in text.split("\n") if line.strip()]
     if not rows:
         raise ValueError(f"`{setting}` is {source!r}, which is empty; expected one problem a line")
     return rows

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import chain
 
 from masa_lightning.data._benchmarks import BENCHMARKS
+from masa_lightning.data._choices import counting_of, read_choice
 from masa_lightning.data._rows import check_share, read_rows
 from masa_lightning.data._sources import load_rows
 from masa_lightning.data.base import ProblemDataModule, Split
@@ -78,7 +80,10 @@ class BenchmarkDataModule(ProblemDataModule):
         sources = (self.sources[name],) if name in self.sources else benchmark.hub
         remedy = "give a file, or a folder or hub data set that has it"
         parts = [load_rows(source, benchmark.split, f"sources.{name}", remedy=remedy) for source in sources]
-        table = read_rows(chain.from_iterable(parts), benchmark.read, name)
+        read = benchmark.read
+        if read is read_choice:
+            read = partial(read_choice, counting=counting_of(chain.from_iterable(parts)))
+        table = read_rows(chain.from_iterable(parts), read, name)
         self.unusable += len(table.unusable)
         columns = ", ".join(parts[0].column_names)
         table.check(
@@ -86,4 +91,5 @@ class BenchmarkDataModule(ProblemDataModule):
             self.max_unusable_share,
             f"check that this is {name} (the columns are {columns})",
         )
+        table.warn_of_other_forms(f"`sources.{name}`")
         return table.problems[: self.max_problems]

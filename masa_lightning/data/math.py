@@ -6,8 +6,9 @@ import random
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from masa_lightning.data._rows import ColumnReader, check_share, choose_columns, read_rows, same_text_key
-from masa_lightning.data._sources import load_lines, load_rows, source_label
+from masa_lightning.data._questions import same_text_key
+from masa_lightning.data._rows import ColumnReader, check_share, choose_columns, read_rows
+from masa_lightning.data._sources import Rows, load_lines, load_rows, source_label
 from masa_lightning.data.base import ProblemDataModule, Split
 from masa_lightning.data.loader import ProblemLoader
 from masa_lightning.types import Problem
@@ -131,15 +132,17 @@ class MathDataModule(ProblemDataModule):
         answered = split != "predict"
         label, what = source_label(source), f"`{split}` ({source})"
         chosen: tuple[str, str | None] | str
+        rows: Rows | list[dict[str, str]]
         if not answered and source.lower().endswith(".txt"):
             rows, columns, chosen = load_lines(source, split), ["problem"], ("problem", None)
         else:
-            rows = load_rows(source, part, split, remedy=f"it comes from `{split}_split`")
-            columns = list(rows.column_names)
+            rows = loaded = load_rows(source, part, split, remedy=f"it comes from `{split}_split`")
+            columns = list(loaded.column_names)
             chosen = choose_columns(columns, self.problem_column, self.answer_column, answered=answered)
         if isinstance(chosen, str):
             raise ValueError(f"`{split}` is {source!r} with the columns {', '.join(columns)}: {chosen}")
         reader = ColumnReader(columns, *chosen, answered=answered)
+        reader.look_at(rows)
         table = read_rows(rows, reader, label, prefix=f"{label}/")
         self.unusable += len(table.unusable)
         table.check(
@@ -148,6 +151,7 @@ class MathDataModule(ProblemDataModule):
             f"check that problem_column {chosen[0]!r} and answer_column {chosen[1]!r} are right (the columns are"
             f" {', '.join(columns)})",
         )
+        table.warn_of_other_forms(what)
         if reader.system_messages:
             rank_zero_info(
                 f"{what}: dropped the system message of {reader.system_messages} prompts; the module brings its own"

@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from masa_lightning.data._rows import same_text_key
+from masa_lightning.data._questions import same_text_key
 from masa_lightning.data.base import ProblemDataModule, Split
 from masa_lightning.functional.grading import box_content
 from masa_lightning.types import Problem, ProgressFn

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from lightning.pytorch import LightningModule, Trainer
 
-from masa_lightning.data._rows import UnusableRowError, answer_text
+from masa_lightning.data._answers import answer_text
+from masa_lightning.data._cells import UnusableRowError
 from masa_lightning.data.math import MathDataModule
 from masa_lightning.types import Problem
 
@@ -84,7 +85,14 @@ def test_columns_by_name_paths_and_parts(tmp_path: Path) -> None:
     row = {"context": "A.", "question": "B?", "options": ["A) 1", "B) 2"], "meta": {"key": {"gold": "B"}}, "id": "x7"}
     source = write(tmp_path / "l.json", [row])
     (problem,) = read(source, problem_column="context+question+options", answer_column="meta.key.gold")
-    assert problem == Problem(id="x7", problem="A.\n\nB?\n\nA) 1\nB) 2", answer="B", source="l")
+    assert problem == Problem(
+        id="x7",
+        problem="A.\n\nB?\n\nA) 1\nB) 2",
+        answer="B",
+        source="l",
+        answer_type="choice",
+        metadata={"options": ["1", "2"]},
+    )
     with pytest.raises(
         ValueError, match=r"the column 'question' alone is not the whole problem .* context and options"
     ):
@@ -116,7 +124,6 @@ def test_last_user_message(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
         ("He has 2*36=<<2*36=72>>72.\n#### 72", "72"),
         ("so\n#### $1,234.5 ", "$1234.5"),
         ("#### (1,234)\n", "(1,234)"),
-        ("#### 5 but then more\nno", "#### 5 but then more\nno"),
         ("thus \\boxed{3}", "thus \\boxed{3}"),
         ({"target": 3.0, "solution": "..."}, "3"),
     ],
@@ -135,7 +142,8 @@ def test_answers(value: Any, text: str) -> None:
         ("", "empty answer"),
         ("  ", "empty answer"),
         ("so\n#### ", "empty answer"),
-        (["1"], "answer is a list"),
+        (["1", "2"], "answer is a list of several"),
+        ("#### 5 but then more\nno", "text behind the final '####'"),
         ({"gold": "1"}, "struct without 'target'"),
         ({"target": None}, "no answer"),
     ],
@@ -154,7 +162,7 @@ def test_mixed_types_and_unusable_rows_are_named_and_counted(tmp_path: Path) -> 
         {"problem": [{"role": "user", "content": None}], "answer": 1},
         {"problem": "q", "answer": None},
         {"problem": "q", "answer": ""},
-        {"problem": "q", "answer": [1]},
+        {"problem": "q", "answer": [1, 2]},
     ]
     good = [{"problem": "a", "answer": 1}, {"problem": "b", "answer": "x"}, {"problem": "c", "answer": 2.5}]
     source = write(tmp_path / "m.jsonl", good + bad)
@@ -306,7 +314,7 @@ def test_problems_to_predict_need_no_answers(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="problem column"):
         to_predict(write(tmp_path / "none.json", [{"text": "1+1?"}]))
     with pytest.raises(ValueError, match="answer is a list"):  # there is one, but it cannot be read
-        to_predict(write(tmp_path / "list.json", [{"problem": "q", "answer": [1]}]))
+        to_predict(write(tmp_path / "list.json", [{"problem": "q", "answer": [1, 2]}]))
     with pytest.raises(ValueError, match="no column 'answer'"):
         read(bare, problem_column="question")
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from masa_lightning.data._rows import same_text_key
+from masa_lightning.data._questions import same_text_key
 from masa_lightning.data.reasoning_gym import ReasoningGymDataModule, ReasoningGymGrader, _shares
 from masa_lightning.types import Grader, Problem
 

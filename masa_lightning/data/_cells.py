@@ -1,0 +1,135 @@
+"""The cells of a row, plain Python whatever wrote them, and what is wrong with a row that is no problem."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import tokenize
+import warnings
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+Row = Mapping[str, Any]
+
+_IDS = ("id", "unique_id", "ID", "Record ID", "task_id", "example_id", "problemid", "index")
+
+# Lists and structs of texts, written into a text. Mathematics (`[1, 2]`, `\{x\}`, `{Friday}`) is none of these.
+_WRITTEN = re.compile(r"""\s*(?:array\(\s*)?(?:(?:\[\s*)+(?:\{\s*)?|\{\s*)["']""")
+_BACKSLASHES = re.compile(r"\\+(?=(.?))", re.DOTALL)
+# What LaTeX becomes when its backslash is taken for an escape: \frac, \beta; \theta, \neq, \right.
+_SWALLOWED = re.compile(
+    "[\b\f]|\t(?:an|anh|au|ext[a-z]*|frac|heta|ilde|imes|o|op|riangle[a-z]*|herefore)(?![A-Za-z])"
+    "|\n(?:abla|eg|eq|exists|ot|otin|u|parallel|subseteq)(?![A-Za-z])"
+    "|\r(?:angle|brace|ceil|floor|ho|ight[a-z]*|oot)(?![A-Za-z])"
+)
+
+
+class UnusableRowError(Exception):
+    """A row that is no problem; the message is the reason."""
+
+
+class MissingAnswerError(UnusableRowError):
+    """A row whose answer is not there, or empty."""
+
+
+def find(row: Row, path: str) -> Any:
+    """The value of a column, or of a field "a.b" of a struct, which may be written as a text; None without."""
+    if path in row:
+        return row[path]
+    value: Any = row
+    for name in path.split("."):
+        value = decoded(value)
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def first(row: Row, *columns: str) -> Any:
+    """The first value that is there among some columns; None without."""
+    return next((value for column in columns if (value := row.get(column)) is not None), None)
+
+
+def own_id(row: Row, *columns: str) -> str:
+    """The id that a row has in the first of these columns that it has one in, as text; empty without.
+
+    Args:
+        row: With its id.
+        columns: Where to look; none for all the names that benchmarks have for it.
+    """
+    values = (row.get(column) for column in columns or _IDS)
+    ids = (str(value).strip() for value in values if isinstance(value, str | int) and not isinstance(value, bool))
+    return next(filter(None, ids), "")
+
+
+def kind(value: Any) -> str:
+    """What a value is called in a reason."""
+    return "struct" if isinstance(value, Mapping) else type(value).__name__
+
+
+def decoded(value: Any) -> Any:
+    r"""A list or struct from what holds it: an array, or a text of JSON or of Python; any other value as it is.
+
+    LaTeX whose backslashes were not doubled (`["\frac12"]`) is read as it was meant.
+
+    >>> decoded('["1/2"]'), decoded("['1/2']"), decoded("[1, 2]"), decoded('["\\frac12"]')
+    (['1/2'], ['1/2'], '[1, 2]', ['\\frac12'])
+    """
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, tuple):
+        return list(value)
+    if not isinstance(value, str) or not _WRITTEN.match(value):
+        return value
+    found = _loaded(value)
+    if found is not None and not any(_SWALLOWED.search(text) for text in _texts(found)):
+        return found
+    # A backslash on its own cannot begin a command: all that stand alone are doubled, but those before a quotation mark.
+    found = _loaded(_BACKSLASHES.sub(lambda m: m[0] * 2 if len(m[0]) % 2 and m[1] not in ('"', "'") else m[0], value))
+    return value if found is None else found
+
+
+def looks_written(text: str) -> bool:
+    """Whether a text is a list or struct that somebody wrote as text, readable or not."""
+    return bool(_WRITTEN.match(text))
+
+
+def _loaded(text: str) -> list[Any] | dict[str, Any] | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of escapes that Python does not know
+        for load in (_from_json, _from_python):
+            try:
+                found = load(text.strip())
+            except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, tokenize.TokenError):
+                continue
+            if isinstance(found, list | dict):
+                return found
+    return None
+
+
+def _from_json(text: str) -> Any:
+    return json.loads(text, strict=False)  # with line breaks in texts
+
+
+def _from_python(text: str) -> Any:
+    kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline)]
+    if (tokenize.STRING, tokenize.STRING) in pairwise(kinds):
+        raise ValueError("two texts without a comma, as numpy writes arrays: Python would join them")
+    return ast.literal_eval(text)
+
+
+def _texts(value: Any) -> list[str]:
+    """All texts in a list or struct."""
+    texts, rest = [], [value]
+    while rest:
+        part = rest.pop()
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, Mapping):
+            rest.extend(part.values())
+        elif isinstance(part, list | tuple):
+            rest.extend(part)
+    return texts

@@ -1,0 +1,111 @@
+"""The text of a problem from a row: of plain text, chat messages or lines, with all its parts and without instructions."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from masa_lightning.data._answers import valid_text
+from masa_lightning.data._cells import Row, UnusableRowError, decoded, find, kind
+from masa_lightning.data._wrappers import without_wrapper
+
+PROBLEM_COLUMNS = ("problem", "question")
+VERL_PROBLEM, VERL_ANSWER = "prompt", "reward_model.ground_truth"
+# What a question is about: without it such a question has no answer.
+CONTEXT_COLUMNS = ("context", "passage", "article", "body", "story", "paragraph", "document", "premises", "scenario")
+_VERL_QUESTIONS = ("reward_model.ground_truth.question", "extra_info.question")
+_CHAT = re.compile(r"""\s*(?:array\()?\[\s*\{\s*["'](?:role|content)["']\s*:""")
+
+# Where the case of a letter means something: mathematics, commands, single letters, and what stands at a number (units).
+_CASED = re.compile(
+    r"\$\$.*?\$\$|\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]|\\begin\{.*?\\end\{[^}]*\}|\\[A-Za-z]+"
+    r"|\d[\d.,]*\s?[^\W\d_]{1,3}(?![^\W\d_])|(?<![^\W_])[^\W\d_](?![^\W_])|[^\W_]*(?:\d|_)\w*",
+    re.DOTALL,
+)
+
+
+def same_text_key(text: str) -> str:
+    """Equal for texts that differ in white space alone, and in case where case means nothing: in words.
+
+    >>> same_text_key("What  is this?") == same_text_key("what is THIS?"), same_text_key("$X$") == same_text_key("$x$")
+    (True, False)
+    """
+    text, parts, end = " ".join(text.split()), [], 0
+    for cased in _CASED.finditer(text):
+        parts += [text[end : cased.start()].casefold(), cased[0]]
+        end = cased.end()
+    return "".join([*parts, text[end:].casefold()])
+
+
+def problem_text(row: Row, column: str) -> str:
+    """The text of a problem from a column, or from several joined by "+"; of a chat its last user message."""
+    text = "\n\n".join(plain_text(find(row, part)) for part in column.split("+"))
+    if column == VERL_PROBLEM:
+        # verl's message is the question with instructions; a question that is a part of it is the problem itself.
+        for path in _VERL_QUESTIONS:
+            question = find(row, path)
+            if isinstance(question, str) and question.strip() and same_text_key(question) in same_text_key(text):
+                return without_wrapper(valid_text(question.strip(), "problem"))
+    return text
+
+
+def context_texts(row: Row) -> list[str]:
+    """What stands before the question, in the columns that are known for it."""
+    values = [row.get(column) for column in CONTEXT_COLUMNS]
+    there = [v for v in values if not (_is_missing(v) or (isinstance(v, str) and not v.strip()))]
+    return [plain_text(value) for value in there]
+
+
+def plain_text(value: Any) -> str:
+    """The text of a cell: a string, chat messages (the last user message), or lines; without known instructions."""
+    messages = chat(value)
+    if messages is not None:
+        users = [m.get("content") for m in messages if m["role"] == "user"]
+        if not users:
+            raise UnusableRowError("chat without a user message")
+        value = _content(users[-1])
+    else:
+        value = decoded(value) if not isinstance(value, str) else value
+        if isinstance(value, list) and value and all(isinstance(line, str) for line in value):
+            value = "\n".join(value)
+    if _is_missing(value):
+        raise UnusableRowError("no problem")
+    if not isinstance(value, str):
+        raise UnusableRowError(f"problem is a {kind(value)}, not text or chat messages")
+    if not value.strip():
+        raise UnusableRowError("empty problem")
+    return without_wrapper(valid_text(value.strip(), "problem"))
+
+
+def chat(value: Any) -> list[Mapping[str, Any]] | None:
+    """The messages of a chat, which may be written as a text; None if it is none."""
+    written = isinstance(value, str)
+    if written and not _CHAT.match(value):
+        return None
+    messages = decoded(value)
+    if isinstance(messages, list) and messages and all(isinstance(m, Mapping) and "role" in m for m in messages):
+        return messages
+    if written:
+        raise UnusableRowError("problem is written chat messages that cannot be read")
+    return None
+
+
+def has_system_message(value: Any) -> bool:
+    """Whether a cell is a chat with a system message."""
+    return any(message["role"] == "system" for message in chat(value) or [])
+
+
+def _content(value: Any) -> Any:
+    """The text of a message whose parts are all text: [{"type": "text", "text": ...}]."""
+    value = decoded(value) if not isinstance(value, str) else value
+    if isinstance(value, list) and value and all(isinstance(part, Mapping) for part in value):
+        if any(not isinstance(part.get("text"), str) for part in value):
+            raise UnusableRowError("chat message with a part that is no text")
+        return "\n".join(part["text"] for part in value)
+    return value
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
