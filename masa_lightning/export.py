@@ -79,7 +79,7 @@ def export_checkpoint(
     tokenizer = loading.load_tokenizer(name, template)
     for settings in (vars(policy.config), tokenizer.init_kwargs):
         settings.pop("auto_map", None)  # names code, which is not exported
-    _stop_where_training_did(policy, tokenizer)
+    _stop_where_training_did(policy, tokenizer, saved.settings.get("stop_token_ids", []))
     if lora is None:
         saved.copy_into(policy.state_dict())
         policy.save_pretrained(out)
@@ -99,9 +99,11 @@ def export_checkpoint(
     write_card(out, saved.settings, model=model, adapter=adapter, results=benchmarks)
 
 
-def _stop_where_training_did(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Lists all tokens that ended completions in the generation configuration; transformers reads no other."""
-    stops = loading.stop_token_ids(policy, tokenizer)
+def _stop_where_training_did(
+    policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, recorded: Sequence[int]
+) -> None:
+    """Lists all tokens that ended completions in the generation configuration; transformers and vLLM read no other."""
+    stops = sorted({*loading.stop_token_ids(policy, tokenizer), *recorded})
     generation = policy.generation_config
     if generation is not None and {*stops} - {*_listed(generation.eos_token_id)}:
         generation.eos_token_id = stops
@@ -114,7 +116,14 @@ def _listed(ids: int | list[int] | None) -> list[int]:
 def _are_settings(found: Mapping[str, Any]) -> bool:
     """Whether what an export takes from a run's settings is of the kind that a run writes."""
     kinds: dict[str, Any] = {"model": str, "dtype": str, "lora": (dict, NoneType), "chat_template": (str, NoneType)}
-    return all(name in found and isinstance(found[name], kind) for name, kind in kinds.items())
+    tokens, texts = (found.get(name, []) for name in ("stop_token_ids", "stop"))  # earlier versions recorded none
+    return (
+        all(name in found and isinstance(found[name], kind) for name, kind in kinds.items())
+        and isinstance(tokens, list)
+        and isinstance(texts, list)
+        and all(type(token) is int and token >= 0 for token in tokens)
+        and all(type(text) is str for text in texts)
+    )
 
 
 class _Checkpoint:

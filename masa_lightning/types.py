@@ -56,18 +56,33 @@ class SamplingSettings:
         top_p: Nucleus mass in (0, 1]; 1 is off.
         top_k: Number of most likely tokens kept; 0 is off (TRL's convention).
         min_p: Least probability relative to the most likely token, in [0, 1]; 0 is off.
+        stop_token_ids: Tokens that end a completion, besides the model's own end of sequence and its chat template's end of
+            turn. As with these, the token is part of the completion and trained, and not of its text.
+        stop: Texts that end a completion once they stand in it. The tokens up to the one that completes the text are part
+            of the completion and trained; its text ends before the stop, as in vLLM.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    stop_token_ids: tuple[int, ...] = ()
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, ">= 0", note="(0 is greedy)")
         check_number("top_p", self.top_p, "> 0", "<= 1", note="(1 is off)")
         check_number("top_k", self.top_k, ">= 0", whole=True, note="(0 is off)")
         check_number("min_p", self.min_p, ">= 0", "<= 1", note="(0 is off)")
+        for name in ("stop_token_ids", "stop"):
+            if not isinstance(given := getattr(self, name), (list, tuple)):
+                raise ValueError(f"{name} is {given!r}; expected a list")
+            object.__setattr__(self, name, tuple(given))
+        for token in self.stop_token_ids:
+            check_number("a token of stop_token_ids", token, ">= 0", whole=True)
+        for text in self.stop:
+            if not isinstance(text, str) or not text:
+                raise ValueError(f"a text of stop is {text!r}; expected a text that is not empty")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,12 +103,13 @@ class Completion:
     """What the sampler returned, token by token; never re-tokenised."""
 
     token_ids: Sequence[int]
-    """Generated tokens, the end-of-sequence token included when there is one."""
+    """Generated tokens, the stop token, or those of a stop text, included when there are any."""
     logprobs: Sequence[float]
     """Of each token under the distribution it was drawn from (after temperature and truncation), in nats; empty if the
     request wanted none.
     """
     finish_reason: FinishReason
+    """"stop" at any of the stops, "length" where the request's limit cut it short."""
 
 
 @runtime_checkable
@@ -124,7 +140,13 @@ class Sampler(Protocol):
         settings: SamplingSettings,
         on_progress: ProgressFn | None = None,
     ) -> list[Completion]:
-        """Draws one completion a request, in the order of the requests. No requests give no completions."""
+        """Draws one completion a request, in the order of the requests. No requests give no completions.
+
+        Args:
+            requests: What is to be drawn.
+            settings: How; `stop_token_ids` and `stop` end completions besides the tokens of `setup`.
+            on_progress: Told (done, total).
+        """
 
     def sleep(self) -> None:
         """Gives accelerator memory back until `wake`; does nothing where there is none to give."""

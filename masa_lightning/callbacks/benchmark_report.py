@@ -300,6 +300,7 @@ def _settings(module: EvaluationLightningModule) -> dict[str, Any]:
         "pass_rate_scale": getattr(module, "pass_rate_scale", None),  # which the meta prompt asks for
         "chat_template": module.tokenizer.chat_template,
         "chat_template_kwargs": module.chat_template_kwargs,
+        "stops": [*module.stops.token_ids, *module.stops.texts],
     }
 
 

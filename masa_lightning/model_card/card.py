@@ -144,7 +144,14 @@ class _Card:
         if "prompts" not in self.settings:
             return ""
         adapters = Adapters(self.base, self.lora["rank"]) if self.lora and self.adapter else None
-        return usage(self.name, self.settings, predicts=self.predicts, adapters=adapters)
+        return usage(
+            self.name,
+            self.settings,
+            predicts=self.predicts,
+            adapters=adapters,
+            stop=self.checkpoint.get("stop", ()),
+            stop_token_ids=self.checkpoint.get("stop_token_ids", ()),
+        )
 
     def _training(self) -> str:
         c = self.checkpoint

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,7 +18,15 @@ class Adapters:
     rank: int
 
 
-def usage(name: str, settings: Mapping[str, Any], *, predicts: bool, adapters: Adapters | None) -> str:
+def usage(
+    name: str,
+    settings: Mapping[str, Any],
+    *,
+    predicts: bool,
+    adapters: Adapters | None,
+    stop: Sequence[str] = (),
+    stop_token_ids: Sequence[int] = (),
+) -> str:
     """Writes the section.
 
     Args:
@@ -26,6 +34,8 @@ def usage(name: str, settings: Mapping[str, Any], *, predicts: bool, adapters: A
         settings: Of the module.
         predicts: Whether the model was trained on meta rollouts.
         adapters: None for a whole model.
+        stop: Texts that ended completions.
+        stop_token_ids: Tokens that did; the folder of a whole model says so itself.
     """
     known = {field.name for field in fields(PromptTemplates)}
     prompts = PromptTemplates(**{k: v for k, v in settings["prompts"].items() if k in known})
@@ -60,6 +70,12 @@ def usage(name: str, settings: Mapping[str, Any], *, predicts: bool, adapters: A
     e = settings["evaluation"]
     drawn = f"temperature={e['temperature']!r}, top_p={e['top_p']!r}, top_k={e['top_k']!r}"
     chosen = f"do_sample=True, {drawn}" if e["temperature"] else "do_sample=False"
+    ends, ends_vllm = "", ""
+    if stop:
+        ends, ends_vllm = f", stop_strings={[*stop]!r}, tokenizer=tokenizer", f", stop={[*stop]!r}"
+    if adapters and stop_token_ids:
+        ends += f", eos_token_id={[*stop_token_ids]!r}"
+        ends_vllm += f", stop_token_ids={[*stop_token_ids]!r}"
     transformers = [
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
@@ -70,14 +86,14 @@ def usage(name: str, settings: Mapping[str, Any], *, predicts: bool, adapters: A
         "        messages, add_generation_prompt=True, return_dict=True, return_tensors='pt'"
         + (f", **{extra!r}" if extra else ""),
         "    )",
-        f"    output = model.generate(**inputs, {chosen}, max_new_tokens={limit!r})",
+        f"    output = model.generate(**inputs, {chosen}, max_new_tokens={limit!r}{ends})",
         "    print(tokenizer.decode(output[0, inputs['input_ids'].shape[1]:], skip_special_tokens=True))",
     ]
     vllm = [
         "from vllm import LLM, SamplingParams",
         "",
         "llm = LLM(MODEL)",
-        f"sampling = SamplingParams({drawn}, max_tokens={limit!r})",
+        f"sampling = SamplingParams({drawn}, max_tokens={limit!r}{ends_vllm})",
         f"for output in llm.chat([{names}], sampling{f', chat_template_kwargs={extra!r}' if extra else ''}{lora}):",
         "    print(output.outputs[0].text)",
     ]

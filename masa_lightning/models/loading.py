@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 
 from masa_lightning.models import tiny
+from masa_lightning.models.turns import end_of_turn
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -141,12 +142,17 @@ def load_tokenizer(name: str, chat_template: str | None = None) -> PreTrainedTok
         chat_template: Replaces the tokenizer's own: Jinja text, or the path of a file with it.
 
     Raises:
-        ValueError: If there is no chat template.
+        ValueError: If there is no tokenizer, or no chat template.
     """
     from transformers import AutoTokenizer
 
     with _without_its_code(name):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model_path(name), trust_remote_code=False)
+    if len(tokenizer) <= len(tokenizer.added_tokens_decoder):  # what transformers makes of no files
+        raise ValueError(
+            f"model {name!r} has no tokenizer: no tokens but special ones; expected tokenizer.json, or the files of the "
+            "model's own kind, beside its weights"
+        )
     if chat_template is not None:
         is_text = "{" in chat_template
         if not is_text and not Path(chat_template).is_file():
@@ -238,8 +244,15 @@ def _empty_model(name: str, config: PretrainedConfig, dtype: DType) -> PreTraine
     return model
 
 
-def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """All tokens that end a completion: the tokenizer's and those of the generation configuration (often several).
+def stop_token_ids(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, template_kwargs: Mapping[str, Any] | None = None
+) -> list[int]:
+    """All tokens that end a completion: the tokenizer's, those of the generation configuration, the template's end of turn.
+
+    Args:
+        model: With its generation configuration, which often lists several.
+        tokenizer: With a chat template.
+        template_kwargs: Extra variables of the template.
 
     Raises:
         ValueError: If there is none, as every completion would then run to its limit.
@@ -247,10 +260,14 @@ def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     generation = model.generation_config.eos_token_id if model.generation_config is not None else None
     several = generation if isinstance(generation, list) else [generation]
     ids = {i for i in (*several, tokenizer.eos_token_id) if i is not None}
-    if not ids:
+    turn = end_of_turn(tokenizer, template_kwargs)
+    if turn is not None and not turn.text and turn.token_ids[0] < vocabulary_size(model.config):
+        ids |= {*turn.token_ids}
+    if not ids and (turn is None or not turn.text):
         raise ValueError(
             f"model {model.config.name_or_path!r} has no end-of-sequence token, neither in its tokenizer nor in its "
-            "generation configuration; set tokenizer_config.json's eos_token"
+            "generation configuration, and its chat template ends answers with none; set tokenizer_config.json's eos_token, "
+            "or sampling.stop_token_ids"
         )
     return sorted(ids)
 

@@ -25,6 +25,7 @@ from masa_lightning.models import loading
 from masa_lightning.models.lora import LoRA, add_adapters, check_same, leave_out_frozen, without_adapters
 from masa_lightning.models.policy import Policy
 from masa_lightning.models.steady import make_steady
+from masa_lightning.models.stops import Stops, find_stops, read_stops
 from masa_lightning.modules.checkpointing import make_durable
 from masa_lightning.modules.learner import (
     Learner,
@@ -41,7 +42,7 @@ from masa_lightning.modules.run_folder import RunFolder
 from masa_lightning.modules.schedules import Schedules
 from masa_lightning.modules.termination import SaveOnSigterm
 from masa_lightning.modules.update import LogProbs
-from masa_lightning.types import PhaseListener, ProgressFn, Sampler
+from masa_lightning.types import PhaseListener, ProgressFn, Sampler, SamplingSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,6 +64,8 @@ class PolicyLightningModule(LightningModule):
         model: As `GRPOLightningModule`, like the others.
         sampler: Draws completions.
         chat_template: Replaces the tokenizer's.
+        chat_template_kwargs: Extra variables of the chat template.
+        sampling: How training rollouts are drawn; what ends a completion here does so everywhere.
         max_prompt_length: Longest prompt, tokens.
         max_completion_length: Most tokens of a completion.
         needs_reference: Whether to keep the log-probabilities of the model as it was at hand.
@@ -84,6 +87,8 @@ class PolicyLightningModule(LightningModule):
         model: str,
         sampler: Sampler,
         chat_template: str | None,
+        chat_template_kwargs: dict[str, Any] | None,
+        sampling: SamplingSettings,
         max_prompt_length: int,
         max_completion_length: int,
         needs_reference: bool,
@@ -116,6 +121,8 @@ class PolicyLightningModule(LightningModule):
         self.model_name = model
         self.sampler = sampler
         self.chat_template = chat_template
+        self.chat_template_kwargs = dict(chat_template_kwargs or {})
+        self.sampling = sampling
         self.max_prompt_length = max_prompt_length
         self.max_completion_length = max_completion_length
         self.needs_reference = needs_reference
@@ -131,6 +138,7 @@ class PolicyLightningModule(LightningModule):
         self.seed = seed
         self.policy: Policy | None = None
         self.tokenizer: Any = None
+        self._stops: Stops | None = None
         self.processes = Processes(0, 1)
         """Those of the trainer, after `setup`."""
         self._learner = Learner(max_grad_norm=max_grad_norm, max_skipped_steps=max_skipped_steps)
@@ -142,13 +150,20 @@ class PolicyLightningModule(LightningModule):
         self._shards_checked = False
         self._seconds: dict[str, float] = {}
 
+    @property
+    def stops(self) -> Stops:
+        """What ends a completion, once tokenizer and policy are loaded."""
+        if self._stops is None and self.policy is not None and self.tokenizer is not None:
+            self._stops = find_stops(self.policy.model, self.tokenizer, self.sampling, self.chat_template_kwargs)
+        return self._stops or Stops()
+
     def setup(self, stage: str) -> None:
         """Checks strategy and limits and loads the tokenizer, before any weights.
 
         Raises:
             ValueError: If the strategy spreads weights in a way that they cannot be handed to an engine from, precision
-                or dtype are none to train with, prompt and completion are longer than what the model was made for, or
-                the tokenizer does not fit the model.
+                or dtype are none to train with, prompt and completion are longer than what the model was made for, the
+                tokenizer does not fit the model, or a stop is none that can come.
         """
         if isinstance(self.trainer.strategy, (FSDPStrategy, DeepSpeedStrategy)):
             raise ValueError(
@@ -177,6 +192,7 @@ class PolicyLightningModule(LightningModule):
         tokenizer = loading.load_tokenizer(self.model_name, self.chat_template)
         self._vocabulary = loading.vocabulary_size(config)
         loading.check_vocabulary(self.model_name, self._vocabulary, tokenizer)
+        read_stops(tokenizer, self.sampling, model=self.model_name, rows=self._vocabulary)
         self.tokenizer = tokenizer
 
     def configure_callbacks(self) -> list[Callback]:
@@ -318,7 +334,7 @@ class PolicyLightningModule(LightningModule):
             policy.model,
             loading.model_path(self.model_name),
             max_model_length=length,
-            stop_token_ids=loading.stop_token_ids(policy.model, self.tokenizer),
+            stop_token_ids=self.stops.token_ids,
         )
         for reference in self._reference:
             if isinstance(reference, Policy):

@@ -12,9 +12,11 @@ from lightning.pytorch.utilities import CombinedLoader
 
 from masa_lightning.functional.calibration import pass_at_k, rate_interval
 from masa_lightning.functional.prompts import PromptTemplates, solution_messages
+from masa_lightning.functional.stopping import before_stop
 from masa_lightning.functional.voting import ballot, majority_vote, predicted_vote
 from masa_lightning.models.loading import DType, check_prompt
 from masa_lightning.models.lora import LoRA
+from masa_lightning.models.turns import check_roles
 from masa_lightning.modules import summary
 from masa_lightning.modules.answer_grader import AnswerGrader
 from masa_lightning.modules.base import PolicyLightningModule
@@ -51,7 +53,6 @@ class EvaluationLightningModule(PolicyLightningModule):
         reward_weights: One factor a reward function.
         overlong_buffer: Of the soft overlong penalty; 0 is none.
         prompts: Instructions around the problem.
-        chat_template_kwargs: Extra variables of the chat template.
         evaluation: How validation, test and predict draw theirs.
 
     The other arguments are those of `PolicyLightningModule`.
@@ -69,6 +70,7 @@ class EvaluationLightningModule(PolicyLightningModule):
         prompts: PromptTemplates,
         chat_template: str | None,
         chat_template_kwargs: dict[str, Any] | None,
+        sampling: SamplingSettings,
         max_prompt_length: int,
         max_completion_length: int,
         evaluation: Evaluation,
@@ -88,6 +90,8 @@ class EvaluationLightningModule(PolicyLightningModule):
             model=model,
             sampler=sampler,
             chat_template=chat_template,
+            chat_template_kwargs=chat_template_kwargs,
+            sampling=sampling,
             max_prompt_length=max_prompt_length,
             max_completion_length=max_completion_length,
             needs_reference=needs_reference,
@@ -110,12 +114,21 @@ class EvaluationLightningModule(PolicyLightningModule):
             overlong_buffer=overlong_buffer,
         )
         self.prompts = prompts
-        self.chat_template_kwargs = dict(chat_template_kwargs or {})
         self.evaluation = evaluation
         self.evaluated: list[RolloutGroup] = []
         """Groups of the validation that is going on, and of the last test."""
         self._expected: dict[Kind, float] = {}  # tokens of a completion
         self._generated: list[list[int]] = []  # tokens of each process, one list for each call of `generate`
+
+    def setup(self, stage: str) -> None:
+        """Looks at the chat template too, which has to show the messages of `prompts`.
+
+        Raises:
+            ValueError: If it does not, or as `PolicyLightningModule.setup`.
+        """
+        super().setup(stage)
+        system = self.prompts.system is not None
+        check_roles(self.tokenizer, model=self.model_name, system=system, template_kwargs=self.chat_template_kwargs)
 
     def on_validation_epoch_start(self) -> None:
         self._begin_evaluation(self.trainer.num_val_batches, self.trainer.val_dataloaders)
@@ -260,9 +273,10 @@ class EvaluationLightningModule(PolicyLightningModule):
         requests = plan.requests[self.processes.part(expected)]
         progress = self._progress("generate", len(requests))
         with self._timed("generate"):
-            completions = self.sampler.generate(requests, sampling, progress)
-        ids = [c.token_ids for c in completions]
+            completions = self.sampler.generate(requests, self.stops.added_to(sampling), progress)
+        ids = [self.stops.without_token(c) for c in completions]
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True) if ids else []  # it makes [""] of []
+        texts = [before_stop(text, self.stops.texts) for text in texts]
         with self._timed("exchange"):
             parts = self.processes.gather((completions, texts))
         self._generated.append([sum(len(c.token_ids) for c in part) for part, _ in parts])

@@ -27,6 +27,7 @@ from masa_lightning.modules.refill import ProblemReserve, teaches, training_prob
 from masa_lightning.modules.resume import Resumption
 from masa_lightning.modules.rollouts import keys_by_place, merge_batches
 from masa_lightning.modules.settings import Algorithm, Evaluation
+from masa_lightning.modules.unfinished import UnfinishedWarning
 from masa_lightning.modules.update import PolicyUpdate
 from masa_lightning.types import Grader, Kind, Problem, RewardFunction, Rollout, RolloutGroup, Sampler, SamplingSettings
 
@@ -54,7 +55,7 @@ class GRPOLightningModule(EvaluationLightningModule):
         num_generations: Solution rollouts a problem, >= 2: they are compared (G).
         max_prompt_length: Longest prompt, tokens; problems above it are left out, counted and named.
         max_completion_length: Most tokens of a completion, end-of-sequence included.
-        sampling: How training rollouts are drawn.
+        sampling: How training rollouts are drawn, and what ends any completion.
         evaluation: How validation, test and predict draw theirs.
         algorithm: Surrogate, aggregation, advantages, KL; by default the paper's GRPO.
         num_iterations: Passes over a batch, >= 1.
@@ -117,6 +118,7 @@ class GRPOLightningModule(EvaluationLightningModule):
             prompts=prompts,
             chat_template=chat_template,
             chat_template_kwargs=chat_template_kwargs,
+            sampling=sampling,
             max_prompt_length=max_prompt_length,
             max_completion_length=max_completion_length,
             evaluation=evaluation,
@@ -149,7 +151,6 @@ class GRPOLightningModule(EvaluationLightningModule):
         if sampling.temperature == 0:
             raise ValueError("sampling.temperature is 0, so all rollouts of a problem would be equal; expected > 0")
         self.num_generations = num_generations
-        self.sampling = sampling
         self.algorithm = algorithm
         self.num_iterations = num_iterations
         self.num_mini_batches = num_mini_batches
@@ -163,6 +164,7 @@ class GRPOLightningModule(EvaluationLightningModule):
         self.ledger: dict[str, float] = {}
         """Sums of the ``tokens/`` figures over all training steps so far."""
         self._resumption = Resumption()
+        self._unfinished = UnfinishedWarning()
         self._reserve: ProblemReserve | None = None
         self._reserve_taken = 0
         self._metrics: dict[str, float] = {}
@@ -183,6 +185,8 @@ class GRPOLightningModule(EvaluationLightningModule):
             "lora": None if self.lora is None else asdict(self.lora),
             # Its text, never the name of a file: an export reads none for a checkpoint.
             "chat_template": None if self.chat_template is None else self.tokenizer.chat_template,
+            "stop_token_ids": [*self.stops.token_ids],
+            "stop": [*self.stops.texts],
             "rollout_steps": self.rollout_steps,
             "num_tokens": self.num_tokens,
             "ledger": dict(self.ledger),
@@ -313,6 +317,7 @@ class GRPOLightningModule(EvaluationLightningModule):
             metrics["balance/generated_tokens"] = imbalance(self._generated)
             metrics["balance/trained_tokens"] = imbalance(self._trained_tokens)
         self._expect(groups)
+        self._unfinished.look(groups, budget=self.max_completion_length, stops=self.stops.described(self.tokenizer))
         self._metrics = {}
         self.log_step(metrics)
         return groups

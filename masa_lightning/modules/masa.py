@@ -289,7 +289,7 @@ class MASALightningModule(GRPOLightningModule):
         """
         examples = []
         groups: list[RolloutGroup] = outputs["groups"]
-        special = set(self.tokenizer.all_special_ids)
+        unwanted = {*self.tokenizer.all_special_ids, *self.stops.token_ids}  # a hostile text may spell a special token
         for group in groups[self.processes.part([1.0] * len(groups))]:
             expert = None if group.weight is None else choose_expert(group, min_notion_reward=self.min_expert_reward)
             if expert is None:
@@ -298,9 +298,10 @@ class MASALightningModule(GRPOLightningModule):
             ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
             written = parse_meta_prediction(text, pass_rate_scale=self.pass_rate_scale)
             read = parse_meta_prediction(self.tokenizer.decode(ids), pass_rate_scale=self.pass_rate_scale)
-            fits = len(ids) < self.max_meta_length
-            if read == written and fits and special.isdisjoint(ids):  # a hostile text may spell a special token
-                examples.append((expert.prompt_ids, [*ids, self.tokenizer.eos_token_id]))
+            fits = len(ids) + len(self.stops.closing) <= self.max_meta_length
+            ended = any(stop in text for stop in self.stops.texts)
+            if read == written and fits and not ended and unwanted.isdisjoint(ids):
+                examples.append((expert.prompt_ids, [*ids, *self.stops.closing]))
         return examples
 
     def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:

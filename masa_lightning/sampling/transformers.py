@@ -12,6 +12,7 @@ from torch import nn
 
 from masa_lightning.checks import check_number
 from masa_lightning.sampling._limits import check_requests
+from masa_lightning.sampling._stops import StopStrings, load_tokenizer
 from masa_lightning.types import Completion, SamplingRequest
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class TransformersSampler:
         check_number("batch_size", batch_size, ">= 1", whole=True)
         self.batch_size = batch_size
         self._policy: Any = None
+        self._model_path = ""
+        self._tokenizer: Any = None  # once there are stop strings
         self._max_model_length = 0
         self._stop_token_ids: frozenset[int] = frozenset()
 
@@ -63,6 +66,7 @@ class TransformersSampler:
                 "language model: pass the model itself and not a wrapper of it"
             )
         self._policy = policy
+        self._model_path = model_path
         self._max_model_length = max_model_length
         self._stop_token_ids = frozenset(stop_token_ids)
 
@@ -81,7 +85,8 @@ class TransformersSampler:
 
         Raises:
             RuntimeError: `setup` was not called.
-            ValueError: A prompt is empty, or too long for the completion it may get.
+            ValueError: A prompt is empty, or too long for the completion it may get; there are stop strings, and the model
+                has no tokenizer.
         """
         if self._policy is None:
             raise RuntimeError("this TransformersSampler has no policy yet; call setup(policy, model_path, ...) first")
@@ -122,7 +127,7 @@ class TransformersSampler:
 
         device = next(self._policy.parameters()).device
         width = max(len(request.prompt_ids) for request in requests)
-        stop_token_ids = sorted(self._stop_token_ids)
+        stop_token_ids = sorted(self._stop_token_ids.union(settings.stop_token_ids))
         pad = stop_token_ids[0] if stop_token_ids else 0
         input_ids = torch.full((len(requests), width), pad)
         attention_mask = torch.zeros_like(input_ids)
@@ -135,6 +140,21 @@ class TransformersSampler:
         def reached_limit(ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
             return limits <= ids.shape[1] - width
 
+        ends: dict[int, int] = {}  # tokens of a row when its text came to a stop string
+        criteria: list[Any] = [reached_limit]
+        if settings.stop:
+            if self._tokenizer is None:
+                self._tokenizer = load_tokenizer(self._model_path)
+            strings = StopStrings(self._tokenizer, settings.stop)
+
+            def reached_text(ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+                for row, drawn in enumerate(ids[:, width:].tolist()):
+                    if row not in ends and strings.reached(drawn):
+                        ends[row] = len(drawn)
+                return torch.tensor([row in ends for row in range(len(ids))], device=ids.device)
+
+            criteria.append(reached_text)
+
         output = self._policy.generate(
             input_ids=input_ids.to(device),
             attention_mask=attention_mask.to(device),
@@ -146,24 +166,27 @@ class TransformersSampler:
                 use_cache=True,
             ),
             logits_processor=LogitsProcessorList([draw]),
-            stopping_criteria=StoppingCriteriaList([reached_limit]),
+            stopping_criteria=StoppingCriteriaList(criteria),
         )
         drawn = output[:, width:].tolist()
         logprobs = torch.stack(draw.logprobs, dim=1).tolist()
         return [
-            self._completion(token_ids, logp if request.logprobs else [], request.max_tokens)
-            for token_ids, logp, request in zip(drawn, logprobs, requests, strict=True)
+            _completion(ids, logp if request.logprobs else [], request.max_tokens, {*stop_token_ids}, ends.get(row))
+            for row, (ids, logp, request) in enumerate(zip(drawn, logprobs, requests, strict=True))
         ]
 
-    def _completion(self, token_ids: list[int], logprobs: list[float], max_tokens: int) -> Completion:
-        """Cuts a row of the batch after its stop token or at its own limit; the rest is padding."""
-        finish_reason: FinishReason = "length"
-        length = min(max_tokens, len(token_ids))
-        for position, token in enumerate(token_ids[:length]):
-            if token in self._stop_token_ids:
-                length, finish_reason = position + 1, "stop"
-                break
-        return Completion(token_ids=token_ids[:length], logprobs=logprobs[:length], finish_reason=finish_reason)
+
+def _completion(
+    token_ids: list[int], logprobs: list[float], max_tokens: int, stop_token_ids: set[int], text_end: int | None
+) -> Completion:
+    """Cuts a row of the batch after its stop token or stop string, or at its own limit; the rest is padding."""
+    length = min(max_tokens, len(token_ids))
+    ends = [place + 1 for place, token in enumerate(token_ids[:length]) if token in stop_token_ids][:1]
+    if text_end is not None and text_end <= length:
+        ends.append(text_end)
+    finish_reason: FinishReason = "stop" if ends else "length"
+    length = min([length, *ends])
+    return Completion(token_ids=token_ids[:length], logprobs=logprobs[:length], finish_reason=finish_reason)
 
 
 class _Draw:

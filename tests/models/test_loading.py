@@ -98,6 +98,13 @@ def test_no_chat_template(tiny_checkpoint, tmp_path):
     assert loading.load_tokenizer(str(folder), TEMPLATE).apply_chat_template(CHAT, tokenize=False) == "[hi]"
 
 
+def test_no_tokenizer(tiny_checkpoint, tmp_path):
+    """Transformers makes an empty one of the model's kind."""
+    folder = copy_without(tiny_checkpoint, tmp_path / "model", "tokenizer.json", "tokenizer_config.json")
+    with pytest.raises(ValueError, match=r"has no tokenizer: no tokens but special ones; expected tokenizer\.json"):
+        loading.load_tokenizer(str(folder), TEMPLATE)
+
+
 def test_chat_template_as_text_and_as_file(tiny_checkpoint, tmp_path):
     (tmp_path / "template.jinja").write_text(TEMPLATE)
     name = str(tiny_checkpoint)

@@ -15,6 +15,7 @@ from masa_lightning.checks import check_number
 from masa_lightning.sampling._draws import Draws
 from masa_lightning.sampling._isolation import apart_from_training, environment, no_compilation
 from masa_lightning.sampling._limits import check_requests
+from masa_lightning.sampling._stops import load_tokenizer
 from masa_lightning.sampling._weights import HandOver, MissingWeightsError
 from masa_lightning.sampling.vllm.cpu import PackedLayers, draw_with_less_python
 from masa_lightning.sampling.vllm.engine import engine_environment, make_engine
@@ -87,6 +88,7 @@ class VLLMSampler:
         self._hand_over: HandOver | None = None
         self._packed = PackedLayers()  # of the engine, on CPU
         self._draws: Draws | None = None  # of the engine, on CPU
+        self._model_path = ""
         self._max_model_length = 0
         self._stop_token_ids: frozenset[int] = frozenset()
         self._on_cpu = True
@@ -137,6 +139,7 @@ class VLLMSampler:
         self._on_cpu = device.type == "cpu"
         if self._on_cpu:
             self._draws = draw_with_less_python(llm)
+        self._model_path = model_path
         self._max_model_length = max_model_length
         self._stop_token_ids = frozenset(stop_token_ids)
         with apart_from_training(), _in_our_words(model_path):
@@ -176,7 +179,8 @@ class VLLMSampler:
 
         Raises:
             RuntimeError: There is no engine yet, or it is asleep.
-            ValueError: A prompt is empty, or too long for the completion it may get.
+            ValueError: A prompt is empty, or too long for the completion it may get; there are stop strings, and the model
+                has no tokenizer.
         """
         llm = self._engine()
         if self._asleep:
@@ -248,7 +252,9 @@ class VLLMSampler:
         from vllm.sampling_params import RequestOutputKind
 
         engine = llm.llm_engine
-        stop_token_ids = sorted(self._stop_token_ids)
+        stop_token_ids = sorted(self._stop_token_ids.union(settings.stop_token_ids))
+        if settings.stop and engine.output_processor.tokenizer is None:  # the engine was made without
+            engine.output_processor.tokenizer = load_tokenizer(self._model_path)
         index_of: dict[str, int] = {}
         internal_ids: list[str] = []
         completions: list[Completion | None] = [None] * len(requests)
@@ -263,10 +269,11 @@ class VLLMSampler:
                     seed=request.seed,
                     max_tokens=request.max_tokens,
                     stop_token_ids=stop_token_ids,
+                    stop=list(settings.stop),
                     ignore_eos=True,  # the given ids end a completion, and nothing else does
                     logprobs=0 if request.logprobs and noted is None else None,  # of the drawn token alone
                     flat_logprobs=True,  # one list, not a dictionary a token
-                    detokenize=False,
+                    detokenize=bool(settings.stop),
                     output_kind=RequestOutputKind.FINAL_ONLY,
                     skip_clone=True,
                 )
@@ -300,7 +307,7 @@ class VLLMSampler:
         if logprobs is None:
             logprobs = [] if output.logprobs is None else list(output.logprobs.logprobs)
         assert len(logprobs) in (0, len(token_ids))
-        finish_reason: FinishReason = "stop" if token_ids[-1] in self._stop_token_ids else "length"
+        finish_reason: FinishReason = "stop" if output.finish_reason == "stop" else "length"
         return Completion(
             token_ids=token_ids,
             logprobs=logprobs,
