@@ -24,9 +24,9 @@ class Stops:
     closing: tuple[int, ...] = ()
     """The tokens that a text which is written for the policy to learn ends with."""
 
-    def added_to(self, settings: SamplingSettings) -> SamplingSettings:
-        """Settings of which these are the stops."""
-        return replace(settings, stop_token_ids=self.token_ids, stop=self.texts)
+    def with_texts(self, settings: SamplingSettings) -> SamplingSettings:
+        """Settings with these texts; the tokens are the sampler's own after its `setup`."""
+        return replace(settings, stop=self.texts)
 
     def without_token(self, completion: Completion) -> Sequence[int]:
         """The tokens of a completion without the one that ended it, which is no text even where it is not special."""

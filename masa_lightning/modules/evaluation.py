@@ -273,7 +273,7 @@ class EvaluationLightningModule(PolicyLightningModule):
         requests = plan.requests[self.processes.part(expected)]
         progress = self._progress("generate", len(requests))
         with self._timed("generate"):
-            completions = self.sampler.generate(requests, self.stops.added_to(sampling), progress)
+            completions = self.sampler.generate(requests, self.stops.with_texts(sampling), progress)
         ids = [self.stops.without_token(c) for c in completions]
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True) if ids else []  # it makes [""] of []
         texts = [before_stop(text, self.stops.texts) for text in texts]
