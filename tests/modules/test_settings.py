@@ -118,7 +118,10 @@ BAD = {
         "top_k": [-1, 1.5],
         "pass_at": [(0,), (9,), (1.5,), (True,)],
     },
-    SamplingSettings: {"temperature": [-1], "top_p": [0, 1.1], "top_k": [-1, 0.5], "min_p": [-0.1, 1.1]},
+    SamplingSettings: {
+        "temperature": [-1], "top_p": [0, 1.1], "top_k": [-1, 0.5], "min_p": [-0.1, 1.1], "stop": [("",), (7,), "###", 7],
+        "stop_token_ids": [(-1,), (True,), (1.5,), ("<eos>",), 7],
+    },
     Inference: {
         "cutoff_factor": [0, -1], "hopeless": ["drop"], "max_std": [0], "margin": [-0.1, 0.5], "solve": ["yes"],
         "hint": ["yes"],

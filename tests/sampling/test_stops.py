@@ -108,20 +108,3 @@ def test_stop_strings_need_a_tokenizer(kind, requests, tmp_path):
     with pytest.raises(ValueError, match=r"stop strings need the text .*Use stop_token_ids"):
         sampler.generate(requests[:1], SamplingSettings(stop=["x"]))
     assert sampler.generate(requests[:1], SamplingSettings())
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"stop": "###"}, r"stop is '###'; expected a list"),
-        ({"stop": [""]}, r"a text of stop is ''; expected a text that is not empty"),
-        ({"stop": [7]}, r"a text of stop is 7"),
-        ({"stop_token_ids": 7}, r"stop_token_ids is 7; expected a list"),
-        ({"stop_token_ids": [-1]}, r"a token of stop_token_ids is -1; expected >= 0"),
-        ({"stop_token_ids": [True]}, r"a token of stop_token_ids is True; expected an integer"),
-        ({"stop_token_ids": ["<eos>"]}, r"a token of stop_token_ids is '<eos>'"),
-    ],
-)
-def test_settings_that_cannot_be(settings, message):
-    with pytest.raises(ValueError, match=message):
-        SamplingSettings(**settings)
