@@ -5,16 +5,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from masa_lightning.functional._quantity import read_number, same_number, split_unit, units_differ
+from masa_lightning.functional._letters import lone_letter
+from masa_lightning.functional._quantity import read_number, same_number, without_units
 from masa_lightning.functional._spelling import squeeze
 
 MAX_ANSWER_CHARS: Final = 2000
 _BASED: Final = re.compile(r"([0-9A-Z]+)_ ?(?:\{ ?(\d+) ?\}|(\d+))")
 _WORDS: Final = re.compile(r"[A-Za-z][A-Za-z' -]*")
-_CHOICE: Final = re.compile(
-    r"\\text(?:bf|rm)?\{ ?\(([A-J])\) ?\} ?[^(]*|\(([A-Ja-j])\)(?: ?[^ (].*)?|([A-Ja-j])[.:)](?: .*)?|([A-Ja-j])",
-    re.DOTALL,
-)
 _SHOUTED: Final = ("yes", "no", "true", "false", "none", "even", "odd")  # words that do not change with their case
 
 
@@ -24,18 +21,20 @@ def quick_leaf(predicted: str, expected: str) -> bool | None:
         return False
     if squeeze(predicted) == squeeze(expected):
         return True
-    units = split_unit(predicted), split_unit(expected)
-    (predicted, my_unit), (expected, true_unit) = units
-    if units_differ(my_unit, true_unit):
+    values = without_units(predicted, expected)
+    if values is None:
         return False
+    predicted, expected = values
+    if squeeze(predicted) == squeeze(expected):
+        return True
     mine, truth = read_number(predicted), read_number(expected)
     if mine and truth:
         return same_number(mine, truth)
     based = _BASED.fullmatch(predicted), _BASED.fullmatch(expected)
     if any(based):
         return _same_based(predicted, expected, *based)
-    if re.fullmatch(r"\(?[A-J]\)?", expected) and (choice := _CHOICE.fullmatch(predicted)):
-        return next(group for group in choice.groups() if group).upper() == expected.strip("()")
+    if re.fullmatch(r"\(?[A-J]\)?", expected) and (letter := lone_letter(predicted)):
+        return letter == expected.strip("()")
     if _WORDS.fullmatch(predicted) and _WORDS.fullmatch(expected) and max(len(predicted), len(expected)) > 2:
         return _same_words(predicted, expected)
     return None

@@ -39,7 +39,7 @@ _TOKEN: Final = re.compile(
     re.DOTALL,
 )
 _MAX_UNIT_TOKENS: Final = 24
-_WORD: Final = re.compile(r"[A-Za-zµμΩΩÅ€£¥₹¢]+")
+_WORD: Final = re.compile(r"[A-Za-zµμΩΩÅ€£¥₹¢]+(?:\.[A-Za-z]+)*")
 _MICRO: Final = re.compile(r"\\(mu|Omega|AA)(?![A-Za-z]) ?")
 _MICRO_SIGNS: Final = {"mu": "µ", "Omega": "Ω", "AA": "Å"}
 _NO_VALUE: Final = re.compile(
@@ -57,8 +57,7 @@ class Number(NamedTuple):
 
 def read_number(text: str) -> Number | None:
     """Reads a whole number, fraction, mixed number, decimal or power of ten; None if the text is anything else."""
-    bare = _PERCENT.sub("", text)
-    percent = bare != text
+    bare, percent = split_percent(text)
     try:
         if match := _DECIMAL.fullmatch(bare):
             value = Fraction(match[2].removesuffix(".")) * Fraction(10) ** int(match[3] or match[4] or 0)
@@ -80,6 +79,12 @@ def read_number(text: str) -> Number | None:
     except (ValueError, ZeroDivisionError):
         return None
     return None
+
+
+def split_percent(text: str) -> tuple[str, bool]:
+    """Takes off a percent sign at the end, and says whether there was one."""
+    bare = _PERCENT.sub("", text)
+    return bare, bare != text
 
 
 def same_number(mine: Number, truth: Number) -> bool | None:
@@ -115,12 +120,24 @@ def split_unit(text: str, *, letters: bool = False) -> tuple[str, str]:
     return value, unit or money
 
 
-def units_differ(mine: str, truth: str) -> bool:
+def without_units(predicted: str, expected: str) -> tuple[str, str] | None:
+    """Takes off the units of two values; None where both have one and these differ."""
+    mine, my_unit = split_unit(predicted)
+    truth, true_unit = split_unit(expected)
+    if bool(my_unit) != bool(true_unit):  # 5 m is 5 times m, but where the other side is in metres
+        value, unit = split_unit(predicted if true_unit else expected, letters=True)
+        if unit == (my_unit or true_unit):
+            return (value, truth) if true_unit else (mine, value)
+    return None if _differ(my_unit, true_unit) else (mine, truth)
+
+
+def _differ(mine: str, truth: str) -> bool:
     r"""Are both units there, and not the same? A price without its "per hour" is the same price."""
     if not mine or not truth or mine == truth:
         return False
-    short, long = sorted((mine, truth), key=len)
-    return not (short in MONEY and short in long.split())
+    short, long = sorted((mine, truth), key=lambda unit: unit not in MONEY)
+    rest = set(long.split()) - {short}
+    return not (short in MONEY and all("^-" in factor for factor in rest))
 
 
 def _signed(sign: str, value: Fraction) -> Fraction:
@@ -143,8 +160,13 @@ def _split_behind(text: str, letters: bool) -> tuple[str, str]:
             continue
         if first["bare"] and not head[-1].isdigit() and head[-1] not in "})":
             continue
-        glued = first["bare"] and head == text[: first.start()] and is_word(first[0])
-        unit = "" if glued else read_unit("".join(map(_plain, reversed(run[: index + 1]))).strip(), letters=letters)
+        glued = (
+            first["bare"]
+            and head == text[: first.start()]
+            and (is_word(first[0]) or (len(first[0]) == 1 and first[0].isascii() and not letters))
+        )
+        words = "".join(map(_plain, reversed(run[: index + 1]))).strip().replace("µ\x01", "\x01µ")
+        unit = "" if glued else read_unit(words, letters=letters)
         if unit:
             return head, unit
     return text, ""

@@ -16,7 +16,7 @@ _TEXT_COMMANDS: Final = (
     "operatorname operatorname*"
 )
 # Styles of letters and digits that are still maths. Old switches (\bf) work to the end of their group.
-_STYLES: Final = "mathbf boldsymbol bm pmb mathit mathsf mathtt mathnormal ensuremath underline"
+_STYLES: Final = "mathbf boldsymbol bm pmb mathit mathsf mathtt mathnormal ensuremath underline textcircled circled"
 _SWITCHES: Final = "bf it sf tt sc em bfseries itshape normalfont"
 _DROPPED: Final = (
     "left right middle big Big bigg Bigg bigl bigr bigm Bigl Bigr Bigm biggl biggr biggm Biggl Biggr Biggm displaystyle "
@@ -71,6 +71,7 @@ _SIGNS: Final = str.maketrans(
     | dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\u2014\u2015\ufe63", "-")
     | dict.fromkeys("\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000", " ")
     | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u2061\u2062", "")
+    | dict.fromkeys("✓✔☑□■∎", "")
     | dict.fromkeys("\u201c\u201d\u201e\u201f", '"')
     | dict.fromkeys("\u2018\u2019", "'")
     | {word[0]: f"\\{word[1:]} " for word in _GREEK.split()}
@@ -133,6 +134,7 @@ _SIGNS: Final = str.maketrans(
 _SUPERSCRIPTS: Final = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUBSCRIPTS: Final = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _RAISED: Final = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
+_POWER: Final = re.compile(r"\^\{([0-9n])\}(?![0-9])")
 _LOWERED: Final = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 
 _PLAIN: Final = re.compile(r"-?\d+(?:\.\d+)?")
@@ -150,7 +152,7 @@ _DEGREE: Final = re.compile(
     r" ?\^ ?(?:\\circ|\{ ?\\circ ?\})(?![a-zA-Z])(?: ?(?:\\text ?\{ ?([CFK]) ?\}|([CFK])(?![\w])))?"
 )
 _SWITCHED: Final = re.compile(
-    r"(?<!\\)\{ ?\\text(?![a-zA-Z{ ]|\s*\{) ?([^{}\\]*)\}|\\text(?![a-zA-Z]|\s*\{)\s*([^{}\\]*)$"
+    r"(?<!\\)\{ ?\\text(?![a-zA-Z]|\s*\{)\s*([^{}\\]*)\}|\\text(?![a-zA-Z]|\s*\{)\s*([^{}\\]*)$"
 )
 _TEXT: Final = re.compile(r"\\text ?\{((?:[^{}]|\{[^{}]*\})*)\}(?= ?(_)?)")
 _STYLE: Final = re.compile(r"\\style ?\{((?:[^{}]|\{[^{}]*\})*)\}|\\style ?")
@@ -170,6 +172,7 @@ _BLANK_GROUPS: Final = re.compile(
 )
 _LATEX_COMMAS: Final = re.compile(r"(?<![\w.,])(?<!\{,\})\d+(?:\{,\}\d+)+(?![\w,]|\{,\})")
 _DOT_GROUPS: Final = re.compile(r"(?<![\w.,])[1-9]\d{0,2}(?:\.\d{3}){2,}(?![\w.])")
+_COMMA_GROUPS: Final = re.compile(r"(?<![\w.,])\d{1,3}(?:,\d{3})+(?![\w,])")
 _DECIMAL_COMMA: Final = re.compile(r"([+-]? ?)(0|[1-9]\d{0,2}(?:\.\d{3})+|[1-9]\d*),(\d+)(?!\d)")
 _BRACES: Final = re.compile(r"\\.|[{}]", re.DOTALL)
 _LOOSE_SPACE: Final = re.compile(r"(?<!\d) | (?!\d)")
@@ -182,6 +185,7 @@ def normalise(text: str) -> str:
     if not text.isascii():
         text = _LOWERED.sub(lambda run: f"_{{{run[0].translate(_SUBSCRIPTS)}}}", text.translate(_SIGNS))
         text = _RAISED.sub(lambda run: f"^{{{run[0].translate(_SUPERSCRIPTS)}}}", text)
+        text = _POWER.sub(r"^\1", text)
     if "\\" in text:
         text = _commands(text)
     text = _dollars(text)
@@ -195,6 +199,11 @@ def normalise(text: str) -> str:
 def squeeze(text: str) -> str:
     """Removes spaces, but for those between digits."""
     return _LOOSE_SPACE.sub("", text)
+
+
+def join_thousands(text: str) -> str:
+    """Joins digits that commas group in threes; where commas may also part elements, that is one of two readings."""
+    return _COMMA_GROUPS.sub(lambda match: match[0].replace(",", ""), text) if "," in text else text
 
 
 def decimal_comma(text: str) -> str | None:
@@ -228,8 +237,8 @@ def _commands(text: str) -> str:
     text = _SWITCHED.sub(lambda match: rf"\text{{{match[1] or match[2] or ''}}}", text)
     for _ in range(4):  # styles within styles
         text = _STYLE.sub(_style, text)
-    text = _TEXT.sub(_text, text)
     text = _DEGREE.sub(lambda match: rf"\text{{ deg{match[1] or match[2]}}}" if match[1] or match[2] else "", text)
+    text = _TEXT.sub(_text, text)
     text = _FRACTION.sub(lambda match: rf"\frac{{{match[1] or match[2]}}}{{{match[3] or match[4]}}}", text)
     return _SUCH_THAT.sub(r"\1 \\mid ", _NOTHING.sub(r"\\emptyset", text))
 
@@ -254,7 +263,7 @@ def _undress(text: str) -> str:
     """Takes off what stands around all of a text: emphasis, quotes, braces, a full stop."""
     while True:
         before = text
-        text = re.sub(r"(?<![.\\,;])[.,;]$", "", _ROOM.sub("", text)).strip()
+        text = re.sub(r"(?<![.\\,;])[.,;]$|(?<!\\)\\$", "", _ROOM.sub("", text)).strip()
         for opening, closing in _DRESS:
             if len(text) > len(opening + closing) and text.startswith(opening) and text.endswith(closing):
                 inner = text[len(opening) : -len(closing)]

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from masa_lightning.functional._quantity import read_number
-from masa_lightning.functional._spelling import squeeze
+from masa_lightning.functional._quantity import read_number, split_unit
+from masa_lightning.functional._spelling import decimal_comma, squeeze
 
 LeafCheck = Callable[[str, str], bool | None]  # (predicted, expected) -> equal?, None for "cannot tell"
 
@@ -52,6 +52,8 @@ def compare(predicted: str, expected: str, leaf: LeafCheck) -> bool | None:
         return False
     if squeeze(predicted) == squeeze(expected):
         return True
+    if (number := read_number(split_unit(expected)[0])) and number.decimal:
+        predicted = decimal_comma(predicted) or predicted
     mine_named, truth_named = _LIST_NAME.match(predicted), _LIST_NAME.match(expected)
     if not (mine_named and truth_named and squeeze(mine_named[1]) != squeeze(truth_named[1])):
         predicted, expected = _LIST_NAME.sub("", predicted, 1), _LIST_NAME.sub("", expected, 1)

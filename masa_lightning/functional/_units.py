@@ -183,7 +183,8 @@ def read_unit(text: str, *, letters: bool = False) -> str:
     """
     powers: Counter[str] = Counter()
     last: dict[str, int] = {}
-    sign, in_group, raise_next, position, words = 1, False, 1, 0, 0
+    sign, in_group, raise_next, position, words, named = 1, False, 1, 0, 0, False
+    letters = letters or "/" in text  # 5 m/s
     while position < len(text):
         match = _PIECE.match(text, position)
         if match is None:
@@ -208,10 +209,12 @@ def read_unit(text: str, *, letters: bool = False) -> str:
         word, upright = match["word"].replace(".", ""), bool(match["upright"])
         low = word.lower()
         words += 1
+        if word == "US":
+            continue
         if low == "per":
             sign = -1
         elif low == "of" and powers:
-            break
+            named = True
         elif low in _RAISED and last:
             _raise(powers, last, _RAISED[low])
             last = {}
@@ -223,7 +226,7 @@ def read_unit(text: str, *, letters: bool = False) -> str:
                 found = {singular(low): 1}
             if found is None or words > 8:
                 return ""
-            last = {name: power * sign * raise_next for name, power in found.items()}
+            last = {} if named else {name: power * sign * raise_next for name, power in found.items()}
             powers.update(last)
             raise_next = 1
             sign = sign if in_group else 1
