@@ -31,7 +31,7 @@ class Problem:
     problem: str
     """The problem statement alone, without instructions."""
     answer: str
-    """The ground truth, as text: a mathematical expression, a number, the letter of a choice, or the text of Python tests.
+    """The ground truth, as text: a mathematical expression, a number, the letter of a choice, or tests.
 
     Empty only where nobody knows it, which is for `predict` alone.
     """
@@ -42,7 +42,8 @@ class Problem:
 
     "math": a box that holds an equal expression; "number": a box with a number within a relative tolerance,
     ``metadata["tolerance"]``; "choice": a box with the letter or the text of the right one of ``metadata["options"]``, a
-    list of texts; "code": the last block of Python code, behind ``metadata["preamble"]`` if there is one, passes the tests.
+    list of texts; "code": the last block of Python code that defines what is tested, behind ``metadata["preamble"]`` if
+    there is one, passes the tests, which are Python or JSON with inputs and outputs (`functional.programs.stdio`).
     """
     metadata: dict[str, Any] = field(default_factory=dict)
 

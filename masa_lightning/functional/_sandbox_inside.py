@@ -1,6 +1,7 @@
 """The first step in a sandbox: sets limits on itself, then runs the script that nobody trusts. `sandbox` starts it.
 
-It reads its order from a file descriptor, `{"user": int | null, "limits": {name: int}, "paths": [str], "message": str}`.
+It reads its order from a file descriptor, `{"user": int | null, "limits": {name: int}, "modules": str,
+"paths": [str], "message": str}`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ def enter() -> str:
         hard = resource.getrlimit(kind)[1]
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(kind, (limit, limit))
+    sys.path.insert(0, order["modules"])
     sys.path += order["paths"]
     sys.argv = [SCRIPT]
     return str(order["message"])

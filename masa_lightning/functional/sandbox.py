@@ -24,6 +24,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -34,6 +35,7 @@ SCRATCH: Final = 16 * 2**20  # bytes in files
 
 _SYSTEM: Final = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/ld.so.cache")
 _DEVICES: Final = ("/dev/null", "/dev/urandom")
+_MODULES: Final = Path("/modules")  # what of this package a script may import
 _USER: Final = 65530  # in a range that neither Debian nor systemd gives out, and that containers map
 _ENVIRONMENT: Final = {
     "HOME": "/tmp",
@@ -111,6 +113,7 @@ def start(
     stdin: int,
     stdout: int,
     stderr: int = subprocess.PIPE,
+    modules: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
     """Starts a Python script in a sandbox of its own. Call `check_sandbox` before, and `kill` in the end.
 
@@ -121,6 +124,7 @@ def start(
         stdin: File descriptor, or one of `subprocess`'s constants; like the others all that the script inherits.
         stdout: The same.
         stderr: The same; also takes bubblewrap's complaints.
+        modules: Files and folders of this package, relative to it, that the script may import from.
 
     Returns:
         The process of bubblewrap, which ends with the script. When it or this thread dies, all in the sandbox does.
@@ -139,6 +143,7 @@ def start(
             "RLIMIT_CORE": 0,
             "RLIMIT_MSGQUEUE": 0,
         },
+        "modules": str(_MODULES),
         "paths": [path for path in _packages() if os.path.isdir(path)],
         "message": message,
     }
@@ -150,7 +155,7 @@ def start(
         # -P -s -S: no folder of a user on the path, no start-up code of packages
         python = [os.path.realpath(sys.executable), "-P", "-s", "-S", "-B", *inside]
         return subprocess.Popen(
-            [*_bubblewrap(script), "--seccomp", str(descriptors[0]), "--", *python],
+            [*_bubblewrap(script, modules), "--seccomp", str(descriptors[0]), "--", *python],
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
@@ -173,7 +178,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
             pipe.close()
 
 
-def _bubblewrap(script: Path) -> list[str]:
+def _bubblewrap(script: Path, modules: Sequence[str]) -> list[str]:
     """Returns the command up to the program to run."""
     command = [_binary(), "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--die-with-parent"]
     command += ["--new-session", "--cap-drop", "ALL"]
@@ -192,6 +197,11 @@ def _bubblewrap(script: Path) -> list[str]:
             command += ["--symlink", os.readlink(path), path]
         else:
             command += ["--ro-bind", path, path]
+    package = Path(__file__).parents[1]
+    for parent in sorted({parent for name in modules for parent in (_MODULES / package.name / name).parents}):
+        command += ["--perms", "0755", "--dir", str(parent)]
+    for name in modules:
+        command += ["--ro-bind", str(package / name), str(_MODULES / package.name / name)]
     for device in _DEVICES:
         command += ["--dev-bind", device, device]
     command += ["--ro-bind", str(Path(__file__).with_name("_sandbox_inside.py")), "/inside.py"]

@@ -2,47 +2,56 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import selectors
 import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
+from hashlib import sha256
 from typing import Final, NamedTuple
 
-from masa_lightning.functional import code_worker
-from masa_lightning.functional.sandbox import check_sandbox, kill, start
+from lightning.pytorch.utilities import rank_zero_warn
+
+from masa_lightning.functional.programs.blocks import program_of
+from masa_lightning.functional.programs.launch import START_LIMIT, launch, why_unusable
+from masa_lightning.functional.programs.names import tested_names
+from masa_lightning.functional.programs.stdio import is_cases, read_cases
+from masa_lightning.functional.sandbox import check_sandbox, kill
 from masa_lightning.types import Problem, ProgressFn
 
-_START_LIMIT: Final = 60.0  # seconds until both sides run; a busy machine and a cluster's file system are slow
 _MAX_REPORT: Final = 1 << 16  # bytes
-_WORKER: Final = Path(code_worker.__file__)
 
-_FENCE: Final = re.compile(r"([ \t]*)(`{3,})([^`]*)")
-_LABELS: Final = ("", "py", "python", "python3")
+
+class Tests(NamedTuple):
+    """What a program has to pass."""
+
+    preamble: str
+    text: str
 
 
 class Task(NamedTuple):
     """What decides a verdict."""
 
-    preamble: str
+    tests: Tests
     program: str
-    tests: str
 
 
 class CodeGrader:
-    """Grades completions by running their last block of Python code against the tests that are a problem's answer.
+    """Grades completions by running their programs against the tests that are a problem's answer.
 
-    The program runs in one sandbox and the tests in another, which calls the program's functions over pipes
-    (`functional.code_worker`): a program can decide what its functions return, not what the verdict is. Values travel as
-    copies, so tests cannot see that a function changes its arguments in place. A program that takes too long, dies or has
-    no closed block of code is wrong; there is no verdict (None) where the sandbox fails or tests are no tests of a
-    program. All that tests need but a program does not define, such as helpers, comes from ``metadata["preamble"]``, on
-    which programs build; its functions without a body are for programs to define.
+    The program is the last block of Python code that defines what is tested (`functional.programs.blocks`). It runs in one
+    sandbox and the tests in another, which calls the program's functions over pipes: a program can decide what its
+    functions return, not what the verdict is. Values travel as copies, so tests see that a function changes its arguments
+    in place only where they call it and leave its result alone. A program that takes too long, dies or has no closed block
+    of code is wrong. All that tests need but a program does not define, such as helpers, comes from
+    ``metadata["preamble"]``, on which programs build; its functions without a body are for programs to define.
+
+    Tests are Python that asserts, also in functions and classes as `pytest` and `unittest` run them; or inputs and outputs
+    (`functional.programs.stdio`). A program passes if nothing fails and at least one assertion about it held. Tests that a
+    program passes which does nothing are no tests: a warning names the problem, and there is no verdict (None). Nor is
+    there one where the sandbox fails, or where it would rest on the program's own word, such as its `__eq__`.
 
     Nothing is run without a sandbox, which needs Linux and bubblewrap (`functional.sandbox`). One that ends takes all its
     processes with it, and no process outlives a call of `grade`.
@@ -62,6 +71,7 @@ class CodeGrader:
             raise ValueError(f"timeout is {timeout}; expected a finite number of seconds > 0")
         self.workers = workers
         self.timeout = timeout
+        self._unusable: dict[bytes, str] = {}  # by a digest of tests: why they are none, "" if they are some
 
     def grade(
         self, problems: Sequence[Problem], completions: Sequence[str], on_progress: ProgressFn | None = None
@@ -74,7 +84,7 @@ class CodeGrader:
             on_progress: Told (done, total) as verdicts come in.
 
         Returns:
-            [N] verdicts; None where the sandbox failed, or the tests are broken.
+            [N] verdicts; None where there is none.
 
         Raises:
             ValueError: If there is not one problem a completion.
@@ -86,10 +96,16 @@ class CodeGrader:
         verdicts: list[bool | None] = [False] * total
         waiting: dict[Task, list[int]] = {}
         for index, (problem, completion) in enumerate(zip(problems, completions, strict=True)):
-            program = last_code_block(completion)
+            tests = Tests(str(problem.metadata.get("preamble", "")), problem.answer)
+            program = program_of(completion, tested_names(*tests), prints=is_cases(tests.text))
             if program is not None:
-                task = Task(str(problem.metadata.get("preamble", "")), program, problem.answer)
-                waiting.setdefault(task, []).append(index)
+                waiting.setdefault(Task(tests, program), []).append(index)
+        if waiting:
+            check_sandbox()
+            self._check([(task.tests, problems[places[0]].id) for task, places in waiting.items()])
+        for task in [task for task in waiting if self._unusable.get(_digest(task.tests))]:
+            for index in waiting.pop(task):
+                verdicts[index] = None
         done = total - sum(map(len, waiting.values()))
         if on_progress is not None and done:
             on_progress(done, total)
@@ -102,13 +118,23 @@ class CodeGrader:
             if on_progress is not None:
                 on_progress(done, total)
 
-        if waiting:
-            check_sandbox()
-            self._run(waiting, finished)
+        self._run(waiting, finished)
         return verdicts
 
     def close(self) -> None:
         """Does nothing: no process outlives a call of `grade`."""
+
+    def _check(self, tests: Sequence[tuple[Tests, str]]) -> None:
+        """Finds out which tests are none, once, and warns of them with the problems' ids."""
+        new = {digest: pair for pair in tests if (digest := _digest(pair[0])) not in self._unusable}
+        reasons = why_unusable([pair[0] for pair in new.values()])
+        self._unusable.update(zip(new, reasons, strict=True))
+        for (_, name), reason in zip(new.values(), reasons, strict=True):
+            if reason:
+                rank_zero_warn(
+                    f"problem {name!r} has no verdicts: {reason}. Expected are assertions about what the program "
+                    "defines, or inputs and outputs; mend them, or leave the problem out"
+                )
 
     def _run(self, tasks: Iterable[Task], finished: Callable[[Task, bool | None], None]) -> None:
         pending = deque(tasks)
@@ -128,33 +154,12 @@ class CodeGrader:
                 trial.close()
 
 
-def last_code_block(completion: str) -> str | None:
-    r"""Returns the last closed block of Python code, or of code without a label; None if there is none.
-
-    >>> last_code_block("So:\n```python\nx = 1\n```\nand\n```bash\nls\n```")
-    'x = 1\n'
-    """
-    found = None
-    indent, fence, label, lines = "", "", "", [""]
-    for line in completion.replace("\r\n", "\n").split("\n"):
-        match = _FENCE.fullmatch(line)
-        if match and not fence:
-            indent, fence, label, lines = match[1], match[2], match[3].strip().lower(), []
-        elif match and len(match[2]) >= len(fence) and not match[3].strip():
-            if label in _LABELS:
-                found = "".join(f"{text}\n" for text in lines)
-            fence = ""
-        else:
-            lines.append(line.removeprefix(indent))  # a block in a list is indented with it
-    return found
-
-
 class _Trial:
     """A program and its tests in their two sandboxes."""
 
     def __init__(self, task: Task, timeout: float) -> None:
         self.task = task
-        self.deadline = time.monotonic() + _START_LIMIT
+        self.deadline = time.monotonic() + START_LIMIT
         self._timeout = timeout
         self._received = b""
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -167,15 +172,19 @@ class _Trial:
                 return reading, writing
 
             (requested, request), (replied, reply) = pipe(), pipe()
+            roles = (
+                "script" if _is_script(task.tests.text) else "program",
+                "cases" if is_cases(task.tests.text) else "tests",
+            )
+            nowhere, told = subprocess.DEVNULL, subprocess.PIPE
             sides = (
-                ("program", task.program, requested, reply, subprocess.DEVNULL),
-                ("tests", task.tests, replied, request, subprocess.PIPE),
+                (roles[0], task.program, requested, reply, nowhere),
+                (roles[1], task.tests.text, replied, request, told),
             )
             try:
                 for role, text, stdin, stdout, stderr in sides:
-                    message = json.dumps({"role": role, "preamble": task.preamble, "text": text})
                     self._processes.append(
-                        start(_WORKER, message, seconds=timeout + 1, stdin=stdin, stdout=stdout, stderr=stderr)
+                        launch(timeout + 1, stdin, stdout, stderr, role=role, preamble=task.tests.preamble, text=text)
                     )
             except BaseException:
                 self.close()
@@ -197,7 +206,7 @@ class _Trial:
     def verdict(self) -> bool | None:
         """What the reports so far come to."""
         words = self._received.partition(b"ready\n")[2]
-        return None if not self._ready or words == b"broken\n" else words == b"pass\n"
+        return None if not self._ready or words in (b"broken\n", b"unclear\n") else words == b"pass\n"
 
     def close(self) -> None:
         """Ends all processes."""
@@ -216,3 +225,11 @@ def _wait(trials: Sequence[_Trial]) -> set[int]:
         for trial in trials:
             selector.register(trial.reports, selectors.EVENT_READ)
         return {key.fd for key, _ in selector.select(max(0.0, first - time.monotonic()))}
+
+
+def _digest(tests: Tests) -> bytes:
+    return sha256("\0".join(tests).encode("utf-8", "surrogatepass")).digest()
+
+
+def _is_script(text: str) -> bool:
+    return is_cases(text) and not read_cases(text).function

@@ -126,8 +126,8 @@ def without(*options):
     """The command without some options and the words behind them."""
     original = sandbox._bubblewrap
 
-    def command(script):
-        words = original(script)
+    def command(script, modules):
+        words = original(script, modules)
         for option, width in options:
             place = words.index(option)
             del words[place : place + width]
@@ -139,8 +139,8 @@ def without(*options):
 def with_(*words):
     original = sandbox._bubblewrap
 
-    def command(script):
-        *start, remount, root = original(script)
+    def command(script, modules):
+        *start, remount, root = original(script, modules)
         return [*start, *words, remount, root]
 
     return {"_bubblewrap": command}

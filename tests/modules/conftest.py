@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from programs import alive
 
-from masa_lightning.modules import code_grader
+from masa_lightning.functional.programs import launch
 
 
 @pytest.fixture
 def nothing_stays(tmp_path, monkeypatch):
     """Fails if a process of a sandbox outlives the test."""
-    worker = Path(shutil.copy(code_grader._WORKER, tmp_path / "worker_of_this_test.py"))
-    monkeypatch.setattr(code_grader, "_WORKER", worker)
+    worker = Path(shutil.copy(launch.WORKER, tmp_path / "worker_of_this_test.py"))
+    monkeypatch.setattr(launch, "WORKER", worker)
     yield worker
     deadline = time.monotonic() + 10
     while alive(worker) and time.monotonic() < deadline:

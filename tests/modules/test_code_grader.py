@@ -7,8 +7,9 @@ import time
 import pytest
 from programs import alive, block, grade, grade_all, sandboxed, task
 
+from masa_lightning.functional.programs import launch
 from masa_lightning.modules import code_grader as module
-from masa_lightning.modules.code_grader import CodeGrader, last_code_block
+from masa_lightning.modules.code_grader import CodeGrader
 from masa_lightning.types import Grader
 
 # -- what is right and what is wrong -------------------------------------------------------------------------------------
@@ -61,7 +62,7 @@ def test_without_a_safe_sandbox_nothing_runs(monkeypatch):
         raise RuntimeError("user namespaces are off")
 
     monkeypatch.setattr(module, "check_sandbox", unsafe)
-    monkeypatch.setattr(module, "start", lambda *args, **kwargs: pytest.fail("something was started"))
+    monkeypatch.setattr(module, "launch", lambda *args, **kwargs: pytest.fail("something was started"))
     with pytest.raises(RuntimeError, match="user namespaces are off"):
         grade("f = abs", "assert f(-1) == 1")
 
@@ -135,8 +136,9 @@ def test_the_programs_own_classes_generators_and_errors():
                 fail(kind)
             except Exception as error:
                 return type(error), str(error)
-        assert error("odd") == (ValueError, "odd!")
-        assert error("key")[0] is KeyError and error("exit")[0] is RuntimeError and error("unicode")[0] is RuntimeError
+        assert error("odd") == (Odd, "odd!") and issubclass(Odd, ValueError)
+        assert error("key") == (KeyError, "1") and issubclass(error("exit")[0], RuntimeError)
+        assert error("unicode")[0] is UnicodeDecodeError
         try:
             pairs[0].nothing
         except AttributeError:
@@ -220,6 +222,7 @@ def test_no_verdict_where_tests_say_nothing_about_a_program():
         "assert (",
         "assert True",
         "def check(candidate): assert candidate(1) == 1",
+        "f(1) == 1",
         "assert len([]) == abs(0)",
     ):
         assert grade(program, tests) is None
@@ -230,19 +233,23 @@ def test_no_verdict_where_tests_say_nothing_about_a_program():
 
 
 @sandboxed
-def test_tests_may_end_the_process_without_passing():
-    assert grade("def f(x): return x", "import os\nf(1)\nos._exit(0)") is False
-    assert grade("def f(x): return x", "f(1)\nraise SystemExit(0)") is False
+def test_tests_that_end_the_process():
+    assert grade("def f(x): return x", "import os\nf(1)\nos._exit(0)") is None
+    assert grade("def f(x): return x", "f(1)\nraise SystemExit(0)") is None
+    assert grade("def f(x): return x", "assert f(1) == 1\nraise SystemExit(0)") is True
+    assert grade("def f(x): return -x", "assert f(1) == 1\nraise SystemExit(0)") is False
+    assert grade("def f(x): return x", "assert f(1) == 1\nraise SystemExit(1)") is False
 
 
 @sandboxed
 def test_no_verdict_where_the_sandbox_fails(tmp_path, monkeypatch):
     worker = tmp_path / "worker.py"
-    monkeypatch.setattr(module, "_WORKER", worker)
+    monkeypatch.setattr(launch, "WORKER", worker)
     worker.write_text("import os; os._exit(3)")
     assert grade("f = abs", "assert f(-1) == 1") is None
     worker.write_text("import time; time.sleep(60)")
-    monkeypatch.setattr(module, "_START_LIMIT", 0.5)
+    monkeypatch.setattr(module, "START_LIMIT", 0.5)
+    monkeypatch.setattr(launch, "START_LIMIT", 0.5)
     assert grade("f = abs", "assert f(-1) == 1") is None
 
 
@@ -267,11 +274,12 @@ def test_interrupt_ends_the_sandboxes(nothing_stays):
 def test_sandboxes_die_with_their_parent(nothing_stays):
     code = f"""
         from pathlib import Path
-        from masa_lightning.modules import code_grader as module
+        from masa_lightning.functional.programs import launch
+        from masa_lightning.modules.code_grader import CodeGrader
         from masa_lightning.types import Problem
-        module._WORKER = Path({str(nothing_stays)!r})
+        launch.WORKER = Path({str(nothing_stays)!r})
         problem = Problem(id="", problem="", answer="assert f(1) == 1", answer_type="code")
-        module.CodeGrader(timeout=600).grade([problem], ["```python\\nwhile True: pass\\n```"])
+        CodeGrader(timeout=600).grade([problem], ["```python\\nwhile True: pass\\n```"])
     """
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)]) as parent:
         deadline = time.monotonic() + 60
@@ -298,30 +306,3 @@ def test_arguments():
             CodeGrader(timeout=timeout)
     with pytest.raises(ValueError, match="got 1 problems and 0 completions"):
         CodeGrader().grade([task("assert f(1)")], [])
-
-
-@pytest.mark.parametrize(
-    ("completion", "program"),
-    [
-        ("```python\nx = 1\n```", "x = 1\n"),
-        ("```py\nx = 1\n```", "x = 1\n"),
-        ("```Python \nx = 1\n```  ", "x = 1\n"),
-        ("```\nx = 1\n```", "x = 1\n"),
-        ("a\r\n```python\r\nx = 1\r\ny = 2\r\n```\r\nb", "x = 1\ny = 2\n"),
-        ("```python\nx = 1\n```\n```python\nx = 2\n```", "x = 2\n"),
-        ("```python\nx = 1\n```\nrun\n```bash\nls\n```\n```text\n5\n```", "x = 1\n"),
-        ("```python\nx = 1\n```\n```python\nx = 2", "x = 1\n"),
-        ("````python\ns = '''\n```\n'''\n````", "s = '''\n```\n'''\n"),
-        ("1. so\n  ```python\n  if x:\n\n      y = 1\n  ```", "if x:\n\n    y = 1\n"),
-        ("```python\n```", ""),
-        ("```python\nx = 1", None),
-        ("x = 1\n```", None),
-        ("```bash\nx\n```", None),
-        ("x = `1`", None),
-        ("", None),
-        ("```python x = 1 ```", None),
-        ("```" * 10000, None),
-    ],
-)
-def test_last_code_block(completion, program):
-    assert last_code_block(completion) == program

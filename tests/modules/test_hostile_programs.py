@@ -231,7 +231,10 @@ def test_errors_that_the_program_makes_up_do_not_pass_for_others():
     assert grade("def f(x): raise ValueError", tests) is True
     assert grade("class ValueError(Exception): pass\ndef f(x): raise ValueError", tests) is False
     assert grade("def f(x): raise SystemExit", tests) is False
-    assert grade("def f(x):\n    import os; os._exit(0)", "try:\n    f(1)\nexcept BaseException:\n    pass") is False
+    assert (
+        grade("def f(x):\n    import os; os._exit(0)", "try:\n    f(1)\nexcept BaseException:\n    pass\nassert f(2)")
+        is False
+    )
 
 
 @sandboxed

@@ -1,0 +1,188 @@
+"""What tests have asserted so far, and comparisons that a program cannot shorten, skip or broadcast.
+
+Instrumented tests (`instrument`) call the methods of the one `Ledger` of their process.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, Literal
+
+Outcome = Literal["pass", "fail", "nothing", "unclear", "broken"]
+
+# Errors that end a loop or a process without a word. Of a program they come as another kind.
+SILENT: Final = ("StopIteration", "StopAsyncIteration", "GeneratorExit", "SystemExit", "KeyboardInterrupt")
+SILENCED: Final[dict[str, type[RuntimeError]]] = {name: type(name, (RuntimeError,), {}) for name in SILENT}
+KINDS: Final[dict[str, tuple[type, ...]]] = {
+    name: (getattr(sys.modules["builtins"], name), kind) for name, kind in SILENCED.items()
+}
+
+_OPERATORS: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    **{"Lt": operator.lt, "LtE": operator.le, "Gt": operator.gt, "GtE": operator.ge, "Eq": operator.eq},
+    **{"NotEq": operator.ne, "Add": operator.add, "Sub": operator.sub, "Mult": operator.mul, "Div": operator.truediv},
+}
+_ORDER: Final = ("Lt", "LtE", "Gt", "GtE")
+
+
+class UntoldError(BaseException):
+    """What tests do cannot be judged here; no program is right or wrong by them."""
+
+
+class ExpiredError(BaseException):
+    """Tests have run for too long."""
+
+
+class Ledger:
+    """What came of tests.
+
+    Attributes:
+        asserted: Assertions about the program that held.
+        failed: Whether one failed whose error goes elsewhere than to this process.
+        unclear: Whether one rests on what the program says about itself, or something failed and was caught.
+        broken: Why the tests are no tests, if they are none.
+        entered: Functions that were called.
+    """
+
+    kinds = KINDS
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything, for the next program."""
+        self.asserted = 0
+        self.failed = self.unclear = False
+        self.broken = ""
+        self.entered: set[str] = set()
+
+    def outcome(self) -> Outcome:
+        """What it comes to if the tests ran to their end."""
+        if self.broken:
+            return "broken"
+        if self.failed:
+            return "fail"
+        if not self.asserted:
+            return "nothing"
+        return "unclear" if self.unclear else "pass"
+
+    def cannot(self, reason: str) -> UntoldError:
+        """Notes why these are no tests; returns the error to raise."""
+        self.broken = self.broken or reason
+        return UntoldError(reason)
+
+    # -- what instrumented tests call --------------------------------------------------------------------------------------
+
+    def judge(self, about_program: bool, value: Any) -> bool:
+        """Stands in an assertion in the place of what it asserts."""
+        holds = bool(value)
+        if not holds:
+            self.unclear = True  # if the error is caught; if not, they fail anyway
+        elif about_program:
+            self.asserted += 1
+        return holds
+
+    def count(self, value: Any = None) -> Any:
+        """Counts an assertion about the program that has held."""
+        self.asserted += 1
+        return value
+
+    def enter(self, name: str) -> None:
+        """Notes that a function was called."""
+        self.entered.add(name)
+
+    def zip(self, of_program: tuple[bool, ...], *args: Iterable[Any], strict: bool = False) -> Iterator[Any]:
+        """Like `zip`, but what comes from the program cannot end before what it is compared with."""
+        iterators = [iter(arg) for arg in args]
+        sized = [_sized(arg) for arg in args]
+        ended: set[int] = set()
+        while True:
+            row = []
+            for place, iterator in enumerate(iterators):
+                try:
+                    row.append(next(iterator))
+                except StopIteration:
+                    ended.add(place)
+                    row.append(None)
+            if not ended:
+                yield tuple(row)
+                continue
+            left = {*range(len(args))} - ended
+            if strict and left:
+                raise ValueError("zip() arguments have different lengths")
+            if any(of_program[place] for place in ended) and not any(not of_program[place] for place in ended):
+                if any(sized[place] and not of_program[place] for place in left):
+                    raise AssertionError("the program gave less than it is compared with")
+            elif any(sized[place] and of_program[place] for place in left):
+                self.unclear = True  # what it gave beyond that was not looked at
+            return
+
+    def cover(self, pairs: Iterable[Any], *others: Callable[[], Any]) -> Iterator[Any]:
+        """Goes through what the program gave by number; at its end nothing may be left in what it is compared with."""
+        last = -1
+        for item in pairs:
+            last = item[0] if isinstance(item, tuple) else item
+            yield item
+        for other in others:
+            compared = other()
+            if isinstance(compared, list | tuple | str) and len(compared) > last + 1:
+                raise AssertionError("the program gave less than it is compared with")
+
+    def next(self, iterator: Any) -> Any:
+        """Like `next`, but the end of what the program gives is no end of a loop of the tests."""
+        try:
+            return next(iterator)
+        except StopIteration:
+            raise SILENCED["StopIteration"]("the program gave no more") from None
+
+    def binary(self, name: str, left: Any, right: Any) -> Any:
+        """Compares or combines two values; what is left out or undecided is noted."""
+        self.check_shapes(left, right, scalars=True)
+        if name in _ORDER and any(isinstance(side, float) and side != side for side in (left, right)):
+            self.unclear = True  # nan is on no side of anything, so that "not more than" holds
+        return _OPERATORS[name](left, right)
+
+    def in_place(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """Calls a function whose result is not used: what it does to its arguments is."""
+        called = getattr(type(function), "_in_place", None)
+        return function(*args, **kwargs) if called is None else called(function, args, kwargs)
+
+    def type(self, value: Any) -> Any:
+        """Like `type`, also of an object of the program."""
+        asked = getattr(type(value), "_type", None)
+        return type(value) if asked is None else asked(value)
+
+    # -- numpy -------------------------------------------------------------------------------------------------------------
+
+    def check_shapes(self, left: Any, right: Any, *, scalars: bool) -> None:
+        """Looks at what numpy would repeat to fit: nothing may be compared with something.
+
+        Args:
+            left: One side of a comparison.
+            right: The other.
+            scalars: Whether a number on one side, for all elements of the other, is as usual.
+        """
+        numpy = sys.modules.get("numpy")
+        if numpy is None:
+            return
+        if scalars and not (isinstance(left, numpy.ndarray) or isinstance(right, numpy.ndarray)):
+            return
+        try:
+            one, other = numpy.shape(left), numpy.shape(right)
+        except Exception:  # ragged, say; whatever compares them says so
+            return
+        if one == other:
+            return
+        if 0 in one or 0 in other:
+            raise AssertionError(f"nothing is compared between values of shapes {one} and {other}")
+        if not (scalars and () in (one, other)):
+            self.unclear = True
+
+
+def _sized(value: Any) -> bool:
+    try:
+        len(value)
+    except Exception:  # an object of the program may raise anything
+        return False
+    return True

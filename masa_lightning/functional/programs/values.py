@@ -1,0 +1,195 @@
+"""What travels between a program and its tests: values as JSON, one message a line.
+
+`None`, booleans, numbers, strings, bytes, the collections of the standard library, dates, named tuples and numpy's arrays
+travel as values, as copies (subclasses as what they extend). Anything else stays where it is and travels as a number, which
+the other side can ask things of.
+"""
+
+from __future__ import annotations
+
+import builtins
+import json
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
+from collections.abc import Callable, ItemsView, KeysView, ValuesView
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from functools import cache
+from typing import Any, BinaryIO, Final
+
+MAX_LINE: Final = 16 * 2**20  # bytes; a program may send what it likes
+SHARED: Final = frozenset(  # modules whose errors tests may name too
+    {
+        "asyncio",
+        "binascii",
+        "configparser",
+        "csv",
+        "_csv",
+        "dataclasses",
+        "decimal",
+        "graphlib",
+        "json.decoder",
+        "queue",
+    }
+    | {"re", "sre_constants", "shutil", "statistics", "struct", "subprocess", "tarfile", "zipfile", "zlib"}
+)
+
+Keep = Callable[[Any], dict[str, Any]]  # what is no value -> {name: content}
+Give = Callable[[str, Any], Any]  # the way back: name, content
+
+_ITEMS: Final[dict[str, Any]] = {  # made of their items
+    "list": list,
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+    "deque": deque,
+}
+_PAIRS: Final[dict[str, Callable[[Any], Any]]] = {  # made of pairs
+    "OrderedDict": OrderedDict,
+    "Counter": lambda pairs: Counter(dict(pairs)),
+    "defaultdict": lambda pairs: defaultdict(None, pairs),
+    "dict": dict,
+}
+_MAPPINGS: Final[dict[str, Any]] = {
+    "OrderedDict": OrderedDict,
+    "Counter": Counter,
+    "defaultdict": defaultdict,
+    "dict": dict,
+}
+_TEXTS: Final[dict[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]]] = {  # a datetime is a date
+    "Decimal": (Decimal, str, Decimal),
+    "datetime": (datetime, datetime.isoformat, datetime.fromisoformat),
+    "date": (date, date.isoformat, date.fromisoformat),
+    "time": (time, time.isoformat, time.fromisoformat),
+    "bytes": (bytes, bytes.hex, bytes.fromhex),
+    "bytearray": (bytearray, bytearray.hex, bytearray.fromhex),
+}
+_ARRAYS: Final = "biufcUS"  # kinds of numpy's elements that are values
+
+
+def encode(value: Any, keep: Keep) -> Any:
+    """Turns a value into what JSON can say.
+
+    >>> encode((1, {"a": b"b"}), lambda value: {"handle": id(value)})
+    {'tuple': [1, {'dict': [['a', {'bytes': '62'}]]}]}
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if type(value).__module__ == "numpy":
+        if getattr(value, "ndim", None) == 0:
+            value = value.item()  # what a program computed with numpy is a number like others
+        elif type(value).__name__ == "ndarray" and value.dtype.kind in _ARRAYS:
+            return {"array": [value.dtype.str, [*value.shape], value.tobytes().hex()]}
+    if isinstance(value, int):
+        small = -(2**53) < value < 2**53
+        return int.__index__(value) if small else {"int": hex(value)}  # decimals take quadratic time
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, complex):
+        return {"complex": [value.real, value.imag]}
+    for name, (kind, write, _) in _TEXTS.items():
+        if isinstance(value, kind):
+            return {name: write(value)}
+    for name, kind in _MAPPINGS.items():
+        if isinstance(value, kind):
+            return {name: [[encode(key, keep), encode(item, keep)] for key, item in dict.items(value)]}
+    if isinstance(value, tuple) and isinstance(fields := getattr(type(value), "_fields", None), tuple):
+        items = [encode(item, keep) for item in tuple.__iter__(value)]
+        return {"named": [type(value).__name__, [str(field) for field in fields], items]}
+    for name, kind in _ITEMS.items():
+        if isinstance(value, kind):
+            return {name: [encode(item, keep) for item in kind.__iter__(value)]}
+    return _encode_rare(value, keep)
+
+
+def _encode_rare(value: Any, keep: Keep) -> Any:
+    if isinstance(value, range):
+        return {"range": [encode(n, keep) for n in (value.start, value.stop, value.step)]}
+    if isinstance(value, Fraction):
+        return {"Fraction": [hex(value.numerator), hex(value.denominator)]}
+    if isinstance(value, timedelta):
+        return {"timedelta": [value.days, value.seconds, value.microseconds]}
+    if type(value).__module__ == "builtins":
+        if isinstance(value, KeysView):
+            return {"keys": [encode(item, keep) for item in value]}
+        if isinstance(value, ItemsView):
+            return {"items": [[encode(key, keep), encode(item, keep)] for key, item in value]}
+        if isinstance(value, ValuesView):
+            return {"values": [encode(item, keep) for item in value]}
+        name = getattr(value, "__name__", "")
+        if isinstance(value, type) and vars(builtins).get(name) is value:
+            return {"type": name}
+    return keep(value)
+
+
+def decode(data: Any, give: Give) -> Any:
+    """Turns what JSON said into the value; raises anything on what `encode` does not make."""
+    if not isinstance(data, dict):
+        if isinstance(data, list):
+            raise TypeError("a bare list is no encoded value")
+        return data
+    ((name, content),) = data.items()
+    if name in _ITEMS:
+        return _ITEMS[name](decode(item, give) for item in content)
+    if name in _PAIRS:
+        return _PAIRS[name]([(decode(key, give), decode(item, give)) for key, item in content])
+    if name in _TEXTS:
+        return _TEXTS[name][2](content)
+    match name:
+        case "int":
+            return int(content, 16)
+        case "complex":
+            return complex(*content)
+        case "named":
+            kind, fields, items = content
+            return _named(str(kind), tuple(map(str, fields)))(*(decode(item, give) for item in items))
+        case "range":
+            return range(*(decode(number, give) for number in content))
+        case "Fraction":
+            return Fraction(int(content[0], 16), int(content[1], 16))
+        case "timedelta":
+            return timedelta(*content)
+        case "keys":
+            return dict.fromkeys(decode(item, give) for item in content).keys()
+        case "items":
+            return {decode(key, give): decode(item, give) for key, item in content}.items()
+        case "values":
+            return {place: decode(item, give) for place, item in enumerate(content)}.values()
+        case "type":
+            kind = getattr(builtins, content)
+            if not isinstance(kind, type):
+                raise TypeError(f"{content} is no type")
+            return kind
+        case "array":
+            return _array(*content)
+    return give(name, content)
+
+
+@cache
+def _named(name: str, fields: tuple[str, ...]) -> Callable[..., Any]:
+    return namedtuple(name, fields)  # noqa: PYI024  a program's
+
+
+def _array(dtype: str, shape: list[int], content: str) -> Any:
+    import numpy as np  # only where a program made one
+
+    kind = np.dtype(dtype)
+    if kind.kind not in _ARRAYS:
+        raise TypeError(f"elements of the kind {kind.kind} are no values")
+    return np.frombuffer(bytearray.fromhex(content), kind).reshape(shape)
+
+
+def write_line(file: BinaryIO, message: Any) -> None:
+    """Sends a message; surrogates, which a string may hold, go as they are."""
+    file.write(json.dumps(message, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+    file.flush()
+
+
+def read_line(file: BinaryIO) -> Any:
+    """Receives a message; raises anything if none comes or it is no JSON."""
+    line = file.readline(MAX_LINE)
+    if not line.endswith(b"\n"):
+        raise EOFError("the other side is gone, or its message too long")
+    return json.loads(line.decode("utf-8", "surrogatepass"))
