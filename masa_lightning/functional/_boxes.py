@@ -3,43 +3,66 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
-_BRACES: Final = re.compile(r"\\(?:boxed|fbox)\s*\{|(?<=\\)(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_BOX: Final = r"(?:\\|(?<=\\))(?:boxed|fbox)"
+_BRACES: Final = re.compile(
+    rf"(?P<open>{_BOX}\s*\{{)"
+    rf"|(?P<bare>{_BOX}(?:\s*[+-]?\d+(?:[.,]\d+)*|\s+[A-Za-z])(?=[.,;:!]?\s*(?:\$|\\[)\]]|\n|\}}|$)))"  # \boxed 5
+    r"|\\.|[{}]",
+    re.DOTALL,
+)
+_COMMAND: Final = re.compile(rf"{_BOX}\s*")
+
+
+class _Box(NamedTuple):
+    command: int  # where the command starts
+    start: int  # of the content
+    end: int  # of the content
+    content: tuple[int, int]  # the same, without boxes directly around it
 
 
 def last_box(text: str) -> str | None:
     r"""Returns the content of the last `\boxed{...}` or `\fbox{...}`; None if there is none, or it is never closed.
 
-    Of boxes in a box the outermost counts, and boxes directly around a box are taken off.
+    Of boxes in a box the outermost counts, and boxes directly around a box are taken off. A number or letter needs no
+    braces where nothing follows it in its formula, `$\boxed 5$`. Linear in the length of the text.
     """
-    stack: list[int] = []  # content start of each open box, -1 for another brace
-    boxes: list[tuple[int, int]] = []  # closed ones
-    for match in _BRACES.finditer(text):
-        token = match[0]
-        if token[0] == "}":
-            if stack and (start := stack.pop()) >= 0:
-                while boxes and boxes[-1][0] > start:  # inside this one
-                    boxes.pop()
-                boxes.append((start, match.start()))
-        elif token[-1] == "{" and (len(token) > 2 or token == "{"):
-            stack.append(match.end() if len(token) > 1 else -1)
-    if not boxes or max(stack, default=-1) > boxes[-1][0]:
-        return None
-    content = text[boxes[-1][0] : boxes[-1][1]].strip()
-    while (inner := re.fullmatch(r"\\(?:boxed|fbox)\s*\{(.*)\}", content, re.DOTALL)) and _is_wrapped(content):
-        content = inner[1].strip()
-    return content
+    boxes = _outermost(text)
+    return None if not boxes else text[slice(*boxes[-1].content)].strip()
 
 
-def _is_wrapped(text: str) -> bool:
-    """Is the first brace of the text closed by its last character?"""
-    depth = 0
+def all_boxes(text: str) -> list[str]:
+    r"""Returns the contents of all boxes that are in no other box; the last one may not be left open."""
+    return [text[slice(*box.content)].strip() for box in _outermost(text)]
+
+
+def _outermost(text: str) -> list[_Box]:
+    stack: list[tuple[int, int]] = []  # command and content start of each open box, -1 for another brace
+    boxes: list[_Box] = []  # closed ones
     for match in _BRACES.finditer(text):
-        if match[0][-1] == "{" and match[0] != "\\{":
-            depth += 1
-        elif match[0] == "}":
-            depth -= 1
-            if depth == 0:
-                return match.end() == len(text)
-    return False
+        if match["open"]:
+            stack.append((match.start(), match.end()))
+        elif match["bare"]:
+            start = match.start() + len(_COMMAND.match(match["bare"])[0])  # type: ignore[index]
+            boxes.append(_Box(match.start(), start, match.end(), (start, match.end())))
+        elif match[0] == "{":
+            stack.append((-1, -1))
+        elif match[0] == "}" and stack:
+            command, start = stack.pop()
+            if command >= 0:
+                boxes.append(_closed(text, command, start, match.start(), boxes))
+    open_box = max((start for _, start in stack), default=-1)
+    return [] if boxes and open_box > boxes[-1].start else boxes
+
+
+def _closed(text: str, command: int, start: int, end: int, boxes: list[_Box]) -> _Box:
+    """Takes the boxes inside a box off the list; one that is all of its content is what it holds."""
+    inside = []
+    while boxes and boxes[-1].start > start:
+        inside.append(boxes.pop())
+    if len(inside) == 1:
+        before, behind = text[start : inside[0].command], text[inside[0].end : end]
+        if not before.strip() and not behind.removeprefix("}").strip():
+            return _Box(command, start, end, inside[0].content)
+    return _Box(command, start, end, (start, end))

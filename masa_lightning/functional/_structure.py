@@ -1,29 +1,48 @@
-"""The structure of a final answer: lists, intervals and names, down to the values that a leaf check compares."""
+r"""The structure of a final answer: lists, matrices, ratios and named values, down to what a leaf check compares.
+
+Braces and bare lists have no order, parentheses and brackets have one and differ from each other (intervals). A bare list
+equals a list in parentheses of the same order. In braces an element counts once.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+from masa_lightning.functional._equations import part_equations, without_name
+from masa_lightning.functional._levels import closes_at_end, split_outside
 from masa_lightning.functional._quantity import read_number, split_unit
-from masa_lightning.functional._spelling import decimal_comma, squeeze
+from masa_lightning.functional._regions import MARK
+from masa_lightning.functional._spelling import decimal_comma, join_thousands, squeeze
+
+__all__ = ["LeafCheck", "compare", "part_equations"]
 
 LeafCheck = Callable[[str, str], bool | None]  # (predicted, expected) -> equal?, None for "cannot tell"
 
 _MAX_ELEMENTS: Final = 64
-_OR: Final = re.compile(r"\s*(?:\\(?:text|textrm|mathrm)\s*\{\s*(?:or|and)\s*\}|(?<![\w\\])(?:or|and)(?!\w)|;)\s*")
-_THOUSANDS: Final = re.compile(r"(?<![\w.,])\d{1,3}(?:(?:,|\{,\})\d{3})+(?![\w,])")
-_NAME: Final = re.compile(
-    r"\\text\{[^{}]*\}|(?:\\angle ?)?(?:[A-Za-z]|[A-Z]+|\\[a-z]+|[A-Za-z]{3,})(?:_ ?(?:\{ ?\w+ ?\}|\w))?'?"
-    r"(?:\( ?[a-z](?: ?, ?[a-z])* ?\))?"
+_COMMA: Final = re.compile(
+    r",?\s*(?:\\text ?\{[\s,]*(?:or|and)\s*\}|(?<![\w\\])(?:or|and)(?!\w)|\\(?:lor|land|vee|wedge)(?![A-Za-z])|[,;])\s*"
 )
 # "(x, y) =" or "x \in" before a list or an interval.
 _LIST_NAME: Final = re.compile(
-    r"([A-Za-z]|\( ?[A-Za-z](?: ?, ?[A-Za-z])+ ?\)) ?(?:=|\\in(?![a-zA-Z])) ?(?=\(|\[|\\\{|\\mathbb)"
+    r"([A-Za-z]|\( ?[A-Za-z](?: ?, ?[A-Za-z])+ ?\)) ?(?:=|\\in(?![a-zA-Z])) ?(?=\(|\[|\\\{|\\mathbb|\\begin)"
 )
 _INTERVAL: Final = re.compile(r"[(\[][)\]]")
-_PAIRS: Final = {"(": ")]", "[": ")]", "{": "}"}
+_ANGLES: Final = re.compile(r"\\[lr]angle(?![A-Za-z]) ?")
+_PAIRS: Final = {"(": ")]", "[": ")]", "\\{": "\\}"}
+_MATRIX: Final = re.compile(
+    r"(?P<factor>[^&]*?)(?:[(\[] ?)?\\begin ?\{(?:(?P<kind>[pbB]?matrix|smallmatrix)\}|array\} ?\{[lrc| ]*\})"
+    r"(?P<body>.*?)\\end ?\{(?:(?P=kind)|array)\}(?: ?[)\]])?",
+    re.DOTALL,
+)
+_ROW_END: Final = re.compile(
+    r"\\\\(?: ?\[[^\]]*\])?|\\cr(?![a-z])|\\(?=[\d-])"
+)  # MATH as verl has it lost half of each \\
+_LOST: Final = re.compile(r"\\\\(?=(?:frac|sqrt|sin|cos|pi)(?![A-Za-z]))")
+_COLUMN: Final = re.compile("&")
+_COLON: Final = re.compile(r":(?!=)")
+_TIME: Final = re.compile(r"\d{1,2}:[0-5]\d")
 
 
 class Answer(NamedTuple):
@@ -36,9 +55,6 @@ class Answer(NamedTuple):
 
 def compare(predicted: str, expected: str, leaf: LeafCheck) -> bool | None:
     """Compares two normalised answers, element by element where they are lists, each without its name.
-
-    Braces and bare lists have no order, parentheses and brackets have one and differ from each other (intervals). A bare
-    list equals a list in parentheses of the same order.
 
     Args:
         predicted: Of the model.
@@ -54,26 +70,52 @@ def compare(predicted: str, expected: str, leaf: LeafCheck) -> bool | None:
         return True
     if (number := read_number(split_unit(expected)[0])) and number.decimal:
         predicted = decimal_comma(predicted) or predicted
-    mine_named, truth_named = _LIST_NAME.match(predicted), _LIST_NAME.match(expected)
-    if not (mine_named and truth_named and squeeze(mine_named[1]) != squeeze(truth_named[1])):
-        predicted, expected = _LIST_NAME.sub("", predicted, 1), _LIST_NAME.sub("", expected, 1)
-    verdict: bool | None = False
+    named = [_LIST_NAME.match(text) for text in (predicted, expected)]
+    if len({squeeze(name[1]) for name in named if name}) < 2:
+        predicted, expected = (
+            text[name.end() :] if name else text for name, text in zip(named, (predicted, expected), strict=True)
+        )
+    matrices = _matrix(predicted), _matrix(expected)
+    if any(matrices):
+        return _compare_matrices(*matrices, leaf)
+    return _any(_verdicts(predicted, expected, leaf))
 
-    def nameless(mine: str, truth: str) -> bool | None:
-        return leaf(*without_name(mine, truth))
 
+def _verdicts(predicted: str, expected: str, leaf: LeafCheck) -> Iterable[bool | None]:
+    def value(mine: str, truth: str) -> bool | None:
+        mine, truth = without_name(mine, truth)
+        if len(_take_apart(mine).elements) > 1 and len(_take_apart(truth).elements) > 1:
+            return compare(mine, truth, leaf)  # a list of pairs
+        return _any((leaf(mine, truth), _compare_ratios(mine, truth, leaf)))
+
+    if MARK.search(predicted) or MARK.search(expected):
+        yield leaf(predicted, expected)  # sets of numbers, whole
     for mine in _readings(predicted):
         for truth in _readings(expected):
-            one = _compare_lists(mine, truth, nameless)
-            if one:
-                return True
-            verdict = None if one is None else verdict
-    return verdict
+            yield _compare_lists(mine, truth, value)
+
+
+def _any(verdicts: Iterable[bool | None]) -> bool | None:
+    found: bool | None = False
+    for verdict in verdicts:
+        if verdict:
+            return True
+        found = None if verdict is None else found
+    return found
+
+
+def _all(verdicts: Iterable[bool | None]) -> bool | None:
+    found: bool | None = True
+    for verdict in verdicts:
+        if verdict is False:
+            return False
+        found = None if verdict is None else found
+    return found
 
 
 def _readings(text: str) -> list[Answer]:
     """Commas before three digits may group thousands or part elements, so there can be two readings."""
-    grouped = _take_apart(_THOUSANDS.sub(lambda match: re.sub(r"[{},]", "", match[0]), text))
+    grouped = _take_apart(join_thousands(text))
     plain = _take_apart(text)
     if grouped.opening and len(grouped.elements) == 1 and len(plain.elements) > 1:
         return [plain]  # (1,234) is a pair
@@ -81,37 +123,24 @@ def _readings(text: str) -> list[Answer]:
 
 
 def _take_apart(text: str) -> Answer:
-    text = text.replace("\\{", "\x01").replace("\\}", "\x02").replace("\\lbrace", "\x01").replace("\\rbrace", "\x02")
-    opening, closing = text[:1].replace("\x01", "{"), text[-1:].replace("\x02", "}")
-    if len(text) > 1 and text[0] != "{" and closing in _PAIRS.get(opening, "") and _closes_at_end(text):
-        elements = _split(text[1:-1])
-        if len(elements) > 1 or opening == "{" or (opening, closing) == ("(", ")"):
-            return Answer(opening if len(elements) > 1 else "", closing if len(elements) > 1 else "", elements)
+    if "angle" in text:
+        text = _ANGLES.sub(lambda match: "(" if match[0][1] == "l" else ")", text)
+    opening = "\\{" if text.startswith("\\{") else text[:1]
+    closing = "\\}" if text.endswith("\\}") else text[-1:]
+    if len(text) > 1 and closing and closing in _PAIRS.get(opening, "") and closes_at_end(text):
+        elements = _split(text[len(opening) : -len(closing)])
+        if len(elements) > 1 or (opening == "\\{" and "\\mid" not in text):
+            return Answer(opening[-1], closing[-1], elements)
+        if (opening, closing) == ("(", ")"):
+            return Answer("", "", elements)
     return Answer("", "", _split(text))
 
 
-def _closes_at_end(text: str) -> bool:
-    depth = 0
-    for index, char in enumerate(text):
-        depth += (char in "([{\x01") - (char in ")]}\x02")
-        if depth <= 0:
-            return index == len(text) - 1
-    return False
-
-
 def _split(text: str) -> tuple[str, ...]:
-    text = _OR.sub(",", text)
-    elements, depth, start = [], 0, 0
-    for index, char in enumerate(text):
-        if char == "," and depth == 0:
-            elements.append(text[start:index])
-            start = index + 1
-        depth += (char in "([{\x01") - (char in ")]}\x02")
-    elements.append(text[start:])
-    if len(elements) > 1 and not elements[-1].strip():
+    elements, _ = split_outside(text, _COMMA)
+    if len(elements) > 1 and not elements[-1]:
         elements.pop()
-    parts = (part.strip().replace("\x01", "\\{").replace("\x02", "\\}") for part in elements)
-    return tuple(sign for part in parts for sign in _both_signs(part))
+    return tuple(sign for element in elements for sign in _both_signs(element))
 
 
 def _both_signs(element: str) -> tuple[str, ...]:
@@ -122,24 +151,21 @@ def _both_signs(element: str) -> tuple[str, ...]:
 
 
 def _compare_lists(mine: Answer, truth: Answer, leaf: LeafCheck) -> bool | None:
-    if len(mine.elements) != len(truth.elements) or len(mine.elements) > _MAX_ELEMENTS:
-        signs = mine.opening + mine.closing, truth.opening + truth.closing
-        if any(_INTERVAL.fullmatch(one) and not other for one, other in (signs, signs[::-1])):
-            return leaf(_put_together(mine), _put_together(truth))  # (0, 1) and 0 < x < 1
+    if max(len(mine.elements), len(truth.elements)) > _MAX_ELEMENTS:
+        return False
+    signs = mine.opening + mine.closing, truth.opening + truth.closing
+    if signs == ("{}", "{}"):
+        return _same_set(mine.elements, truth.elements, leaf)
+    if len(mine.elements) != len(truth.elements):
         return False
     if len(mine.elements) == 1:
         return leaf(mine.elements[0], truth.elements[0])
-    kinds = {mine.opening + mine.closing, truth.opening + truth.closing}
+    kinds = set(signs)
     if len(kinds) > 1 and kinds not in ({"", "()"}, {"", "{}"}):
         return False
-    if kinds & {"()", "[]", "(]", "[)"}:
-        verdicts = [leaf(p, e) for p, e in zip(mine.elements, truth.elements, strict=True)]
-        return False if False in verdicts else None if None in verdicts else True
+    if any(map(_INTERVAL.fullmatch, kinds)):
+        return _all([leaf(p, e) for p, e in zip(mine.elements, truth.elements, strict=True)])
     return _match(list(mine.elements), truth.elements, leaf)
-
-
-def _put_together(answer: Answer) -> str:
-    return f"{answer.opening}{', '.join(answer.elements)}{answer.closing}"
 
 
 def _match(mine: list[str], truth: tuple[str, ...], leaf: LeafCheck) -> bool | None:
@@ -159,28 +185,49 @@ def _match(mine: list[str], truth: tuple[str, ...], leaf: LeafCheck) -> bool | N
     return None if unsure else True
 
 
-def without_name(predicted: str, expected: str) -> tuple[str, str]:
-    """Takes "x =" off where the other side has no equation or names the same; turns "1/2 = 0.5" into its last part."""
-    mine, my_name = _value(predicted)
-    truth, true_name = _value(expected)
-    if my_name is not None and true_name is not None:
-        return (mine, truth) if squeeze(my_name) == squeeze(true_name) else (predicted, expected)
-    if (my_name is not None and "=" not in expected) or (true_name is not None and "=" not in predicted):
-        return mine, truth
-    return predicted, expected
+def _same_set(mine: tuple[str, ...], truth: tuple[str, ...], leaf: LeafCheck) -> bool | None:
+    """Is each element of one set in the other?"""
+    return _all(
+        [_any(leaf(predicted, expected) for predicted in mine) for expected in truth]
+        + [_any(leaf(predicted, expected) for expected in truth) for predicted in mine]
+    )
 
 
-def _value(text: str) -> tuple[str, str | None]:
-    belongs = re.fullmatch(r"([A-Za-z]) ?\\in(?![a-zA-Z])(.*)", text, re.DOTALL)
-    if belongs:
-        return belongs[2].strip(), belongs[1]
-    parts = [part.strip() for part in re.split(r"(?<![<>!\\])=", text)]
-    if len(parts) < 2 or not all(parts):
-        return text, None
-    if _NAME.fullmatch(parts[0]):
-        return (text, None) if _NAME.fullmatch(parts[-1]) and len(parts) > 2 else (parts[-1], parts[0])
-    if all(read_number(part) for part in parts):
-        return parts[-1], ""
-    if len(parts) == 2 and _NAME.fullmatch(parts[1]):
-        return parts[0], parts[1]
-    return text, None
+def _matrix(text: str) -> list[list[str]] | None:
+    """Returns the rows of a matrix, multiplied by what stands before it; None if the text is no matrix."""
+    match = _MATRIX.fullmatch(text) if "\\begin" in text else None
+    if match is None:
+        return None
+    factor = match["factor"].strip().removesuffix("\\cdot").strip()
+    factor = {"-": "-1", "+": ""}.get(factor, factor)
+    if factor and re.search(r"[=,;<>]", factor):
+        return None
+    rows, _ = split_outside(_LOST.sub(r"\\\\\\", match["body"].replace("\\hline", "")), _ROW_END)
+    if len(rows) > 1 and not rows[-1]:
+        rows.pop()
+    cells = [split_outside(row, _COLUMN)[0] for row in rows]
+    return [[f"({factor}) \\cdot ({cell})" if factor else cell for cell in row] for row in cells]
+
+
+def _compare_matrices(mine: list[list[str]] | None, truth: list[list[str]] | None, leaf: LeafCheck) -> bool | None:
+    if mine is None or truth is None or [len(row) for row in mine] != [len(row) for row in truth]:
+        return False
+    cells = [pair for rows in zip(mine, truth, strict=True) for pair in zip(*rows, strict=True)]
+    return len(cells) <= _MAX_ELEMENTS and _all([leaf(p, e) for p, e in cells])
+
+
+def _compare_ratios(mine: str, truth: str, leaf: LeafCheck) -> bool | None:
+    """4:6 is 2:3. Two times of day are none."""
+    parts, wanted = (split_outside(text, _COLON)[0] for text in (mine, truth))
+    if len(parts) != len(wanted) or len(parts) < 2 or not all(parts + wanted):
+        return False
+    if _TIME.fullmatch(mine) and _TIME.fullmatch(truth):
+        return False
+    numbers = [[read_number(part) for part in side] for side in (parts, wanted)]
+    if any(number is not None and not number.value for side in numbers for number in side):
+        return False
+    if all(number is not None for side in numbers for number in side):
+        first, second = ([number.value for number in side if number] for side in numbers)
+        return all(a * second[0] == b * first[0] for a, b in zip(first, second, strict=True))
+    pairs = zip(parts[1:], wanted[1:], strict=True)
+    return _all([leaf(f"({p}) \\cdot ({wanted[0]})", f"({e}) \\cdot ({parts[0]})") for p, e in pairs])

@@ -139,8 +139,7 @@ class _Worker:
         # Python may find the package by a path that the parent set up itself; "safe" keeps the folder of the run off it.
         root = str(Path(masa_lightning.types.__file__).parents[1])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-        # A fixed hash seed fixes the order of sympy's sets, and so its results.
-        env = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+        env = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `kill`
         try:
             self.process = subprocess.Popen(
@@ -289,8 +288,8 @@ class _Pool:
             raise RuntimeError(
                 f"{self._losses} grading workers in a row could not be kept running with {sys.executable}; "
                 f"the last one said: {reason or 'nothing'}\n"
-                f"Run `{' '.join(worker_command())}` to see why (it should print a line and wait); if math-verify is "
-                f"missing there, `{sys.executable} -m pip install 'math-verify[antlr4_13_2]'`."
+                f"Run `{' '.join(worker_command())}` to see why (it should print a line and wait); if mpmath is "
+                f"missing there, `{sys.executable} -m pip install mpmath`."
             )
 
     def _wait(self) -> set[int]:

@@ -67,7 +67,7 @@ RIGHT = [
     ("x < 2", "2 > x", False),
     ("x < 2", "(-\\infty, 2)", False),
     ("\\{\\sqrt{4}, 1\\}", "1, 2", False),
-    ("\\begin{pmatrix} 2/2 \\\\ 2 \\end{pmatrix}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}", False),
+    ("\\begin{pmatrix} 2/2 \\\\ 2 \\end{pmatrix}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}", True),
     ("(\\sqrt{4}, 1)", "(2, 1)", False),
 ]
 WRONG = [
@@ -120,9 +120,9 @@ WRONG = [
     ("\\frac{0}{0}", "\\frac{1}{0}", False),
     ("\\infty", "-\\infty", False),
     ("x < 2", "(-\\infty, 2]", False),
-    ("\\begin{pmatrix} 2/2 & 2 \\end{pmatrix}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}", False),
-    ("\\begin{pmatrix} 2/2 \\\\ 3 \\end{pmatrix}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}", False),
-    ("\\begin{vmatrix} 1 & 2 \\\\ 3 & 5 \\end{vmatrix}", "\\begin{pmatrix}1&2\\\\3&5\\end{pmatrix}", False),
+    ("\\begin{pmatrix} 2/2 & 2 \\end{pmatrix}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}", True),
+    ("\\begin{pmatrix} 2/2 \\\\ 3 \\end{pmatrix}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}", True),
+    ("\\begin{vmatrix} 1 & 2 \\\\ 3 & 5 \\end{vmatrix}", "\\begin{pmatrix}1&2\\\\3&5\\end{pmatrix}", True),
     ("\\sqrt{x^2}", "x", False),
     ("\\{\\sqrt{4}, \\sqrt{4}\\}", "1, 2", False),
 ]
@@ -159,7 +159,7 @@ def test_wrong(box, answer, quick):
         ("{ stray \\boxed{5}", "5"),
         ("\\\\boxed{5}", "5"),
         ("\\\\\\boxed{5}", "5"),
-        ("\\boxed 5", None),
+        ("\\boxed 5", "5"),
         ("\\boxed{}", ""),
         ("boxed{5}", None),
     ],

@@ -63,12 +63,12 @@ def processes(grader):
 
 
 @pytest.mark.timeout(120)
-def test_real_workers_and_a_hanging_expression(make):
+def test_real_workers_and_a_hostile_expression(make):
     grader = make(workers=2, timeout=4.0)
     assert isinstance(grader, Grader)
     boxes = ["5", "\\sqrt{4}", "9^{9^{9^{9^{9}}}}", "\\sqrt{9}", "6", "(x+1)^2"]
     answers = ["5", "2", "7", "4", "5", "x^2+2x+1"]
-    assert run(grader, boxes, answers) == [True, True, None, False, False, True]
+    assert run(grader, boxes, answers) == [True, True, False, False, False, True]
     assert run(grader, ["\\sqrt{16}"], ["4"]) == [True]
 
 

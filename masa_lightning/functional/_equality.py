@@ -1,0 +1,178 @@
+r"""Are two formulas equal? Rational numbers exactly, others with as many digits as it takes, names at several points.
+
+Two numbers that agree to `Numeric.needed` bits are equal: that is far more than what parts numbers of such formulas that
+differ, as every part adds the bits of its own size, so that `1 - 2^{-101}` is not `1 - 2^{-100}`. Names stand for real
+numbers of any sign.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Any, Final, NamedTuple
+
+from masa_lightning.functional._evaluation import Budget, Exact, Numeric, Unbounded
+from masa_lightning.functional._formula import Node, names
+
+_POINTS: Final = 8  # at which formulas are compared
+_ENOUGH_POINTS: Final = 4  # of those at which both have a value
+_DRAWN: Final = 24
+_SCALES: Final = (1, 9, 5, 300, 3, 1000, 10_000, 2)
+_SIX_PLACES: Final = Fraction(5, 10**7)
+_SIX_DIGITS: Final = Fraction(5, 10**6)  # relative
+_WHOLE: Final = frozenset({"sum", "prod", "factorial", "binom", "gcd", "lcm"})
+
+Point = Mapping[str, Fraction]
+
+
+class Formula(NamedTuple):
+    """A formula, and whether a (perhaps rounded) decimal is in it."""
+
+    tree: Node
+    decimal: bool
+
+
+def same_formula(mine: Formula, truth: Formula, budget: Budget) -> bool:
+    """Are two formulas equal at all points at which both have a value?
+
+    If one side has a decimal and the other has none, numbers are equal that agree to six places.
+
+    Args:
+        mine: Of the model.
+        truth: The right one.
+        budget: What it may cost; nothing is equal beyond it.
+    """
+    if mine.tree == truth.tree:
+        return True
+    if "infinity" in (mine.tree.op, truth.tree.op):
+        return False
+    if names(mine.tree) | names(truth.tree):
+        return _same_at_points(mine.tree, truth.tree, budget)
+    bare = [side.decimal and side.tree.op in ("number", "neg") for side in (mine, truth)]
+    try:
+        return _same_number(mine.tree, truth.tree, mine.decimal != truth.decimal or bare[0] != bare[1], budget)
+    except Unbounded:
+        return False
+
+
+def same_zeros(mine: tuple[Node, Node], truth: tuple[Node, Node], budget: Budget) -> int:
+    """Compares two relations by left minus right.
+
+    Args:
+        mine: Left and right side.
+        truth: The same.
+        budget: What it may cost.
+
+    Returns:
+        1 if one is a positive multiple of the other, -1 if a negative one, 0 if neither.
+    """
+    a, b = (Node("add", (left, Node("neg", (right,)))) for left, right in (mine, truth))
+    free = names(a)
+    if not free or free != names(b):
+        return 0
+    for anchor in _points(free, whole=False):
+        fixed = [_at(side, anchor) for side in (a, b)]
+        values = [number(side, budget) for side in fixed]
+        if None in values or not all(values):
+            continue
+        ratio = values[0] / values[1]
+        if ratio.imag:
+            return 0
+        # a(p) / b(p) is the same at all points p
+        same = _same_at_points(Node("mul", (a, fixed[1])), Node("mul", (b, fixed[0])), budget)
+        return (1 if ratio.real > 0 else -1) if same else 0
+    return 0
+
+
+def number(tree: Node, budget: Budget) -> Any:
+    """Returns the value of a formula without names as a complex number of mpmath; None if it has none."""
+    try:
+        first = Numeric(budget, 64)
+        first.value(tree)
+        precise = Numeric(budget, 2 * first.needed + 64)
+        return precise.context.mpc(precise.value(tree))
+    except Unbounded:
+        return None
+
+
+def affine_root(left: Node, right: Node, name: str, budget: Budget) -> tuple[Node, bool] | None:
+    """Solves left = right where left - right is a straight line in the only name there is.
+
+    Returns:
+        The root, and whether left - right rises; None if it is no straight line of real numbers.
+    """
+    line = Node("add", (left, Node("neg", (right,))))
+    start, end = (_at(line, {name: Fraction(value)}) for value in (0, 1))
+    slope = Node("add", (end, Node("neg", (start,))))
+    rise = number(slope, budget)
+    if rise is None or rise.imag or not rise:
+        return None
+    straight = Node("add", (start, Node("mul", (slope, Node("name", name=name)))))
+    if not _same_at_points(line, straight, budget):
+        return None
+    return Node("div", (Node("neg", (start,)), slope)), bool(rise.real > 0)
+
+
+def _same_at_points(a: Node, b: Node, budget: Budget) -> bool:
+    seen = 0
+    for point in _points(names(a) | names(b), _counts(a) or _counts(b)):
+        try:
+            if not _same_number(_at(a, point), _at(b, point), False, budget):
+                return False
+        except Unbounded:
+            continue
+        seen += 1
+        if seen == _POINTS:
+            break
+    return seen >= _ENOUGH_POINTS
+
+
+def _points(free: frozenset[str], whole: bool) -> Iterator[Point]:
+    """Yields points of all sizes and signs, the same ones every time; whole numbers where there is counting."""
+    draw = random.Random(" ".join(sorted(free)))
+    for index in range(_DRAWN):
+        signs = "+-?"[index % 3]
+        point = {}
+        for name in sorted(free):
+            size = _SCALES[index % len(_SCALES)] * Fraction(draw.randint(1009, 9973), 9973)
+            negative = signs == "-" or (signs == "?" and draw.random() < 0.5)
+            point[name] = Fraction(draw.randint(1, 30)) if whole else -size if negative else size
+        yield point
+
+
+def _counts(tree: Node) -> bool:
+    """Does it count with names, as in n! or a sum of n terms?"""
+    return (tree.op in _WHOLE and bool(names(tree))) or any(map(_counts, tree.args))
+
+
+def _at(tree: Node, point: Point) -> Node:
+    if tree.op == "name" and tree.name in point:
+        return Node("number", value=point[tree.name])
+    if not tree.args:
+        return tree
+    inner = {name: value for name, value in point.items() if name != tree.name} if tree.op in {"sum", "prod"} else point
+    return tree._replace(args=(*(_at(part, point) for part in tree.args[:-1]), _at(tree.args[-1], inner)))
+
+
+def _same_number(a: Node, b: Node, rounded: bool, budget: Budget) -> bool:
+    exact = Exact(budget)
+    mine, truth = exact.value(a), exact.value(b)
+    if mine is not None and truth is not None:
+        whole = mine.denominator == 1 or truth.denominator == 1  # nobody rounds a whole number
+        return mine == truth or (rounded and not whole and _rounds(abs(mine - truth), max(abs(mine), abs(truth))))
+    first = Numeric(budget, 64)
+    first.value(a), first.value(b)
+    precise = Numeric(budget, 2 * first.needed + 64)
+    x, y = precise.value(a), precise.value(b)
+    error, size = abs(x - y), max(abs(x), abs(y))
+    tiny = precise.context.ldexp(1, -first.needed)
+    if error <= tiny * size or size <= tiny:
+        return True
+    whole = any(abs(value - precise.context.nint(value.real)) <= tiny * size for value in (x, y))
+    return rounded and not whole and _rounds(error, size)
+
+
+def _rounds(error: Any, size: Any) -> bool:
+    places, digits = (1.0000001 * float(limit) for limit in (_SIX_PLACES, _SIX_DIGITS))
+    return bool(error <= places and error <= digits * size)

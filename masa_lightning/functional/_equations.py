@@ -1,0 +1,135 @@
+r"""Equations in an answer: `x = 5` names its value, `85 + 15 = 100` works it out, `y = 2x + 1` is the answer itself.
+
+Only an `=` outside all brackets counts. A name may stand before the value where the other side has only the value; which
+names may is narrower for the right answer, where `x + y = 5` is a line, than for the model's.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Final
+
+from masa_lightning.functional._levels import split_outside
+from masa_lightning.functional._quantity import read_number
+from masa_lightning.functional._spelling import squeeze
+
+SIGN: Final = re.compile(r"=|[<>]|\\(?:leq|geq|neq|approx|equiv|sim|in|notin|to)(?![A-Za-z])")
+
+_ROW: Final = re.compile(r"\\\\(?: ?\[[^\]]*\])?|\\q?quad(?![A-Za-z])|\\newline(?![A-Za-z])")
+_ENVIRONMENT: Final = re.compile(
+    r"\s*(?:\\left\s*\\\{)?\s*\\begin ?\{(cases|aligned|align\*?|gathered|split|array)\}(?: ?\{[lrc| ]*\})?"
+    r"(.*)\\end ?\{\1\}\s*(?:\\right\s*\.)?\s*",
+    re.DOTALL,
+)
+_LETTER: Final = r"(?:[A-Za-z]|\\(?!text|frac|sqrt|sin|cos|tan|log|ln|binom|pi)[a-z]+)(?:_ ?(?:\{ ?\w+ ?\}|\w))?'*"
+_NAME: Final = re.compile(
+    rf"\\text ?\{{[^{{}}]*\}}|\\angle ?[A-Z]+|m ?\\angle ?[A-Z]+|[A-Z]{{2,}}|[A-Za-z]{{3,}}|"
+    rf"{_LETTER}(?: ?\( ?[\w+-]+(?: ?, ?\w+)* ?\))?"
+)
+_MEASURE: Final = re.compile(
+    rf"P ?\([^=]*\)|\| ?[^|=]+ ?\|(?: ?\^ ?\{{? ?2 ?\}}?)?|\\(?:sin|cos|tan|cot|log|ln|det|max|min) ?\(? ?{_LETTER} ?\)?"
+)
+_COMBINATION: Final = re.compile(rf"-? ?(?:\d* ?{_LETTER} ?)+(?:(?:[+*/-]|\\cdot|\\times) ?(?:\d* ?{_LETTER} ?)+)*")
+_FRACTION_OF_LETTERS: Final = re.compile(rf"\\frac ?\{{ ?{_LETTER} ?\}} ?\{{ ?{_LETTER} ?\}}")
+_NUMERIC: Final = re.compile(r"\\(?:frac|sqrt|cdot|times|div|binom|pi|log|ln|[%$])(?![A-Za-z])")
+_LINE_LETTERS: Final = frozenset("xyzt")
+
+
+def part_equations(text: str) -> str:
+    r"""Writes equations in rows or after `\quad` as a list, "a = 7, b = 2". The text need not be normalised."""
+    if match := _ENVIRONMENT.fullmatch(text):
+        text = match[2].replace("&", "")
+    elif "\\quad" not in text and "\\qquad" not in text and "\\\\" not in text:
+        return text
+    rows = [row.rstrip(" ,;.") for row in split_outside(text, _ROW)[0] if row]
+    if len(rows) > 1 and all(split_outside(row, SIGN)[1] for row in rows):
+        return ", ".join(rows)
+    return text
+
+
+def without_name(predicted: str, expected: str) -> tuple[str, str]:
+    """Leaves the values of two answers where one has no more, or both name the same; else both as they are."""
+    predicted, expected = _exact_part(predicted), _exact_part(expected)
+    mine, truth = (split_outside(text, SIGN) for text in (predicted, expected))
+    if any(sign != "=" for sign in mine[1] + truth[1]):
+        return predicted, expected
+    if mine[1] and truth[1]:
+        my_name, my_value = named_value(mine[0], wide=False)
+        true_name, true_value = named_value(truth[0], wide=False)
+        if my_name and my_name == true_name:
+            return my_value, true_value
+    elif mine[1]:
+        return named_value(mine[0], wide=True)[1] or predicted, expected
+    elif truth[1]:
+        return predicted, named_value(truth[0], wide=False)[1] or expected
+    return predicted, expected
+
+
+def named_value(parts: list[str], *, wide: bool) -> tuple[str, str]:
+    """Returns the name and the value of an equation, given its parts; "" for what it does not have.
+
+    Args:
+        parts: What its equality signs part.
+        wide: Sums and products of letters are names too.
+    """
+    if not all(parts):
+        return "", ""
+    first, *rest = parts
+    if _is_name(first, wide):
+        if len(parts) > 2 and _is_name(rest[-1], wide=False):
+            return "", ""
+        return squeeze(first), _value(rest)
+    if len(parts) == 2 and _is_name(rest[0], wide=False):
+        return squeeze(rest[0]), first
+    if not any(re.search(r"[A-Za-z\\]", _NUMERIC.sub("", part)) for part in parts):
+        return "", _value(parts)
+    return "", ""
+
+
+def _is_name(text: str, wide: bool) -> bool:
+    if _NAME.fullmatch(text):
+        return True
+    if not wide:
+        return False
+    letters = set(re.findall(r"[A-Za-z]", text))
+    if _COMBINATION.fullmatch(text):
+        coefficients = re.search(r"\d", re.sub(r"_ ?(?:\{[^{}]*\}|\w)", "", text))
+        return not coefficients or (len(letters) > 1 and not letters <= _LINE_LETTERS)
+    return bool(_MEASURE.fullmatch(text) or _FRACTION_OF_LETTERS.fullmatch(text))
+
+
+def _value(parts: list[str]) -> str:
+    """Returns the value of a chain, "" if its numbers contradict each other. Of 1/3 = 0.33 that is the exact one."""
+    numbers = [(part, number) for part in parts if (number := read_number(part))]
+    exact = [number for _, number in numbers if not number.decimal]
+    values = {number.value / 100 if number.percent else number.value for number in exact}
+    if len(values) > 1:
+        return ""
+    for text, number in numbers:
+        value = number.value / 100 if number.percent else number.value
+        if number.decimal and values and not _rounds(next(iter(values)), value, text):
+            return ""
+    if values and numbers[-1][1].decimal:
+        return next(text for text, number in numbers if not number.decimal)
+    return parts[-1]
+
+
+def _rounds(exact: Fraction, decimal: Fraction, written: str) -> bool:
+    places = len(written.partition(".")[2].rstrip("%\\ "))
+    return abs(exact - decimal) <= Fraction(1, 2 * 10**places)
+
+
+def _exact_part(text: str) -> str:
+    r"""Cuts `10\sqrt5 \approx 22.36` before the sign; `x \approx 3.14` says x = 3.14."""
+    if "\\approx" not in text:
+        return text
+    parts, signs = split_outside(text, SIGN)
+    if "\\approx" not in signs or any(sign not in ("=", "\\approx") for sign in signs):
+        return text
+    first = signs.index("\\approx")
+    if not parts[0]:
+        return " = ".join(parts[1:])
+    if first == 0 and _is_name(parts[0], wide=True):
+        return f"{parts[0]} = {_exact_part(text.partition('approx')[2].strip())}"
+    return " = ".join(parts[: first + 1])
