@@ -13,8 +13,8 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from masa_lightning.functional._evaluation import Budget
 from masa_lightning.functional._equality import Formula, affine_root, number, same_formula
+from masa_lightning.functional._evaluation import Budget
 from masa_lightning.functional._formula import Node, Unreadable, names, read_formula
 from masa_lightning.functional._levels import closes_at_end, split_outside
 

@@ -12,10 +12,10 @@ from functools import lru_cache, partial
 from typing import Final
 
 from masa_lightning.functional._answers import MAX_ANSWER_CHARS, quick_leaf
-from masa_lightning.functional._evaluation import Budget
 from masa_lightning.functional._boxes import all_boxes, last_box
 from masa_lightning.functional._equality import Formula, same_formula, same_zeros
 from masa_lightning.functional._equations import SIGN
+from masa_lightning.functional._evaluation import Budget
 from masa_lightning.functional._formula import Node, Unreadable, read_formula
 from masa_lightning.functional._levels import split_outside
 from masa_lightning.functional._quantity import without_units
@@ -71,6 +71,8 @@ def quick_box_verdict(box: str | None, answer: str) -> bool | None:
     """`quick_verdict` on what `box_content` returned."""
     if not box or len(box) > MAX_ANSWER_CHARS:
         return False
+    if box.strip() == answer.strip():
+        return True
     predicted, expected = _answer(box), _expected(answer)
     if len(expected) > MAX_ANSWER_CHARS:
         return predicted == expected
