@@ -9,12 +9,13 @@ from typing import Any, Literal, cast
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from matplotlib.figure import Figure
 from torch import nn
 
 from masa_lightning.metrics.calibration import LengthCalibration, LengthPoints, PassRateCalibration, PassRatePoints
 from masa_lightning.metrics.figures import calibration_figures, means_over_steps, save_figure
+from masa_lightning.models.checkpoints import set_aside
 
 Stage = Literal["validate", "test"]
 Quantity = Literal["pass_rate", "length"]
@@ -73,6 +74,13 @@ class CalibrationPlots(Callback):
                 "expected a MASALightningModule: remove the callback where there are no meta rollouts"
             )
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keeps an earlier run's pictures under another name; a run that is resumed goes on with its own."""
+        folder = self._folder(trainer)  # a collective
+        goes_on = trainer.ckpt_path is not None or trainer.global_step > 0
+        if trainer.is_global_zero and not goes_on and next(folder.glob("validate_*.png"), None):
+            rank_zero_info(f"{folder} had the pictures of another run: they are kept as {set_aside(folder).name}")
+
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Records the means and draws."""
         if trainer.sanity_checking:
@@ -99,13 +107,16 @@ class CalibrationPlots(Callback):
         metrics = cast("nn.ModuleDict", cast("nn.ModuleDict", pl_module.calibration)[stage])
         rates = cast("PassRateCalibration", metrics["pass_rate"]).points()
         lengths = cast("LengthCalibration", metrics["length"]).points()
-        folder = Path(self.dirpath or os.path.join(trainer.log_dir or trainer.default_root_dir, "pictures"))
+        folder = self._folder(trainer)
         if trainer.state.fn == "fit":
             self._record("pass_rate", trainer.global_step, rates)
             self._record("length", trainer.global_step, lengths)
         if draw and trainer.is_global_zero:
             figures = self._figures(rates, lengths, with_history=trainer.state.fn == "fit")
             _publish(trainer, folder, stage, figures)
+
+    def _folder(self, trainer: pl.Trainer) -> Path:
+        return Path(self.dirpath or os.path.join(trainer.log_dir or trainer.default_root_dir, "pictures"))
 
     def _record(self, quantity: Quantity, step: int, points: PassRatePoints | LengthPoints) -> None:
         if len(points.predicted):

@@ -130,6 +130,24 @@ def test_sanity_check_is_skipped(tmp_path: Path) -> None:
     assert not (tmp_path / "here").exists()
 
 
+def test_a_second_run_does_not_mix_and_a_resumed_one_goes_on(tmp_path: Path) -> None:
+    def run(epochs: int, ckpt_path: Path | None = None) -> dict[str, bytes]:
+        t = trainer(tmp_path, CalibrationPlots(), max_epochs=epochs, logger=False)
+        t.fit(Stub(), data(), data(), ckpt_path=ckpt_path)
+        t.save_checkpoint(tmp_path / "last.ckpt")
+        return pictures("pictures")
+
+    def pictures(name: str) -> dict[str, bytes]:
+        return {p.name: p.read_bytes() for p in (tmp_path / name).iterdir()}
+
+    first = run(2)
+    second = run(1)
+    assert (len(first), len(second)) == (2 * len(PICTURES), len(PICTURES))
+    assert pictures("pictures-1") == first
+    assert second.items() <= run(2, tmp_path / "last.ckpt").items()
+    assert not (tmp_path / "pictures-2").exists()
+
+
 def test_history_survives_a_resume(tmp_path: Path) -> None:
     first = trainer(tmp_path, CalibrationPlots(), logger=False)
     first.fit(Stub(), data(), data())
