@@ -134,7 +134,7 @@ def test_tokens_without_a_row_in_the_embedding(loop, monkeypatch, tmp_path):
     tokenizer.add_tokens(["<think>", "</think>", "<a>", "<b>"])  # the embedding has rows for three more
     folder = shutil.copytree(loop.checkpoint, tmp_path / "model")
     tokenizer.save_pretrained(folder)
-    monkeypatch.setattr(loading, "load_model", lambda *_: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr(loading, "load_model", lambda *_, **__: pytest.fail("the weights were loaded"))
     with pytest.raises(ValueError, match=r"gives 1 tokens .* 104 rows .*'<b>' is 104"):
         loop.fit(loop.module(GRPOLightningModule, model=str(folder)), loop.Problems(2))
 

@@ -152,6 +152,30 @@ def test_killed_at_every_point_of_a_save(tmp_path, save):
     assert [*tmp_path.iterdir()] == [place]
 
 
+@pytest.mark.parametrize("save", [save_file, save_folder])
+def test_what_is_renamed_is_on_the_disk(tmp_path, save, monkeypatch):
+    """A power cut between the two would leave a file of that name without its bytes, and behind them the old name."""
+    done, fsync, replace = [], os.fsync, Path.replace
+
+    def noted_fsync(descriptor):
+        done.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    def noted_replace(path, target):
+        done.append("renamed")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "replace", noted_replace)
+    save(tmp_path, 1.0)
+    before, after = done[: done.index("renamed")], done[done.index("renamed") + 1 :]
+    (written,) = {path for path in before if path.parent == tmp_path}
+    assert written.name.startswith(".") and written.name.endswith(".unfinished")
+    inside = {path.name for path in before if path.parent == written}
+    assert inside == (set("ab") if save is save_folder else set())
+    assert after == [tmp_path]
+
+
 def test_another_file_system_under_the_temporary_folder(tmp_path, monkeypatch):
     """Lightning would copy from there, or fail where there is no room."""
     with tmpfs(tmp_path / "small") as folder:

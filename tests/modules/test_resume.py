@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, event, given, settings
+from hypothesis import HealthCheck, Phase, event, example, given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -199,7 +199,7 @@ class Run:
             problems = data.load_split("train")
             loaders = {"train_dataloaders": ProblemLoader(problems, plan["batch"], shuffle=True),
                        "val_dataloaders": ProblemLoader(data.load_split("validation"), 2)}  # fmt: skip
-        savers = [ModelCheckpoint(self.folder / str(i), **s, save_last=True, save_top_k=0) for i, s in
+        savers = [ModelCheckpoint(self.folder / str(i), **{"save_last": True, "save_top_k": 0} | s) for i, s in
                   enumerate(plan["savers"])]  # fmt: skip
         trainer = loop.trainer(
             process, *savers, logger=[process], enable_checkpointing=True, **limits,
@@ -244,7 +244,8 @@ def plans(draw: Any) -> dict[str, Any]:
     }[each]
     saver = st.sampled_from([
         {"every_n_train_steps": 1}, {"every_n_train_steps": 2}, {"every_n_train_steps": 3},
-        {"save_on_train_epoch_end": False}, {"save_on_train_epoch_end": True},
+        # These two write last.ckpt only with another one.
+        {"save_on_train_epoch_end": False, "save_top_k": 1}, {"save_on_train_epoch_end": True, "save_top_k": 1},
     ])  # fmt: skip
     return {
         "batch": batch, "bare": bare, "problems": problems, "limits": limits,
@@ -282,11 +283,18 @@ def check(loop: Loop, plan: dict[str, Any], disturbances: list[tuple[Any, ...]])
 
 
 EXAMPLES = {"plan": plans(), "disturbances": st.lists(st.one_of(kills, stops), min_size=1, max_size=4)}
-PROFILE: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck), "phases": (Phase.generate,)}
+PHASES = (Phase.explicit, Phase.generate)
+PROFILE: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck), "phases": PHASES}
+VALIDATED = {  # killed in the second epoch, behind a checkpoint that was written when a validation was done
+    "batch": 1, "bare": False, "problems": 2, "limits": {"max_epochs": 2}, "validation": 1, "mini_batches": 1,
+    "trainer": {"check_val_every_n_epoch": 1, "log_every_n_steps": 1},
+    "savers": [{"save_on_train_epoch_end": False, "save_top_k": 1}],
+}  # fmt: skip
 
 
 @settings(max_examples=20, derandomize=True, **PROFILE)
 @given(**EXAMPLES)
+@example(plan=VALIDATED, disturbances=[("kill", 1)])
 def test_any_run_killed_or_stopped_anywhere(start: Loop, plan: Any, disturbances: Any) -> None:
     check(start, plan, disturbances)
 
