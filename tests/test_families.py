@@ -22,7 +22,17 @@ QUICK = ("nemotron", "phi3-longrope", "nemotron-h", "gemma2", "t5")
 
 # packed with YaRN, padded, experts, vLLM's transformers backend, without a map of fused layers, hybrid,
 # wrong on CPU, not in vLLM, experts that are chosen otherwise
-QUICK_VLLM = ("qwen3-yarn", "mistral-window", "qwen3-moe", "olmo2", "gpt2", "falcon-h1", "lfm2", "gpt-neo", "ernie4.5-moe")
+QUICK_VLLM = (
+    "qwen3-yarn",
+    "mistral-window",
+    "qwen3-moe",
+    "olmo2",
+    "gpt2",
+    "falcon-h1",
+    "lfm2",
+    "gpt-neo",
+    "ernie4.5-moe",
+)
 
 
 @pytest.fixture(scope="module")

@@ -242,10 +242,15 @@ def test_private_layouts_are_handed_over_by_vllms_reload(tools, monkeypatch):
     monkeypatch.setattr(utils, "dispatch_cpu_unquantized_gemm", use_plain_linear)
     hand_over = HandOver(sampler._llm, other, private="vLLM keeps it in a layout of its own")
     assert not hand_over._places
+    called, rpc = [], sampler._llm.collective_rpc
+    monkeypatch.setattr(
+        sampler._llm, "collective_rpc", lambda name, **kwargs: (called.append(name), rpc(name, **kwargs))[1]
+    )
     requests = tools.requests()
-    for _ in range(2):
+    for number in (1, 2):
         tools.change(other)
         hand_over()
+        assert called == ["reload_weights"] * number
         sampler._packed.pack()
         sampler._llm.reset_prefix_cache()
         assert tools.distance(other, requests, sampler.generate(requests, SAMPLE)) < 1e-4
