@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from masa_lightning.data._cells import MissingAnswerError, UnusableRowError, decoded, kind, looks_written
+from masa_lightning.data._cells import MissingAnswerError, UnusableRowError, decoded, kind, looks_written, valid_text
 
 _MOST_DIGITS = 1000  # of a number that is written in full
 _NO_ANSWER = {"none", "null", "nan", "n/a", "<na>", "nat", "[]", "{}", "[none]", "[null]", "[nan]"}
@@ -91,15 +91,6 @@ def number_text(value: Any, *, rounded: bool = False) -> str:
     if number.adjusted() >= _MOST_DIGITS or -int(number.as_tuple().exponent) >= _MOST_DIGITS:
         raise UnusableRowError(f"answer is a number of more than {_MOST_DIGITS} digits")
     return str(int(number)) if number == int(number) else format(number, "f")
-
-
-def valid_text(text: str, what: str) -> str:
-    """Returns a text, or raises if it holds half a character (a lone surrogate), which no tokenizer takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UnusableRowError(f"{what} is not valid Unicode") from None
-    return text
 
 
 def _check_exact(value: float | np.floating[Any], number: Decimal) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import math
 import re
 import tokenize
 import warnings
@@ -62,12 +63,33 @@ def own_id(row: Row, *columns: str) -> str:
     """
     values = (row.get(column) for column in columns or _IDS)
     ids = (str(value).strip() for value in values if isinstance(value, str | int) and not isinstance(value, bool))
-    return next(filter(None, ids), "")
+    return next((name for name in ids if name and is_unicode(name)), "")
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell is empty: None, or the NaN that pandas makes of it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def kind(value: Any) -> str:
     """What a value is called in a reason."""
     return "struct" if isinstance(value, Mapping) else type(value).__name__
+
+
+def valid_text(text: str, what: str) -> str:
+    """Returns a text, or raises if it holds half a character (a lone surrogate), which no tokenizer takes."""
+    if not is_unicode(text):
+        raise UnusableRowError(f"{what} is not valid Unicode")
+    return text
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text has whole characters alone."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def decoded(value: Any) -> Any:

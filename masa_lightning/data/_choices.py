@@ -62,7 +62,7 @@ def _gpqa(row: Row) -> _Choice:
     answers = [row.get(c) for c in ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")]
     # A seed of the row's own: with one seed for all rows the right answer would have the same letter in each.
     order = [0, 1, 2, 3]
-    random.Random(own_id(row) or str(row.get("Question"))).shuffle(order)
+    random.Random(own_id(row) or plain_text(row.get("Question"))).shuffle(order)
     options = read_options([answers[i] for i in order], list(LETTERS[:4]))
     return _Choice([row.get("Question")], options, LETTERS[order.index(0)])
 
@@ -81,7 +81,7 @@ def _big_bench_hard(row: Row) -> _Choice:
 
 def _agi_eval(row: Row) -> _Choice:
     context, _, question = plain_text(row["query"]).partition("Answer Choices:")[0].rpartition("Q:")
-    options = read_options(first(row, *OPTION_COLUMNS) or [])
+    options = read_options(first(row, *OPTION_COLUMNS))
     options = Options(options.texts, [str(i) for i in range(len(options.texts))], options.numbers)
     return _Choice([part for part in (context, question) if part], options, row.get("gold"))
 
@@ -89,9 +89,10 @@ def _agi_eval(row: Row) -> _Choice:
 def _columns(row: Row) -> _Choice:
     options = []
     for letter in LETTERS:
-        if row.get(letter) in (None, ""):
+        option = row.get(letter)
+        if option is None or (isinstance(option, str) and not option.strip()):
             break
-        options.append(row[letter])
+        options.append(option)
     return _Choice([*context_texts(row), first(row, "question", "problem")], read_options(options), row.get("answer"))
 
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from masa_lightning.data._answers import number_text, valid_text
-from masa_lightning.data._cells import UnusableRowError, decoded, first, kind
+from masa_lightning.data._answers import number_text
+from masa_lightning.data._cells import UnusableRowError, decoded, first, kind, valid_text
 
 OPTION_COLUMNS = ("options", "choices")
 _LETTER = re.compile(r"\(?([A-Za-z])\s*[).:]\s*")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from masa_lightning.data._answers import valid_text
-from masa_lightning.data._cells import Row, UnusableRowError, decoded, find, kind
+from masa_lightning.data._cells import Row, UnusableRowError, decoded, find, is_missing, kind, valid_text
 from masa_lightning.data._wrappers import without_wrapper
 
 PROBLEM_COLUMNS = ("problem", "question")
@@ -54,7 +52,7 @@ def problem_text(row: Row, column: str) -> str:
 def context_texts(row: Row) -> list[str]:
     """What stands before the question, in the columns that are known for it."""
     values = [row.get(column) for column in CONTEXT_COLUMNS]
-    there = [v for v in values if not (_is_missing(v) or (isinstance(v, str) and not v.strip()))]
+    there = [v for v in values if not (is_missing(v) or (isinstance(v, str) and not v.strip()))]
     return [plain_text(value) for value in there]
 
 
@@ -70,7 +68,7 @@ def plain_text(value: Any) -> str:
         value = decoded(value) if not isinstance(value, str) else value
         if isinstance(value, list) and value and all(isinstance(line, str) for line in value):
             value = "\n".join(value)
-    if _is_missing(value):
+    if is_missing(value):
         raise UnusableRowError("no problem")
     if not isinstance(value, str):
         raise UnusableRowError(f"problem is a {kind(value)}, not text or chat messages")
@@ -105,7 +103,3 @@ def _content(value: Any) -> Any:
             raise UnusableRowError("chat message with a part that is no text")
         return "\n".join(part["text"] for part in value)
     return value
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))

@@ -9,7 +9,7 @@ import math
 import re
 
 from masa_lightning.data._answers import answer_text
-from masa_lightning.data._cells import Row, UnusableRowError, decoded, find, first, own_id
+from masa_lightning.data._cells import Row, UnusableRowError, decoded, find, first, is_missing, kind, own_id
 from masa_lightning.data._questions import VERL_ANSWER, VERL_PROBLEM, context_texts, plain_text, problem_text
 from masa_lightning.types import Problem
 
@@ -38,7 +38,8 @@ def read_math(row: Row, *, several: bool = False) -> Problem:
 def read_olympiad(row: Row) -> Problem:
     """Reads a problem of OlympiadBench, whose list of final answers is wanted as a whole; only English text in maths."""
     for column, expected in _TEXT_ONLY.items():
-        if (found := row.get(column)) not in (None, expected):
+        found = row.get(column)
+        if found is not None and not (isinstance(found, str) and found == expected):
             raise UnusableRowError(f"{column} is {str(found)[:40]}, not {expected}")
     return read_math(row, several=True)
 
@@ -60,7 +61,10 @@ def read_number(row: Row) -> Problem:
         finite = False
     if not finite:
         raise UnusableRowError("answer is not a number")
-    if unit := str(row.get("unit") or "").strip():
+    unit = None if is_missing(row.get("unit")) else row["unit"]
+    if not isinstance(unit, str | None):
+        raise UnusableRowError(f"unit is a {kind(unit)}, not text")
+    if unit and (unit := unit.strip()):
         text += f"\n\nGive the answer as a number in units of {unit}."  # which may have a power of ten in it
     metadata = {"tolerance": _SCIBENCH_TOLERANCE}
     return Problem(id=own_id(row), problem=text, answer=answer, answer_type="number", metadata=metadata)

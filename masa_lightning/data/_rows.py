@@ -15,7 +15,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 
 from masa_lightning.data._answers import answer_text
-from masa_lightning.data._cells import MissingAnswerError, Row, UnusableRowError, find, kind, own_id
+from masa_lightning.data._cells import MissingAnswerError, Row, UnusableRowError, find, is_unicode, kind, own_id
 from masa_lightning.data._options import OPTION_COLUMNS, Counting, Options, how_counted, read_options, right_option
 from masa_lightning.data._questions import (
     CONTEXT_COLUMNS,
@@ -237,7 +237,7 @@ def _scalar(value: Any) -> str | int | float | bool | None:
     if isinstance(value, Decimal):
         value = float(value) if value.is_finite() else None
     if isinstance(value, str):
-        return value if len(value) <= _METADATA_CHARACTERS else None
+        return value if len(value) <= _METADATA_CHARACTERS and is_unicode(value) else None
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if isinstance(value, bool | int) else None
