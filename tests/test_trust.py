@@ -457,6 +457,23 @@ def test_files_of_data(mark: Path, tmp_path: Path, kind: str) -> None:
     assert not ran(mark)
 
 
+@pytest.mark.parametrize("way", ["path", "absolute path", "link"])
+def test_a_folder_of_data_that_points_outside(secret: Path, tmp_path: Path, way: str) -> None:
+    rows = secret.with_name("rows.jsonl")
+    rows.write_text(json.dumps({"problem": SECRET, "answer": "1"}))
+    folder = tmp_path / "data"
+    folder.mkdir()
+    if way == "link":
+        (folder / "train.jsonl").symlink_to(rows)
+    else:
+        path = rows if way == "absolute path" else "../home/rows.jsonl"
+        (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: {path}\n---\n")
+    data = MathDataModule(train=str(folder), validation_size=0)
+    with pytest.raises(ValueError, match="outside of the folder; expected files inside it"):
+        data.setup("fit")
+    assert data.splits == {}
+
+
 def test_rollouts_of_a_run(mark: Path, tmp_path: Path) -> None:
     problem = Problem(id="7", problem="1+1", answer="2", source="sums")
     completion = Completion(token_ids=[1, 2], logprobs=[], finish_reason="stop")

@@ -45,13 +45,13 @@ def answer_text(value: Any, *, rounded: bool = False) -> str:
         raise UnusableRowError(f"answer is a {kind(value)}, not text or a number")
     if looks_written(value):
         raise UnusableRowError("answer is a list or struct that cannot be read")
-    text = _final(value).strip()
+    text = _final(valid_text(value, "answer")).strip()
     if not text:
         raise MissingAnswerError("empty answer")
     if text.casefold() in _NO_ANSWER:
         raise MissingAnswerError(f"answer is not a number or expression, but {text!r}")
     listed = _LISTED_NUMBER.fullmatch(text)
-    return valid_text(listed[1] if listed else text, "answer")
+    return listed[1] if listed else text
 
 
 def number_text(value: Any, *, rounded: bool = False) -> str:

@@ -21,12 +21,19 @@ _IDS = ("id", "unique_id", "ID", "Record ID", "task_id", "example_id", "problemi
 
 # Lists and structs of texts, written into a text. Mathematics (`[1, 2]`, `\{x\}`, `{Friday}`) is none of these.
 _WRITTEN = re.compile(r"""\s*(?:array\(\s*)?(?:(?:\[\s*)+(?:\{\s*)?|\{\s*)["']""")
-_BACKSLASHES = re.compile(r"\\+(?=(.?))", re.DOTALL)
-# What LaTeX becomes when its backslash is taken for an escape: \frac, \beta; \theta, \neq, \right.
-_SWALLOWED = re.compile(
-    "[\b\f]|\t(?:an|anh|au|ext[a-z]*|frac|heta|ilde|imes|o|op|riangle[a-z]*|herefore)(?![A-Za-z])"
-    "|\n(?:abla|eg|eq|exists|ot|otin|u|parallel|subseteq)(?![A-Za-z])"
-    "|\r(?:angle|brace|ceil|floor|ho|ight[a-z]*|oot)(?![A-Za-z])"
+# Letters behind a backslash that are a command of LaTeX, though the first of them is an escape too.
+_COMMANDS = {
+    "\t": "t(?:an|anh|au|ext[a-z]*|frac|heta|ilde|imes|o|op|riangle[a-z]*|herefore)(?![A-Za-z])",
+    "\n": "n(?:abla|eg|eq|exists|ot|otin|u|parallel|subseteq)(?![A-Za-z])",
+    "\r": "r(?:angle|brace|ceil|floor|ho|ight[a-z]*|oot)(?![A-Za-z])",
+    "\b": "b(?:ar|ecause|egin|eta|f|ig[a-zA-Z]*|inom|mod|ot|oxed|ullet)(?![A-Za-z])",
+    "\f": "f(?:box|lat|orall|rac|rown)(?![A-Za-z])",
+}
+_SWALLOWED = re.compile("|".join(escape + letters[1:] for escape, letters in _COMMANDS.items()))
+_NO_TEXT = re.compile("[\b\f](?=[a-z])")  # of these characters texts have no use, before a letter
+_NO_ANSWER = re.compile(_NO_TEXT.pattern + "|\t(?:ext|frac|heta|imes)|\n(?:eq|abla)(?![A-Za-z])|\r(?:ight|angle|ho)")
+_SINGLE_BACKSLASH = re.compile(
+    r"(?<!\\)((?:\\\\)*)\\(?=" + "|".join(_COMMANDS.values()) + r"""|u(?![0-9a-fA-F]{4})|[^"'\\/bfnrtu])"""
 )
 
 
@@ -77,9 +84,15 @@ def kind(value: Any) -> str:
 
 
 def valid_text(text: str, what: str) -> str:
-    """Returns a text, or raises if it holds half a character (a lone surrogate), which no tokenizer takes."""
+    r"""Returns a text, or raises a reason why it is none.
+
+    Half a character (a lone surrogate) is taken by no tokenizer; a form feed before "rac" was the backslash of a `\frac`
+    that was not doubled in JSON.
+    """
     if not is_unicode(text):
         raise UnusableRowError(f"{what} is not valid Unicode")
+    if (_NO_ANSWER if what == "answer" else _NO_TEXT).search(text):
+        raise UnusableRowError(f"{what} has LaTeX whose backslash was read as an escape; double it in JSON")
     return text
 
 
@@ -109,8 +122,7 @@ def decoded(value: Any) -> Any:
     found = _loaded(value)
     if found is not None and not any(_SWALLOWED.search(text) for text in _texts(found)):
         return found
-    # A backslash on its own cannot begin a command: all that stand alone are doubled, but those before a quotation mark.
-    found = _loaded(_BACKSLASHES.sub(lambda m: m[0] * 2 if len(m[0]) % 2 and m[1] not in ('"', "'") else m[0], value))
+    found = _loaded(_SINGLE_BACKSLASH.sub(r"\1\\\\", value))
     return value if found is None else found
 
 

@@ -11,7 +11,15 @@ from string import ascii_uppercase as LETTERS
 from typing import Any, NamedTuple
 
 from masa_lightning.data._cells import Row, UnusableRowError, first, own_id
-from masa_lightning.data._options import OPTION_COLUMNS, Counting, Options, how_counted, read_options, right_option
+from masa_lightning.data._options import (
+    OPTION_COLUMNS,
+    Counting,
+    Options,
+    how_counted,
+    read_options,
+    right_option,
+    usual_counting,
+)
 from masa_lightning.data._questions import context_texts, plain_text
 from masa_lightning.types import Problem
 
@@ -100,9 +108,7 @@ def _options(row: Row) -> _Choice:
     column = next(column for column in OPTION_COLUMNS if row.get(column) is not None)
     answer = next((c for c in ("answer", "answerKey", "label", "answer_index") if row.get(c) is not None), "answer")
     parts = [*context_texts(row), first(row, "question", "problem")]
-    # Where no row shows it: MMLU and its descendants on the hub, and every class label there, count from 0.
-    zero = (column, answer) == ("choices", "answer") or answer == "label"
-    return _Choice(parts, read_options(row[column]), row.get(answer), "from 0" if zero else "unknown")
+    return _Choice(parts, read_options(row[column]), row.get(answer), usual_counting(column, answer))
 
 
 # By a column that only this shape has of those below it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from io import TextIOWrapper
@@ -64,7 +65,25 @@ class JsonRows:
 
 
 def read_json(path: Path) -> Iterator[Any]:
-    """The rows of one file: one on each line, a list of them, one after the other, or columns as pandas writes them."""
+    """The rows of one file: one on each line, a list of them, one after the other, or columns as pandas writes them.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    try:
+        yield from _read(path)
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{path.name} is no text in UTF-8 ({e.reason}); write it anew in that encoding") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as e:
+        raise ValueError(f"{path.name} cannot be unpacked: {e}") from None
+
+
+def _rows_of(paths: Iterable[Path]) -> Iterator[Any]:
+    for path in paths:
+        yield from read_json(path)
+
+
+def _read(path: Path) -> Iterator[Any]:
     with _open(path) as file:
         start = file.readline()
         while start.isspace():
@@ -80,11 +99,6 @@ def read_json(path: Path) -> Iterator[Any]:
         yield from _values(path, start + file.read())
 
 
-def _rows_of(paths: Iterable[Path]) -> Iterator[Any]:
-    for path in paths:
-        yield from read_json(path)
-
-
 def _open(path: Path) -> TextIO:
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
@@ -97,7 +111,7 @@ def _lines(path: Path, file: TextIO) -> Iterator[Any]:
             try:
                 yield _DECODER.decode(line)
             except (ValueError, RecursionError) as e:
-                raise ValueError(f"line {number} of {path.name} cannot be read as JSON: {e}") from e
+                raise ValueError(f"line {number} of {path.name} cannot be read as JSON: {e}") from None
 
 
 def _values(path: Path, text: str) -> Iterator[Any]:
@@ -107,7 +121,7 @@ def _values(path: Path, text: str) -> Iterator[Any]:
         try:
             value, place = _DECODER.raw_decode(text, place)
         except (ValueError, RecursionError) as e:
-            raise ValueError(f"{path.name} cannot be read as JSON: {e}") from e
+            raise ValueError(f"{path.name} cannot be read as JSON: {e}") from None
         values.append(value)
         while place < len(text) and text[place].isspace():
             place += 1

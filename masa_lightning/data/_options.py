@@ -112,6 +112,14 @@ def right_option(options: Options, answer: Any, counting: Counting) -> int:
     return place
 
 
+def usual_counting(options: str, answer: str | None) -> Counting:
+    """What numbers mean by the names of the columns, where no row shows it.
+
+    On the hub MMLU and its descendants (`choices`, `answer`) count from 0, and so does every class label (`label`).
+    """
+    return "from 0" if answer == "label" or (options, answer) == ("choices", "answer") else "unknown"
+
+
 def how_counted(rows: Iterable[tuple[Options, Any]], default: Counting = "unknown") -> Counting:
     """What numbers mean in a column of answers, as its rows show it together.
 
@@ -200,7 +208,7 @@ def _option_text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return valid_text(value.strip(), "an option")
+        return valid_text(value, "an option").strip()
     if isinstance(value, bool | int | float | Decimal | np.number | np.bool_):
         return number_text(value, rounded=True)
     raise UnusableRowError(f"an option is a {kind(value)}, not text")

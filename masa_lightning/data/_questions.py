@@ -45,7 +45,7 @@ def problem_text(row: Row, column: str) -> str:
         for path in _VERL_QUESTIONS:
             question = find(row, path)
             if isinstance(question, str) and question.strip() and same_text_key(question) in same_text_key(text):
-                return without_wrapper(valid_text(question.strip(), "problem"))
+                return without_wrapper(valid_text(question, "problem").strip())
     return text
 
 
@@ -74,7 +74,7 @@ def plain_text(value: Any) -> str:
         raise UnusableRowError(f"problem is a {kind(value)}, not text or chat messages")
     if not value.strip():
         raise UnusableRowError("empty problem")
-    return without_wrapper(valid_text(value.strip(), "problem"))
+    return without_wrapper(valid_text(value, "problem").strip())
 
 
 def chat(value: Any) -> list[Mapping[str, Any]] | None:

@@ -16,7 +16,15 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from masa_lightning.data._answers import answer_text
 from masa_lightning.data._cells import MissingAnswerError, Row, UnusableRowError, find, is_unicode, kind, own_id
-from masa_lightning.data._options import OPTION_COLUMNS, Counting, Options, how_counted, read_options, right_option
+from masa_lightning.data._options import (
+    OPTION_COLUMNS,
+    Counting,
+    Options,
+    how_counted,
+    read_options,
+    right_option,
+    usual_counting,
+)
 from masa_lightning.data._questions import (
     CONTEXT_COLUMNS,
     PROBLEM_COLUMNS,
@@ -177,8 +185,8 @@ class ColumnReader:
     def look_at(self, rows: Iterable[Row]) -> None:
         """Finds out from all rows what a number means as the answer of a choice: an index from 0 or 1, or a value."""
         if self.options and self.answer is not None:
-            default: Counting = "from 0" if (self.options, self.answer) == (["choices"], ANSWER_COLUMN) else "unknown"
-            self.counting = how_counted(self._options_and_answers(rows), default)
+            usual = usual_counting(self.options[0], self.answer)
+            self.counting = how_counted(self._options_and_answers(rows), usual)
 
     def __call__(self, row: Row) -> Problem:
         problem = self._choice(row) if self.options else self._plain(row)
