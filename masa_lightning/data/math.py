@@ -19,14 +19,16 @@ class MathDataModule(ProblemDataModule):
 
     Without column settings the format is detected for each source: `prompt` with `reward_model.ground_truth` (verl), or
     `problem` or `question` with `answer`. A prompt of chat messages gives its last user message; a system message is
-    dropped, as the module brings its own instructions. In verl's format the raw `question` is preferred where the
-    message is that question with instructions around it. An answer is text or a number (204.0 is "204"); of a GSM8K
-    solution it is what follows the final "####". A full solution with a `\boxed{}` is not searched for its answer:
-    name a column that holds the answer alone. Other small columns (level, type, ...) become the problem's metadata.
+    dropped, as the module brings its own instructions, and so are the instructions that known data sets put around their
+    problems. In verl's format the raw `question` is preferred where the message is that question with instructions around
+    it. An answer is text or a number (204.0 is "204"); of a GSM8K solution it is what follows the final "####". A full
+    solution with a `\boxed{}` is not searched for its answer: name a column that holds the answer alone. With `options` or
+    `choices` in `problem_column` the answer is the letter of one. Other small columns (level, type, ...) become the
+    problem's metadata. docs/data.md has it all.
 
-    Training problems with the same text, up to white space and case, are used once. Without `validation` some of them
-    are held out. Rows that are no problem are left out with a warning. Problems to `predict` may have no answer, and may
-    be the lines of a text file.
+    Training problems with the same text, up to white space and the case of words, are used once. Without `validation` some
+    of them are held out. Rows that are no problem, or whose answer is not certain, are left out with a warning. Problems to
+    `predict` may have no answer, and may be the lines of a text file.
 
     Args:
         train: File, folder, or hub name ("org/name" or "org/name:config"); None to evaluate only.
