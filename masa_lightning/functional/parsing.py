@@ -1,37 +1,82 @@
-"""Meta completion -> `MetaPrediction`. A malformed answer is data, not an error: nothing here raises because of a text.
+r"""Meta completion -> `MetaPrediction`. A malformed answer is data, not an error: nothing here raises because of a text.
 
 The JSON object is looked for after the first `</meta>` (the last object wins, so a later `</meta>` changes nothing),
 from the end of the text backwards, with bounded work: hostile text costs linear time at most.
+
+Models of mathematics write `"\alpha"` and `"\frac{a}{b}"` into their notions, which JSON refuses or takes for a bell, a form
+feed or a tab; and one slip (`5/8`) makes the whole object no JSON. So the `json` module reads values here, not objects:
+commands of LaTeX get the second backslash that they lack, and members are read one by one. One whose value is no JSON is
+bad alone: reading goes on at the next of the three keys. A value counts only as it stands: `05`, `1,200`, `7.0`, `"7"` and
+`5/8` are no integers, a list without its bracket is no list. What is around values may be missing or too much: commas, the
+last brace, comments behind a comma.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Any, Final
+from bisect import bisect_left
+from typing import Any, Final, NamedTuple
 
 from masa_lightning.types import MetaPrediction
 
 FAILURE_REASONS: Final = ("no_json", "bad_json", "missing_key", "wrong_type", "out_of_range")
 """Why a part of a prediction is None. "no_json": nothing that looks like the object; "bad_json": one of its keys is there
-in quotes, but no valid JSON object around it; "missing_key": the object lacks the key, or lists no usable notion."""
+in quotes, but no object around it; "missing_key": the object lacks the key, or lists no usable notion; "wrong_type": its
+value is not of the type, or no JSON."""
 
 META_KEYS: Final = ("math_notion", "pass_rate", "solution_length")
 """The keys of the object a meta completion ends with, in the order the prompt asks for."""
 
 _META_END: Final = "</meta>"
 _OBJECT_START: Final = re.compile(r'\{(?=\s*")')
+_NEW_OBJECT: Final = re.compile(r'\{\s*"[^"\\\n]*"\s*:')
 _QUOTED_KEY: Final = re.compile(r"""["'](?:math_notion|pass_rate|solution_length)["']""")
+_ANCHOR: Final = re.compile(r'(?P<opens>\{\s*)?(?<!\\)"(?:math_notion|pass_rate|solution_length)"\s*:')
+_MEMBER: Final = re.compile(r'\s*"((?:[^"\\\n]|\\.)*)"\s*:\s*')
+_COMMA: Final = re.compile(r"\s*,(?=\s*(?:\{?\s*[\"'}]|\\*\}|//|/\*|#|$))")
+_CLOSE: Final = re.compile(r"\s*\\*\}")
+_STRAY_CLOSE: Final = re.compile(r"\s*\\*\}\s*,(?=\s*$|\s*\"(?:math_notion|pass_rate|solution_length)\"\s*:)")
+_BLANKS: Final = re.compile(r"\s*")
+_LAST_COMMA: Final = re.compile(r",(?=\s*\])")
 _MAX_ATTEMPTS: Final = 1000  # object starts tried, from the end; a real completion has a handful
 _MAX_INT_DIGITS: Final = 18  # longer ones are out of any range, and int() refuses those past 4300 digits
+
+# A backslash with what JSON may take with it. Backspaces, form feeds and carriage returns before letters are commands of
+# LaTeX (\beta, \frac, \rho); newlines and tabs are where a command begins like that (\nabla, \theta).
+_ESCAPE: Final = re.compile(r'\\(?:["\\/]|u[0-9a-fA-F]{4}|[bfr](?![A-Za-z])|([nt][A-Za-z]*)|)')
+_LIKE_NEWLINE: Final = (
+    "n ne neq neg nabla nu not notin ni nmid nexists nleq ngeq nless ngtr nparallel nsim ncong nsubseteq nsupseteq norm "
+    "natural nearrow nwarrow nolimits nonumber "
+    "t to tan tanh tau theta times top text textbf textit textrm texttt textsf textsc textup textnormal textstyle tilde "
+    "triangle triangleq triangleleft triangleright therefore tfrac tbinom tag tr thickapprox thicksim"
+)
+_CONTROL: Final = re.compile(r'\\(?:(["\\/u])|[bfnrt])')
+_CODES: Final = {"b": 8, "t": 9, "n": 10, "f": 12, "r": 13}
+_COMMANDS: Final = frozenset(_LIKE_NEWLINE.split()) - {"n", "t"}
 
 
 class _HugeInt:
     """Stands for an integer too long to be worth converting."""
 
 
+class _Bad:
+    """Stands for a value that is no JSON."""
+
+
+class _Object(NamedTuple):
+    """Members of the object, and where it ends."""
+
+    members: dict[str, Any]
+    end: int
+
+
 def parse_meta_prediction(text: str, *, pass_rate_scale: int = 8) -> MetaPrediction:
-    """Reads what a meta completion predicts; each key is judged alone.
+    r"""Reads what a meta completion predicts; each key is judged alone.
+
+    Whole numbers have to be JSON integers, and notions a list: what might mean something else costs its own part, and
+    no other one. A text that stops behind its last number, without the brace, is taken to be whole; of one that was
+    cut there, put an ellipsis behind it.
 
     Args:
         text: The decoded completion, with or without `<meta>` reasoning before the JSON object.
@@ -51,9 +96,7 @@ def parse_meta_prediction(text: str, *, pass_rate_scale: int = 8) -> MetaPredict
         raise ValueError(f"pass_rate_scale is {pass_rate_scale}; expected an integer >= 1, as in the meta prompt")
     end = text.find(_META_END)
     tail = text if end < 0 else text[end + len(_META_END) :]
-    found = _last_object(tail)
-    if found is None and "\\{" in tail:  # the whole object typeset as \{ ... \}
-        found = _last_object(tail.replace("\\{", "{").replace("\\}", "}"))
+    found = _last_object(_ESCAPE.sub(_escaped, tail))
     if found is None:
         reason = "bad_json" if "{" in tail and _QUOTED_KEY.search(tail) else "no_json"
         return MetaPrediction(failures=dict.fromkeys(META_KEYS, reason), pass_rate_scale=pass_rate_scale)
@@ -83,7 +126,9 @@ def render_prediction(*, notions: tuple[str, ...], pass_rate: int, solution_leng
     '{"math_notion": ["parity"], "pass_rate": 7, "solution_length": 120}'
     """
     values = (list(notions), pass_rate, solution_length)
-    return json.dumps(dict(zip(META_KEYS, values, strict=True)), ensure_ascii=False)
+    text = json.dumps(dict(zip(META_KEYS, values, strict=True)), ensure_ascii=False)
+    # A control character before a letter would be read as a command of LaTeX.
+    return _CONTROL.sub(lambda match: match[0] if match[1] else f"\\u{_CODES[match[0][1]]:04x}", text)
 
 
 def _parse_int(digits: str) -> object:
@@ -93,33 +138,124 @@ def _parse_int(digits: str) -> object:
 _DECODER: Final = json.JSONDecoder(strict=False, parse_int=_parse_int)
 
 
+def _escaped(match: re.Match[str]) -> str:
+    """Gives a command of LaTeX the backslash that it needs in JSON."""
+    text = match[0]
+    if match[1]:
+        return f"\\{text}" if match[1] in _COMMANDS else text
+    return text if len(text) > 1 else "\\\\"
+
+
 def _last_object(text: str) -> dict[str, Any] | None:
-    """Returns the last JSON object with one of the keys; an object around it that has one too takes its place."""
-    last_close = text.rfind("}")
-    if last_close < 0:
-        return None
-    starts = [match.start() for match in _OBJECT_START.finditer(text, 0, last_close)]
-    budget = 8 * len(text) + 100_000  # characters that may be decoded in all attempts together
-    best: dict[str, Any] | None = None
+    """Returns the last object with one of the keys; an object around it that has one too takes its place."""
+    scanner = _Scanner(text)
+    best: _Object | None = None
     best_start = -1
+    starts = [match.start() for match in _OBJECT_START.finditer(text)]
     for start in reversed(starts[-_MAX_ATTEMPTS:]):
-        if budget < 0:
+        if scanner.budget < 0:
             break
+        found = scanner.read_object(start)
+        if any(key in found.members for key in META_KEYS) and (best is None or found.end > best_start):
+            best, best_start = found, start
+    return best.members if best else None
+
+
+class _Scanner:
+    """Reads objects of a text, members of which may be no JSON."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.budget = 8 * len(text) + 100_000  # characters that may be decoded in all attempts together
+        anchors = [(match.start(), match["opens"]) for match in _ANCHOR.finditer(text)]
+        self.anchors = [start + len(opens or "") for start, opens in anchors]
+        self.opens = [opens is not None for _, opens in anchors]
+
+    def read_object(self, start: int) -> _Object:
+        """Reads from an opening brace on. Bad values are `_Bad`."""
+        text, position = self.text, start + 1
+        members: dict[str, Any] = {}
+        more = True
+        while more and self.budget >= 0 and (member := _MEMBER.match(text, position)):
+            begin = member.end()
+            self.budget -= begin - position
+            value, position = self.read_value(begin)
+            go_on = _STRAY_CLOSE.match(text, position) or _COMMA.match(text, position)
+            position = go_on.end() if go_on else position
+            close = _CLOSE.match(text, position)
+            if close and self.key_behind(close.end(), {*members, member[1]}):
+                go_on, close, value = None, None, _Bad()
+            elif not (go_on or close or self.may_stop(position)):
+                value = _Bad()
+            members[member[1]] = value
+            if close and not isinstance(value, _Bad):
+                return _Object(members, close.end())
+            if isinstance(value, _Bad):
+                position, more = self.next_key(begin)
+            elif not (go_on and _MEMBER.match(text, position)):
+                position, more = self.next_key(position)
+        return _Object(members, position)
+
+    def may_stop(self, position: int) -> bool:
+        """Is a value at its end here though no comma and no brace follows: a key, a new line, a fence, or nothing more?"""
+        behind = _BLANKS.match(self.text, position)
+        assert behind is not None
+        self.budget -= behind.end() - position
+        index = bisect_left(self.anchors, behind.end())
+        at_key = index < len(self.anchors) and self.anchors[index] == behind.end()
+        following = self.text[behind.end() : behind.end() + 2]
+        new_line = "\n" in behind[0] and following[:1] not in "-+*/%.,]:" and not following[:1].isdigit()
+        return at_key or not following or new_line or following.startswith(("`", "</", "<|"))
+
+    def read_value(self, position: int) -> tuple[Any, int]:
+        """Returns a value and its end; for what is no JSON `_Bad` and the place where it begins."""
+        text = self.text
         try:
-            found, end = _DECODER.raw_decode(text, start)
+            value, end = _DECODER.raw_decode(text, position)
         except json.JSONDecodeError as error:
             # An unterminated string was read to the end of the text, though the error points at its beginning.
-            budget -= (len(text) if error.msg.startswith("Unterminated") else error.pos) - start
-            continue
+            self.budget -= (len(text) if error.msg.startswith("Unterminated") else error.pos) - position
+            self.budget -= error.pos // 16  # the error counts the lines before it
+            return self._list_with_comma(position, error.pos)
         except (RecursionError, ValueError):
-            budget -= len(text) - start
-            continue
-        budget -= end - start
-        if not any(key in found for key in META_KEYS):
-            continue
-        if best is None or end > best_start:
-            best, best_start = found, start
-    return best
+            self.budget -= len(text) - position
+            return _Bad(), position
+        self.budget -= end - position
+        return value, end
+
+    def key_behind(self, position: int, known: set[str]) -> bool:
+        """Does a key that the object lacks follow a brace, so that this brace was a slip?"""
+        index = bisect_left(self.anchors, position)
+        if index == len(self.anchors) or self.opens[index]:
+            return False
+        anchor = self.anchors[index]
+        self.budget -= anchor - position
+        key = self.text[anchor + 1 : self.text.index('"', anchor + 1)]
+        begun = any(key in known for key in META_KEYS)
+        return begun and key not in known and not _NEW_OBJECT.search(self.text, position, anchor)
+
+    def next_key(self, position: int) -> tuple[int, bool]:
+        """Returns where one of the three keys comes next in this object, or its end and False."""
+        index = bisect_left(self.anchors, position)
+        anchor = self.anchors[index] if index < len(self.anchors) else len(self.text)
+        close = self.text.find("}", position, anchor)
+        end = close + 1 if close >= 0 else anchor
+        self.budget -= end - position
+        another = index == len(self.anchors) or (close >= 0 and self.opens[index])  # the key begins another object
+        return (end, False) if another else (anchor, True)
+
+    def _list_with_comma(self, position: int, error: int) -> tuple[Any, int]:
+        """Reads a list that is JSON but for a comma behind its last element."""
+        comma = self.text.rfind(",", position, error + 1)
+        if self.text.startswith("[", position) and comma >= 0 and _LAST_COMMA.match(self.text, comma):
+            self.budget -= comma - position
+            try:
+                value, end = _DECODER.raw_decode(self.text[position:comma] + "]")
+            except (ValueError, RecursionError):
+                return _Bad(), position
+            if end == comma - position + 1:
+                return value, self.text.index("]", comma) + 1
+        return _Bad(), position
 
 
 def _integer(found: dict[str, Any], key: str, low: int, high: int | None, failures: dict[str, str]) -> int | None:
@@ -129,7 +265,7 @@ def _integer(found: dict[str, Any], key: str, low: int, high: int | None, failur
     value = found[key]
     if isinstance(value, _HugeInt):
         failures[key] = "out_of_range"
-    elif not isinstance(value, int) or isinstance(value, bool):
+    elif not isinstance(value, int) or isinstance(value, bool):  # _Bad too
         failures[key] = "wrong_type"
     elif value < low or (high is not None and value > high):
         failures[key] = "out_of_range"

@@ -350,7 +350,9 @@ class MASALightningModule(GRPOLightningModule):
     def _read_predictions(self, groups: Sequence[RolloutGroup]) -> None:
         for rollout in (r for g in groups for r in g.metas):
             if rollout.prediction is None:
-                rollout.prediction = parse_meta_prediction(rollout.text, pass_rate_scale=self.pass_rate_scale)
+                cut = rollout.completion.finish_reason == "length"  # perhaps within its last number
+                text = f"{rollout.text}\u2026" if cut else rollout.text
+                rollout.prediction = parse_meta_prediction(text, pass_rate_scale=self.pass_rate_scale)
 
     def _calibrate(self, metrics: dict[str, Any], groups: Sequence[RolloutGroup]) -> dict[str, Any]:
         """Adds groups to metrics, and returns these."""

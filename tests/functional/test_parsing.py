@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import pytest
@@ -58,8 +59,7 @@ def test_before_meta_end_does_not_count():
         ("\\frac{1}{2}", "no_json"),
         ('{"answer": 3}', "no_json"),
         ("{'math_notion': ['a'], 'pass_rate': 3, 'solution_length': 7}", "bad_json"),
-        ('{"math_notion": ["a"], "pass_rate": 3, "solution_len', "bad_json"),
-        ('{"pass_rate": 3,}', "bad_json"),
+        ('"math_notion": ["a"], "pass_rate": 3, {', "bad_json"),
     ],
 )
 def test_no_object(text, reason):
@@ -123,13 +123,20 @@ N = 1_000_000
         '{"' * (N // 2),
         '{"a":' * (N // 5) + "}",
         '{"pass_rate":' + "[" * N + "}",
-        '{"pass_rate":1,"q":' * (N // 20) + "}",
+        '{"pass_rate":x,"q":' * (N // 20) + "}",
+        '{"pass_rate":' * (N // 14) + "}",
+        "{" + '"pass_rate": x, ' * (N // 16) + "}",
+        "{" + '"pass_rate": "x, ' * (N // 17) + "}",
+        "{" + '"pass_rate": [1,] 2, ' * (N // 21) + "}",
+        '{"pass_rate": [' + "1," * (N // 2),
+        '{"pass_rate": 1/8' + " \n" * (N // 2) + "/",
+        '{"pass_rate": "\\' * (N // 16),
         '{"a":' * 50_000 + '"' + "x" * N + "}",
         "\\{" * (N // 2) + "}",
         "{" + " " * N + "}",
         '"' * N + "}",
     ],
-    ids=range(9),
+    ids=range(16),
 )
 def test_hostile_megabytes_are_no_prediction(text):
     assert set(parse_meta_prediction(text).failures) == set(META_KEYS)
@@ -157,6 +164,183 @@ def test_never_raises_and_is_consistent(pieces):
     assert p.pass_rate is None or 0 <= p.pass_rate <= 8
     assert p.solution_length is None or p.solution_length >= 1
     assert p.notions is None or all(n == n.strip() and n for n in p.notions)
+
+
+NUMBERS = [
+    "5/8",
+    "05",
+    "1,200",
+    "7.0",
+    '"7"',
+    "5.",
+    "+5",
+    "1_0",
+    "1 2",
+    "5%",
+    "~5",
+    "five",
+    "NaN",
+    "-",
+    "",
+    "5 of 8",
+]
+LISTS = [
+    "'a'",
+    "['a']",
+    "[a]",
+    '["a',
+    '"a"]',
+    '["a" "b"]',
+    '["a", b]',
+    '[["a"]',
+    '["a"]]',
+    '{"a"}',
+    '["say "a""]',
+    '["a\\"]',
+    "",
+]
+PARTS = {"math_notion": ['["a", "b"]', ("a", "b")], "pass_rate": ["6", 6], "solution_length": ["420", 420]}
+FORMS = [
+    "{%s}",
+    "{\n  %s\n}",
+    "```json\n{%s}\n```",
+    "{%s,}",
+    "{%s",
+    "\\{%s\\}",
+    '{"extra": [1], %s}',
+    "{%s} so {x}",
+    '{"pass_rate": 1} {%s}',
+]
+
+
+def object_with(values, order, form="{%s}", comma=", "):
+    return form % comma.join(f'"{key}": {values[key]}' for key in order)
+
+
+def parts(text):
+    p = parse_meta_prediction(text)
+    return {"math_notion": p.notions, "pass_rate": p.pass_rate, "solution_length": p.solution_length}
+
+
+@pytest.mark.parametrize(
+    ("key", "bad"), [*[(k, v) for k in META_KEYS[1:] for v in NUMBERS], *[("math_notion", v) for v in LISTS]]
+)
+def test_a_bad_value_costs_itself_alone(key, bad):
+    for order in itertools.permutations(META_KEYS):
+        for form in FORMS:
+            text = object_with({k: v[0] for k, v in PARTS.items()} | {key: bad}, order, form)
+            found = parts(f"<meta>x</meta> {text}")
+            assert found == {k: v[1] for k, v in PARTS.items()} | {key: None}, text
+            assert parse_meta_prediction(text).failures == {key: "wrong_type"}
+
+
+@pytest.mark.parametrize("form", [*FORMS, "{%s // done\n}", "{%s\n", "{%s</s>"])
+@pytest.mark.parametrize(
+    "comma", [", ", ",", " ,\n ", " ", ", // so\n", ", /* so */ ", ', "x": 1/2, ', ', "x": {"pass_rate": 3}, ', ", {"]
+)
+def test_what_is_around_values_costs_nothing(form, comma):
+    for order in itertools.permutations(META_KEYS):
+        text = object_with({k: v[0] for k, v in PARTS.items()}, order, form, comma)
+        assert parts(text) == {k: v[1] for k, v in PARTS.items()} or (form == "{%s // done\n}" and comma), text
+
+
+@given(
+    st.sampled_from(META_KEYS),
+    st.permutations(META_KEYS),
+    st.integers(0, 12),
+    st.integers(0, 3),
+    st.text(st.sampled_from("[]{}\"'\\,:;./ 0158abc-+\n"), max_size=6),
+    st.sampled_from(["{%s}", "{\n%s\n}", "so: {%s}."]),
+)
+def test_a_defect_in_one_value_never_costs_another_part(key, order, place, cut, junk, form):
+    """Characters of one value are replaced with junk; the two others are read as before."""
+    whole = PARTS[key][0]
+    place = min(place, len(whole))
+    damaged = whole[:place] + junk + whole[place + cut :]
+    text = object_with({k: v[0] for k, v in PARTS.items()} | {key: damaged}, order, form)
+    found = parts(text)
+    for other in META_KEYS:
+        if other != key:
+            assert found[other] == PARTS[other][1], text
+
+
+@pytest.mark.parametrize(
+    "notion",
+    [
+        *[
+            "\\alpha",
+            "\\beta",
+            "\\theta",
+            "\\nabla",
+            "\\rho",
+            "\\frac{a}{b}",
+            "$\\frac{a}{b}$",
+            "\\underline{x}",
+            "\\upsilon",
+        ],
+        *[
+            "\\neq",
+            "\\nu",
+            "\\times",
+            "\\text{gcd}",
+            "\\tan x",
+            "\\binom{n}{k}",
+            "\\bar x",
+            "\\forall",
+            "\\right)",
+            "\\mathbb{R}",
+        ],
+        *[
+            "\\sum_{i=1}^{n} i",
+            "\\(x\\)",
+            "\\[x\\]",
+            "\\{1, 2\\}",
+            "a \\, b",
+            "\\usepackage",
+            "\\u",
+            "\\x41",
+            "\\%",
+            "\\_",
+            "\\'a",
+        ],
+    ],
+)
+def test_latex_in_notions_is_itself(notion):
+    rest = '"pass_rate": 5, "solution_length": 300'
+    assert values(f'{{"math_notion": ["{notion}"], {rest}}}') == ((notion,), 5, 300)
+    assert values(f'{{{rest}, "math_notion": ["x {notion} y", "b"]}}') == ((f"x {notion} y", "b"), 5, 300)
+    assert values(f'{{"math_notion": {json.dumps([notion])}, {rest}}}') == ((notion,), 5, 300)  # as JSON has it
+    assert values(render_prediction(notions=(notion,), pass_rate=5, solution_length=300)) == ((notion,), 5, 300)
+
+
+def test_escapes_of_json_stay_themselves():
+    text = r'{"math_notion": ["a\nb", "tab\there", "\u03b1", "q\"q", "a\/b", "line\nnext", "c\\\\d"], "pass_rate": 5}'
+    assert values(text)[0] == ("a\nb", "tab\there", "\u03b1", 'q"q', "a/b", "line\nnext", "c\\\\d")
+
+
+def test_a_text_that_was_cut_has_no_last_number():
+    text = '{"math_notion": ["a"], "pass_rate": 6, "solution_length": 42'
+    assert values(text) == (("a",), 6, 42)
+    assert values(text + "\u2026") == (("a",), 6, None)
+    assert values(text + "0}\u2026") == (("a",), 6, 420)
+
+
+def test_a_brace_within_the_object_is_a_slip():
+    assert values('{"math_notion": ["a"], "pass_rate": 6}, "solution_length": 420}') == (("a",), 6, 420)
+    assert values('{"math_notion": ["a"], "pass_rate": 6}, 7, "solution_length": 420}') == (("a",), None, 420)
+    assert values('{"math_notion": ["a"], "pass_rate": 6} because "pass_rate": 7 is high') == (("a",), 6, None)
+    assert values('{"math_notion": ["a"], "pass_rate": 6} {"x": 1} the "solution_length": 7') == (("a",), 6, None)
+
+
+def test_the_last_object_counts_though_it_is_broken():
+    assert parts('{"math_notion": ["a"], "pass_rate": 1} no: {"pass_rate": 5/8, "solution_length": 7}') == {
+        "math_notion": None,
+        "pass_rate": None,
+        "solution_length": 7,
+    }
+    form = '{"math_notion": [...], "pass_rate": ..., "solution_length": ...} is the form: '
+    assert values(form + '{"pass_rate": 5, "solution_length": 7/1}') == (None, 5, None)
+    assert values('{"math_notion": ["a"], "pass_rate": 3, "solution_len') == (("a",), 3, None)
 
 
 @given(

@@ -1,6 +1,7 @@
 """The meta path on a tiny random model, through `Trainer.fit` on the CPU; the rest of the loop is in test_grpo."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from masa_lightning.models import loading
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.masa import MASALightningModule
 from masa_lightning.modules.settings import Algorithm, Evaluation
-from masa_lightning.types import Problem
+from masa_lightning.types import Completion, Problem, Rollout
 
 # Two problems, four solutions and two predictions each. Lengths count characters and the end token.
 SOLUTIONS = {
@@ -54,6 +55,14 @@ def by_problem(groups):
 
 
 # -- rewards and metrics by hand ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("reason", "length"), [("stop", 42), ("length", None)])
+def test_a_number_that_was_cut_is_no_prediction(reason, length):
+    completion = Completion(token_ids=[1], logprobs=[0.0], finish_reason=reason)
+    rollout = Rollout(kind="meta", prompt_ids=[1], completion=completion, text='{"pass_rate": 6, "solution_length": 42')
+    MASALightningModule._read_predictions(SimpleNamespace(pass_rate_scale=8), [SimpleNamespace(metas=[rollout])])
+    assert (rollout.prediction.pass_rate, rollout.prediction.solution_length) == (6, length)
 
 
 def test_meta_rewards_by_hand(loop, masa):
