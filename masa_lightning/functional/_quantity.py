@@ -60,7 +60,9 @@ def read_number(text: str) -> Number | None:
     bare, percent = split_percent(text)
     try:
         if match := _DECIMAL.fullmatch(bare):
-            value = Fraction(match[2].removesuffix(".")) * Fraction(10) ** int(match[3] or match[4] or 0)
+            value = Fraction(match[2].removesuffix("."))
+            if exponent := match[3] or match[4]:
+                value *= Fraction(10) ** int(exponent)
             return Number(_signed(match[1], value), percent, "." in match[2])
         if match := _SLASH.fullmatch(bare):
             return Number(Fraction(int(match[1].replace(" ", "")), int(match[2])), percent, False)
@@ -158,7 +160,7 @@ def _split_behind(text: str, letters: bool) -> tuple[str, str]:
         head = text[: first.start()].rstrip()
         if first["power"] or (first["join"] and first["join"].strip() not in ("/", "(")) or _NO_VALUE.fullmatch(head):
             continue
-        if first["bare"] and not head[-1].isdigit() and head[-1] not in "})":
+        if first["bare"] and not (head[-1].isdigit() or head[-1] in "})" or head.endswith("\\pi")):
             continue
         glued = (
             first["bare"]
@@ -177,9 +179,9 @@ def _plain(token: re.Match[str]) -> str:
     if token["fraction"]:
         over, under = _marked(token["over"]), _marked(token["under"])
         return f" {over}{token['raised'] or ''} / ({under}{token['lowered'] or ''}) "
-    if token["text"]:
-        return " " + _marked(token["words"]) if token["words"][:1].isspace() else _marked(token["words"])
-    return _MICRO.sub(lambda match: _MICRO_SIGNS[match[1]], token[0]).replace("\\cdot", "*")
+    text = token[0] if token["text"] is None else token["words"]
+    text = _MICRO.sub(lambda match: _MICRO_SIGNS[match[1]], text).replace("\\cdot", "*")
+    return text if token["text"] is None else _marked(text)
 
 
 def _marked(words: str) -> str:

@@ -42,7 +42,7 @@ _COMMANDS: Final = {
     **dict.fromkeys(("dots", "ldots", "cdots", "dotsc", "dotsb"), "\\ldots"),
     **dict.fromkeys(("thickapprox", "approxeq"), "\\approx"),
     **dict.fromkeys(("degree", "textdegree"), "^\\circ"),
-    **dict.fromkeys(("textdollar",), "\\$"),
+    **dict.fromkeys(("textdollar", "mathdollar"), "\\$"),
     **dict.fromkeys(("euro", "texteuro", "EUR"), "€"),
     **dict.fromkeys(("pounds", "textsterling"), "£"),
     **dict.fromkeys(("yen", "textyen"), "¥"),
@@ -139,10 +139,20 @@ _LOWERED: Final = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 
 _PLAIN: Final = re.compile(r"-?\d+(?:\.\d+)?")
 _MATHS: Final = (("\\(", "\\)"), ("\\[", "\\]"))
-_DRESS: Final = (("**", "**"), ("__", "__"), ("*", "*"), ("`", "`"), ('"', '"'), ("``", "''"), ("'", "'"), ("{", "}"))
+_DRESS: Final = (
+    ("**", "**"),
+    ("__", "__"),
+    ("*", "*"),
+    ("_", "_"),
+    ("`", "`"),
+    ('"', '"'),
+    ("``", "''"),
+    ("'", "'"),
+    ("{", "}"),
+)
 _COMMAND: Final = re.compile(r"\\(not ?=|operatorname\*|[A-Za-z]+)")
 _COLOUR: Final = re.compile(
-    r"\\(?:textcolor|colorbox|color|fcolorbox ?\{[\w!.-]*\}) ?(?:\[[^\[\]]*\] ?)?\{[\w!.-]*\}|"
+    r"\\(?:textcolor|colorbox|color|fcolorbox ?\{[^{}]*\}) ?(?:\[[^\[\]]*\] ?)?\{[^{}]*\}|"
     r"\\[hv]space\*? ?\{[^{}]*\}|\\(?:label|tag|phantom) ?\{[^{}]*\}|\\(?:left|right)\s*\."
 )
 _THIN: Final = re.compile(r"\\!\s*")
@@ -168,7 +178,7 @@ _SUCH_THAT: Final = re.compile(
 )
 _NOTHING: Final = re.compile(r"\\\{ ?\\\}")
 _BLANK_GROUPS: Final = re.compile(
-    r"(?<![\w.,/^_}\\])(?<![\w}] )[1-9]\d{0,2}(?: \d{3})+(?![\w{]|,\d{3}(?!\d)| ?[/^_!]| ?\\frac| \d)"
+    r"(?<![\w.,/^_}\\])(?<![\w}] )[1-9]\d{0,2}(?: \d{3})+(?!\w|\{(?!,\})|,\d{3}(?!\d)| ?[/^_!]| ?\\frac| \d)"
 )
 _LATEX_COMMAS: Final = re.compile(r"(?<![\w.,])(?<!\{,\})\d+(?:\{,\}\d+)+(?![\w,]|\{,\})")
 _DOT_GROUPS: Final = re.compile(r"(?<![\w.,])[1-9]\d{0,2}(?:\.\d{3}){2,}(?![\w.])")
@@ -293,6 +303,7 @@ def _words_and_roots(text: str) -> str:
         text = _ROOT.sub(lambda match: rf"\sqrt{match[1] or ''}{{{match[2] or match[3] or ''}}}", text)
     if "{" in text:
         text = re.sub(r"(?<=[\w)\]])\{(or|and)\}", r"\\text{ \1 }", re.sub(r"\{([0-9A-Z]+)\}(?=_)", r"\1", text))
+        text = re.sub(r"(?<![\w}\]^_\\ ])\{(\w+)\}", r"\1", text)  # ({H})
     text = _PLAIN_NAME.sub(lambda match: "\\pi" if match[1] else "\\infty", text)
     for sign, command in (("<=", "\\leq "), (">=", "\\geq "), ("!=", "\\neq ")):
         text = text.replace(sign, command)

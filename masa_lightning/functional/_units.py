@@ -50,6 +50,8 @@ _SYMBOLS: Final = {
         "degF": "degree_f",
         "degK": "kelvin",
         "am": "am",
+        "AM": "am",
+        "PM": "pm",
         "pm": "pm",
     },
     **{
@@ -94,7 +96,7 @@ _UPRIGHT_LETTERS: Final = frozenset("mgshlLAKNJWVCFΩµÅu€£¥₹¢°$")
 _LETTERS: Final = _UPRIGHT_LETTERS | frozenset("dtDGHMPST")
 _BARE_PAIRS_TEXT: Final = (
     "cm mm km nm kg mg ng ml mL cl cL dl dL kL Hz kN Pa kW MW mW kV mV mA kJ MJ eV ft yd mi lb oz hr yr kB MB GB TB pt qt "
-    "Wb Gy Sv dB ms ns µm µs µg µF µL µA Rs"
+    "Wb Gy Sv dB ms ns µm µs µg µF µL µA Rs AM PM"
 )
 _BARE_PAIRS: Final = frozenset(_BARE_PAIRS_TEXT.split())
 _SHORT_NOUNS_TEXT: Final = (
