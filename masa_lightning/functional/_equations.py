@@ -10,8 +10,9 @@ import re
 from fractions import Fraction
 from typing import Final
 
+from masa_lightning.functional._arithmetic import evaluate
 from masa_lightning.functional._levels import split_outside
-from masa_lightning.functional._quantity import read_number
+from masa_lightning.functional._quantity import read_number, split_unit
 from masa_lightning.functional._spelling import squeeze
 
 SIGN: Final = re.compile(r"=|[<>]|\\(?:leq|geq|neq|approx|equiv|sim|in|notin|to)(?![A-Za-z])")
@@ -132,4 +133,18 @@ def _exact_part(text: str) -> str:
         return " = ".join(parts[1:])
     if first == 0 and _is_name(parts[0], wide=True):
         return f"{parts[0]} = {_exact_part(text.partition('approx')[2].strip())}"
+    if any(_contradict(parts[first], part) for part in parts[first + 1 :]):
+        return text
     return " = ".join(parts[: first + 1])
+
+
+def _contradict(exact: str, rounded: str) -> bool:
+    r"""Are these two numbers of which the second is no rounding of the first, `\frac{2}{3} \approx 1.67`?"""
+    rounded = split_unit(rounded)[0]
+    value, other = evaluate(split_unit(exact)[0]), evaluate(rounded)
+    if value is None or other is None:
+        return False
+    places = len(rounded.partition(".")[2])
+    decimal = places and re.fullmatch(r"-?[\d.]+", rounded)  # others are rounded to any digit
+    limit = Fraction(1, 10**places) if decimal else abs(Fraction(value)) / 20
+    return abs(Fraction(value) - Fraction(other)) > limit

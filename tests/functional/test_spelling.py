@@ -122,6 +122,8 @@ RIGHT = [  # (content of the box, answer)
     (r"\underline{\textbf{5}}", "5"),
     ("_5_", "5"),
     ("***5***", "5"),
+    (r"\frac13\approx 33.3\%", r"\frac13"),
+    (r"1234567\approx 1.2\times10^6", "1234567"),
 ]
 WRONG = [
     ("4.5e", "1.5e3"),
@@ -221,6 +223,9 @@ WRONG = [
     ("|-5|", "-5"),
     (r"\|5\|", "6"),
     ("[5]", "6"),
+    (r"\frac{2}{3}\approx4.67", r"\frac{2}{3}\approx0.67"),
+    (r"\frac{2}{3}\approx0.69", r"\frac{2}{3}\approx0.67"),
+    (r"10\sqrt{5} \approx 27.36", r"10\sqrt5"),
 ]
 
 
