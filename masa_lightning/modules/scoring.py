@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 import reprlib
@@ -34,7 +35,7 @@ class SolutionScorer:
         overlong_buffer: Tokens before `max_length` over which the soft overlong penalty grows; 0 is no penalty.
 
     Raises:
-        TypeError: If the functions are no list of callables.
+        TypeError: If the functions are no list of callables that give their values at once, or `grader` is no grader.
         ValueError: If a function's name is taken, or there is not one finite weight a function.
     """
 
@@ -47,6 +48,12 @@ class SolutionScorer:
         max_length: int,
         overlong_buffer: int = 0,
     ) -> None:
+        grade = getattr(grader, "grade", None)
+        if not callable(grade) or isinstance(grader, type) or _not_at_once(grade):
+            raise TypeError(
+                f"grader is {_shown(grader)}; expected an object with a plain method `grade(problems, completions, "
+                "on_progress)` that gives a list with True, False or None a completion"
+            )
         self.grader = grader
         self.functions = dict(zip(reward_names(functions or []), functions or [], strict=True))
         """By their names in metrics."""
@@ -67,7 +74,7 @@ class SolutionScorer:
             on_progress: Told (done, total) as verdicts come in.
 
         Raises:
-            ValueError: If the grader does not give a list with one verdict a solution.
+            ValueError: If the grader does not give a list with one verdict a solution, or fails; the cause is kept.
         """
         for rollout in (r for g in groups for r in g.solutions):
             rollout.correct, rollout.ungraded = False, True
@@ -75,7 +82,14 @@ class SolutionScorer:
         if not pairs:
             return
         problems = [problem for problem, _ in pairs]
-        given = self.grader.grade(problems, [rollout.text for _, rollout in pairs], on_progress)
+        try:
+            given = self.grader.grade(problems, [rollout.text for _, rollout in pairs], on_progress)
+        except Exception as error:
+            raise ValueError(
+                f"the grader {type(self.grader).__name__} failed on the {len(pairs)} completions {_of(problems)} with "
+                f"{type(error).__name__}: {error}; expected a list with True, False or None a completion, None where no "
+                "verdict could be had"
+            ) from error
         for (_, rollout), verdict in zip(pairs, read_verdicts(self.grader, problems, given), strict=True):
             rollout.correct, rollout.ungraded = verdict is True, verdict is None
 
@@ -118,7 +132,7 @@ def reward_names(functions: Sequence[RewardFunction]) -> list[str]:
     wrapped in `functools.partial` has the name of what it wraps. Those that are taken already get a number.
 
     Raises:
-        TypeError: If this is no list of callables.
+        TypeError: If this is no list of callables, or one gives no values when it is called (``async def``, ``yield``).
         ValueError: If a name is reserved, not fit for a metric, or given twice.
 
     >>> def brief(problem, completions): ...
@@ -132,6 +146,11 @@ def reward_names(functions: Sequence[RewardFunction]) -> list[str]:
         if not callable(function) or isinstance(function, type):
             what = "a class; expected an object of it" if isinstance(function, type) else "not callable"
             raise TypeError(f"reward_functions[{i}] is {_shown(function)}, which is {what}")
+        if kind := _not_at_once(function):
+            raise TypeError(
+                f"reward_functions[{i}] is {kind} ({_own_name(function)!r}), which gives no rewards when it is called; "
+                "expected a plain function. Run what is asynchronous inside of it, with asyncio.run"
+            )
         name: Any = getattr(function, "name", None)
         if name is not None:
             if not isinstance(name, str) or not name or _FORBIDDEN.search(name):
@@ -176,8 +195,7 @@ def read_verdicts(grader: Grader, problems: Sequence[Problem], verdicts: Any) ->
         ValueError: If that is no list with one verdict a problem.
     """
     who = f"the grader {type(grader).__name__}"
-    ids = [repr(i) for i in dict.fromkeys(problem.id for problem in problems)]
-    of = f"of problem {' to '.join(ids[:1] + ids[1:][-1:])}"
+    of = _of(problems)
     read: list[bool | None] = []
     for problem, value in zip(problems, _listed(verdicts, len(problems), who, of, "True, False or None"), strict=True):
         number = _number(value)
@@ -188,6 +206,22 @@ def read_verdicts(grader: Grader, problems: Sequence[Problem], verdicts: Any) ->
             )
         read.append(None if number is None else number == 1)
     return read
+
+
+def _of(problems: Sequence[Problem]) -> str:
+    ids = [repr(i) for i in dict.fromkeys(problem.id for problem in problems)]
+    return f"of problem {' to '.join(ids[:1] + ids[1:][-1:])}"
+
+
+def _not_at_once(function: Any) -> str:
+    """What kind of function gives no values when it is called; empty where it does."""
+    while isinstance(function, partial):
+        function = function.func
+    called = [function, getattr(type(function), "__call__")]  # noqa: B004, B009 - its function, not whether there is one
+    if any(map(inspect.iscoroutinefunction, called)):
+        return "async def"
+    lazy = (inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+    return "a generator" if any(kind(each) for kind in lazy for each in called) else ""
 
 
 def _own_name(function: Any) -> str:

@@ -263,6 +263,43 @@ def test_an_exception_keeps_its_cause_and_says_where():
     assert isinstance(refused.value.__cause__, ZeroDivisionError)
 
 
+async def later(problem, completions):
+    return [0.0] * len(completions)
+
+
+def lazily(problem, completions):
+    yield from [0.0] * len(completions)
+
+
+class Later:
+    async def __call__(self, problem, completions):
+        return [0.0] * len(completions)
+
+    async def grade(self, problems, completions, on_progress=None):
+        return [True] * len(completions)
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (later, r"async def \('later'\)"),
+        (partial(later), "async def"),
+        (partial(Later()), "async def"),
+        (Later(), r"async def \('Later'\)"),
+        (lazily, "a generator"),
+    ],
+)
+def test_a_function_that_gives_nothing_when_it_is_called_is_refused_when_the_module_is_made(loop, function, kind):
+    with pytest.raises(TypeError, match=rf"reward_functions\[1\] is {kind}.*expected a plain function"):
+        loop.module(GRPOLightningModule, reward_functions=[Const(1.0), function])
+
+
+@pytest.mark.parametrize("grader", [Later(), Later, object(), lambda problems, completions: []])
+def test_what_is_no_grader_is_refused_when_the_module_is_made(loop, grader):
+    with pytest.raises(TypeError, match=r"grader is .*; expected an object with a plain method `grade"):
+        loop.module(GRPOLightningModule, grader=grader)
+
+
 def test_a_sum_beyond_all_numbers_is_refused():
     with pytest.raises(
         ValueError, match=r"with 1e\+200 \* 1e\+200 of the reward function 'Const' .*problem 'p7' is inf"
@@ -364,6 +401,21 @@ def test_an_error_of_many_problems_names_the_first_and_the_last():
     problems = [Problem(id=name, problem="?", answer="1") for name in "aabcd"]
     with pytest.raises(ValueError, match="1 values for the 5 completions of problem 'a' to 'd'"):
         read_verdicts(Gives(None), problems, [True])
+
+
+def test_an_exception_of_a_grader_keeps_its_cause_and_says_where():
+    class Breaks:
+        def grade(self, problems, completions, on_progress=None):
+            raise KeyError("judge")
+
+    message = (
+        "the grader Breaks failed on the 2 completions of problem 'a' to 'p7' with KeyError: 'judge'; expected a list"
+    )
+    with pytest.raises(ValueError, match=message) as refused:
+        first = group("x")
+        first.problem.id = "a"
+        scored(grader=Breaks(), groups=[first, group("x")])
+    assert isinstance(refused.value.__cause__, KeyError)
 
 
 def test_without_an_answer_nobody_is_asked():
