@@ -143,6 +143,7 @@ class BenchmarkReport(Callback):
         if not trainer.is_global_zero:
             return
         rows: dict[str, Figures] = {}
+        step = int(getattr(pl_module, "rollout_steps", 0)) or trainer.global_step  # which no test restores
         for name in dict.fromkeys(p.source for p in [*(g.problem for g in pl_module.evaluated), *self._left_out]):
             groups = [g for g in pl_module.evaluated if g.problem.source == name]
             rows[name] = {
@@ -152,7 +153,7 @@ class BenchmarkReport(Callback):
             }
             self._draw(name, groups, pl_module.max_completion_length)
             for logger in trainer.loggers:
-                logger.log_metrics({f"test/{name}/{f}": v for f, v in rows[name].items()}, step=trainer.global_step)
+                logger.log_metrics({f"test/{name}/{f}": v for f, v in rows[name].items()}, step=step)
         _write(
             self._folder / "results.json",
             json.dumps(_results(self._settings, self._checkpoint, rows), indent=2, allow_nan=False) + "\n",

@@ -113,7 +113,9 @@ class CalibrationPlots(Callback):
             self._record("length", trainer.global_step, lengths)
         if draw and trainer.is_global_zero:
             figures = self._figures(rates, lengths, with_history=trainer.state.fn == "fit")
-            _publish(trainer, folder, stage, figures)
+            # Outside of training Lightning's own count is 0.
+            done = 0 if trainer.state.fn == "fit" else int(getattr(pl_module, "rollout_steps", 0))
+            _publish(trainer, folder, stage, figures, done or trainer.global_step)
 
     def _folder(self, trainer: pl.Trainer) -> Path:
         return Path(self.dirpath or os.path.join(trainer.log_dir or trainer.default_root_dir, "pictures"))
@@ -133,8 +135,7 @@ class CalibrationPlots(Callback):
         return figures
 
 
-def _publish(trainer: pl.Trainer, folder: Path, stage: Stage, figures: dict[str, Figure]) -> None:
-    step = trainer.global_step
+def _publish(trainer: pl.Trainer, folder: Path, stage: Stage, figures: dict[str, Figure], step: int) -> None:
     prefix = "calibration" if stage == "validate" else "calibration_test"
     for name, figure in figures.items():
         for logger in trainer.loggers:

@@ -117,6 +117,7 @@ class EvaluationLightningModule(PolicyLightningModule):
         self.evaluation = evaluation
         self.evaluated: list[RolloutGroup] = []
         """Groups of the validation that is going on, and of the last test."""
+        self._overlong = 0  # problems of the evaluation that is going on whose prompts are too long
         self._expected: dict[Kind, float] = {}  # tokens of a completion
         self._generated: list[list[int]] = []  # tokens of each process, one list for each call of `generate`
 
@@ -157,6 +158,11 @@ class EvaluationLightningModule(PolicyLightningModule):
         return self._evaluation_step(batch, "predict")
 
     def on_validation_epoch_end(self) -> None:
+        """Logs what was measured.
+
+        Raises:
+            ValueError: If the prompts of all problems are too long.
+        """
         self._log_evaluation("val")
         self.evaluated = []
 
@@ -333,7 +339,7 @@ class EvaluationLightningModule(PolicyLightningModule):
                 "package, or a loader that deals problems out evenly"
             )
         self._start()
-        self.evaluated = []
+        self.evaluated, self._overlong = [], 0
 
     def _evaluation_step(self, batch: list[Problem], stage: Stage) -> dict[str, Any]:
         self._seconds = {}
@@ -345,11 +351,13 @@ class EvaluationLightningModule(PolicyLightningModule):
             new = [g for g in groups if not g.rollouts]
             self.generate(new, self.evaluation_counts(), self.evaluation_sampling, keys_by_problem(new, stage))
             self._score_parts(new)
+        excluded = left_out(problems, groups)
+        self._overlong += len(excluded)
         if stage != "predict":
             for rollout in (r for g in new for r in g.rollouts):  # there may be very many in the end
                 rollout.completion.token_ids = array("I", rollout.completion.token_ids)
             self.evaluated += groups
-        return {"groups": groups, "left_out": left_out(problems, groups)}
+        return {"groups": groups, "left_out": excluded}
 
     def _restore(self, groups: Sequence[RolloutGroup]) -> None:
         """Fills groups that a callback has the rollouts of; of several callbacks the first that has any."""
@@ -366,5 +374,12 @@ class EvaluationLightningModule(PolicyLightningModule):
 
     def _log_evaluation(self, prefix: str) -> None:
         self.sampler.sleep()
-        metrics = self.evaluation_metrics(self.evaluated)
+        if (
+            self._overlong and not self.evaluated and not self.trainer.sanity_checking
+        ):  # which looks at the first ones alone
+            raise ValueError(
+                f"none of the {self._overlong} problems has a prompt of at most {self.max_prompt_length} tokens, so that "
+                f"nothing can be measured under {prefix}/; expected some. Raise max_prompt_length, or shorten the prompts"
+            )
+        metrics = self.evaluation_metrics(self.evaluated) | {"prompts/overlong": float(self._overlong)}
         self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()})

@@ -231,8 +231,14 @@ class GRPOLightningModule(EvaluationLightningModule):
         if not self.trainer.sanity_checking:
             if self.trainer.state.fn == TrainerFn.FITTING:
                 self.log_dict(self._place())
+            else:
+                self._log_step_of_checkpoint()
             metrics = {n: value.item() for n, value in self.trainer.callback_metrics.items() if n.startswith("val/")}
             self._validation = {"rollout_steps": self.rollout_steps, "problems": problems, "metrics": metrics}
+
+    def on_test_epoch_end(self) -> None:
+        super().on_test_epoch_end()
+        self._log_step_of_checkpoint()
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -269,6 +275,11 @@ class GRPOLightningModule(EvaluationLightningModule):
     def _place(self) -> dict[str, float]:
         """Logged with other figures these two say where, as Lightning documents: after how many training steps."""
         return {"step": float(self._resumption.steps), "epoch": float(self.current_epoch)}
+
+    def _log_step_of_checkpoint(self) -> None:
+        """Outside of training Lightning's own count is 0."""
+        if self.rollout_steps:
+            self.log("step", float(self.rollout_steps))
 
     def _step_monitored_schedules(self, epochs: int) -> None:
         known = {**(self._validation or {}).get("metrics", {}), **self._metrics, **self.trainer.callback_metrics}

@@ -200,3 +200,25 @@ def test_refuses(tmp_path: Path) -> None:
         CalibrationPlots(every_n_validations=0)
     with pytest.raises(TypeError, match="expected a MASALightningModule"):
         CalibrationPlots().setup(trainer(tmp_path, CalibrationPlots(), logger=False), pl.LightningModule(), "fit")
+
+
+def test_outside_of_training_the_step_is_the_checkpoints(tmp_path: Path, loop: Any) -> None:
+    def predicts(kind: str, problem: str, index: int, call: int) -> str:
+        return "\\boxed{2}" if kind == "solution" else '{"math_notion": ["sum"], "pass_rate": 4, "solution_length": 5}'
+
+    first = loop.trainer(limit_val_batches=0, max_steps=3)
+    first.fit(loop.scripted(predicts), loop.Problems(8))
+    first.save_checkpoint(tmp_path / "a.ckpt")
+    for stage, prefix in (("test", "calibration_test"), ("validate", "calibration")):
+        recorder = loop.Recorder()
+        t = trainer(tmp_path / stage, CalibrationPlots(), num_sanity_val_steps=0)
+        t.loggers = [*t.loggers, recorder]
+        run = getattr(t, stage)
+        run(loop.scripted(predicts), datamodule=loop.Problems(8, 2), ckpt_path=tmp_path / "a.ckpt", verbose=False)
+        drawn = images(t.log_dir)
+        assert drawn
+        assert all(name.startswith(f"{prefix}/") and steps == [3] for name, steps in drawn.items())
+        names = [p.name for p in (Path(t.log_dir) / "pictures").iterdir()]
+        assert names
+        assert all(name.endswith("_step000003.png") for name in names)
+        assert {step for step, _ in recorder.logged} == {3}

@@ -99,6 +99,27 @@ def test_only_overlong_prompts(loop):
         loop.fit(loop.module(GRPOLightningModule, max_prompt_length=4), loop.Problems(2))
 
 
+@pytest.mark.filterwarnings("ignore:problem .* is left out")
+def test_an_evaluation_of_only_overlong_prompts_is_an_error_and_no_best(loop, tmp_path):
+    long = [loop.problem("+".join("1" * 9), name=f"long {i}") for i in range(3)]
+    saver = ModelCheckpoint(tmp_path, monitor="val/pass@1", mode="max")
+    message = (
+        "none of the 3 problems has a prompt of at most 16 tokens, so that nothing can be measured under {}/; expected"
+    )
+    with pytest.raises(ValueError, match=message.format("val")):
+        loop.fit(loop.module(GRPOLightningModule), loop.Problems(2, long), saver, enable_checkpointing=True)
+    assert saver.best_model_path == ""
+    for stage, prefix in (("validate", "val"), ("test", "test")):
+        with pytest.raises(ValueError, match=message.format(prefix)):
+            getattr(loop.trainer(), stage)(loop.module(GRPOLightningModule), datamodule=loop.Problems(2, long))
+    trainer = loop.trainer()
+    trainer.validate(loop.module(GRPOLightningModule), datamodule=loop.Problems(2, [*long, loop.problem("1+1")]))
+    assert trainer.callback_metrics["val/prompts/overlong"] == 3
+    trainer = loop.trainer(num_sanity_val_steps=1, limit_val_batches=2)  # whose first batch is long alone
+    trainer.fit(loop.module(GRPOLightningModule), loop.Problems(2, [*long[:2], loop.problem("1+1")]))
+    assert trainer.callback_metrics["val/prompts/overlong"] == 2
+
+
 @pytest.mark.filterwarnings("ignore:.* does not have many workers")
 @pytest.mark.parametrize("batch", [[{"problem": "1+1"}], {"problem": ["1+1"]}, torch.zeros(2)])
 def test_a_batch_of_the_wrong_type(loop, batch):
