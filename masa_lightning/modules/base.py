@@ -299,6 +299,16 @@ class PolicyLightningModule(LightningModule):
         """Problems are text: they stay as they are."""
         return batch
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, whose sampler has no policy yet."""
+        return super().__getstate__() | {"_guard": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """For copies, whose reference under adapters is their own policy."""
+        super().__setstate__(state)
+        if self.lora is not None and self.policy is not None:
+            self._reference = [without_adapters(self.policy) for _ in self._reference]
+
     # -- for subclasses ----------------------------------------------------------------------------------------------
 
     def _start(self) -> None:

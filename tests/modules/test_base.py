@@ -1,5 +1,6 @@
 """Limits, the optimiser step and the reference, on a tiny random model."""
 
+import copy
 import math
 import shutil
 from types import SimpleNamespace
@@ -166,3 +167,23 @@ def test_load_from_checkpoint(loop, tmp_path, lora):
     loop.trainer().validate(loaded, loop.Problems(2, 2), verbose=False)
     loop.fit(loaded, loop.Problems(2))
     assert not loaded.automatic_optimization
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(rank=2)])
+def test_a_deep_copy_of_a_fitted_module_trains_by_itself(loop, lora):
+    """Its sampler draws from its own policy: the guard compares them."""
+    if lora is not None:
+        pytest.importorskip("peft")
+    spread = [lambda problem, completions: [len(set(text)) / 10 for text in completions]]
+    settings = {"reward_functions": spread, "lora": lora, "algorithm": Algorithm(kl_coef=0.1)}
+    module = loop.module(GRPOLightningModule, sampler=TransformersSampler(), **settings)
+    loop.fit(module, loop.Problems(4))
+    before = loop.weights(module)
+    twin = copy.deepcopy(module)
+    recorder = loop.fit(twin, loop.Problems(4))
+    assert not loop.changed(before, loop.weights(module))
+    assert loop.changed(before, loop.weights(twin))
+    assert recorder.metrics[0]["sampling/sampling_logp_difference/max"] < 1e-3
+    trained = loop.weights(twin)
+    loop.fit(module, loop.Problems(4))
+    assert not loop.changed(trained, loop.weights(twin))
