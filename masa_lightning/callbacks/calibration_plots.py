@@ -111,7 +111,7 @@ class CalibrationPlots(Callback):
         if trainer.state.fn == "fit":
             self._record("pass_rate", trainer.global_step, rates)
             self._record("length", trainer.global_step, lengths)
-        if draw and trainer.is_global_zero:
+        if draw and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             figures = self._figures(rates, lengths, with_history=trainer.state.fn == "fit")
             # Outside of training Lightning's own count is 0.
             done = 0 if trainer.state.fn == "fit" else int(getattr(pl_module, "rollout_steps", 0))

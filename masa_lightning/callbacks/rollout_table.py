@@ -27,7 +27,8 @@ class RolloutTable(Callback):
 
     Of each kind the best, the worst and rollouts evenly between them are taken, by total reward. The table's cells are
     escaped and shortened in the middle, for a model may write anything; ``train_rollouts.jsonl``, in the logger's folder,
-    has all of a rollout, one JSON object a line, as `BenchmarkReport` writes them. A run that is resumed goes on with the
+    has all of a rollout, one JSON object a line, as `BenchmarkReport` writes them; a ``fast_dev_run`` writes none. A run
+    that is resumed goes on with the
     file as it was at its checkpoint. Only the rollouts of the first process are seen.
 
     Args:
@@ -55,7 +56,7 @@ class RolloutTable(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Goes on with the file of the run that is resumed; another run's is kept under another name."""
         folder = Path(trainer.log_dir or trainer.default_root_dir)  # a collective
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         goes_on = trainer.ckpt_path is not None or trainer.global_step > 0
         try:
@@ -87,7 +88,7 @@ class RolloutTable(Callback):
                 "expected a dict with a list of RolloutGroup, as the modules of masa_lightning return"
             )
         chosen = choose_rollouts(outputs["groups"], self.rows)
-        if not chosen:
+        if not chosen or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         table = markdown_table(chosen, self.max_characters)
         for logger in trainer.loggers:

@@ -305,7 +305,7 @@ class PolicyLightningModule(LightningModule):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """For copies, whose reference under adapters is their own policy."""
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         if self.lora is not None and self.policy is not None:
             self._reference = [without_adapters(self.policy) for _ in self._reference]
 

@@ -148,6 +148,7 @@ class RunFolder(Callback):
         self._lock: IO[str] | None = None
         self._csv: list[CSVLogger] = []
         self._events: list[Path] = []  # of TensorBoard, found in the folder
+        self._silenced: list[tuple[ModelCheckpoint, Any]] = []  # and what their `save_last` was
 
     def enter(self, trainer: Trainer) -> None:
         """Locks, and puts rows aside; before loggers write anything.
@@ -179,7 +180,11 @@ class RunFolder(Callback):
             # A checkpoint that was written before last.ckpt does not know of it, and Lightning would begin last-v1.ckpt.
             if Path(str(trainer.ckpt_path)).resolve().is_relative_to(Path(saver.dirpath).resolve()):
                 saver.last_model_path = saver.format_checkpoint_name({}, saver.CHECKPOINT_NAME_LAST)
-        tries = getattr(trainer, "fast_dev_run", False)
+        tries = bool(getattr(trainer, "fast_dev_run", False))
+        if tries:  # Lightning saves no other checkpoint of it
+            self._silenced = [(c, c.save_last) for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+            for saver, _ in self._silenced:
+                saver.save_last = False
         if trainer.ckpt_path is None and not trainer.global_step and trainer.is_global_zero and not tries:
             self._keep_apart(trainer)
         done = int(getattr(pl_module, "rollout_steps", trainer.global_step))
@@ -202,6 +207,9 @@ class RunFolder(Callback):
         """Gives the folder free."""
         _release(self._lock)
         self._lock = None
+        for saver, save_last in self._silenced:
+            saver.save_last = save_last
+        self._silenced = []
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Gives the folder free."""

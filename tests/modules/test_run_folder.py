@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from test_cli import FEW_LETTERS, config, write
 from test_cli import _apart as _apart
 
-from masa_lightning import cli
+from masa_lightning import CalibrationPlots, RolloutTable, cli
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.run_folder import make_room
 
@@ -112,10 +112,27 @@ def test_a_script_that_runs_twice(loop, caplog):
     assert "last.ckpt was another run's: it is kept as last-1.ckpt" in caplog.text
     saver = ModelCheckpoint("runs/x/checkpoints", save_last=True, save_top_k=0)
     trainer = loop.trainer(saver, enable_checkpointing=True, fast_dev_run=True)
+    before = sorted(Path().rglob("*"))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
         trainer.fit(loop.module(GRPOLightningModule), loop.Problems(8, 2))
     assert step_of("runs/x/checkpoints/last.ckpt") == 2  # a trial run leaves it alone
+    assert sorted(Path().rglob("*")) == before
+    assert saver.save_last
+
+
+def test_a_trial_run_writes_nothing(loop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    saver = ModelCheckpoint("checkpoints", every_n_train_steps=44, save_last=True, save_top_k=0)
+    trainer = loop.trainer(saver, RolloutTable(), CalibrationPlots(), enable_checkpointing=True, fast_dev_run=True)
+
+    def predicts(kind, problem, index, call):
+        return "\\boxed{2}" if kind == "solution" else '{"math_notion": ["sum"], "pass_rate": 4, "solution_length": 5}'
+
+    trainer.fit(loop.scripted(predicts), loop.Problems(8, 2))
+    assert trainer.global_step == 1
+    assert [p for p in Path().rglob("*") if p.is_file()] == []
+    assert saver.save_last
 
 
 def an_earlier_run(name, checkpoint=True):
