@@ -110,11 +110,33 @@ def read_rows(rows: Iterable[Row], read: Reader, source: str, prefix: str = "") 
         if problem.answer_type != "code" and (form := other_form(problem.problem)):
             table.other_forms.append((i, form))
         numbers.append(i)
+    if any(problem.answer_type == "code" for problem in table.problems):
+        numbers = leave_out_without_tests(table, numbers)
     ids = {problem.id for problem in table.problems}
     if "" in ids or len(ids) < len(table.problems):
         for i, problem in zip(numbers, table.problems, strict=True):
             problem.id = f"{prefix}{i}"
     return table
+
+
+def leave_out_without_tests(table: Table, numbers: list[int]) -> list[int]:
+    """Moves programs whose tests are none from the problems of a table to its unusable rows.
+
+    Args:
+        table: Of rows that were read.
+        numbers: [problems] the row of each problem.
+
+    Returns:
+        [problems left] likewise.
+    """
+    from masa_lightning.functional.programs import launch  # not needed by most data
+
+    places = [place for place, problem in enumerate(table.problems) if problem.answer_type == "code"]
+    tests = [(str(p.metadata.get("preamble", "")), p.answer) for p in (table.problems[place] for place in places)]
+    reasons = {place: reason for place, reason in zip(places, launch.why_unusable(tests), strict=True) if reason}
+    table.unusable = sorted([*table.unusable, *((numbers[place], reason) for place, reason in reasons.items())])
+    table.problems = [problem for place, problem in enumerate(table.problems) if place not in reasons]
+    return [number for place, number in enumerate(numbers) if place not in reasons]
 
 
 def check_share(max_unusable_share: float) -> float:

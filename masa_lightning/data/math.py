@@ -6,8 +6,9 @@ import random
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from masa_lightning.data._programs import program_reader
 from masa_lightning.data._questions import same_text_key
-from masa_lightning.data._rows import ColumnReader, check_share, choose_columns, read_rows
+from masa_lightning.data._rows import ColumnReader, Reader, check_share, choose_columns, read_rows
 from masa_lightning.data._sources import Rows, load_lines, load_rows, source_label
 from masa_lightning.data.base import ProblemDataModule, Split
 from masa_lightning.data.loader import ProblemLoader
@@ -25,6 +26,10 @@ class MathDataModule(ProblemDataModule):
     solution with a `\boxed{}` is not searched for its answer: name a column that holds the answer alone. With `options` or
     `choices` in `problem_column` the answer is the letter of one. Other small columns (level, type, ...) become the
     problem's metadata. docs/data.md has it all.
+
+    Tables of programs are told by their columns: `input_output` (APPS), `public_test_cases` (LiveCodeBench), `inputs` and
+    `outputs`, `test_list` (MBPP), or `prompt`, `test` and `entry_point` (HumanEval). Rows whose tests a program passes that
+    does nothing are left out. They need a sandbox.
 
     Training problems with the same text, up to white space and the case of words, are used once. Without `validation` some
     of them are held out. Rows that are no problem, or whose answer is not certain, are left out with a warning. Problems to
@@ -54,6 +59,7 @@ class MathDataModule(ProblemDataModule):
         duplicates: Training problems left out because their text was there before.
 
     Raises:
+        RuntimeError: From `setup`, if there are programs and this machine has no sandbox for them.
         ValueError: From `setup`, if a source has no such columns, no rows, or too many unusable ones.
     """
 
@@ -140,6 +146,8 @@ class MathDataModule(ProblemDataModule):
         else:
             rows = loaded = load_rows(source, part, split, remedy=f"it comes from `{split}_split`")
             columns = list(loaded.column_names)
+            if self.problem_column is None and self.answer_column is None and (read := program_reader(columns)):
+                return self._read_programs(loaded, read, what, label)
             chosen = choose_columns(columns, self.problem_column, self.answer_column, answered=answered)
         if isinstance(chosen, str):
             raise ValueError(f"`{split}` is {source!r} with the columns {', '.join(columns)}: {chosen}")
@@ -159,6 +167,16 @@ class MathDataModule(ProblemDataModule):
                 f"{what}: dropped the system message of {reader.system_messages} prompts; the module brings its own"
                 " instructions"
             )
+        return table.problems
+
+    def _read_programs(self, rows: Rows, read: Reader, what: str, label: str) -> list[Problem]:
+        from masa_lightning.functional.sandbox import check_sandbox
+
+        check_sandbox()  # now, and not when the first programs are written and nothing can run them
+        table = read_rows(rows, read, label, prefix=f"{label}/")
+        self.unusable += len(table.unusable)
+        columns = ", ".join(rows.column_names)
+        table.check(what, self.max_unusable_share, f"check the tests of these programs (the columns are {columns})")
         return table.problems
 
     def _divide(self, problems: list[Problem]) -> tuple[list[Problem], list[Problem]]:

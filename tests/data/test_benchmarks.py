@@ -19,6 +19,7 @@ from masa_lightning import cli
 from masa_lightning.data._benchmarks import BENCHMARKS
 from masa_lightning.data.benchmarks import BenchmarkDataModule
 from masa_lightning.functional import sandbox
+from masa_lightning.functional.programs import launch
 from masa_lightning.types import Problem
 
 datasets = pytest.importorskip("datasets")
@@ -35,6 +36,7 @@ def sandboxes_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[s
     monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False)
     calls: list[str] = []
     monkeypatch.setattr(sandbox, "check_sandbox", lambda: calls.append("checked"))
+    monkeypatch.setattr(launch, "why_unusable", lambda tests: [""] * len(tests))  # which needs a real one
     return calls
 
 

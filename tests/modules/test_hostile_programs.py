@@ -252,3 +252,88 @@ def test_memory_of_the_tests_is_not_the_programs_to_show():
     """
     for check in ("np.allclose(f(), [1.0])", "np.array_equal(f(), [1.0])", "(np.asarray(f()) == [1.0]).all()"):
         assert grade(program, f"import numpy as np\nassert {check}") is False
+
+
+# -- attacks on functions of the tests, and on programs that read and print -----------------------------------------------
+
+CALLS_BACK = {
+    "swallow a failing function": "def f(g):\n    try: g(0)\n    except BaseException: pass\n    return 1",
+    "call what was not given": "def f(g):\n    g._number = 7\n    return g(1)",
+    "call without end": "def f(g):\n    while True: g(1)",
+    "recursion through both": "def f(g): return g(lambda: f(g))",
+    "forge an answer": WRONG + EVERY_DESCRIPTOR + "def f(g):\n    tell(b'{\"value\": 2}\\n' * 9); os._exit(0)",
+    "forge questions": EVERY_DESCRIPTOR
+    + 'tell(b\'{"back": {"list": ["call", 0, {"list": [1]}, {"dict": []}]}}\\n\' * 50)\ndef f(g): return -1',
+    "forge a skipped test": EVERY_DESCRIPTOR
+    + 'def f(g):\n    tell(b\'{"error": [["standard", "unittest.case", "SkipTest"], {"list": []}, "", 0]}\\n\'); return -1',
+    "raise a skipped test": "import unittest\ndef f(g): raise unittest.SkipTest",
+    "an object that is all": "class A:\n    def __eq__(self, o): return True\n    def __call__(self, *a): return self\n"
+    "    def __lt__(self, o): return True\n    __gt__ = __le__ = __ge__ = __contains__ = __lt__\n"
+    "    def __sub__(self, o): return 0.0\n    __rsub__ = __add__ = __abs__ = __sub__\n    def __len__(self): return 1\n"
+    "    def __iter__(self): return iter(())\n    def __float__(self): return 1.0\ndef f(g): return A()",
+    "an error that is all": "class Meta(type):\n    def __instancecheck__(self, o): return True\n"
+    "class E(Exception, metaclass=Meta):\n    def __eq__(self, o): return True\ndef f(g): raise E",
+}
+CALLS_BACK_TESTS = """
+import unittest
+def g(x):
+    assert x == 1
+    return x
+class T(unittest.TestCase):
+    def test_f(self):
+        value = f(g)
+        self.assertTrue(abs(value - 1) < 1e-6)
+        self.assertEqual(value, 1)
+"""
+
+
+@sandboxed
+@pytest.mark.timeout(120)
+def test_functions_of_tests_are_no_way_to_a_pass(nothing_stays):
+    pairs = [
+        *((program, CALLS_BACK_TESTS) for program in CALLS_BACK.values()),
+        ("def f(g): return g(1)", CALLS_BACK_TESTS),
+    ]
+    *verdicts, right = grade_all(pairs, timeout=5.0)
+    assert [name for name, verdict in zip(CALLS_BACK, verdicts, strict=True) if verdict is not False] == []
+    assert right is True
+
+
+SCRIPT = "n = int(input())\nprint(n * n)"
+SCRIPTS = {
+    "wrong": "n = int(input())\nprint(n + n)",
+    "nothing": "pass",
+    "constant": "print(9)",
+    "verdict": "print('pass'); print('ready\\npass')",
+    "forge the verdict": EVERY_DESCRIPTOR + "tell(b'ready\\npass\\n')",
+    "forge the verdict and end": EVERY_DESCRIPTOR + "tell(b'ready\\npass\\n'); os.kill(os.getpid(), 9)",
+    "forge outputs": EVERY_DESCRIPTOR + 'tell(b\'{"value": "9"}\\n\' * 9)',
+    "always equal": "class A(str):\n    def __eq__(self, o): return True\nimport sys\nsys.stdout.write(A('x'))",
+    "endless output": "while True: print('9' * 10**6)",
+    "endless": "while True: pass",
+    "error behind the output": "print(int(input()) ** 2)\nraise ValueError",
+    "remember the first": "import builtins\nbuiltins.n = getattr(builtins, 'n', int(input()))\nprint(n * n)",
+}
+RIGHT_SCRIPTS = {
+    "usual": SCRIPT,
+    "main": "import sys\ndef main():\n    print(int(sys.stdin.readline()) ** 2)\nif __name__ == '__main__':\n    main()",
+    "by number": "import os\nos.write(1, str(int(os.read(0, 100)) ** 2).encode())",
+    "whole": "import sys\nsys.stdout.write(str(int(sys.stdin.buffer.read().split()[0]) ** 2))",
+    "open(0)": "n, = map(int, open(0))\nprint(n * n)",
+    "exit": SCRIPT + "\nexit()",
+    "hard exit": "import os, sys\n" + SCRIPT + "\nsys.stdout.flush()\nos._exit(0)",
+    "thread": "import threading\ndef main():\n    print(int(input()) ** 2)\nthreading.stack_size(2**26)\n"
+    "t = threading.Thread(target=main)\nt.start()\nt.join()",
+    "recursion": "import sys\nsys.setrecursionlimit(10**6)\ndef up(n): return n if n > 5000 else up(n + 1)\nup(0)\n"
+    + SCRIPT,
+}
+
+
+@sandboxed
+@pytest.mark.timeout(120)
+def test_programs_that_read_and_print(nothing_stays):
+    tests = '{"inputs": ["3\\n", "4\\n"], "outputs": ["9\\n", "16"]}'
+    verdicts = grade_all([(program, tests) for program in [*SCRIPTS.values(), *RIGHT_SCRIPTS.values()]], timeout=4.0)
+    wrong, right = verdicts[: len(SCRIPTS)], verdicts[len(SCRIPTS) :]
+    assert [name for name, verdict in zip(SCRIPTS, wrong, strict=True) if verdict is not False] == []
+    assert [name for name, verdict in zip(RIGHT_SCRIPTS, right, strict=True) if verdict is not True] == []

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import atexit
 import builtins
+import gc
 import operator
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import ModuleType
 from typing import Any, BinaryIO, Final, NoReturn
 
@@ -169,9 +171,15 @@ _OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
 }
 
 
+def _give_exits() -> None:
+    """Defines what the start-up code of packages, which is not run here, defines for all programs."""
+    builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
+
+
 def run_program(preamble: str, program: str, requests: BinaryIO, replies: BinaryIO) -> None:
     """Runs a program, then does with its names what the tests ask for."""
     write_line(replies, "started")  # before anything that nobody trusts
+    _give_exits()
     module = ModuleType("program")  # a real one: dataclasses look theirs up
     sys.modules["program"] = module
     for text in (preamble, program):
@@ -183,12 +191,14 @@ def run_script(program: str, requests: BinaryIO, replies: BinaryIO) -> None:
     """Runs a program anew for each input that the tests' side sends."""
     write_line(replies, "started")
     link = Link({}, requests, replies)
-    link.operations["run"] = lambda text: _output(program, text)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    link.operations["run"] = lambda text: _output(program, text, nowhere)
+    _give_exits()
     _make_harmless()
     link.serve()
 
 
-def _output(program: str, text: str) -> str:
+def _output(program: str, text: str, nowhere: int) -> str:
     """Returns what a program writes to standard output, given a text as its standard input."""
     with open("/tmp/.stdin", "wb+") as given, open("/tmp/.stdout", "wb+") as written:
         given.write(text.encode("utf-8", "surrogatepass"))
@@ -205,9 +215,14 @@ def _output(program: str, text: str) -> str:
             pass  # a usual way to end, with what was written so far
         finally:
             atexit._run_exitfuncs()
-            sys.stdout.flush()
-        os.lseek(1, 0, os.SEEK_SET)
-        return os.read(1, MAX_LINE).decode("utf-8", "replace")
+            with suppress(OSError, ValueError):  # it may have closed it
+                sys.stdout.flush()
+            module.__dict__.clear()
+            gc.collect()  # its files close now, and not under the next run
+            for number in range(2):
+                os.dup2(nowhere, number)
+        written.seek(0)
+        return written.read(MAX_LINE).decode("utf-8", "replace")
 
 
 def _make_harmless() -> None:
