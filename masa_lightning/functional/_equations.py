@@ -12,7 +12,7 @@ from typing import Final
 
 from masa_lightning.functional._arithmetic import evaluate
 from masa_lightning.functional._levels import split_outside
-from masa_lightning.functional._quantity import read_number, split_unit
+from masa_lightning.functional._quantity import read_number, split_percent, split_unit
 from masa_lightning.functional._spelling import squeeze
 
 SIGN: Final = re.compile(r"=|[<>]|\\(?:leq|geq|neq|approx|equiv|sim|in|notin|to)(?![A-Za-z])")
@@ -139,11 +139,11 @@ def _exact_part(text: str) -> str:
 
 
 def _contradict(exact: str, rounded: str) -> bool:
-    r"""Are these two numbers of which the second is no rounding of the first, `\frac{2}{3} \approx 1.67`?"""
-    rounded = split_unit(rounded)[0]
+    r"""Is the second no number, or no rounding of the first, `\frac{2}{3} \approx 1.67`?"""
+    rounded, percent = split_percent(split_unit(rounded)[0])
     value, other = evaluate(split_unit(exact)[0]), evaluate(rounded)
-    if value is None or other is None:
-        return False
+    if value is None or other is None or percent:
+        return other is None
     places = len(rounded.partition(".")[2])
     decimal = places and re.fullmatch(r"-?[\d.]+", rounded)  # others are rounded to any digit
     limit = Fraction(1, 10**places) if decimal else abs(Fraction(value)) / 20

@@ -161,6 +161,9 @@ _ROOM: Final = re.compile(r"(?<!\\)\\\\(?=\s*$)")
 _DEGREE: Final = re.compile(
     r" ?\^ ?(?:\\circ|\{ ?\\circ ?\})(?![a-zA-Z])(?: ?(?:\\text ?\{ ?([CFK]) ?\}|([CFK])(?![\w])))?"
 )
+_NO_BRACES: Final = re.compile(
+    r"\\(math(?:rm|bf|it|sf|tt)|text[a-z]*|operatorname|boldsymbol|bm) +([A-Za-z0-9])(?![A-Za-z])"
+)
 _SWITCHED: Final = re.compile(
     r"(?<!\\)\{ ?\\text(?![a-zA-Z]|\s*\{)\s*([^{}\\]*)\}|\\text(?![a-zA-Z]|\s*\{)\s*([^{}\\]*)$"
 )
@@ -241,7 +244,7 @@ def _dollars(text: str) -> str:
 
 
 def _commands(text: str) -> str:
-    text = _COLOUR.sub("", _THIN.sub("", text))
+    text = _NO_BRACES.sub(r"\\\1{\2}", _COLOUR.sub("", _THIN.sub("", text)))
     text = _COMMAND.sub(lambda match: _COMMANDS.get(match[1].replace(" ", ""), match[0]), text)
     text = re.sub(r"\\not\\in(?![a-zA-Z])", r"\\notin", text)
     text = _SWITCHED.sub(lambda match: rf"\text{{{match[1] or match[2] or ''}}}", text)
@@ -305,7 +308,7 @@ def _words_and_roots(text: str) -> str:
         text = re.sub(r"(?<=[\w)\]])\{(or|and)\}", r"\\text{ \1 }", re.sub(r"\{([0-9A-Z]+)\}(?=_)", r"\1", text))
         text = re.sub(r"(?<![\w}\]^_\\ ])\{(\w+)\}", r"\1", text)  # ({H})
     text = _PLAIN_NAME.sub(lambda match: "\\pi" if match[1] else "\\infty", text)
-    for sign, command in (("<=", "\\leq "), (">=", "\\geq "), ("!=", "\\neq ")):
+    for sign, command in (("<=", "\\leq "), (">=", "\\geq "), (" != ", " \\neq ")):  # 5!=120 is a factorial
         text = text.replace(sign, command)
     return text
 

@@ -118,7 +118,8 @@ _NO_UNIT_TEXT: Final = (
     "times minus plus mod modulo base squared cubed remainder factorial choose root power divided multiplied equal "
     "equals out pi sin cos tan cot sec csc log ln exp sqrt sine cosine tangent arcsin arccos arctan sinh cosh tanh "
     "infinity infinitely none undefined prime even odd true false imaginary negative positive real option answer "
-    "unknown error wrong does exist exists never always"
+    "inverse reciprocal conjugate transpose binary octal decimal hexadecimal "
+    "unknown error wrong maybe does exist exists never always"
 )
 _NO_UNIT: Final = frozenset(_NO_UNIT_TEXT.split())
 # Letters that follow a, b, c, ... in English words.
