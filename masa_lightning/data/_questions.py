@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from masa_lightning.data._cells import Row, UnusableRowError, decoded, find, is_missing, kind, valid_text
@@ -24,6 +25,7 @@ _CASED = re.compile(
 )
 
 
+@lru_cache(2**16)  # of rows that are there many times
 def same_text_key(text: str) -> str:
     """Equal for texts that differ in white space alone, and in case where case means nothing: in words.
 

@@ -359,3 +359,77 @@ def test_module_drops_before_loaders_are_made(tmp_path: Path) -> None:
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
     trainer.test(module, data, verbose=False)
     assert (module.dropped, module.seen) == (2, ["3", "4", "5"])
+
+
+# -- rows through files, as CASES has them ------------------------------------------------------------------------------
+
+DAPO = (
+    "Solve the following math problem step by step. The last line of your response should be of the form Answer: $Answer "
+    "(without quotes) where $Answer is the answer to the problem.\n\nWhat is 1+1?\n\nRemember to put your answer on its "
+    'own line after "Answer:".'
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ('{"problem": "q", "answer": 12345678901234567890123}', "12345678901234567890123"),
+        ('{"problem": "q", "answer": 9007199254740993}\n{"problem": "r", "answer": 0.5}', "9007199254740993"),
+        (
+            '{"problem": "q", "answer": 12345678901234567890123}\n{"problem": "r", "answer": "x"}',
+            "12345678901234567890123",
+        ),
+        ('{"problem": "q", "answer": 0.1234567890123456789}', "0.1234567890123456789"),
+        ('{"problem": "q", "answer": 1.0}\n{"problem": "r", "answer": 1}', "1"),
+        ('{"problem": "q", "answer": 0.00001}', "0.00001"),
+        ('{"problem": "q", "answer": "2020-01-01"}', "2020-01-01"),
+        (json.dumps({"problem": "q", "answer": r'["\frac{1}{2}"]'}), r"\frac{1}{2}"),
+        (json.dumps({"problem": "q", "answer": "so\n#### 12\nbehind"}), "12"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_answers_of_json_files(tmp_path: Path, line: str, answer: str, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_text(line if suffix == "jsonl" else "[" + line.replace("\n", ",") + "]")
+    assert read(str(path))[0].answer == answer
+
+
+def test_floats_of_parquet_files_are_exact_or_left_out(tmp_path: Path) -> None:
+    values = [0.00001, 2.0, 1.2345678901234568e22, 2.0**53, 0.1 + 0.2]
+    for kind, answers in ((pa.float64(), ["0.00001", "2"]), (pa.float32(), ["0.00001", "2", "0.3"])):
+        table = pa.table({"problem": list("abcde"), "answer": pa.array(values, kind)})
+        pq.write_table(table, tmp_path / "a.parquet")
+        with pytest.warns(UserWarning, match="of 5 rows cannot be used: row 2: answer is a float past"):
+            assert [p.answer for p in read(str(tmp_path / "a.parquet"), max_unusable_share=0.9)] == answers
+
+
+def test_dapos_wrapper_is_taken_off_and_others_are_reported(tmp_path: Path) -> None:
+    def row(text: str) -> dict[str, Any]:
+        return {"prompt": [{"role": "user", "content": text}], "reward_model": {"ground_truth": "2", "style": "rule"}}
+
+    assert [p.problem for p in read(write(tmp_path / "d.parquet", [row(DAPO)]))] == ["What is 1+1?"]
+    texts = [DAPO, 'What is 1+1? Reply with "Answer: X".', "What is 1+1? Put the result after ####."]
+    with pytest.warns(
+        UserWarning, match=r"2 of 3 problems ask for their answer in a form .* 1 x \"####\"; row 1 is the first"
+    ):
+        assert len(read(write(tmp_path / "o.parquet", [row(text) for text in texts]))) == 3
+
+
+def test_a_prompt_and_its_answer_written_as_texts(tmp_path: Path) -> None:
+    chat = [{"role": "user", "content": "Is $\\frac12$ half?"}]
+    for written in (json.dumps, repr):
+        row = {"prompt": written(chat), "reward_model": written({"ground_truth": "yes", "style": "rule"})}
+        (problem,) = read(write(tmp_path / "v.jsonl", [row]))
+        assert (problem.problem, problem.answer) == ("Is $\\frac12$ half?", "yes")
+
+
+def test_case_in_mathematics_tells_problems_apart(tmp_path: Path) -> None:
+    texts = ["Find $X$ now.", "Find $x$ now.", "FIND  $x$ NOW."]
+    table = [{"problem": text, "answer": "1"} for text in texts]
+    data = MathDataModule(train=write(tmp_path / "t.jsonl", table), validation_size=0)
+    data.setup("fit")
+    assert [p.problem for p in data.splits["train"]] == texts[:2]
+    held = write(tmp_path / "v.jsonl", table[:1])
+    overlap = MathDataModule(train=write(tmp_path / "t.jsonl", table), validation=held)
+    with pytest.warns(UserWarning, match="1 of 2 training problems are also among the validation problems"):
+        overlap.setup("fit")
