@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+import masa_lightning
 from masa_lightning import cli
 from masa_lightning.models import loading
 from masa_lightning.modules.masa import MASALightningModule
@@ -203,7 +204,7 @@ def test_an_unknown_key_is_named(tiny_checkpoint, capsys, place, key):
         "not expected" in message
         or "does not accept" in message
         or "not accepted" in message
-        or "Unrecognized" in message
+        or "has no setting" in message
     )
 
 
@@ -277,3 +278,53 @@ def test_no_vllm(tiny_checkpoint, monkeypatch):
     message = r"found no vLLM; .* pip install 'masa_lightning\[cpu\]', or use TransformersSampler, which needs no vLLM"
     with pytest.raises(ImportError, match=message):
         cli.main(["fit", *write(settings)])
+
+
+# -- the command line ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
+def test_help_says_what_this_is_and_lists_all_commands(words, capsys):
+    assert cli.main(words) is None
+    printed = capsys.readouterr().out
+    assert "MASA" in printed
+    for command in ("fit", "validate", "test", "predict", "export", "configs", "--version"):
+        assert f"  {command} " in printed or f"masa {command}" in printed
+    assert max(map(len, printed.splitlines())) <= 120
+
+
+def test_version(capsys):
+    cli.main(["--version"])
+    assert capsys.readouterr().out.split() == ["masa_lightning", masa_lightning.__version__]
+
+
+def printed_config(capsys, *args):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["fit", *args, "--print_config"])
+    assert stopped.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    "text", ["Solve: {problem}", "a: b\nc: {problem}", "{problem}", '"Q": {problem}', "- {problem}"]
+)
+@pytest.mark.parametrize("option", ["model.init_args.prompts.solution", "model.prompts.solution"])
+def test_text_with_a_colon_stays_text(capsys, option, text):
+    prompts = printed_config(capsys, "--config", "tiny", f"--{option}", text)["model"]["init_args"]["prompts"]
+    assert prompts["solution"] == text
+    assert prompts["meta"] == "Predict: {problem}"
+    assert printed_config(capsys, "--config=tiny", f"--{option}={text}")["model"]["init_args"]["prompts"] == prompts
+
+
+def test_braces_make_a_dictionary(capsys):
+    printed = printed_config(capsys, "-c", "tiny", "--data.init_args", "{batch_size: 3}")
+    assert printed["data"]["init_args"]["batch_size"] == 3
+
+
+def test_classes_have_short_names(capsys):
+    printed = printed_config(capsys, "--config", "tiny", "--data", "MathDataModule", "--trainer.callbacks+=ExpertSFT")
+    assert printed["data"]["class_path"] == "masa_lightning.MathDataModule"
+    assert printed["trainer"]["callbacks"][-1]["class_path"] == "masa_lightning.ExpertSFT"
+    with pytest.raises(SystemExit):
+        cli.main(["fit", "--model.help", "MASALightningModule"])
+    assert "num_meta_generations" in capsys.readouterr().out

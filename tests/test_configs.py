@@ -21,10 +21,11 @@ from masa_lightning.modules.masa import MASALightningModule
 FOLDER = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(path for path in FOLDER.glob("*.yaml") if path.stem != "predict")
 EVALUATIONS = sorted((FOLDER / "eval").glob("*.yaml"))
+OVERLAYS = sorted((FOLDER / "with").glob("*.yaml"))
 GPUS = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.precision=32-true", "--trainer.strategy=auto"]
 
 
-def build(config: Path, *args: str) -> Any:
+def build(config: Path, *args: str) -> LightningCLI:
     return LightningCLI(
         GRPOLightningModule,
         LightningDataModule,
@@ -43,7 +44,29 @@ def test_it_parses_and_builds(config: Path, monkeypatch: pytest.MonkeyPatch, tmp
     cli = build(config)
     assert isinstance(cli.model, MASALightningModule)
     assert cli.model.policy is None  # building loads no weights
-    assert (cli.model.num_meta_generations == 0) == (config.stem in ("grpo", "dapo"))
+    assert cli.model.num_meta_generations > 0
+
+
+@pytest.mark.parametrize("base", [FOLDER / "masa.yaml", FOLDER / "tiny.yaml"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
+def test_methods_are_laid_over_any_other(
+    base: Path, overlay: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["masa"])
+    plain, cli = build(base), build(base, "--config", str(overlay))
+    assert isinstance(plain.model, MASALightningModule)
+    assert isinstance(cli.model, MASALightningModule)
+    changed = {
+        "num_meta_generations": cli.model.num_meta_generations != plain.model.num_meta_generations,
+        "algorithm": cli.model.algorithm != plain.model.algorithm,
+        "callbacks": len(cli.trainer.callbacks) - len(plain.trainer.callbacks) == 4,
+    }
+    expected = {"grpo": "num_meta_generations", "dapo": "algorithm", "efficient": "callbacks"}[overlay.stem]
+    assert [name for name, is_other in changed.items() if is_other] == [expected]
+    assert (cli.model.num_meta_generations == 0) == (overlay.stem == "grpo")
+    assert cli.model.algorithm.dynamic_sampling == (overlay.stem == "dapo")
+    assert cli.trainer.log_dir != plain.trainer.log_dir
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
@@ -119,9 +142,10 @@ def test_predict_parses_and_builds_as_the_command_does(
 
 def test_there_are_configs_and_each_fits_a_screen() -> None:
     assert {path.stem for path in EVALUATIONS} == {*BENCHMARKS}
-    assert {"tiny", "tiny_efficient", "smollm2_asdiv", "grpo", "masa", "dapo", "masa_dapo", "masa_efficient"} <= {
+    assert {"tiny", "tiny_efficient", "smollm2_asdiv", "masa", "masa_1gpu", "masa_lora"} <= {
         path.stem for path in CONFIGS
     }
+    assert {path.stem for path in OVERLAYS} == {"grpo", "dapo", "efficient"}
     assert all(len(path.read_text().splitlines()) <= 60 for path in FOLDER.glob("**/*.yaml"))
 
 

@@ -1,0 +1,64 @@
+"""The command `masa`: which part of it a command line is for. Each is imported when it is asked for."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+from masa_lightning import __version__
+
+if TYPE_CHECKING:
+    from lightning.pytorch.cli import ArgsType, LightningCLI
+
+_HELP: Final = f"""\
+masa_lightning {__version__}: train reasoning language models that predict themselves (MASA), with PyTorch Lightning.
+
+usage: masa COMMAND [arguments]
+
+  fit        train: masa fit --config tiny
+  validate   measure a checkpoint on the validation problems
+  test       measure a checkpoint, or any model, on benchmarks: masa test --config eval/math
+  predict    predict how problems will go, and with --solve solve them
+  export     write a checkpoint as a Hugging Face folder with a model card
+  configs    list, show or copy the configurations that come with it
+
+  masa COMMAND --help    arguments of a command
+  masa --version         the version
+
+fit, validate, test and predict are LightningCLI's: each argument of the module, datamodule, callbacks and Trainer is a
+YAML key and an option. Several --config are laid over each other: masa fit --config masa --config with/grpo
+"""
+
+
+def main(args: ArgsType = None) -> LightningCLI | None:
+    """Runs `masa fit|validate|test|predict|export|configs`.
+
+    Args:
+        args: Command line to use in place of `sys.argv[1:]`.
+
+    Returns:
+        What ran, if `args` are given and it is one of Lightning's; else nothing: the installed command would take it for
+        a failure.
+    """
+    words = sys.argv[1:] if args is None else args
+    if isinstance(words, list):
+        match words[:1]:
+            case [] | ["-h" | "--help"]:
+                print(_HELP, end="")
+                return None
+            case ["-V" | "--version"]:
+                print(f"masa_lightning {__version__}")
+                return None
+            case ["export"]:
+                from masa_lightning import export
+
+                export.main(words[1:])
+                return None
+            case ["configs"]:
+                from masa_lightning.cli import configs
+
+                configs.main(words[1:])
+                return None
+    from masa_lightning.cli import trainer
+
+    return trainer.main(args)

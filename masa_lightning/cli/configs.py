@@ -1,0 +1,82 @@
+"""The shipped configurations by name: `masa fit --config tiny`, `masa configs [list|show|copy]`.
+
+They stand in `configs/` of the repository, and a wheel has them as `masa_lightning/configs`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+FOLDER: Final = Path(__file__).parents[1] / "configs"
+
+
+def names() -> list[str]:
+    """Returns the names of the shipped configurations, "tiny" or "eval/math" say, those of folders last."""
+    found = (path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
+    return sorted(found, key=lambda name: (name.count("/"), name))
+
+
+def config_path(config: str) -> str:
+    """Returns the path that a configuration is read from.
+
+    Args:
+        config: A path, which wins, or the name of a shipped configuration.
+
+    Raises:
+        FileNotFoundError: If it is neither; the message says what there is.
+
+    >>> config_path("tiny").endswith("tiny.yaml")
+    True
+    """
+    if os.path.exists(config):
+        return config
+    if config in names():
+        return str(FOLDER / f"{config}.yaml")
+    close = difflib.get_close_matches(config.removesuffix(".yaml").removeprefix("configs/"), names(), n=1)
+    meant = f" Did you mean {close[0]}?" if close else ""
+    raise FileNotFoundError(
+        f"there is no file {config!r}, and no shipped configuration of that name.{meant} `masa configs` lists them"
+    )
+
+
+def main(args: Sequence[str]) -> None:
+    """Runs `masa configs` with its arguments: lists, shows or copies."""
+    parser = argparse.ArgumentParser(
+        prog="masa configs", description="The configurations that come with masa_lightning."
+    )
+    commands = parser.add_subparsers(dest="command", metavar="{list,show,copy}")
+    commands.add_parser("list", help="all names, with a line each (the default)")
+    show = commands.add_parser("show", help="print one")
+    show.add_argument("name", help="its name")
+    copy = commands.add_parser("copy", help="copy one, to change it")
+    copy.add_argument("name", help="its name")
+    copy.add_argument("file", nargs="?", type=Path, help="where to; NAME.yaml in this folder by default")
+    given = parser.parse_args(args)
+    if given.command in (None, "list"):
+        width = max(map(len, names()))
+        for name in names():
+            print(f"{name:<{width}}  {_first_line(name)}")
+        return
+    if given.name not in names():
+        parser.error(f"there is no shipped configuration {given.name!r}; expected one of {', '.join(names())}")
+    text = (FOLDER / f"{given.name}.yaml").read_text(encoding="utf-8")
+    if given.command == "show":
+        print(text, end="")
+        return
+    target = given.file or Path(f"{Path(given.name).name}.yaml")
+    try:
+        with open(target, "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        parser.error(f"{target} is there already; remove it, or give another file")
+    print(f"{target}: change it, then `masa {'test' if '/' in given.name else 'fit'} --config {target}`")
+
+
+def _first_line(name: str) -> str:
+    with open(FOLDER / f"{name}.yaml", encoding="utf-8") as file:
+        return file.readline().removeprefix("#").strip()

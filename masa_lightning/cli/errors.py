@@ -1,0 +1,76 @@
+"""What jsonargparse says of a wrong configuration -> which key, what was found, what is expected.
+
+jsonargparse tries every type that a key could have and tells of all of them, nested: of `model: {init_args: {algorithm:
+{loss_type: ppo}}}` in fifteen lines. Where it says something that is not known here, that is passed on as it is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from dataclasses import is_dataclass
+from importlib import import_module
+from typing import Any, Final
+
+_KEY: Final = re.compile(r'(?:- )?Parser key "(.+?)":(?: (.*))?$')
+_CLASS: Final = re.compile(r"(?:- )?Problem with given class_path '(.+?)':$")
+_NOISE: Final = re.compile(
+    r"(?:- )?(?:Does not validate against any of the Union subtypes|Subtypes: |Errors:|Given value type: |Given value: |"
+    r"Expected a <class 'NoneType'>|Expected a path but )"
+)
+_OPTION: Final = re.compile(r"Option '(.+?)' is not accepted")
+_TYPE: Final = re.compile(r"<class '(?:[\w.]+\.)?(\w+)'>|typing\.Literal(\[.*?\])")
+
+
+def readable(message: str) -> str:
+    """Shortens a message of jsonargparse to a line a fault.
+
+    Args:
+        message: As `ArgumentParser.error` is given it.
+
+    Returns:
+        Lines like "model.init_args.num_generations: expected int, got abc"; the message itself if nothing is recognised.
+    """
+    lines: list[str] = []
+    keys: list[tuple[int, str]] = []  # (indentation, part of the key), from the outermost
+    kinds: list[tuple[int, Any]] = []  # (indentation, class)
+    for line in message.splitlines():
+        text = line.strip()
+        depth = len(line) - len(line.lstrip()) + 2 * text.startswith("- ")
+        if not text or _NOISE.match(text):
+            continue
+        keys = [entry for entry in keys if entry[0] < depth]
+        kinds = [entry for entry in kinds if entry[0] < depth]
+        if match := _KEY.match(text):
+            inside = bool(kinds) and bool(keys) and kinds[-1][0] > keys[-1][0] and not is_dataclass(kinds[-1][1])
+            keys.append((depth, f"init_args.{match[1]}" if inside else match[1]))
+            text = match[2] or ""
+        elif match := _CLASS.match(text):
+            kinds.append((depth, _imported(match[1])))
+            text = ""
+        if text:
+            lines.append(": ".join(filter(None, [".".join(part for _, part in keys), _said(text, kinds)])))
+    return "\n".join(dict.fromkeys(lines)) or message
+
+
+def _said(text: str, kinds: list[tuple[int, Any]]) -> str:
+    text = text.removeprefix("- ")
+    if (match := _OPTION.match(text)) and kinds and kinds[-1][1] is not None:
+        names = [name for name in inspect.signature(kinds[-1][1]).parameters if name not in ("args", "kwargs")]
+        close = difflib.get_close_matches(match[1], names, n=1)
+        meant = f"did you mean {close[0]}?" if close else f"it has {', '.join(names)}"
+        return f"{kinds[-1][1].__name__} has no setting {match[1]!r}; {meant}"
+    if text.startswith("Expected a dot import path string: "):
+        name = text.rpartition(" ")[2]
+        return f"there is no class {name!r}; expected the name of one of ours, or package.module.Class"
+    text = _TYPE.sub(lambda match: match[1] or f"one of {match[2]}", text)
+    return text.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return None

@@ -1,0 +1,92 @@
+"""Shipped configurations by name, in a checkout and from a wheel."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from masa_lightning.cli import configs, main
+
+ROOT = Path(configs.__file__).parents[2]
+
+
+def test_names_are_the_files_of_the_folder() -> None:
+    files = (ROOT / "configs").rglob("*.yaml")
+    assert set(configs.names()) == {str(path.relative_to(ROOT / "configs"))[: -len(".yaml")] for path in files}
+    assert {"tiny", "eval/math", "with/grpo"} <= set(configs.names())
+
+
+def test_a_path_wins_over_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert configs.config_path("tiny") == str(configs.FOLDER / "tiny.yaml")
+    Path("tiny").write_text("own: true\n")
+    assert configs.config_path("tiny") == "tiny"
+
+
+@pytest.mark.parametrize("wrong", ["tiyn", "configs/tiny.yaml", "tiny.yaml"])
+def test_a_wrong_name_is_answered_with_the_right_one(
+    wrong: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", wrong])
+    assert stopped.value.code == 2
+    assert (
+        f"no file {wrong!r}, and no shipped configuration of that name. Did you mean tiny?" in capsys.readouterr().err
+    )
+
+
+def test_they_are_listed_with_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["configs"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == configs.names()
+    assert all(40 < len(line) <= 125 for line in lines)
+
+
+def test_one_is_shown_and_copied_but_never_over_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (configs.FOLDER / "eval" / "math.yaml").read_text()
+    main(["configs", "show", "eval/math"])
+    assert capsys.readouterr().out == text
+    main(["configs", "copy", "eval/math"])
+    assert Path("math.yaml").read_text() == text
+    assert "masa test --config math.yaml" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["configs", "copy", "tiny", "math.yaml"])
+    assert "math.yaml is there already" in capsys.readouterr().err
+    assert Path("math.yaml").read_text() == text
+    main(["configs", "copy", "tiny", "own.yaml"])
+    assert Path("own.yaml").read_text() == (configs.FOLDER / "tiny.yaml").read_text()
+
+
+@pytest.mark.parametrize("command", ["show", "copy"])
+def test_an_unknown_one_is_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["configs", command, "nothing"])
+    assert stopped.value.code == 2
+    assert "expected one of masa, " in capsys.readouterr().err
+
+
+def test_a_wheel_has_them(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("configs", "masa_lightning"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    build = f"from setuptools import build_meta; print(build_meta.build_wheel({str(tmp_path)!r}))"
+    done = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    wheel = tmp_path / done.stdout.split()[-1]
+    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    command = [sys.executable, "-c", "from masa_lightning.cli import main; main(['configs'])"]
+    listed = subprocess.run(command, cwd=tmp_path / "installed", capture_output=True, text=True, timeout=120)
+    assert listed.returncode == 0, listed.stderr
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == configs.names()
