@@ -328,3 +328,9 @@ def test_classes_have_short_names(capsys):
     with pytest.raises(SystemExit):
         cli.main(["fit", "--model.help", "MASALightningModule"])
     assert "num_meta_generations" in capsys.readouterr().out
+
+
+def test_a_constructor_says_what_is_wrong_and_no_more():
+    with pytest.raises(ValueError, match=r"^num_generations is 1; expected") as raised:
+        cli.main(["fit", "--config", "tiny", "--model.init_args.num_generations=1"])
+    assert len(str(raised.value)) < 300

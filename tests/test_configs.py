@@ -47,7 +47,7 @@ def test_it_parses_and_builds(config: Path, monkeypatch: pytest.MonkeyPatch, tmp
     assert cli.model.num_meta_generations > 0
 
 
-@pytest.mark.parametrize("base", [FOLDER / "masa.yaml", FOLDER / "tiny.yaml"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("base", [FOLDER / "masa.yaml", FOLDER / "masa_1gpu.yaml"], ids=lambda path: path.stem)
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
 def test_methods_are_laid_over_any_other(
     base: Path, overlay: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

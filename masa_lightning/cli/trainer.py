@@ -58,6 +58,16 @@ class _CLI(LightningCLI):
                 rank_zero_info(f"trainer.{switch} is false: {names} of the configuration is left out")
         return super().instantiate_trainer(**{"callbacks": callbacks} | kwargs)
 
+    def instantiate_classes(self) -> None:
+        """Passes on what a constructor says: jsonargparse wraps it in all types it tried, with the whole configuration."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            inner: BaseException = error
+            while inner.__cause__ is not None:
+                inner = inner.__cause__
+            raise inner from None
+
     def fit(self, **arguments: Any) -> None:
         """Trains, with an earlier run's folder kept under another name."""
         with room_for_a_run(self.trainer, arguments.get("ckpt_path")):
