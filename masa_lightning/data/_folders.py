@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 _NAMING = ("data_files", "data_dir")
 
