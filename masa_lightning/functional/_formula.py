@@ -91,12 +91,12 @@ def read_formula(text: str) -> tuple[Node, bool]:
 
 def names(tree: Node) -> frozenset[str]:
     """Returns the free names of a formula."""
-    inside = frozenset[str]().union(*(names(part) for part in tree.args))
     if tree.op == "name":
-        return inside | {tree.name}
+        return frozenset({tree.name})
+    parts = [names(part) for part in tree.args]
     if tree.op in {"sum", "prod"}:
-        return names(tree.args[0]) | names(tree.args[1]) | (names(tree.args[2]) - {tree.name})
-    return inside
+        parts[-1] -= {tree.name}
+    return frozenset[str]().union(*parts)
 
 
 class _Reader:
