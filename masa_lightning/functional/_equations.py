@@ -34,11 +34,20 @@ _MEASURE: Final = re.compile(
 _COMBINATION: Final = re.compile(rf"-? ?(?:\d* ?{_LETTER} ?)+(?:(?:[+*/-]|\\cdot|\\times) ?(?:\d* ?{_LETTER} ?)+)*")
 _FRACTION_OF_LETTERS: Final = re.compile(rf"\\frac ?\{{ ?{_LETTER} ?\}} ?\{{ ?{_LETTER} ?\}}")
 _NUMERIC: Final = re.compile(r"\\(?:frac|sqrt|cdot|times|div|binom|pi|log|ln|[%$])(?![A-Za-z])")
+_SEGMENT: Final = r"(?:[A-Z]{1,4}|[A-Z]_ ?(?:\{ ?\w+ ?\}|\w))"
+_GEOMETRY: Final = re.compile(
+    rf"P ?\([^=]*\)|\| ?[A-Z]{{2}} ?\||\\frac ?\{{ ?{_SEGMENT} ?\}} ?\{{ ?{_SEGMENT} ?\}}|{_SEGMENT}(?: ?[:/] ?{_SEGMENT})+"
+)
+_DOUBLED: Final = re.compile(
+    r"\\\\(?=(?:left|right|d?frac|sqrt|text|infty|pi|cup|leq?|geq?|neq?|cdot|times|circ|mathbb|pm|in|quad)(?![A-Za-z]))"
+)
 _LINE_LETTERS: Final = frozenset("xyzt")
 
 
 def part_equations(text: str) -> str:
     r"""Writes equations in rows or after `\quad` as a list, "a = 7, b = 2". The text need not be normalised."""
+    if "\\\\" in text and "\\begin" not in text:
+        text = _DOUBLED.sub(lambda _: "\\", text)  # escaped once too often
     if match := _ENVIRONMENT.fullmatch(text):
         text = match[2].replace("&", "")
     elif "\\quad" not in text and "\\qquad" not in text and "\\\\" not in text:
@@ -89,7 +98,7 @@ def named_value(parts: list[str], *, wide: bool) -> tuple[str, str]:
 
 
 def _is_name(text: str, wide: bool) -> bool:
-    if _NAME.fullmatch(text):
+    if _NAME.fullmatch(text) or _GEOMETRY.fullmatch(text):
         return True
     if not wide:
         return False

@@ -305,7 +305,8 @@ def _words_and_roots(text: str) -> str:
         text = _PLAIN_ROOT.sub(lambda match: "\\sqrt" if match[1] is None else rf"\sqrt{{{match[1]}}}", text)
         text = _ROOT.sub(lambda match: rf"\sqrt{match[1] or ''}{{{match[2] or match[3] or ''}}}", text)
     if "{" in text:
-        text = re.sub(r"(?<=[\w)\]])\{(or|and)\}", r"\\text{ \1 }", re.sub(r"\{([0-9A-Z]+)\}(?=_)", r"\1", text))
+        text = re.sub(r"\{([0-9A-Z]+)\}(?=_)", r"\1", text)
+        text = re.sub(r"(?<=[\w)\]])(?<!\\text)\{(or|and)\}", r"\\text{ \1 }", text)
         text = re.sub(r"(?<![\w}\]^_\\ ])\{(\w+)\}", r"\1", text)  # ({H})
     text = _PLAIN_NAME.sub(lambda match: "\\pi" if match[1] else "\\infty", text)
     for sign, command in (("<=", "\\leq "), (">=", "\\geq "), (" != ", " \\neq ")):  # 5!=120 is a factorial
