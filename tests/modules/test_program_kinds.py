@@ -39,6 +39,7 @@ DEFINED = {
     "fixture": "import pytest\n@pytest.fixture\ndef one(): return 1\n@pytest.fixture\ndef x(one):\n    yield one\n"
     "def test_f(x):\n    assert f(x) == 2",
     "function as a parameter": "import pytest\n@pytest.mark.parametrize('g', [f])\ndef test_f(g):\n    assert g(1) == 2",
+    "runTest": "import unittest\nclass T(unittest.TestCase):\n    def runTest(self): self.assertEqual(f(1), 2)",
     "value kept": "y = f(1)\ndef test_f():\n    assert y == 2",
     "helper": "def same(a, b):\n    assert a == b\ndef test_f():\n    same(f(1), 2)",
     "if and raise": "if f(1) != 2:\n    raise ValueError('wrong')",
@@ -105,6 +106,15 @@ COMPARED = [
         False,
     ),
     ("def f(xs): return xs", "want = [1, 2]\nr = f(want)\nassert all(r[i] == want[i] for i in range(len(r)))", True),
+    (EMPTY, "assert all(x == y for x, y in zip(*[f(1), [1, 2]]))", False),
+    (EMPTY, "assert all(map(lambda a, b: a == b, f(1), [1, 2]))", False),
+    (EMPTY, "from numpy.testing import assert_allclose\nassert_allclose(f(1), 2.0)", False),
+    ("def f(x): return {}", "want = {'a': 1}\nfor k, v in f(1).items():\n    assert want[k] == v", False),
+    (
+        "class A:\n    def __iter__(self): return iter([])\n    def __len__(self): return 2\ndef f(x): return A()",
+        "for a, b in zip(f(1), [1, 2]):\n    assert a == b",
+        False,
+    ),
     (EMPTY, "for x in f(1):\n    assert x == 1", False),
     ("def f(x): return float('nan')", "assert not abs(f(1) - 1) > 1e-6", None),
     ("def f(x): return float('nan')", "if abs(f(1) - 1) > 1e-6:\n    raise ValueError", None),
@@ -123,6 +133,9 @@ ENDS = [
 ]
 VALUES = [
     (INC, "assert f(1) == 2", True),
+    ("def f(g):\n    def w(*a): return g(*a) + 1\n    return w", "@f\ndef two(): return 2\nassert two() == 3", True),
+    ("from pathlib import Path\ndef f(): return Path('a')", "from pathlib import Path\nassert f() == Path('a')", None),
+    ("def f(): return object()", "from pathlib import Path\nassert f() == 5", False),
     ("def f(g, x): return g(x)", "assert f(lambda x: x * 2, 3) == 6", True),
     ("def f(g, x): return x", "assert f(lambda x: x * 2, 3) == 6", False),
     ("def f(g, xs): return sorted(xs, key=g)", "assert f(len, ['aa', 'b']) == ['b', 'aa']", True),

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Final, NoReturn
 
-from masa_lightning.functional.programs.ledger import SILENCED, Ledger
+from masa_lightning.functional.programs.ledger import SILENCED, Ledger, UntoldError
+from masa_lightning.functional.programs.pytest_shim import Approx
 from masa_lightning.functional.programs.values import SHARED, decode, encode, read_line, write_line
 
 OF_PROGRAM: Final = "raised by the program"
@@ -39,6 +40,17 @@ class Program:
         except BaseException:  # what comes from there is no reason to go on
             self._lost()
         raise error
+
+    def compared(self, other: Any) -> None:
+        """Notes that an object was compared with one of the tests that cannot travel, such as a path: who knows?"""
+        if callable(other) or isinstance(other, Approx):
+            return
+        try:
+            encode(other, self._keep)
+        except UntoldError:
+            pass  # noted by `_keep`
+        except Exception:
+            self.ledger.cannot("the tests compare what cannot travel")
 
     def _call_back(self, question: Any) -> None:
         """Does what the program asks for; it has functions and iterators that the tests gave it, and no others."""
@@ -156,6 +168,7 @@ class Handle:
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Handle):
+            self._program.compared(other)
             return False
         if self._number == other._number:
             return True

@@ -94,9 +94,12 @@ class _Rewriter(ast.NodeTransformer):
             return _ledger("count", node)
         if not isinstance(node.func, ast.Name) or name in self._own or node.keywords[1:]:
             return node
-        if name == "zip" and about and not any(isinstance(arg, ast.Starred) for arg in node.args):
-            flags = ast.Tuple([ast.Constant(self._taint.touches(arg)) for arg in node.args], ast.Load())
-            return ast.Call(_attribute("zip"), [flags, *node.args], node.keywords)
+        if name in ("zip", "map") and about:
+            first = node.args[:1] if name == "map" else []
+            args = [part for arg in node.args[len(first) :] for part in _unpacked(arg)]
+            if len(args) > 1 and not any(isinstance(arg, ast.Starred) for arg in (*first, *args)):
+                flags = ast.Tuple([ast.Constant(self._taint.touches(arg)) for arg in args], ast.Load())
+                return ast.Call(_attribute(name), [flags, *first, *args], node.keywords)
         if name in ("next", "type") and about and len(node.args) == 1:
             return _ledger(name, *node.args)
         return node
@@ -196,6 +199,13 @@ class _Rewriter(ast.NodeTransformer):
         if node.id in SILENT and isinstance(node.ctx, ast.Load) and node.id not in self._own:
             return ast.Subscript(_attribute("kinds"), ast.Constant(node.id), ast.Load())
         return node
+
+
+def _unpacked(node: ast.expr) -> list[ast.expr]:
+    """Returns the parts of `*[a, b]`."""
+    if isinstance(node, ast.Starred) and isinstance(node.value, ast.List | ast.Tuple):
+        return node.value.elts
+    return [node]
 
 
 def _attribute(name: str) -> ast.Attribute:

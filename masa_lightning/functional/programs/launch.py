@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from masa_lightning.functional.programs import collect, program_side, tests_side  # noqa: F401  compiled: sandboxes write nothing
 from masa_lightning.functional.programs.stdio import is_cases, read_cases
 from masa_lightning.functional.sandbox import kill, start
 

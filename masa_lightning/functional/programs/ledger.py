@@ -118,6 +118,11 @@ class Ledger:
                 self.unclear = True  # what it gave beyond that was not looked at
             return
 
+    def map(self, of_program: tuple[bool, ...], function: Callable[..., Any], *args: Iterable[Any]) -> Iterator[Any]:
+        """Like `map` over several, which what comes from the program cannot end."""
+        for row in self.zip(of_program, *args):
+            yield function(*row)
+
     def cover(self, pairs: Iterable[Any], *others: Callable[[], Any]) -> Iterator[Any]:
         """Goes through what the program gave by number; at its end nothing may be left in what it is compared with."""
         last = -1

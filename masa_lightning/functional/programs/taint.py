@@ -80,7 +80,7 @@ class Taint:
                 yield [*body], {handler.name for handler in handlers if handler.name}
             case ast.FunctionDef() | ast.AsyncFunctionDef():
                 yield [*node.body], {node.name, f".{node.name}"}
-                yield [*node.decorator_list], _parameters(node.args)
+                yield [*node.decorator_list], _parameters(node.args) | {node.name}
             case ast.Expr(value=ast.Call(func=function, args=args)):  # what becomes of the arguments
                 yield function, _targets(args)
             case ast.Call():
