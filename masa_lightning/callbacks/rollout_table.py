@@ -28,8 +28,7 @@ class RolloutTable(Callback):
     Of each kind the best, the worst and rollouts evenly between them are taken, by total reward. The table's cells are
     escaped and shortened in the middle, for a model may write anything; ``train_rollouts.jsonl``, in the logger's folder,
     has all of a rollout, one JSON object a line, as `BenchmarkReport` writes them; a ``fast_dev_run`` writes none. A run
-    that is resumed goes on with the
-    file as it was at its checkpoint. Only the rollouts of the first process are seen.
+    that is resumed goes on with the file as it was at its checkpoint. Only the rollouts of the first process are seen.
 
     Args:
         every_n_steps: Writes after the first training step and every n-th one from there, counted over epochs.
