@@ -26,7 +26,7 @@ from masa_lightning.models.lora import LoRA, add_adapters, check_same, leave_out
 from masa_lightning.models.policy import Policy
 from masa_lightning.models.steady import make_steady
 from masa_lightning.models.stops import Stops, find_stops, read_stops
-from masa_lightning.modules.checkpointing import make_durable
+from masa_lightning.modules.checkpointing import check_savers, make_durable
 from masa_lightning.modules.learner import (
     Learner,
     Uncounted,
@@ -162,8 +162,8 @@ class PolicyLightningModule(LightningModule):
 
         Raises:
             ValueError: If the strategy spreads weights in a way that they cannot be handed to an engine from, precision
-                or dtype are none to train with, prompt and completion are longer than what the model was made for, the
-                tokenizer does not fit the model, or a stop is none that can come.
+                or dtype are none to train with, a `ModelCheckpoint` would write nothing, prompt and completion are longer
+                than what the model was made for, the tokenizer does not fit the model, or a stop is none that can come.
         """
         if isinstance(self.trainer.strategy, (FSDPStrategy, DeepSpeedStrategy)):
             raise ValueError(
@@ -174,6 +174,7 @@ class PolicyLightningModule(LightningModule):
         check_precision(self.trainer.precision, self.dtype_name)
         if stage == "fit":
             check_trained_dtype(self.dtype_name)
+            check_savers(self.trainer)
         make_durable(self.trainer)
         self.processes = Processes(self.trainer.global_rank, self.trainer.world_size)
         self._training_steps = 0

@@ -98,6 +98,22 @@ def make_durable(trainer: Trainer) -> None:
             vars(callback)["_link_checkpoint"] = _link  # Lightning removes the old link first
 
 
+def check_savers(trainer: Trainer) -> None:
+    """Looks at the trainer's `ModelCheckpoint`s before anything is trained.
+
+    Raises:
+        ValueError: If one goes by the clock.
+    """
+    for callback in trainer.checkpoint_callbacks:
+        interval = getattr(callback, "_train_time_interval", None)
+        if isinstance(callback, ModelCheckpoint) and interval is not None:
+            raise ValueError(
+                f"a ModelCheckpoint has train_time_interval={interval}, which Lightning passes over in modules that take "
+                "their optimiser steps themselves, as these do: it would write no checkpoint; expected "
+                "every_n_train_steps=N, which counts training steps"
+            )
+
+
 def local_path(path: str | Path) -> Path | None:
     """Where a path or URL is in the file system; None if it is elsewhere."""
     system, place = url_to_fs(str(path))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import warnings
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -234,6 +235,16 @@ def test_links_are_never_away(tmp_path, loop, monkeypatch):
     assert {*checks} == {1, 2, 3, 4}
     assert checks == sorted(checks)
     assert (tmp_path / "last.ckpt").is_symlink()
+
+
+def test_a_saver_that_goes_by_the_clock_is_refused(tmp_path, loop):
+    """Lightning would never ask it, as the modules take their optimiser steps themselves."""
+    saver = ModelCheckpoint(tmp_path, train_time_interval=timedelta(0))
+    trainer = loop.trainer(saver, enable_checkpointing=True, limit_val_batches=0)
+    module = loop.module(GRPOLightningModule)
+    with pytest.raises(ValueError, match=r"train_time_interval=0:00:00.*expected every_n_train_steps=N"):
+        trainer.fit(module, loop.Problems(2))
+    assert module.policy is None  # before any weights
 
 
 def test_a_plugin_of_the_user_stays(tmp_path, loop):
