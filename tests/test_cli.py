@@ -322,7 +322,16 @@ def test_braces_make_a_dictionary(capsys):
 
 
 def test_classes_have_short_names(capsys):
-    printed = printed_config(capsys, "--config", "tiny", "--data", "MathDataModule", "--trainer.callbacks+=ExpertSFT")
+    printed = printed_config(
+        capsys,
+        "--config",
+        "tiny",
+        "--data",
+        "MathDataModule",
+        "--trainer.callbacks+=ExpertSFT",
+        "--model.sampler=TransformersSampler",
+    )
+    assert printed["model"]["init_args"]["sampler"]["class_path"] == "masa_lightning.TransformersSampler"
     assert printed["data"]["class_path"] == "masa_lightning.MathDataModule"
     assert printed["trainer"]["callbacks"][-1]["class_path"] == "masa_lightning.ExpertSFT"
     with pytest.raises(SystemExit):

@@ -63,7 +63,7 @@ def _said(text: str, kinds: list[tuple[int, Any]]) -> str:
         return f"{kinds[-1][1].__name__} has no setting {match[1]!r}; {meant}"
     if text.startswith("Expected a dot import path string: "):
         name = text.rpartition(" ")[2]
-        return f"there is no class {name!r}; expected the name of one of ours, or package.module.Class"
+        return f"there is no class {name!r}; expected package.module.Class, such as masa_lightning.VLLMSampler"
     text = _TYPE.sub(lambda match: match[1] or f"one of {match[2]}", text)
     return text.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
 

@@ -116,8 +116,9 @@ def main(args: ArgsType = None) -> LightningCLI | None:
 def arguments(words: list[str]) -> list[str]:
     """Translates what `masa` adds to LightningCLI's command line.
 
-    Names of shipped configurations become their paths; `--solve` becomes its setting; and text stays text where
-    YAML would read a dictionary or a list for a colon or a dash in it (those need braces or brackets here).
+    Names of shipped configurations become their paths, and those of our classes their class paths; `--solve` becomes its
+    setting; and text stays text where YAML would read a dictionary or a list for a colon or a dash in it (those need
+    braces or brackets here).
 
     Args:
         words: The command and its arguments.
@@ -139,6 +140,8 @@ def arguments(words: list[str]) -> list[str]:
             value = words[place]
         if option in ("-c", "--config") and value:
             translated += ["--config", value if value.lstrip().startswith("{") else config_path(value)]
+        elif option.startswith("--") and value in masa_lightning.__all__:  # no short names of protocols otherwise
+            translated += [option, f"masa_lightning.{value}"]
         elif _SETTING.fullmatch(option) and _is_text(value):
             translated += ["--config", json.dumps(_nested(option.removeprefix("--"), value))]
         elif word == "--solve" and words[0] == "predict":

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
@@ -197,7 +198,12 @@ class PolicyLightningModule(LightningModule):
         self.tokenizer = tokenizer
 
     def configure_callbacks(self) -> list[Callback]:
-        """Adds `SaveOnSigterm` and `RunFolder` to the Trainer's callbacks."""
+        """Adds `SaveOnSigterm` and `RunFolder` to the Trainer's callbacks.
+
+        Raises:
+            ValueError: If the Trainer is to clip or accumulate gradients, which are the module's settings.
+        """
+        _check_gradients(self.trainer)  # the first hook there is, and before Lightning refuses them without a remedy
         present = [c for c in getattr(self.trainer, "callbacks", []) if isinstance(c, RunFolder)]
         folder = present[0] if present else RunFolder()
         folder.enter(self.trainer)
@@ -408,3 +414,22 @@ class PolicyLightningModule(LightningModule):
 
         report(0, total)
         return report
+
+
+def _check_gradients(trainer: Trainer) -> None:
+    if trainer.state.fn != TrainerFn.FITTING:
+        return
+    schedules = [c.scheduling for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler)]
+    accumulated = max([trainer.accumulate_grad_batches, *(most for each in schedules for most in each.values())])
+    if trainer.gradient_clip_val is not None:
+        raise ValueError(
+            f"gradient_clip_val of the Trainer is {trainer.gradient_clip_val}; the module takes its optimiser steps itself: "
+            f"expected max_grad_norm={trainer.gradient_clip_val} of the module (model.init_args.max_grad_norm), and none of "
+            "the Trainer"
+        )
+    if accumulated > 1:
+        raise ValueError(
+            f"the Trainer is to accumulate gradients over {accumulated} batches; the module takes its "
+            "optimiser steps itself, one for each of num_mini_batches of a batch: expected a larger batch_size of the data, "
+            "and for memory a smaller max_tokens_per_micro_batch of the module, which leaves the gradient as it is"
+        )

@@ -36,7 +36,10 @@ from masa_lightning.cli.errors import readable
             "model.init_args.reward_functions=[{class_path: nowhere.Foo}]",
             "model.init_args.reward_functions: No module named 'nowhere'",
         ),
-        ("model=Foo", "model: there is no class 'Foo'; expected the name of one of ours, or package.module.Class"),
+        (
+            "model=Foo",
+            "model: there is no class 'Foo'; expected package.module.Class, such as masa_lightning.VLLMSampler",
+        ),
         ("data=masa_lightning.MathDataModul", "data: module 'masa_lightning' has no attribute 'MathDataModul'"),
         ("data.init_args.batch_size=x", "data.init_args.batch_size: expected int, got x"),
         ("trainer.max_steps=two", "trainer.max_steps: expected int, got two"),

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.strategies import FSDPStrategy
 
 from masa_lightning.models import loading
@@ -187,3 +188,19 @@ def test_a_deep_copy_of_a_fitted_module_trains_by_itself(loop, lora):
     trained = loop.weights(twin)
     loop.fit(module, loop.Problems(4))
     assert not loop.changed(trained, loop.weights(twin))
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        ({"gradient_clip_val": 0.5}, r"expected max_grad_norm=0\.5 of the module"),
+        ({"accumulate_grad_batches": 4}, r"over 4 batches.*expected a larger batch_size"),
+        ({"callbacks": [GradientAccumulationScheduler({0: 1, 3: 2})]}, r"over 2 batches.*max_tokens_per_micro_batch"),
+    ],
+)
+def test_what_lightning_does_to_gradients_is_a_setting_of_the_module(loop, settings, remedy):
+    trainer = loop.trainer(*settings.pop("callbacks", []), **settings)
+    module = loop.module(GRPOLightningModule)
+    with pytest.raises(ValueError, match=remedy):
+        trainer.fit(module, loop.Problems(2))
+    assert module.policy is None  # before any weights
