@@ -419,7 +419,8 @@ class PolicyLightningModule(LightningModule):
 def _check_gradients(trainer: Trainer) -> None:
     if trainer.state.fn != TrainerFn.FITTING:
         return
-    schedules = [c.scheduling for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler)]
+    callbacks: list[Any] = getattr(trainer, "callbacks", [])
+    schedules = [c.scheduling for c in callbacks if isinstance(c, GradientAccumulationScheduler)]
     accumulated = max([trainer.accumulate_grad_batches, *(most for each in schedules for most in each.values())])
     if trainer.gradient_clip_val is not None:
         raise ValueError(
