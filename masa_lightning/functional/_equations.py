@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import Final
 
 from masa_lightning.functional._arithmetic import evaluate
+from masa_lightning.functional._chains import is_arithmetic
 from masa_lightning.functional._levels import split_outside
 from masa_lightning.functional._quantity import read_number, split_percent, split_unit
 from masa_lightning.functional._spelling import squeeze
@@ -41,6 +42,7 @@ _GEOMETRY: Final = re.compile(
 _DOUBLED: Final = re.compile(
     r"\\\\(?=(?:left|right|d?frac|sqrt|text|infty|pi|cup|leq?|geq?|neq?|cdot|times|circ|mathbb|pm|in|quad)(?![A-Za-z]))"
 )
+_LETTERS: Final = re.compile(r"[A-Za-z\\]")
 _LINE_LETTERS: Final = frozenset("xyzt")
 
 
@@ -76,6 +78,31 @@ def without_name(predicted: str, expected: str) -> tuple[str, str]:
     return predicted, expected
 
 
+def number_chain(text: str, *, rounded: bool) -> list[str]:
+    r"""Returns the numbers that an equation says are equal, without names and units; [] if `read_number` sees it all.
+
+    Args:
+        text: Normalised.
+        rounded: What follows `\approx` is judged too, to the digits that are written.
+    """
+    if "=" not in text and not rounded:
+        return []
+    parts, signs = split_outside(text if rounded else _exact_part(text), SIGN)
+    if not set(signs) <= {"=", "\\approx"}:
+        return []
+    found = [split_unit(part)[0].replace("\\$", "") for part in parts]
+    found = [part for part in found if is_arithmetic(part)]
+    return found if len(found) > 1 and (rounded or not all(map(read_number, found))) else []
+
+
+def rounded_value(text: str) -> str:
+    r"""Returns the decimal at the end of `10\sqrt5 \approx 22.36`; "" where there is none, or it is another number."""
+    parts, signs = split_outside(text, SIGN)
+    if "\\approx" not in signs or not set(signs) <= {"=", "\\approx"} or not parts[0]:
+        return ""
+    return "" if any(_contradict(part, parts[-1]) for part in parts[:-1]) else parts[-1]
+
+
 def named_value(parts: list[str], *, wide: bool) -> tuple[str, str]:
     """Returns the name and the value of an equation, given its parts; "" for what it does not have.
 
@@ -92,7 +119,7 @@ def named_value(parts: list[str], *, wide: bool) -> tuple[str, str]:
         return squeeze(first), _value(rest)
     if len(parts) == 2 and _is_name(rest[0], wide=False):
         return squeeze(rest[0]), first
-    if not any(re.search(r"[A-Za-z\\]", _NUMERIC.sub("", part)) for part in parts):
+    if all(is_arithmetic(split_unit(part)[0]) or not _LETTERS.search(_NUMERIC.sub("", part)) for part in parts):
         return "", _value(parts)
     return "", ""
 

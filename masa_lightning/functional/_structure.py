@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
-from masa_lightning.functional._equations import part_equations, without_name
+from masa_lightning.functional._equations import number_chain, part_equations, rounded_value, without_name
 from masa_lightning.functional._levels import closes_at_end, split_outside
 from masa_lightning.functional._quantity import read_number, split_unit
 from masa_lightning.functional._regions import MARK
@@ -40,9 +40,11 @@ _ROW_END: Final = re.compile(
     r"\\\\(?: ?\[[^\]]*\])?|\\cr(?![a-z])|\\(?=[\d-])"
 )  # MATH as verl has it lost half of each \\
 _LOST: Final = re.compile(r"\\\\(?=(?:frac|sqrt|sin|cos|pi)(?![A-Za-z]))")
+_SUM: Final = re.compile("[+-]")
 _COLUMN: Final = re.compile("&")
 _COLON: Final = re.compile(r":(?!=)")
-_TIME: Final = re.compile(r"\d{1,2}:[0-5]\d")
+_TIME: Final = re.compile(r"\d{1,2}:[0-5]\d(?::[0-5]?\d)?")
+_GROUP: Final = re.compile(r"0\d")
 
 
 class Answer(NamedTuple):
@@ -68,7 +70,7 @@ def compare(predicted: str, expected: str, leaf: LeafCheck) -> bool | None:
         return False
     if squeeze(predicted) == squeeze(expected):
         return True
-    if (number := read_number(split_unit(expected)[0])) and number.decimal:
+    if _is_decimal(expected):
         predicted = decimal_comma(predicted) or predicted
     named = [_LIST_NAME.match(text) for text in (predicted, expected)]
     if len({squeeze(name[1]) for name in named if name}) < 2:
@@ -83,16 +85,26 @@ def compare(predicted: str, expected: str, leaf: LeafCheck) -> bool | None:
 
 def _verdicts(predicted: str, expected: str, leaf: LeafCheck) -> Iterable[bool | None]:
     def value(mine: str, truth: str) -> bool | None:
+        rounded = rounded_value(mine) if "\\approx" in mine and _is_decimal(truth) else ""
+        chain = number_chain(mine, rounded=bool(rounded))
         mine, truth = without_name(mine, truth)
         if len(_take_apart(mine).elements) > 1 and len(_take_apart(truth).elements) > 1:
             return compare(mine, truth, leaf)  # a list of pairs
-        return _any((leaf(mine, truth), _compare_ratios(mine, truth, leaf)))
+        found = _any((leaf(mine, truth), _compare_ratios(mine, truth, leaf), bool(rounded) and leaf(rounded, truth)))
+        if found is False or not chain:
+            return found
+        return _all((found, leaf(" = ".join(chain), chain[-1])))
 
     if MARK.search(predicted) or MARK.search(expected):
         yield leaf(predicted, expected)  # sets of numbers, whole
     for mine in _readings(predicted):
         for truth in _readings(expected):
             yield _compare_lists(mine, truth, value)
+
+
+def _is_decimal(text: str) -> bool:
+    number = read_number(split_unit(text)[0])
+    return number is not None and number.decimal
 
 
 def _any(verdicts: Iterable[bool | None]) -> bool | None:
@@ -114,11 +126,16 @@ def _all(verdicts: Iterable[bool | None]) -> bool | None:
 
 
 def _readings(text: str) -> list[Answer]:
-    """Commas before three digits may group thousands or part elements, so there can be two readings."""
+    """Commas before digits may group thousands or part elements, so there can be two readings.
+
+    "20,000" is no list: no element is written 000.
+    """
     grouped = _take_apart(join_thousands(text))
     plain = _take_apart(text)
     if grouped.opening and len(grouped.elements) == 1 and len(plain.elements) > 1:
         return [plain]  # (1,234) is a pair
+    if not grouped.opening and any(map(_GROUP.match, plain.elements[1:])):
+        return [grouped]
     return [grouped] if grouped == plain else [grouped, plain]
 
 
@@ -200,7 +217,7 @@ def _matrix(text: str) -> list[list[str]] | None:
         return None
     factor = match["factor"].strip().removesuffix("\\cdot").strip()
     factor = {"-": "-1", "+": ""}.get(factor, factor)
-    if factor and re.search(r"[=,;<>]", factor):
+    if factor and (re.search(r"[=,;<>]", factor) or split_outside(factor.lstrip("+- "), _SUM)[1]):
         return None
     rows, _ = split_outside(_LOST.sub(r"\\\\\\", match["body"].replace("\\hline", "")), _ROW_END)
     if len(rows) > 1 and not rows[-1]:

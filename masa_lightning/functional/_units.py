@@ -119,7 +119,11 @@ _NO_UNIT_TEXT: Final = (
     "equals out pi sin cos tan cot sec csc log ln exp sqrt sine cosine tangent arcsin arccos arctan sinh cosh tanh "
     "infinity infinitely none undefined prime even odd true false imaginary negative positive real option answer "
     "inverse reciprocal conjugate transpose binary octal decimal hexadecimal "
-    "unknown error wrong maybe does exist exists never always"
+    "unknown error wrong incorrect impossible maybe unless does exist exists never always exclude excluded excluding "
+    "score gross grand lakh crore googol"
+)
+_COUNTS: Final = re.compile(
+    r"[a-z]+illion(?:th)?|(?:thir|four|fif|six|seven|eigh|nine)teen(?:th)?|[a-z]+tieth|eleventh|twelfth"
 )
 _NO_UNIT: Final = frozenset(_NO_UNIT_TEXT.split())
 # Letters that follow a, b, c, ... in English words.
@@ -143,7 +147,9 @@ def is_word(word: str) -> bool:
     [True, True, True, True, False, False, False, False, False]
     """
     low = word.lower()
-    if word[1:] != low[1:] or not (low.isascii() and low.isalpha()) or low in _NO_UNIT or singular(low) in _NO_UNIT:
+    if word[1:] != low[1:] or not (low.isascii() and low.isalpha()):
+        return False
+    if low in _NO_UNIT or singular(low) in _NO_UNIT or _COUNTS.fullmatch(singular(low)):
         return False
     if len(low) < 4:
         return low in _SHORT_NOUNS
@@ -187,7 +193,7 @@ def read_unit(text: str, *, letters: bool = False) -> str:
     powers: Counter[str] = Counter()
     last: dict[str, int] = {}
     sign, in_group, raise_next, position, words, named = 1, False, 1, 0, 0, False
-    letters = letters or "/" in text  # 5 m/s
+    letters = letters or ("/" in text and text.lstrip(" (")[:1] != "/")  # 5 m/s, not 5/s
     while position < len(text):
         match = _PIECE.match(text, position)
         if match is None:

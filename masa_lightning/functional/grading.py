@@ -13,6 +13,7 @@ from typing import Final
 
 from masa_lightning.functional._answers import MAX_ANSWER_CHARS, quick_leaf
 from masa_lightning.functional._boxes import all_boxes, last_box
+from masa_lightning.functional._chains import holds
 from masa_lightning.functional._equality import Formula, same_formula, same_zeros
 from masa_lightning.functional._equations import SIGN
 from masa_lightning.functional._evaluation import Budget
@@ -118,6 +119,8 @@ def _checked_leaf(predicted: str, expected: str, budget: Budget) -> bool:
             return region
     mine, truth = (split_outside(text, SIGN) for text in (predicted, expected))
     try:
+        if set(mine[1]) == {"="} and mine[0][-1:] == truth[0]:
+            return holds(mine[0], budget)
         if mine[1] or truth[1]:
             return _same_relation(*mine, *truth, budget)
         return same_formula(_formula(predicted), _formula(expected), budget)
