@@ -181,6 +181,52 @@ VALUES = [
 ]  # fmt: skip
 
 
+# What holds for nothing, with a second assertion: the verdict of a program that gives nothing is None. The canary names those
+# that a program passes which always gives nothing.
+NOTHING = {
+    "all": "assert all(x > 0 for x in f(3))",
+    "not any": "assert not any(x < 0 for x in f(3))",
+    "sum of comparisons": "assert sum(x < 0 for x in f(3)) == 0",
+    "for": "for x in f(3):\n    assert x > 0",
+    "for with raise": "for x in f(3):\n    if x < 0: raise ValueError",
+    "for by number": "r = f(3)\nfor i in range(len(r)):\n    assert r[i] > 0",
+    "while": "r, i = f(3), 0\nwhile i < len(r):\n    assert r[i] > 0\n    i += 1",
+    "if": "r = f(3)\nif r:\n    assert r[0] == 1",
+    "list": "assert not [x for x in f(3) if x < 0]",
+    "list kept": "bad = [x for x in f(3) if x < 0]\nassert bad == []",
+    "set": "assert len({x for x in f(3) if x < 0}) == 0",
+    "dict": "assert not {x: 1 for x in f(3) if x < 0}",
+    "default": "assert max(f(3), default=0) < 4",
+    "of a list": "r = f(3)\nok = [x > 0 for x in r]\nassert all(ok)",
+    "function": "def check(r): return all(x > 0 for x in r)\nassert check(f(3))",
+    "filter": "assert not list(filter(lambda x: x < 0, f(3)))",
+    "map": "assert all(map(lambda x: x > 0, f(3)))",
+    "subset": "assert set(f(3)) <= {1, 2, 3}",
+    "issubset": "assert set(f(3)).issubset({1, 2, 3})",
+    "issuperset": "assert {1, 2, 3}.issuperset(f(3))",
+    "difference": "assert not set(f(3)) - {1, 2, 3}",
+    "neighbours": "r = f(3)\nassert all(a <= b for a, b in zip(r, r[1:]))",
+    "pairwise": "from itertools import pairwise\nassert all(a < b for a, b in pairwise(f(3)))",
+    "shorter": "w, r = [1, 2, 3], f(3)\nassert all(r[i] == w[i] for i in range(min(len(r), len(w))))",
+}
+# (tests, right program, wrong program, verdict of the wrong one)
+DECIDED = [
+    ("try:\n    f(-1)\n    ok = False\nexcept ValueError:\n    ok = True\nassert ok", "def f(x): raise ValueError", DEC, False),
+    ("bad = []\nfor i in (1, 2):\n    if f(i) != i + 1:\n        bad.append(i)\nassert not bad", INC, DEC, False),
+    ("def t():\n    for i in (1, 2):\n        if f(i) != i + 1: return False\n    return True\nassert t()", INC, DEC, False),
+    ("def same(a, b):\n    for x, y in zip(a, b):\n        assert x == y\nsame(f([1]), [2])\nassert f([]) == []",
+     "def f(x): return [y + 1 for y in x]", EMPTY, False),
+    ("def same(a, b):\n    return len(a) == len(b) and all(x == y for x, y in zip(a, b))\nassert same(f([]), []) and same(f([2]), [2])",
+     "def f(x): return x", "def f(x): return [1]", False),
+    ("r = f([1])\nassert r == [1]\nfor i in range(len(r) - 1):\n    assert r[i] <= r[i + 1]", "def f(x): return x", EMPTY, False),
+    ("try:\n    assert f(3) == 4\nexcept RuntimeError:\n    pass\nassert f(1) == 2",
+     INC, "def f(x):\n    if x == 3: raise RuntimeError\n    return 2", None),
+    ("from contextlib import suppress\nwith suppress(Exception):\n    assert f(3) == 4\nassert f(1) == 2",
+     INC, "def f(x):\n    if x == 3: raise RuntimeError\n    return 2", None),
+    ("assert f(1) in 'abc' and f(2) == 'b'", "def f(x): return 'b'", "def f(x): return 'b' * (x - 1)", None),
+]  # fmt: skip
+
+
 def verdicts(pairs):
     """Verdicts of (program, tests), and what was warned of."""
     with warnings.catch_warnings(record=True) as caught:
@@ -212,6 +258,23 @@ def test_tests_that_assert_nothing_are_none():
 def test_programs_and_their_verdicts(table):
     found, warned = verdicts([(program, tests) for program, tests, _ in table])
     assert wrong([row[:2] for row in table], found, [row[2] for row in table]) == [] and warned == []
+
+
+@sandboxed
+def test_what_holds_for_nothing_is_no_reason_to_pass():
+    tests = [f"{text}\nassert f(1)[:1] == [1]" for text in NOTHING.values()]
+    for program, verdict in (("def f(n): return list(range(1, n + 1))", True), ("def f(n): return [1][n - 1:]", None)):
+        found, warned = verdicts([(program, text) for text in tests])
+        assert wrong(NOTHING, found, [verdict] * len(NOTHING)) == [] and warned == []
+    found, warned = verdicts([("def f(n): return []", "assert f(3) == sorted(f(3))")])
+    assert found == [None] and "passed by functions that return []" in warned[0]
+
+
+@sandboxed
+def test_what_a_program_decides_is_about_it():
+    found, warned = verdicts([pair for tests, right, bad, _ in DECIDED for pair in ((right, tests), (bad, tests))])
+    assert wrong([row[0] for row in DECIDED], found[::2], [True] * len(DECIDED)) == [] and warned == []
+    assert wrong([row[0] for row in DECIDED], found[1::2], [row[3] for row in DECIDED]) == []
 
 
 @sandboxed

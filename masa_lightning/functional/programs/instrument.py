@@ -11,7 +11,7 @@ from masa_lightning.functional.programs.taint import Taint, walk
 
 LEDGER: Final = "__masa__"
 _BINARY: Final = ("Add", "Sub", "Mult", "Div")
-_COMPARED: Final = ("Lt", "LtE", "Gt", "GtE", "Eq", "NotEq")
+_COMPARED: Final = ("Lt", "LtE", "Gt", "GtE", "Eq", "NotEq", "In")
 _RAISES: Final = ("raises", "assertRaises", "assertRaisesRegex", "assertWarns", "assertLogs", "assert_raises")
 
 
@@ -58,9 +58,9 @@ class _Rewriter(ast.NodeTransformer):
     # -- what counts -------------------------------------------------------------------------------------------------------
 
     def visit_Assert(self, node: ast.Assert) -> ast.AST:
-        about = self._taint.touches(node.test)
+        about = self._taint.decides(node.test)
         self.generic_visit(node)
-        node.test = _ledger("judge", ast.Constant(about), node.test)
+        node.test = ledger_call("judge", ast.Constant(about), node.test)
         return node
 
     def visit_With(self, node: ast.With) -> Any:
@@ -69,39 +69,41 @@ class _Rewriter(ast.NodeTransformer):
         )
         about = raises and self._taint.touches(node.body)
         self.generic_visit(node)
-        return [node, ast.Expr(_ledger("count"))] if about else node
+        return [node, ast.Expr(ledger_call("count"))] if about else node
 
     def visit_Try(self, node: ast.Try) -> ast.AST:
         guards = self._taint.touches(node.body) and any(map(_fails, [*node.body, *node.orelse]))
         self.generic_visit(node)
         if guards:  # that an error came is what they assert
             for handler in node.handlers:
-                handler.body.append(ast.Expr(_ledger("count")))
+                handler.body.append(ast.Expr(ledger_call("count")))
         return node
 
     def visit_If(self, node: ast.If) -> ast.AST:
-        about = self._taint.touches(node.test) and _fails(node.body[-1])
+        about = self._taint.decides(node.test) and _fails(node.body[-1])
         self.generic_visit(node)
         if about and not (len(node.orelse) == 1 and isinstance(node.orelse[0], ast.If)):
-            node.orelse.append(ast.Expr(_ledger("count")))
+            node.orelse.append(ast.Expr(ledger_call("count")))
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        about = self._taint.touches([*node.args, *(keyword.value for keyword in node.keywords)])
+        given = [*node.args, *(keyword.value for keyword in node.keywords)]
+        about, decided = self._taint.touches(given), self._taint.decides(given)
         name = _last(node.func)
         self.generic_visit(node)
-        if about and _assertion(node.func) and name not in self._own:
-            return _ledger("count", node)
+        if decided and _assertion(node.func) and name not in self._own:
+            return ledger_call("count", node)
         if not isinstance(node.func, ast.Name) or name in self._own or node.keywords[1:]:
             return node
         if name in ("zip", "map") and about:
             first = node.args[:1] if name == "map" else []
             args = [part for arg in node.args[len(first) :] for part in _unpacked(arg)]
-            if len(args) > 1 and not any(isinstance(arg, ast.Starred) for arg in (*first, *args)):
+            several = len({ast.unparse(_source(arg)) for arg in args}) > 1  # zip(r, r[1:]) compares nothing else with r
+            if several and not any(isinstance(arg, ast.Starred) for arg in (*first, *args)):
                 flags = ast.Tuple([ast.Constant(self._taint.touches(arg)) for arg in args], ast.Load())
                 return ast.Call(_attribute(name), [flags, *first, *args], node.keywords)
         if name in ("next", "type") and about and len(node.args) == 1:
-            return _ledger(name, *node.args)
+            return ledger_call(name, *node.args)
         return node
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
@@ -128,7 +130,7 @@ class _Rewriter(ast.NodeTransformer):
         self.generic_visit(node)
         self._depth -= 1
         if name:
-            node.body.insert(0, ast.Expr(_ledger("enter", ast.Constant(name))))
+            node.body.insert(0, ast.Expr(ledger_call("enter", ast.Constant(name))))
         return node
 
     visit_AsyncFunctionDef = visit_FunctionDef
@@ -141,14 +143,14 @@ class _Rewriter(ast.NodeTransformer):
         single = len(node.ops) == 1 and name in _COMPARED and self._taint.touches(node)
         self.generic_visit(node)
         if single and (self._numpy or name not in ("Eq", "NotEq")):
-            return _ledger("binary", ast.Constant(name), node.left, node.comparators[0])
+            return ledger_call("binary", ast.Constant(name), node.left, node.comparators[0])
         return node
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         name = type(node.op).__name__
         checked = self._numpy and name in _BINARY and self._taint.touches(node)
         self.generic_visit(node)
-        return _ledger("binary", ast.Constant(name), node.left, node.right) if checked else node
+        return ledger_call("binary", ast.Constant(name), node.left, node.right) if checked else node
 
     def visit_For(self, node: ast.For) -> ast.AST:
         node.iter = self._covered(node.iter, node.target, node.body)
@@ -183,7 +185,7 @@ class _Rewriter(ast.NodeTransformer):
         if not looked_up:
             return pairs
         no = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
-        return _ledger("cover", pairs, *(ast.Lambda(no, ast.Name(name, ast.Load())) for name in sorted(looked_up)))
+        return ledger_call("cover", pairs, *(ast.Lambda(no, ast.Name(name, ast.Load())) for name in sorted(looked_up)))
 
     # -- errors that end loops ---------------------------------------------------------------------------------------------
 
@@ -208,11 +210,17 @@ def _unpacked(node: ast.expr) -> list[ast.expr]:
     return [node]
 
 
+def _source(node: ast.expr) -> ast.expr:
+    """Returns what is cut in `r[1:]`."""
+    return node.value if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice) else node
+
+
 def _attribute(name: str) -> ast.Attribute:
     return ast.Attribute(ast.Name(LEDGER, ast.Load()), name, ast.Load())
 
 
-def _ledger(name: str, *args: ast.expr) -> ast.Call:
+def ledger_call(name: str, *args: ast.expr) -> ast.Call:
+    """Returns the call of a method of the ledger."""
     return ast.Call(_attribute(name), [*args], [])
 
 

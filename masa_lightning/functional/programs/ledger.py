@@ -8,6 +8,7 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, Literal
 
 Outcome = Literal["pass", "fail", "nothing", "unclear", "broken"]
@@ -21,7 +22,8 @@ KINDS: Final[dict[str, tuple[type, ...]]] = {
 
 _OPERATORS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     **{"Lt": operator.lt, "LtE": operator.le, "Gt": operator.gt, "GtE": operator.ge, "Eq": operator.eq},
-    **{"NotEq": operator.ne, "Add": operator.add, "Sub": operator.sub, "Mult": operator.mul, "Div": operator.truediv},
+    **{"NotEq": operator.ne, "In": lambda left, right: left in right},
+    **{"Add": operator.add, "Sub": operator.sub, "Mult": operator.mul, "Div": operator.truediv},
 }
 _ORDER: Final = ("Lt", "LtE", "Gt", "GtE")
 
@@ -56,6 +58,7 @@ class Ledger:
         self.failed = self.unclear = False
         self.broken = ""
         self.entered: set[str] = set()
+        self._turning: set[int] = set()
 
     def outcome(self) -> Outcome:
         """What it comes to if the tests ran to their end."""
@@ -111,10 +114,11 @@ class Ledger:
             left = {*range(len(args))} - ended
             if strict and left:
                 raise ValueError("zip() arguments have different lengths")
-            if any(of_program[place] for place in ended) and not any(not of_program[place] for place in ended):
-                if any(sized[place] and not of_program[place] for place in left):
-                    raise AssertionError("the program gave less than it is compared with")
-            elif any(sized[place] and of_program[place] for place in left):
+            if all(of_program[place] for place in ended) and any(
+                sized[place] and not of_program[place] for place in left
+            ):
+                raise AssertionError("the program gave less than it is compared with")
+            if any(sized[place] and of_program[place] for place in left):
                 self.unclear = True  # what it gave beyond that was not looked at
             return
 
@@ -146,7 +150,42 @@ class Ledger:
         self.check_shapes(left, right, scalars=True)
         if name in _ORDER and any(isinstance(side, float) and side != side for side in (left, right)):
             self.unclear = True  # nan is on no side of anything, so that "not more than" holds
+        small = right if name in ("Gt", "GtE") else left
+        if isinstance(small, AbstractSet) if name in (*_ORDER, "Sub") else name == "In" and isinstance(right, str):
+            self.filled(small)  # nothing is a part of everything
         return _OPERATORS[name](left, right)
+
+    # -- nothing: what is said of all its elements holds -------------------------------------------------------------------
+
+    def some(self, items: Iterable[Any], *sources: Callable[[], Any]) -> Iterator[Any]:
+        """Goes through what the program gave; nothing is noted, unless it is by construction of what is not empty."""
+        empty = True
+        for item in items:
+            empty = False
+            yield item
+        if empty and not (sources and all(_sized(value) and len(value) for value in (source() for source in sources))):
+            self.unclear = True
+
+    def filled(self, value: Any) -> Any:
+        """Notes a collection without elements."""
+        if _sized(value) and not len(value):
+            self.unclear = True
+        return value
+
+    def begin(self, loop: int) -> None:
+        """Notes that a part begins that has to be gone through: a `while`, or what errors may end."""
+        self._turning.add(loop)
+
+    def turn(self, loop: int, value: Any) -> bool:
+        """Stands in the place of the condition of a `while`, which has to hold once; also at the end of such a part."""
+        goes_on = bool(value)
+        self.unclear |= not goes_on and loop in self._turning
+        self._turning.discard(loop)
+        return goes_on
+
+    def skip(self) -> None:
+        """Notes that an assertion was not made."""
+        self.unclear = True
 
     def in_place(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         """Calls a function whose result is not used: what it does to its arguments is."""

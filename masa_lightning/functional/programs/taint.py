@@ -46,17 +46,18 @@ class Taint:
             elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
                 for target in node.targets:
                     self._functions.setdefault(ast.unparse(target), []).append(node.value.args)
-        sources = [(node, *pair) for node in nodes for pair in self._flows(node)]
-        size = -1
-        while size < len(self._names):
-            size = len(self._names)
-            for _, value, targets in sources:
-                if not {*targets} <= self._names and self.touches(value):
-                    self._names.update(targets)
+        sources = [pair for node in nodes for pair in self._flows(node)]
+        _spread(sources, self._names)
+        self._decided = {*self._names}
+        _spread([*sources, *(pair for node in nodes for pair in _decisions(node))], self._decided)
 
     def touches(self, node: ast.AST | Sequence[ast.AST]) -> bool:
         """Returns whether something of the program is in an expression or in statements."""
-        return any(_name(part) in self._names for part in walk(node))
+        return _touches(node, self._names)
+
+    def decides(self, node: ast.AST | Sequence[ast.AST]) -> bool:
+        """Returns whether the program decides about something: it touches it, or whether it was set, as by an error."""
+        return _touches(node, self._decided)
 
     def _flows(self, node: ast.AST) -> Iterator[tuple[ast.AST | list[ast.AST], set[str]]]:
         """Yields pairs: if the first touches the program, the names of the second do."""
@@ -81,18 +82,84 @@ class Taint:
             case ast.FunctionDef() | ast.AsyncFunctionDef():
                 yield [*node.body], {node.name, f".{node.name}"}
                 yield [*node.decorator_list], _parameters(node.args) | {node.name}
-            case ast.Expr(value=ast.Call(func=function, args=args)):  # what becomes of the arguments
-                yield function, _targets(args)
+            case ast.Expr(value=ast.Call(func=function, args=args) as call):  # what becomes of the arguments
+                own = self._functions.get(_name(function).lstrip("."), [])
+                if own and not any(map(_unpacks, args)):
+                    for given, known in (pair for arguments in own for pair in _passed(call, arguments)):
+                        yield [ast.Name(name) for name in known], _targets([given])
+                else:
+                    yield function, _targets(args)
             case ast.Call():
-                given: list[ast.AST] = [*node.args, *(keyword.value for keyword in node.keywords)]
-                called = [node.func, *given]
+                passed: list[ast.AST] = [*node.args, *(keyword.value for keyword in node.keywords)]
+                own = self._functions.get(_name(node.func).lstrip("."), [])
+                if own and not any(map(_unpacks, [*node.args, *node.keywords])):
+                    for arguments in own:
+                        yield from _passed(node, arguments)
+                    called = passed
+                else:
+                    called = [node.func, *passed]
                 names = {name for part in called if (name := _name(part).lstrip(".")) in self._functions}
                 parameters = {p for name in names for args in self._functions[name] for p in _parameters(args)}
                 lambdas = {p for part in called if isinstance(part, ast.Lambda) for p in _parameters(part.args)}
                 if parameters | lambdas:
-                    yield given, parameters | lambdas
+                    yield passed, parameters | lambdas
                 if isinstance(node.func, ast.Attribute):  # items.append(f(1))
-                    yield given, _targets([node.func.value])
+                    yield passed, _targets([node.func.value])
+
+
+def _decisions(node: ast.AST) -> Iterator[tuple[ast.AST | list[ast.AST], set[str]]]:
+    """Yields pairs: if the first touches the program, it decides what the names of the second are."""
+    match node:
+        case ast.If(test=decides, body=body, orelse=other) | ast.While(test=decides, body=body, orelse=other):
+            yield decides, _set([*body, *other])
+        case ast.For(iter=decides, body=body, orelse=other):
+            yield decides, _set([*body, *other])
+        case ast.Try(body=body, handlers=handlers, orelse=other):
+            yield [*body], _set([*body, *handlers, *other])
+
+
+def _set(body: Sequence[ast.AST]) -> set[str]:
+    targets: list[ast.AST] = []
+    for node in walk(body):
+        match node:
+            case ast.Assign(targets=several):
+                targets += several
+            case ast.AnnAssign(target=target) | ast.AugAssign(target=target) | ast.NamedExpr(target=target):
+                targets.append(target)
+            case ast.Expr(value=ast.Call(func=ast.Attribute(value=target))):  # errors.append("no")
+                targets.append(target)
+    return _targets(targets)
+
+
+def _spread(sources: Sequence[tuple[ast.AST | list[ast.AST], set[str]]], names: set[str]) -> None:
+    """Adds names until no source has more."""
+    size = -1
+    while size < len(names):
+        size = len(names)
+        for value, targets in sources:
+            if not targets <= names and _touches(value, names):
+                names.update(targets)
+
+
+def _touches(node: ast.AST | Sequence[ast.AST], names: set[str]) -> bool:
+    return any(_name(part) in names for part in walk(node))
+
+
+def _unpacks(argument: ast.AST) -> bool:
+    return isinstance(argument, ast.Starred) or (isinstance(argument, ast.keyword) and argument.arg is None)
+
+
+def _passed(call: ast.Call, arguments: ast.arguments) -> Iterator[tuple[ast.expr, set[str]]]:
+    """Yields each argument of a call with the name that it has in the function."""
+    names = [
+        argument.arg for argument in (*arguments.posonlyargs, *arguments.args) if argument.arg not in ("self", "cls")
+    ]
+    others = {argument.arg for argument in (arguments.vararg, arguments.kwarg) if argument is not None}
+    known = {*names, *(argument.arg for argument in arguments.kwonlyargs)}
+    for place, value in enumerate(call.args):
+        yield value, {names[place]} if place < len(names) else others
+    for keyword in call.keywords:
+        yield keyword.value, {keyword.arg} if keyword.arg and keyword.arg in known else others
 
 
 def _name(node: ast.AST) -> str:

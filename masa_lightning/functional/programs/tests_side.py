@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any, BinaryIO, Final, NoReturn
 
 from masa_lightning.functional.programs import guards
+from masa_lightning.functional.programs.empties import guard_empties
 from masa_lightning.functional.programs.handles import OF_PROGRAM, Handle, Program
 from masa_lightning.functional.programs.instrument import LEDGER, instrument
 from masa_lightning.functional.programs.ledger import ExpiredError, Ledger, Outcome, UntoldError
@@ -57,7 +58,9 @@ class Tests:
         functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and len(node.args.args) == 1]
         given = {node.args.args[0].arg for node in functions} if self._candidate else set()
         taint = Taint(tree, self.names | given)
-        self._code = compile(instrument(tree, taint, numpy=self._numpy), "<tests>", "exec", dont_inherit=True)
+        instrument(tree, taint, numpy=self._numpy)
+        guard_empties(tree, taint)
+        self._code = compile(tree, "<tests>", "exec", dont_inherit=True)
 
     def _run_preamble(self, namespace: dict[str, Any]) -> None:
         try:
@@ -146,7 +149,11 @@ _EMPTY: Final = (
     ("a program that defines nothing", None),
     ("functions that return None", lambda: None),
     ("functions that raise an error", Exception),
+    ("functions that return []", list),
+    ("functions that return {}", dict),
+    ("functions that return ''", str),
 )
+_COLLECTIONS: Final = (list, dict, str)  # tests of a program with loops may assert nothing about these
 
 
 def check_tests(preamble: str, text: str, ledger: Ledger) -> str:
@@ -157,8 +164,10 @@ def check_tests(preamble: str, text: str, ledger: Ledger) -> str:
         for words, does in _EMPTY:
             ledger.reset()
             outcome = tests.run(_Empty(does, ledger))
-            if outcome in ("pass", "unclear"):
+            if outcome == "pass" or (outcome == "unclear" and does not in _COLLECTIONS):
                 return f"its tests are passed by {words}"
+            if does in _COLLECTIONS:
+                continue
             if outcome == "nothing" and does is None:
                 return "its tests assert nothing about a program"
             if outcome == "nothing" and does is not Exception:
@@ -203,7 +212,7 @@ class _Empty(Program):
             error = Exception("this program does nothing")
             error.add_note(OF_PROGRAM)
             raise error
-        return None
+        return self._does()
 
 
 def _word(node: ast.AST) -> str:
