@@ -39,6 +39,13 @@ def plain(text: str) -> str:
     return " ".join(text.replace("**", "").split())
 
 
+def without_phrase(text: str) -> str:
+    """Takes off what only says that an answer follows or was given, "The answer is option B"."""
+    for _ in range(3):
+        text = _SAID.sub("", text, count=1) if _SAID.match(text) else text
+    return _SAID_BEHIND.sub("", text)
+
+
 def readings(text: str) -> list[tuple[str, str]]:
     """Returns what a plain text can be read as: letters, each with the rest of the text, which has to fit it.
 
@@ -46,9 +53,7 @@ def readings(text: str) -> list[tuple[str, str]]:
     ([('B', 'green')], [('B', 'green')], [('B', '')], [])
     """
     found = []
-    for _ in range(3):  # "The answer is option B"
-        text = _SAID.sub("", text, count=1) if _SAID.match(text) else text
-    text = _SAID_BEHIND.sub("", text)
+    text = without_phrase(text)
     match = _FIRM.match(text) or _LOOSE.match(text)
     if match:
         found.append((_letter(match), text[match.end() :]))
@@ -64,9 +69,7 @@ def lone_letter(text: str) -> str | None:
     ('B', 'B', None, None)
     """
     text = plain(text)
-    for _ in range(3):
-        text = _SAID.sub("", text, count=1) if _SAID.match(text) else text
-    text = _SAID_BEHIND.sub("", text)
+    text = without_phrase(text)
     match = _FIRM.match(text)
     if match is None:
         return text.upper() if len(text) == 1 and text.isascii() and text.isalpha() else None

@@ -13,7 +13,7 @@ from typing import Final
 
 from masa_lightning.functional._answers import MAX_ANSWER_CHARS
 from masa_lightning.functional._arithmetic import evaluate
-from masa_lightning.functional._letters import LETTERS, plain, readings
+from masa_lightning.functional._letters import LETTERS, plain, readings, without_phrase
 from masa_lightning.functional._quantity import split_percent, split_unit
 from masa_lightning.functional._spelling import decimal_comma, join_thousands, normalise, squeeze
 from masa_lightning.functional.grading import box_content
@@ -53,7 +53,8 @@ def chosen_letter(completion: str, options: Sequence[str]) -> str | None:
         return None
     text = plain(box)
     texts = [_key(plain(option)) for option in options[: len(LETTERS)]]
-    named = {index for index, option in enumerate(texts) if option == _key(text)}
+    said = {_key(text), _key(without_phrase(text))}
+    named = {index for index, option in enumerate(texts) if option in said}
     for letter, rest in readings(text):
         index = LETTERS.index(letter)
         if index < len(texts) and (not rest or texts[index] in _keys(rest)):

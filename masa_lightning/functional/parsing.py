@@ -35,6 +35,7 @@ _QUOTED_KEY: Final = re.compile(r"""["'](?:math_notion|pass_rate|solution_length
 _ANCHOR: Final = re.compile(r'(?P<opens>\{\s*)?(?<!\\)"(?:math_notion|pass_rate|solution_length)"\s*:')
 _MEMBER: Final = re.compile(r'\s*"((?:[^"\\\n]|\\.)*)"\s*:\s*')
 _COMMA: Final = re.compile(r"\s*,(?=\s*(?:\{?\s*[\"'}]|\\*\}|//|/\*|#|$))")
+_SEPARATOR: Final = re.compile(r"\s{0,99}[,;]")
 _CLOSE: Final = re.compile(r"\s*\\*\}")
 _STRAY_CLOSE: Final = re.compile(r"\s*\\*\}\s*,(?=\s*$|\s*\"(?:math_notion|pass_rate|solution_length)\"\s*:)")
 _BLANKS: Final = re.compile(r"\s*")
@@ -185,7 +186,7 @@ class _Scanner:
             close = _CLOSE.match(text, position)
             if close and self.key_behind(close.end(), {*members, member[1]}):
                 go_on, close, value = None, None, _Bad()
-            elif not (go_on or close or self.may_stop(position)):
+            elif not (go_on or close or self.may_stop(position) or self.list_ended(value, position)):
                 value = _Bad()
             members[member[1]] = value
             if close and not isinstance(value, _Bad):
@@ -222,6 +223,10 @@ class _Scanner:
             return _Bad(), position
         self.budget -= end - position
         return value, end
+
+    def list_ended(self, value: object, position: int) -> bool:
+        """Is it a list with a separator behind it? What is wrong then is the next key, or that it is no comma."""
+        return isinstance(value, list) and _SEPARATOR.match(self.text, position) is not None
 
     def key_behind(self, position: int, known: set[str]) -> bool:
         """Does a key that the object lacks follow a brace, so that this brace was a slip?"""

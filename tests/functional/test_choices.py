@@ -293,3 +293,11 @@ def test_hostile_boxes_take_no_time(box):
     close(box)
     chooses(box)
     assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("box", "letter"),
+    [("The answer is green", "B"), ("So the answer is: Green.", "B"), ("The answer is not green", None)],
+)
+def test_the_text_of_an_option_may_be_announced(box, letter):
+    assert grade_choice(rf"\boxed{{{box}}}", "B", ["red", "green"]) == (letter == "B")

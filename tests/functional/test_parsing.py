@@ -356,3 +356,9 @@ def test_the_last_object_counts_though_it_is_broken():
 def test_round_trip(notions, pass_rate, length, reasoning):
     text = render_prediction(notions=tuple(notions), pass_rate=pass_rate, solution_length=length)
     assert values(f"<meta>{reasoning}</meta>\n{text}") == (tuple(notions), pass_rate, length)
+
+
+@pytest.mark.parametrize("slip", ["pass_rate: 5", "'pass_rate': 5", "other: 5", '"pass_rate"', "pass_rate"])
+def test_a_key_that_is_none_does_not_cost_the_list_before_it(slip):
+    found = parse_meta_prediction(f'{{"math_notion": ["parity"], {slip}, "solution_length": 300}}')
+    assert (found.notions, found.pass_rate, found.solution_length) == (("parity",), None, 300)
