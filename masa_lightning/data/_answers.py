@@ -12,7 +12,8 @@ import numpy as np
 from masa_lightning.data._cells import MissingAnswerError, UnusableRowError, decoded, kind, looks_written, valid_text
 
 _MOST_DIGITS = 1000  # of a number that is written in full
-_NO_ANSWER = {"none", "null", "nan", "n/a", "<na>", "nat", "[]", "{}", "[none]", "[null]", "[nan]"}
+_NO_ANSWER = {"none", "null", "nan", "n/a", "<na>", "nat", "[]", "{}", "[none]", "[null]", "[nan]", "proof", "notfound"}
+_PROGRAM = re.compile(r"(?:assert\s|def\s+\w+\s*\(|import\s+\w+\s|from\s+[\w.]+\s+import\s|class\s+\w+\s*[:(])")
 _FINAL = re.compile(r"(?<!#)####(?!#)([^\n]*)")  # as GSM8K marks a final answer
 _NUMBER = re.compile(r"[-+]?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
 _LISTED_NUMBER = re.compile(r"\[\s*([-+]?\d+(?:\.\d+)?)\s*\]")  # [7]; two numbers are an interval or a point
@@ -50,6 +51,8 @@ def answer_text(value: Any, *, rounded: bool = False) -> str:
         raise MissingAnswerError("empty answer")
     if text.casefold() in _NO_ANSWER:
         raise MissingAnswerError(f"answer is not a number or expression, but {text!r}")
+    if _PROGRAM.match(text):
+        raise UnusableRowError("answer is a program or its tests, in a column of answers in mathematics")
     listed = _LISTED_NUMBER.fullmatch(text)
     return listed[1] if listed else text
 

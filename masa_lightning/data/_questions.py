@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -14,7 +15,12 @@ PROBLEM_COLUMNS = ("problem", "question")
 VERL_PROBLEM, VERL_ANSWER = "prompt", "reward_model.ground_truth"
 # What a question is about: without it such a question has no answer.
 CONTEXT_COLUMNS = ("context", "passage", "article", "body", "story", "paragraph", "document", "premises", "scenario")
-_VERL_QUESTIONS = ("reward_model.ground_truth.question", "extra_info.question")
+VERL_QUESTIONS = ("reward_model.ground_truth.question", "extra_info.question")
+_INSTRUCTION = re.compile(
+    r"step[- ]by[- ]step|\\boxed|####|answer:|<answer>|<think>|(?:final|your) (?:answer|response|output|solution|reasoning)"
+    r"|the answer (?:in|within|inside|after|between)",
+    re.IGNORECASE,
+)
 _CHAT = re.compile(r"""\s*(?:array\()?\[\s*\{\s*["'](?:role|content)["']\s*:""")
 
 # Where the case of a letter means something: mathematics, commands, single letters, and what stands at a number (units).
@@ -43,10 +49,14 @@ def problem_text(row: Row, column: str) -> str:
     """The text of a problem from a column, or from several joined by "+"; of a chat its last user message."""
     text = "\n\n".join(plain_text(find(row, part)) for part in column.split("+"))
     if column == VERL_PROBLEM:
-        # verl's message is the question with instructions; a question that is a part of it is the problem itself.
-        for path in _VERL_QUESTIONS:
+        # verl's message is the question with instructions; a question that is a part of it is the problem itself, unless
+        # the rest is a part too: a story, or the first of two questions.
+        for path in VERL_QUESTIONS:
             question = find(row, path)
-            if isinstance(question, str) and question.strip() and same_text_key(question) in same_text_key(text):
+            if not isinstance(question, str) or not question.strip():
+                continue
+            before, found, behind = same_text_key(text).partition(same_text_key(question))
+            if found and all(not rest.strip() or _INSTRUCTION.search(rest) for rest in (before, behind)):
                 return without_wrapper(valid_text(question, "problem").strip())
     return text
 
@@ -92,9 +102,10 @@ def chat(value: Any) -> list[Mapping[str, Any]] | None:
     return None
 
 
-def has_system_message(value: Any) -> bool:
-    """Whether a cell is a chat with a system message."""
-    return any(message["role"] == "system" for message in chat(value) or [])
+def dropped_messages(value: Any) -> Counter[str]:
+    """How many messages of each role a cell that is a chat has besides the last one of the user."""
+    roles = Counter(str(message["role"]) for message in chat(value) or [])
+    return roles - Counter(user=1)
 
 
 def _content(value: Any) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
+from hashlib import blake2b
 from string import ascii_uppercase as LETTERS
 from typing import Any
 
@@ -30,7 +31,8 @@ from masa_lightning.data._questions import (
     PROBLEM_COLUMNS,
     VERL_ANSWER,
     VERL_PROBLEM,
-    has_system_message,
+    VERL_QUESTIONS,
+    dropped_messages,
     plain_text,
     problem_text,
 )
@@ -41,6 +43,7 @@ Reader = Callable[[Row], Problem]  # its `id` is that of the row, or empty; rais
 
 ANSWER_COLUMN = "answer"
 _METADATA_CHARACTERS = 200
+_MOST_COPIES = 2**16  # different rows whose problem is kept: DAPO-Math-17k has each of 17,000 a hundred times
 
 
 @dataclass(slots=True, kw_only=True)
@@ -160,7 +163,7 @@ def choose_columns(
         if problem is None:
             return "no problem column was found; set problem_column to the column with the problem text"
         lettered = [c for c in LETTERS if c in columns] if {"A", "B"} <= {*columns} else []
-        if rest := [c for c in (*CONTEXT_COLUMNS, *OPTION_COLUMNS, *lettered) if c in columns]:
+        if rest := [*_named(columns, CONTEXT_COLUMNS), *_named(columns, OPTION_COLUMNS), *lettered]:
             return (
                 f"the column {problem!r} alone is not the whole problem where there is also {' and '.join(rest)};"
                 f" set problem_column to all parts in order, such as {_in_order(problem, rest)!r},"
@@ -190,6 +193,7 @@ class ColumnReader:
 
     Attributes:
         system_messages: Prompts whose system message was dropped.
+        conversations: Prompts of which the user's earlier messages were dropped.
     """
 
     def __init__(self, columns: list[str], problem: str, answer: str | None, *, answered: bool = True) -> None:
@@ -202,7 +206,11 @@ class ColumnReader:
         read = [problem] if answer is None else [problem, answer]
         used = {part.split(".")[0] for column in read for part in column.split("+")} | {"id", "reward_model", "prompt"}
         self.others = [c for c in columns if c not in used]
-        self.system_messages = 0
+        self.paths = dict.fromkeys([*self.parts, *([] if answer is None else [answer])])
+        if problem == VERL_PROBLEM:
+            self.paths |= dict.fromkeys(VERL_QUESTIONS)
+        self.system_messages = self.conversations = 0
+        self._copies: dict[bytes, tuple[Problem, Counter[str]]] = {}
 
     def look_at(self, rows: Iterable[Row]) -> None:
         """Finds out from all rows what a number means as the answer of a choice: an index from 0 or 1, or a value."""
@@ -211,11 +219,24 @@ class ColumnReader:
             self.counting = how_counted(self._options_and_answers(rows), usual)
 
     def __call__(self, row: Row) -> Problem:
-        problem = self._choice(row) if self.options else self._plain(row)
-        self.system_messages += any(has_system_message(find(row, part)) for part in self.parts)
-        problem.id = own_id(row, "id")
-        problem.metadata |= {c: value for c in self.others if (value := _scalar(row.get(c))) is not None}
-        return problem
+        cells = {path: find(row, path) for path in self.paths}
+        key = blake2b(repr(cells).encode(errors="surrogatepass"), digest_size=16).digest()
+        if key not in self._copies:
+            if len(self._copies) == _MOST_COPIES:
+                self._copies.clear()
+            dropped = sum((dropped_messages(cells[part]) for part in self.parts), Counter[str]())
+            self._copies[key] = (self._choice(cells) if self.options else self._plain(cells)), dropped
+        problem, dropped = self._copies[key]
+        self.system_messages += dropped["system"] > 0
+        self.conversations += dropped["user"] > 0
+        metadata = {c: value for c in self.others if (value := _scalar(row.get(c))) is not None}
+        return Problem(
+            id=own_id(row, "id"),
+            problem=problem.problem,
+            answer=problem.answer,
+            answer_type=problem.answer_type,
+            metadata=problem.metadata | metadata,
+        )
 
     def _plain(self, row: Row) -> Problem:
         text = problem_text(row, self.problem)
@@ -256,8 +277,13 @@ def _missing_part(columns: list[str], column: str) -> str | None:
     return next((part for part in parts if part.split(".")[0] not in columns and part not in columns), None)
 
 
+def _named(columns: Iterable[str], names: Iterable[str]) -> list[str]:
+    """The columns with these names, in any case: SVAMP has `Body`."""
+    return [column for name in names for column in columns if column.casefold() == name]
+
+
 def _in_order(problem: str, rest: list[str]) -> str:
-    before = [part for part in rest if part in CONTEXT_COLUMNS]
+    before = _named(rest, CONTEXT_COLUMNS)
     return "+".join([*before, problem, *(part for part in rest if part not in before)])
 
 

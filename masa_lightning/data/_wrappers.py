@@ -82,6 +82,7 @@ def without_wrapper(text: str) -> str:
         text = bare
 
 
+@lru_cache(2**16)
 def other_form(text: str) -> str | None:
     r"""The form in which a problem's text wants the answer, if it is not `\boxed{}`."""
     lower = text.lower()

@@ -162,6 +162,11 @@ class MathDataModule(ProblemDataModule):
             f" {', '.join(columns)})",
         )
         table.warn_of_other_forms(what)
+        if reader.conversations:
+            rank_zero_warn(
+                f"{what}: {reader.conversations} prompts are conversations, of which the user's last message alone is the"
+                " problem; leave out those whose last message needs what was said before"
+            )
         if reader.system_messages:
             rank_zero_info(
                 f"{what}: dropped the system message of {reader.system_messages} prompts; the module brings its own"

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from lightning.pytorch import LightningModule, Trainer
 
+from masa_lightning.data import _rows
 from masa_lightning.data._answers import answer_text
 from masa_lightning.data._cells import UnusableRowError
 from masa_lightning.data.math import MathDataModule
@@ -81,6 +83,45 @@ def test_verl(tmp_path: Path) -> None:
     assert (named.problem, named.answer) == ("What is 1+1?", "so 2")
 
 
+@pytest.mark.parametrize(
+    "text", ["Let x be 3.\n\nWhat is x?", "What is x? Solve x + 1 = 4.", "What is x?\n\nAnd what is x + 1?"]
+)
+def test_a_question_that_is_not_all_of_the_prompt(tmp_path: Path, text: str) -> None:
+    row = {"prompt": [{"role": "user", "content": text}], "reward_model": {"ground_truth": "3"}}
+    row |= {"extra_info": {"question": "What is x?"}}
+    assert [p.problem for p in read(write(tmp_path / "v.parquet", [row]))] == [text]
+    row["prompt"] = [{"role": "user", "content": f"Reason step by step.\n{text}\nPut your answer in a box."}]
+    row["extra_info"] = {"question": text}
+    assert [p.problem for p in read(write(tmp_path / "w.parquet", [row]))] == [text]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_copies_of_a_row_keep_what_is_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    monkeypatch.setattr(_rows, "_MOST_COPIES", 2)
+    texts = "aabacbaad"
+    table = [{"id": f"i{i}", "problem": t, "answer": t * 2, "level": i} for i, t in enumerate(texts)]
+    expected = [
+        Problem(id=f"i{i}", problem=t, answer=t * 2, source="c", metadata={"level": i}) for i, t in enumerate(texts)
+    ]
+    assert read(write(tmp_path / f"c{suffix}", table)) == expected
+    other = [{"problem": "a", "answer": answer} for answer in (1, "1.0", 1.5, True, "true")]  # Python: 1 == True
+    assert [p.answer for p in read(write(tmp_path / "o.jsonl", other))] == ["1", "1.0", "1.5", "True", "true"]
+
+
+def test_a_copied_row_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = Counter[str]()
+    monkeypatch.setattr(_rows, "problem_text", lambda row, column: count.update([row[column]]) or str(row[column]))
+    assert len(read(write(tmp_path / "c.parquet", rows(3) * 40))) == 120
+    assert [*count.values()] == [1, 1, 1]
+
+
+def test_a_story_with_a_capital(tmp_path: Path) -> None:
+    source = write(tmp_path / "s.jsonl", [{"Body": "Ann has 3.", "question": "How many?", "answer": "3"}])
+    with pytest.raises(ValueError, match=r"such as 'Body\+question'"):
+        read(source)
+    assert read(source, problem_column="Body+question")[0].problem == "Ann has 3.\n\nHow many?"
+
+
 def test_columns_by_name_paths_and_parts(tmp_path: Path) -> None:
     row = {"context": "A.", "question": "B?", "options": ["A) 1", "B) 2"], "meta": {"key": {"gold": "B"}}, "id": "x7"}
     source = write(tmp_path / "l.json", [row])
@@ -102,7 +143,8 @@ def test_columns_by_name_paths_and_parts(tmp_path: Path) -> None:
 def test_last_user_message(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     chat = [("system", "s"), ("user", "first"), ("assistant", "a"), ("user", "last")]
     row = {"problem": [{"role": r, "content": c} for r, c in chat], "answer": "1"}
-    with caplog.at_level("INFO", logger="lightning.pytorch"):
+    told = pytest.warns(UserWarning, match="1 prompts are conversations, of which the user's last message alone is")
+    with caplog.at_level("INFO", logger="lightning.pytorch"), told:
         assert [p.problem for p in read(write(tmp_path / "c.jsonl", [row]))] == ["last"]
     assert "dropped the system message of 1 prompts" in caplog.text
 
@@ -141,6 +183,9 @@ def test_answers(value: Any, text: str) -> None:
         (Decimal("NaN"), "not a finite number"),
         ("", "empty answer"),
         ("  ", "empty answer"),
+        ("proof", "not a number or expression"),
+        ("notfound", "not a number or expression"),
+        (["assert f(1) == 2"], "answer is a program or its tests"),
         ("so\n#### ", "empty answer"),
         (["1", "2"], "answer is a list of several"),
         ("#### 5 but then more\nno", "text behind the final '####'"),
