@@ -117,7 +117,7 @@ def test_places_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
             "amc23",
             {
                 "id": 3,
-                "prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "1+1? Be brief."}],
+                "prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "1+1? Think step by step."}],
                 "reward_model": {"style": "rule", "ground_truth": {"target": "2", "question": "1+1?"}},
             },
             math_problem("amc23", "1+1?", "2", "3"),
