@@ -20,7 +20,7 @@ SIGN: Final = re.compile(r"=|[<>]|\\(?:leq|geq|neq|approx|equiv|sim|in|notin|to)
 
 _ROW: Final = re.compile(r"\\\\(?: ?\[[^\]]*\])?|\\q?quad(?![A-Za-z])|\\newline(?![A-Za-z])")
 _ENVIRONMENT: Final = re.compile(
-    r"\s*(?:\\left\s*\\\{)?\s*\\begin ?\{(cases|aligned|align\*?|gathered|split|array)\}(?: ?\{[lrc| ]*\})?"
+    r"\s*(?:\\left\s*\\\{\s*)?\\begin ?\{(cases|aligned|align\*?|gathered|split|array)\}(?: ?\{[lrc| ]*\})?"
     r"(.*)\\end ?\{\1\}\s*(?:\\right\s*\.)?\s*",
     re.DOTALL,
 )

@@ -195,3 +195,8 @@ def test_quick_verdict_never_raises_and_an_answer_equals_itself(box, answer):
 def test_integers_are_compared_as_numbers(a, b):
     assert quick_verdict(f"\\boxed{{{a:,}}}", str(b)) is (a == b)
     assert quick_verdict(f"\\boxed{{{a}.0}}", f"{a:,}") is True
+
+
+@pytest.mark.timeout(20)
+def test_a_gold_of_many_blanks_is_read_in_linear_time():
+    assert grade(r"\boxed{\sqrt2}", "\n" * 300_000) is False
