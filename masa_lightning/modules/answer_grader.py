@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from string import ascii_uppercase
 from typing import Any
 
 from masa_lightning.functional.choices import grade_choice, grade_number
@@ -39,8 +40,8 @@ class AnswerGrader:
             [N] verdicts; None where no verdict could be had.
 
         Raises:
-            ValueError: If there is not one problem a completion, an answer's type is unknown, or what its type needs is
-                not in a problem's metadata.
+            ValueError: If there is not one problem a completion, an answer's type is unknown, what its type needs is not
+                in a problem's metadata, or a choice's answer is the letter of no option.
             RuntimeError: If programs are to be run and this machine has no safe sandbox, or no worker can be started.
         """
         if len(problems) != len(completions):
@@ -50,7 +51,7 @@ class AnswerGrader:
         for index, (problem, completion) in enumerate(zip(problems, completions, strict=True)):
             match problem.answer_type:
                 case "choice":
-                    verdicts[index] = grade_choice(completion, problem.answer, _needed(problem, "options"))
+                    verdicts[index] = grade_choice(completion, problem.answer, _options(problem))
                 case "number":
                     verdicts[index] = grade_number(completion, problem.answer, _needed(problem, "tolerance"))
                 case "math" | "code":
@@ -89,6 +90,17 @@ def _needed(problem: Problem, name: str) -> Any:
             f"{sorted(problem.metadata)}; the datamodule has to put it there"
         )
     return problem.metadata[name]
+
+
+def _options(problem: Problem) -> Any:
+    options = _needed(problem, "options")
+    letters = ascii_uppercase[: len(options)]
+    if problem.answer and problem.answer.strip().strip("().").upper() not in set(letters):
+        raise ValueError(
+            f"problem {problem.id!r} has the answer {problem.answer!r} and {len(options)} options; expected one of "
+            f"{', '.join(letters)}: the letter of the right option"
+        )
+    return options
 
 
 def _shifted(on_progress: ProgressFn | None, before: int, total: int) -> ProgressFn | None:

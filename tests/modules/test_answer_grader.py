@@ -76,6 +76,8 @@ def test_what_cannot_be_graded_is_named(grader):
         grader.grade([problem("essay", "5")], [""])
     with pytest.raises(ValueError, match=r"'choice' and no 'options' in its metadata; found \['level'\]"):
         grader.grade([problem("choice", "A", level=1)], [""])
+    with pytest.raises(ValueError, match="problem 'choice' has the answer 'C' and 2 options; expected one of A, B"):
+        grader.grade([problem("choice", "C", options=["x", "y"])], [""])
     with pytest.raises(ValueError, match="'number' and no 'tolerance' in its metadata"):
         grader.grade([problem("number", "1")], [""])
 
