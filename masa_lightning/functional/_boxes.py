@@ -8,11 +8,11 @@ from typing import Final, NamedTuple
 _BOX: Final = r"(?:\\|(?<=\\))(?:boxed|fbox)"
 _BRACES: Final = re.compile(
     rf"(?P<open>{_BOX}\s*\{{)"
-    rf"|(?P<bare>{_BOX}(?:\s*[+-]?\d+(?:[.,]\d+)*|\s+[A-Za-z])(?=[.,;:!]?\s*(?:\$|\\[)\]]|\n|\}}|$)))"  # \boxed 5
+    rf"|{_BOX}(?:\s*(?=[+-]?\d)|\s+(?=[A-Za-z]))(?P<bare>[+-]?\d+(?:[.,]\d+)*|[A-Za-z])"  # \boxed 5
+    r"(?=[.,;:!]?\s*(?:\$|\\[)\]]|\n|\}|$))"
     r"|\\.|[{}]",
     re.DOTALL,
 )
-_COMMAND: Final = re.compile(rf"{_BOX}\s*")
 
 
 class _Box(NamedTuple):
@@ -44,8 +44,7 @@ def _outermost(text: str) -> list[_Box]:
         if match["open"]:
             stack.append((match.start(), match.end()))
         elif match["bare"]:
-            start = match.start() + len(_COMMAND.match(match["bare"])[0])  # type: ignore[index]
-            boxes.append(_Box(match.start(), start, match.end(), (start, match.end())))
+            boxes.append(_Box(match.start(), match.start("bare"), match.end(), match.span("bare")))
         elif match[0] == "{":
             stack.append((-1, -1))
         elif match[0] == "}" and stack:

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from masa_lightning.functional._boxes import last_box
@@ -189,6 +189,13 @@ def test_quick_verdict_never_raises_and_an_answer_equals_itself(box, answer):
     assert quick_verdict(f"\\boxed{{{box}}}", answer) in (True, False, None)
     if last_box(f"\\boxed{{{answer}}}") and "\\" not in answer and answer.strip(" .$\n").isalnum():
         assert quick_verdict(f"\\boxed{{{answer}}}", answer) is True
+
+
+@given(st.lists(st.sampled_from(["\\", "\\boxed", "boxed", "fbox", " ", "{", "}", "5", "x", "$", "."]), max_size=9))
+@example(["\\", "\\boxed", " ", "5"])
+def test_last_box_never_raises(parts):
+    box = last_box("".join(parts))
+    assert box is None or box in "".join(parts)
 
 
 @given(st.integers(-(10**12), 10**12), st.integers(-(10**12), 10**12))
