@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import symtable
 from collections.abc import Collection
 from typing import Final
+
+from masa_lightning.functional.programs.names import names_under_test
 
 _FENCE: Final = re.compile(r"([ \t]*)(`{3,}|~{3,})(.*)")
 # python, python3.11, py3, {python}, {.python .numberLines}, python title="x.py", python,linenos; not python-repl
@@ -17,7 +20,7 @@ def program_of(completion: str, names: Collection[str] = (), *, prints: bool = F
     r"""Returns the program that a completion ends with; None if it has no closed block of Python code.
 
     It is the last block that defines all that is tested, which need not be the last one: that may be an example or its
-    output. If no block does, the blocks belong together.
+    output; blocks before it come with it where they define or import what it uses. If no block does, all belong together.
 
     Args:
         completion: Text with blocks of Markdown, with Python's label or none.
@@ -36,10 +39,25 @@ def program_of(completion: str, names: Collection[str] = (), *, prints: bool = F
         return next((text for _, text in reversed(blocks) if _PRINTS.search(text)), blocks[-1][1])
     defined = [{name for groups in _DEFINED.findall(text) for name in groups if name} for _, text in blocks]
     needed = {*names} & {name for has in defined for name in has}
-    for (_, text), has in zip(reversed(blocks), reversed(defined), strict=True):
-        if has >= needed:
-            return text
+    for place in reversed(range(len(blocks))):
+        if defined[place] >= needed:
+            return _with_helpers([text for _, text in blocks[: place + 1]])
     return "\n".join(text for (labelled, text), has in zip(blocks, defined, strict=True) if labelled or has & needed)
+
+
+def _with_helpers(texts: list[str]) -> str:
+    """Returns the last block, behind those before it that define or import what it uses and does not define."""
+    *others, program = texts
+    try:
+        missing = names_under_test(program, set())
+        for text in reversed(others):
+            top = symtable.symtable(text, "<block>", "exec").get_symbols() if missing else []
+            if missing & {symbol.get_name() for symbol in top if symbol.is_assigned() or symbol.is_imported()}:
+                program = f"{text}\n{program}"
+                missing = names_under_test(program, set())
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        pass  # a block that is no Python ends the search
+    return program
 
 
 def code_blocks(completion: str) -> list[tuple[bool, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Callable, Collection, Mapping
 from types import SimpleNamespace
@@ -109,6 +108,7 @@ def run_test_cases(kinds: list[type], but: Collection[str] = ()) -> Any:
 
 def _asyncio(ledger: Ledger) -> None:
     import asyncio
+    import inspect  # slow, and most tests do without
 
     run = asyncio.run
 

@@ -33,6 +33,13 @@ def test_blocks(completion, program):
 RIGHT = "def add(a, b):\n    return a + b\n"
 
 
+def test_helpers_of_blocks_before_come_along():
+    helper, uses = "import math\ndef h(x):\n    return x + 1\n", "def f(x):\n    return h(math.floor(x))\n"
+    text = fenced(("python", helper), ("python", uses), ("python", "print(f(1))\n"))
+    assert program_of(text, ["f"]) == f"{helper}\n{uses}"
+    assert program_of(text.replace(uses, RIGHT), ["add"]) == RIGHT
+
+
 def fenced(*blocks):
     return "\n\nand\n\n".join(f"```{label}\n{text}```" for label, text in blocks)
 
