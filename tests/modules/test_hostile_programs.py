@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,9 @@ def test_attacks_are_refused_and_the_host_is_as_before(nothing_stays, monkeypatc
         socket.socket() as listener,
         socket.socket(socket.AF_UNIX) as local,
         subprocess.Popen(["sleep", "600"]) as victim,
+        ExitStack() as ends,
     ):
+        ends.callback(victim.kill)  # or a failure below would wait for it
         listener.bind(("127.0.0.1", 0))
         local.bind("\0masa")
         for server in (listener, local):
@@ -112,7 +115,6 @@ def test_attacks_are_refused_and_the_host_is_as_before(nothing_stays, monkeypatc
             with pytest.raises(BlockingIOError):
                 server.accept()
         assert victim.poll() is None
-        victim.kill()
     assert file.read_text() == "host"
     assert not (Path.home() / ".masa").exists() and not Path("/written").exists()
 
