@@ -1,1 +1,1 @@
-"""Pure functions: torch and the standard library (grading may also use a maths checker)."""
+"""Pure functions: torch and the standard library (grading also mpmath)."""

@@ -1,4 +1,4 @@
-"""One value of a final answer: what of it can be compared without a maths checker."""
+"""One value of a final answer: what of it can be compared without reading it as a formula."""
 
 from __future__ import annotations
 

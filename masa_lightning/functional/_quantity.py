@@ -97,7 +97,7 @@ def same_number(mine: Number, truth: Number) -> bool | None:
     if my_value == true_value:
         return True
     rounded = any(a.decimal and not b.decimal and b.value.denominator > 1 for a, b in ((mine, truth), (truth, mine)))
-    return None if rounded else False  # 0.33333333 and 1/3: the maths checker knows how close is close
+    return None if rounded else False  # 0.33333333 and 1/3: formulas know how close is close
 
 
 def split_unit(text: str, *, letters: bool = False) -> tuple[str, str]:

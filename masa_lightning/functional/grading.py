@@ -4,6 +4,10 @@ Only the last `\boxed{...}` of a completion is its answer. What numbers, words, 
 decided at once; formulas and sets of numbers are read whole or not at all, and compared exactly (`_equality`). In doubt
 an answer is wrong. Conventions: a percent sign is either a unit or a hundredth ("10%" equals "10" and "0.1"), a unit may
 be missing but not differ, "x = 5" equals "5", and rounded decimals equal exact values to 6 places.
+
+The reader of formulas is our own. math-verify, which was here before, drops what it cannot read and falls back on the last
+number of a text, rounds exact numbers, ignores units and the case of letters, and has no bound on its work: each of these
+rewarded wrong answers, and the checks against them were as long as a reader. Numbers of any precision are mpmath's.
 """
 
 from __future__ import annotations

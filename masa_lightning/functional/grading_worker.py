@@ -17,7 +17,7 @@ from typing import Final
 
 from masa_lightning.functional.grading import checked_box_verdict
 
-MEMORY_LIMIT: Final = 4 * 2**30  # bytes of address space; a hostile power tower would take the machine's
+MEMORY_LIMIT: Final = 4 * 2**30  # bytes of address space; work is counted before it is done, and this is the net below
 
 
 def main() -> None:

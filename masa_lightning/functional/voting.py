@@ -88,7 +88,7 @@ def _count(boxes: Sequence[str | None], correct: Sequence[bool]) -> list[tuple[i
 
 
 def _cluster(boxes: Sequence[str | None]) -> dict[str, int]:
-    """Votes of each answer, as first written; answers are one where that needs no maths checker."""
+    """Votes of each answer, as first written; answers are one where no formula has to be read to see it."""
     votes: dict[str, int] = {}
     for box in filter(None, boxes):
         same = box

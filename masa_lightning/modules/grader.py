@@ -22,7 +22,7 @@ import masa_lightning.types
 from masa_lightning.functional.grading import box_content, quick_box_verdict
 from masa_lightning.types import Problem, ProgressFn
 
-_START_LIMIT: Final = 120.0  # seconds to import the maths checker; cluster file systems are slow
+_START_LIMIT: Final = 120.0  # seconds to import mpmath; cluster file systems are slow
 _MAX_LOSSES: Final = 3  # workers in a row that are lost without having taken a task
 _MAX_LINE: Final = 1 << 20  # bytes without a line end from a worker that has gone mad
 
