@@ -72,7 +72,7 @@ def plain_text(value: Any) -> str:
     """The text of a cell: a string, chat messages (the last user message), or lines; without known instructions."""
     messages = chat(value)
     if messages is not None:
-        users = [m.get("content") for m in messages if m["role"] == "user"]
+        users = [m.get("content") for m in messages if str(m["role"]) == "user"]  # of any type in a table
         if not users:
             raise UnusableRowError("chat without a user message")
         value = _content(users[-1])

@@ -235,7 +235,8 @@ class ColumnReader:
             problem=problem.problem,
             answer=problem.answer,
             answer_type=problem.answer_type,
-            metadata=problem.metadata | metadata,
+            metadata=metadata
+            | problem.metadata,  # a column of the same name, such as `options`, does not take its place
         )
 
     def _plain(self, row: Row) -> Problem:

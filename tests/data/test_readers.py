@@ -63,6 +63,20 @@ def test_cells_of_any_type(name: str, data: st.DataObject) -> None:
             check(reader, row)
 
 
+def test_another_column_does_not_take_the_place_of_the_options() -> None:
+    row = {"question": "Which?", "choices": '{"A": "x", "B": "y"}', "options": "[", "answer": "B"}
+    chosen = choose_columns([*row], "question+choices", None)
+    assert not isinstance(chosen, str)
+    reader = ColumnReader([*row], *chosen)
+    reader.look_at([row])
+    assert reader(row).metadata["options"] == ["x", "y"]
+
+
+def test_roles_of_any_type_are_no_users() -> None:
+    with pytest.raises(UnusableRowError, match="chat without a user message"):
+        BENCHMARKS["math500"].read({"problem": [{"role": np.array(["user", "x"])}, {"role": None}], "answer": "1"})
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_each_cell_of_each_type(name: str) -> None:
     rows = [GOOD[name] | {column: cell} for column in GOOD[name] for cell in OF_EVERY_TYPE]
