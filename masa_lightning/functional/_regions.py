@@ -33,7 +33,7 @@ _MID: Final = re.compile(r"\\mid(?![A-Za-z])")
 _RELATION: Final = re.compile(r"[<>=]|\\(?:leq|geq|neq|notin|in)(?![A-Za-z])")
 _REALS: Final = re.compile(r"\\mathbb ?\{? ?R ?\}?")
 _VARIABLE: Final = re.compile(r"[A-Za-z]|\\[a-z]+")
-_FLIPPED: Final = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq", "=": "=", "\\neq": "\\neq"}
+FLIPPED: Final = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq", "=": "=", "\\neq": "\\neq"}
 _MAX_ENDS: Final = 40
 _MAX_DEPTH: Final = 12
 _CLOSE: Final = Fraction(1, 2**64)
@@ -186,7 +186,7 @@ class _Reader:
             raise Unreadable("not a straight line")
         root, rising = solved
         end = self._add(root)
-        sign = sign if rising else _FLIPPED[sign]
+        sign = sign if rising else FLIPPED[sign]
 
         def part(line: _Line) -> frozenset[int]:
             place, size = line.place(end), 2 * len(line.ends) + 1

@@ -24,11 +24,10 @@ from masa_lightning.functional._evaluation import Budget
 from masa_lightning.functional._formula import Node, Unreadable, read_formula
 from masa_lightning.functional._levels import split_outside
 from masa_lightning.functional._quantity import without_units
-from masa_lightning.functional._regions import MARK, same_region
+from masa_lightning.functional._regions import FLIPPED, MARK, same_region
 from masa_lightning.functional._spelling import normalise
 from masa_lightning.functional._structure import compare, part_equations
 
-_FLIPPED: Final = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq"}
 _COMPARISON_COST: Final = 2e-4  # seconds, to read the texts
 
 
@@ -136,9 +135,9 @@ def _same_relation(sides: list[str], signs: list[str], others: list[str], wanted
     """Compares equations and inequalities: one may be a multiple of the other, or be written from right to left."""
     if len(signs) == len(wanted) == 1:
         sign = same_zeros((_tree(sides[0]), _tree(sides[1])), (_tree(others[0]), _tree(others[1])), budget)
-        seen = signs[0] if sign > 0 else _FLIPPED.get(signs[0], signs[0])
-        return bool(sign) and seen == wanted[0] and wanted[0] in {"=", "\\neq", *_FLIPPED}
-    backwards = [_FLIPPED.get(sign, sign) for sign in reversed(signs)]
+        seen = signs[0] if sign > 0 else FLIPPED.get(signs[0], signs[0])
+        return bool(sign) and seen == wanted[0] and wanted[0] in FLIPPED
+    backwards = [FLIPPED.get(sign, sign) for sign in reversed(signs)]
     for parts, order in ((sides, signs), (sides[::-1], backwards)):
         if order == wanted and all(
             same_formula(_formula(p), _formula(e), budget) for p, e in zip(parts, others, strict=True)
