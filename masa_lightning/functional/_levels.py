@@ -23,6 +23,8 @@ def split_outside(text: str, signs: re.Pattern[str]) -> tuple[list[str], list[st
     >>> split_outside(r"S=\\sum_{k=1}^{n} k", re.compile("="))
     (['S', '\\\\sum_{k=1}^{n} k'], ['='])
     """
+    if not signs.search(text):  # most answers
+        return [text.strip()], []
     parts, found = [], []
     depth = start = at = 0
     while at < len(text):
