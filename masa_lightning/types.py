@@ -115,7 +115,11 @@ class Completion:
 
 @runtime_checkable
 class Sampler(Protocol):
-    """Draws completions from the policy. `VLLMSampler` and `TransformersSampler` satisfy it."""
+    """Draws completions from the policy. `VLLMSampler` and `TransformersSampler` satisfy it.
+
+    One that cannot be right on every model may also have `check_model(model_path, config, device)`, which raises a
+    ValueError and is called before weights are loaded; `config` is transformers'.
+    """
 
     def setup(
         self, policy: nn.Module, model_path: str, *, max_model_length: int, stop_token_ids: Sequence[int]

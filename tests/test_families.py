@@ -73,6 +73,13 @@ def test_three_steps_with_vllm(name, checkpoint):
     check(name, "vllm", zoo.train(checkpoint(name), "vllm"))
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["ernie4.5-moe", "phimoe", "jetmoe", "lfm2-moe"])
+def test_experts_that_are_others_on_cpu_are_refused_before_weights(name, checkpoint, monkeypatch):
+    monkeypatch.setattr(loading, "load_model", None)  # not called
+    check(name, "vllm", zoo.train(checkpoint(name), "vllm", max_logp_difference=float("inf")))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["transformers", "vllm"])
 @pytest.mark.parametrize("name", [*zoo.FAMILIES])

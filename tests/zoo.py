@@ -394,6 +394,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 _INSTEAD = "use TransformersSampler"
+_EXPERTS = ", with experts) as the policy does"
 _COMPARED = "the sampler does not draw from the policy"
 # By family, or by family and sampler, a part of the message that it is refused with before anything is drawn.
 _REFUSED: dict[str | tuple[str, SamplerName], str] = {
@@ -416,8 +417,8 @@ _REFUSED: dict[str | tuple[str, SamplerName], str] = {
     ("biogpt", "vllm"): _INSTEAD,
     ("gpt-neox-japanese", "vllm"): _INSTEAD,
     ("diffllama", "vllm"): _INSTEAD,
-    ("ernie4.5-moe", "vllm"): _INSTEAD,
-    ("phimoe", "vllm"): _INSTEAD,
+    ("ernie4.5-moe", "vllm"): _EXPERTS,
+    ("phimoe", "vllm"): _EXPERTS,
     ("mamba", "vllm"): _INSTEAD,
     ("falcon-mamba", "vllm"): _INSTEAD,
     ("qwen3-next", "vllm"): _INSTEAD,
@@ -427,12 +428,12 @@ _REFUSED: dict[str | tuple[str, SamplerName], str] = {
     ("zamba", "vllm"): _INSTEAD,
     ("olmo-hybrid", "vllm"): _INSTEAD,
     ("minimax", "vllm"): _INSTEAD,
-    ("jetmoe", "vllm"): _COMPARED,
+    ("jetmoe", "vllm"): _EXPERTS,
     ("granite-hybrid", "vllm"): _COMPARED,
     ("zamba2", "vllm"): _COMPARED,
     ("mamba2", "vllm"): _COMPARED,
     ("lfm2", "vllm"): _COMPARED,
-    ("lfm2-moe", "vllm"): _COMPARED,
+    ("lfm2-moe", "vllm"): _EXPERTS,
     ("gpt-bigcode", "vllm"): _INSTEAD,
     ("apertus", "vllm"): _COMPARED,
     ("doge", "vllm"): _COMPARED,

@@ -164,7 +164,8 @@ class PolicyLightningModule(LightningModule):
         Raises:
             ValueError: If the strategy spreads weights in a way that they cannot be handed to an engine from, precision
                 or dtype are none to train with, a `ModelCheckpoint` would write nothing, prompt and completion are longer
-                than what the model was made for, the tokenizer does not fit the model, or a stop is none that can come.
+                than what the model was made for, the tokenizer does not fit the model, a stop is none that can come,
+                or the sampler cannot be right on this model.
         """
         if isinstance(self.trainer.strategy, (FSDPStrategy, DeepSpeedStrategy)):
             raise ValueError(
@@ -184,6 +185,8 @@ class PolicyLightningModule(LightningModule):
         if self.lora is not None:
             self.lora.config()  # an error where peft is missing
         config = loading.load_config(self.model_name)
+        if (check_model := getattr(self.sampler, "check_model", None)) is not None:
+            check_model(self.model_name, config, self.trainer.strategy.root_device)
         context = loading.context_length(config)
         asked = self.max_prompt_length + self.max_completion_length
         if context is not None and asked > context:

@@ -17,6 +17,7 @@ from masa_lightning.sampling._isolation import apart_from_training, environment,
 from masa_lightning.sampling._limits import check_requests
 from masa_lightning.sampling._stops import load_tokenizer
 from masa_lightning.sampling._weights import HandOver, MissingWeightsError
+from masa_lightning.sampling.vllm.architectures import check_experts
 from masa_lightning.sampling.vllm.cpu import PackedLayers, draw_with_less_python
 from masa_lightning.sampling.vllm.engine import engine_environment, make_engine
 from masa_lightning.types import Completion, SamplingRequest, SamplingSettings
@@ -100,6 +101,20 @@ class VLLMSampler:
     def shares_weights(self) -> bool:
         """Whether policy and engine have one storage; False before `setup`."""
         return self._hand_over is not None and self._hand_over.shared
+
+    def check_model(self, model_path: str, config: Any, device: torch.device) -> None:
+        """Refuses what cannot be right, before the policy's weights are loaded.
+
+        Args:
+            model_path: Folder or hub name of the model.
+            config: Of transformers.
+            device: The policy's, as it will be.
+
+        Raises:
+            ValueError: It has experts, and vLLM would not compute it as the policy does.
+        """
+        if device.type == "cpu":
+            check_experts(model_path, config)
 
     def setup(
         self, policy: nn.Module, model_path: str, *, max_model_length: int, stop_token_ids: Sequence[int]
