@@ -33,8 +33,8 @@ def check_experts(model_path: str, config: Any) -> None:
     for part in (config, config.get_text_config()):
         if why := _OTHER_EXPERTS.get(part.model_type):
             raise ValueError(
-                f"vLLM on CPU does not compute model {model_path!r} (of type {part.model_type!r}, with experts) as the policy "
-                f"does: {why}; expected the same log-probabilities: {_INSTEAD}"
+                f"vLLM on CPU does not compute model {model_path!r} (of type {part.model_type!r}, with experts) as the "
+                f"policy does: {why}; expected the same log-probabilities: {_INSTEAD}"
             )
 
 
