@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import masa_lightning
+from masa_lightning import functional
 
 ROOT = Path(masa_lightning.__file__).parent
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
@@ -106,28 +108,56 @@ def test_imports_are_seen_wherever_they_are(tmp_path: Path) -> None:
     assert [*imports(file)] == ["masa_lightning.sampling.vllm", "vllm.sub"]
 
 
-@pytest.mark.parametrize("name", masa_lightning.__all__)
-def test_public_name_resolves(name: str) -> None:
-    assert getattr(masa_lightning, name) is not None
-    assert name in dir(masa_lightning)
+PUBLIC = [(masa_lightning, name) for name in masa_lightning.__all__] + [
+    (functional, name) for name in functional.__all__
+]
 
 
-def test_type_checkers_see_the_same_names_as_python() -> None:
-    tree = ast.parse((ROOT / "__init__.py").read_text())
+@pytest.mark.parametrize(("package", "name"), PUBLIC, ids=lambda value: getattr(value, "__name__", value))
+def test_public_name_resolves(package: ModuleType, name: str) -> None:
+    assert getattr(package, name) is not None
+    assert name in dir(package)
+
+
+@pytest.mark.parametrize("package", [masa_lightning, functional], ids=lambda package: package.__name__)
+def test_type_checkers_see_the_same_names_as_python(package: ModuleType) -> None:
+    tree = ast.parse(Path(str(package.__file__)).read_text())
     block = next(node for node in tree.body if isinstance(node, ast.If))
     seen = {
-        alias.asname: (node.module or "").removeprefix("masa_lightning.")
+        alias.asname: (node.module or "").removeprefix(f"{package.__name__}.")
         for node in block.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
         if alias.name == alias.asname  # "X as X" is what re-exports
     }
-    assert seen == masa_lightning._HOMES
+    assert seen == package._HOMES
 
 
-def test_unknown_name_is_an_attribute_error() -> None:
+@pytest.mark.parametrize("package", [masa_lightning, functional], ids=lambda package: package.__name__)
+def test_unknown_name_is_an_attribute_error(package: ModuleType) -> None:
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
-        masa_lightning.Nonsense  # noqa: B018
+        package.Nonsense  # noqa: B018
+
+
+def test_functional_has_the_names_of_the_design() -> None:
+    from masa_lightning.functional import (
+        difficulty_reward,
+        grade,
+        group_advantages,
+        kl_penalty,
+        length_reward,
+        notion_reward,
+        parse_meta_prediction,
+        pass_at_k,
+        policy_loss,
+    )
+
+    assert grade(r"\boxed{\frac{1}{2}}", "0.5")
+    assert parse_meta_prediction('{"pass_rate": 3}').pass_rate == 3
+    assert (length_reward(3, [3, 5], [True, False]), difficulty_reward(0.5, [True, False])) == (1.0, 1.0)
+    assert notion_reward(["sums"], "1+1", ["sums", "products"], [True, False]) == 1.0
+    assert pass_at_k(4, 1, 1) == 0.25
+    assert all(callable(function) for function in (group_advantages, policy_loss, kl_penalty))
 
 
 def loaded_after(code: str) -> tuple[set[str], str]:
@@ -138,9 +168,10 @@ def loaded_after(code: str) -> tuple[set[str], str]:
     return set(done.stderr.splitlines()[-1].split()), done.stdout
 
 
-def test_importing_the_package_loads_nothing_big() -> None:
-    modules, _ = loaded_after("import masa_lightning")
-    assert "masa_lightning" in modules
+@pytest.mark.parametrize("package", ["masa_lightning", "masa_lightning.functional"])
+def test_importing_the_package_loads_nothing_big(package: str) -> None:
+    modules, _ = loaded_after(f"import {package}")
+    assert package in modules
     assert not (HEAVY | {"torch", "datasets", "matplotlib"}) & modules
 
 
