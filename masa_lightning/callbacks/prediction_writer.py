@@ -12,8 +12,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
+from masa_lightning.functional.boxes import last_box
 from masa_lightning.functional.controls import named_notions
-from masa_lightning.functional.grading import box_content
 from masa_lightning.functional.voting import ballot, most_common_answer
 from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.modules.masa import MASALightningModule
@@ -201,7 +201,7 @@ def _vote(group: RolloutGroup) -> tuple[int, Rollout | None]:
 
 
 def _answer(group: RolloutGroup, rollout: Rollout) -> str | None:
-    return rollout.text if group.problem.answer_type == "code" else box_content(rollout.text)
+    return rollout.text if group.problem.answer_type == "code" else last_box(rollout.text)
 
 
 def _of(statistic: Any, values: Sequence[float]) -> float | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from masa_lightning.data._questions import same_text_key
 from masa_lightning.data.base import ProblemDataModule, Split
-from masa_lightning.functional.grading import box_content
+from masa_lightning.functional.boxes import last_box
 from masa_lightning.types import Problem, ProgressFn
 
 _ORDER: tuple[Split, ...] = ("test", "validation", "train")  # evaluation first: its problems depend on no train_size
@@ -135,7 +135,7 @@ class ReasoningGymGrader:
     def _verdict(self, problem: Problem, completion: str) -> bool | None:
         if not {"task", "entry"} <= problem.metadata.keys():
             raise ValueError(f"problem {problem.id!r} is not of ReasoningGymDataModule; ReasoningGymGrader needs that")
-        box = box_content(completion)
+        box = last_box(completion)
         if box is None:
             return False
         task = problem.metadata["task"]

@@ -10,8 +10,8 @@ import re
 from itertools import pairwise
 from typing import Final
 
-from masa_lightning.functional._equality import Formula, number, same_formula
-from masa_lightning.functional._evaluation import Budget
+from masa_lightning.functional._equality import Formula, same_formula
+from masa_lightning.functional._evaluation import Budget, complex_value
 from masa_lightning.functional._formula import Node, Unreadable, names, read_formula
 
 _OPERATIONS: Final = (
@@ -50,7 +50,7 @@ def _link(left: str, right: str, budget: Budget) -> bool:
     places = [len(match[1]) for text in (left, right) if (match := _DECIMAL.fullmatch(text))]
     if not places:
         return False
-    error = number(Node("add", (a, Node("neg", (b,)))), budget)
+    error = complex_value(Node("add", (a, Node("neg", (b,)))), budget)
     return error is not None and bool(abs(error) <= 0.500001 * 10.0 ** -min(places))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
-from masa_lightning.functional._evaluation import Budget, Exact, Numeric, Unbounded
+from masa_lightning.functional._evaluation import Budget, Exact, Numeric, Unbounded, complex_value
 from masa_lightning.functional._formula import Node, names
 
 _POINTS: Final = 8  # at which formulas are compared
@@ -73,7 +73,7 @@ def same_zeros(mine: tuple[Node, Node], truth: tuple[Node, Node], budget: Budget
         return 0
     for anchor in _points(free, whole=False):
         fixed = [_at(side, anchor) for side in (a, b)]
-        values = [number(side, budget) for side in fixed]
+        values = [complex_value(side, budget) for side in fixed]
         if None in values or not all(values):
             continue
         ratio = values[0] / values[1]
@@ -85,17 +85,6 @@ def same_zeros(mine: tuple[Node, Node], truth: tuple[Node, Node], budget: Budget
     return 0
 
 
-def number(tree: Node, budget: Budget) -> Any:
-    """Returns the value of a formula without names as a complex number of mpmath; None if it has none."""
-    try:
-        first = Numeric(budget, 64)
-        first.value(tree)
-        precise = Numeric(budget, 2 * first.needed + 64)
-        return precise.context.mpc(precise.value(tree))
-    except Unbounded:
-        return None
-
-
 def affine_root(left: Node, right: Node, name: str, budget: Budget) -> tuple[Node, bool] | None:
     """Solves left = right where left - right is a straight line in the only name there is.
 
@@ -105,7 +94,7 @@ def affine_root(left: Node, right: Node, name: str, budget: Budget) -> tuple[Nod
     line = Node("add", (left, Node("neg", (right,))))
     start, end = (_at(line, {name: Fraction(value)}) for value in (0, 1))
     slope = Node("add", (end, Node("neg", (start,))))
-    rise = number(slope, budget)
+    rise = complex_value(slope, budget)
     if rise is None or rise.imag or not rise:
         return None
     straight = Node("add", (start, Node("mul", (slope, Node("name", name=name)))))

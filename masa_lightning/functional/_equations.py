@@ -10,10 +10,10 @@ import re
 from fractions import Fraction
 from typing import Final
 
-from masa_lightning.functional._arithmetic import evaluate
 from masa_lightning.functional._chains import is_arithmetic
+from masa_lightning.functional._evaluation import Budget
 from masa_lightning.functional._levels import split_outside
-from masa_lightning.functional._quantity import read_number, split_percent, split_unit
+from masa_lightning.functional._quantity import read_number, read_value, split_percent, split_unit
 from masa_lightning.functional._spelling import squeeze
 
 SIGN: Final = re.compile(r"=|[<>]|\\(?:leq|geq|neq|approx|equiv|sim|in|notin|to)(?![A-Za-z])")
@@ -43,6 +43,7 @@ _DOUBLED: Final = re.compile(
     r"\\\\(?=(?:left|right|d?frac|sqrt|text|infty|pi|cup|leq?|geq?|neq?|cdot|times|circ|mathbb|pm|in|quad)(?![A-Za-z]))"
 )
 _LETTERS: Final = re.compile(r"[A-Za-z\\]")
+_ROUNDING_COST: Final = 0.1  # seconds at most
 _LINE_LETTERS: Final = frozenset("xyzt")
 
 
@@ -177,10 +178,11 @@ def _exact_part(text: str) -> str:
 def _contradict(exact: str, rounded: str) -> bool:
     r"""Is the second no number, or no rounding of the first, `\frac{2}{3} \approx 1.67`?"""
     rounded, percent = split_percent(split_unit(rounded)[0])
-    value, other = evaluate(split_unit(exact)[0]), evaluate(rounded)
+    budget = Budget(_ROUNDING_COST)
+    value, other = read_value(split_unit(exact)[0], budget), read_value(rounded, budget)
     if value is None or other is None or percent:
         return other is None
     places = len(rounded.partition(".")[2])
     decimal = places and re.fullmatch(r"-?[\d.]+", rounded)  # others are rounded to any digit
-    limit = Fraction(1, 10**places) if decimal else abs(Fraction(value)) / 20
-    return abs(Fraction(value) - Fraction(other)) > limit
+    limit = Fraction(1, 10**places) if decimal else abs(value) / 20
+    return abs(value - other) > limit

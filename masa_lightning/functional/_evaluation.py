@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from importlib import import_module
@@ -30,6 +31,8 @@ _FUNCTIONS: Final = (
 _MPMATH: Final = {"ln": "log", **{name: name for name in _FUNCTIONS.split()}}
 
 Bound = Mapping[str, int]  # indices of sums
+
+_OF_THREAD: Final = threading.local()
 
 
 class Unbounded(ValueError):
@@ -111,8 +114,8 @@ class Numeric:
     """
 
     def __init__(self, budget: Budget, bits: int) -> None:
-        self.context: Any = import_module("mpmath").MPContext()
-        self.context.prec = bits
+        self.context = _context()
+        self._bits = bits
         self.needed = 128
         self._budget = budget
 
@@ -122,6 +125,7 @@ class Numeric:
         Raises:
             Unbounded: If there is none, or it takes too long.
         """
+        self.context.prec = self._bits
         try:
             return self._value(tree, {})
         except (ArithmeticError, TypeError) as error:
@@ -218,6 +222,37 @@ class Numeric:
         if written is not None and written.denominator % 2 and not base.imag and base.real < 0:  # the real root
             return (-1) ** written.numerator * (-base) ** exponent
         return context.power(base, exponent)
+
+
+def complex_value(tree: Node, budget: Budget) -> Any:
+    """Returns the value of a formula without names as a complex number of mpmath; None if it has none."""
+    try:
+        first = Numeric(budget, 64)
+        first.value(tree)
+        precise = Numeric(budget, 2 * first.needed + 64)
+        return precise.context.mpc(precise.value(tree))
+    except Unbounded:
+        return None
+
+
+def real_value(tree: Node, budget: Budget) -> Fraction | None:
+    """Returns the value of a formula without names, exact or to many digits; None if it has none or is not real."""
+    exact = Exact(budget).value(tree)
+    if exact is not None:
+        return exact
+    value = complex_value(tree, budget)
+    if value is None or value.imag:
+        return None
+    mantissa, exponent = value.real.man_exp
+    size = Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
+    return size if value.real > 0 else -size
+
+
+def _context() -> Any:
+    """Numbers of mpmath, of one thread: to make a context takes longer than most formulas."""
+    if not hasattr(_OF_THREAD, "context"):
+        _OF_THREAD.context = import_module("mpmath").MPContext()
+    return _OF_THREAD.context
 
 
 class _Irrational(ArithmeticError):

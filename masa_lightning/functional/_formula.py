@@ -149,7 +149,8 @@ class _Reader:
         while True:
             token = self.peek()
             if token in _TIMES or token in _OVER:
-                self.take()
+                if self.take() == "/" and divided:
+                    raise Unreadable("1/2/3 may be 1/(2/3)")
                 negative = self._sign()
                 factor = self._factor()
                 factor = self.node("neg", factor) if negative else factor

@@ -12,6 +12,8 @@ import re
 from fractions import Fraction
 from typing import Final, NamedTuple
 
+from masa_lightning.functional._evaluation import Budget, real_value
+from masa_lightning.functional._formula import read_formula
 from masa_lightning.functional._units import MONEY, is_word, read_unit
 
 _SIGN: Final = r"([+-]? ?)"
@@ -70,6 +72,8 @@ def read_number(text: str) -> Number | None:
             return Number(_signed(match[1], Fraction(int(match[2].replace(" ", "")), int(match[3]))), percent, False)
         if match := _MIXED.fullmatch(bare):
             part = Fraction(int(match[3] or match[5]), int(match[4] or match[6]))
+            if part >= 1:
+                return None  # 2\frac{7}{3} may be a product
             return Number(_signed(match[1], int(match[2]) + part), percent, False)
         if match := _REPEATING.fullmatch(bare):
             period = match[4] or match[5]
@@ -81,6 +85,24 @@ def read_number(text: str) -> Number | None:
     except (ValueError, ZeroDivisionError):
         return None
     return None
+
+
+def read_value(text: str, budget: Budget) -> Fraction | None:
+    r"""Returns the value of a number, be it a formula, exact or to many digits; None if the text is no real number.
+
+    Args:
+        text: Normalised, without a percent sign or a unit.
+        budget: What it may cost.
+
+    >>> read_value("12 1/2", Budget()), read_value(r"\sqrt{16}", Budget()), read_value("9^{9^{9^9}}", Budget())
+    (Fraction(25, 2), Fraction(4, 1), None)
+    """
+    if number := read_number(text):
+        return number.value / 100 if number.percent else number.value
+    try:
+        return real_value(read_formula(text)[0], budget)
+    except (ValueError, ArithmeticError, RecursionError):
+        return None
 
 
 def split_percent(text: str) -> tuple[str, bool]:

@@ -13,8 +13,8 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from masa_lightning.functional._equality import Formula, affine_root, number, same_formula
-from masa_lightning.functional._evaluation import Budget
+from masa_lightning.functional._equality import Formula, affine_root, same_formula
+from masa_lightning.functional._evaluation import Budget, real_value
 from masa_lightning.functional._formula import Node, Unreadable, names, read_formula
 from masa_lightning.functional._levels import closes_at_end, split_outside
 
@@ -205,12 +205,10 @@ class _Reader:
         return self._add(tree)
 
     def _add(self, tree: Node) -> _End:
-        value = number(tree, self.budget)
-        if value is None or value.imag or len(self.ends) >= _MAX_ENDS:
+        value = real_value(tree, self.budget)
+        if value is None or len(self.ends) >= _MAX_ENDS:
             raise Unreadable("an end that is not real, or too many")
-        mantissa, exponent = value.real.man_exp
-        size = Fraction(int(mantissa)) * Fraction(2) ** exponent
-        self.ends.append(_End(tree, size if value.real > 0 else -size))
+        self.ends.append(_End(tree, value))
         return self.ends[-1]
 
 

@@ -12,17 +12,20 @@ from fractions import Fraction
 from typing import Final
 
 from masa_lightning.functional._answers import MAX_ANSWER_CHARS
-from masa_lightning.functional._arithmetic import evaluate
+from masa_lightning.functional._evaluation import Budget
 from masa_lightning.functional._letters import LETTERS, plain, readings, without_phrase
-from masa_lightning.functional._quantity import split_percent, split_unit
+from masa_lightning.functional._quantity import read_value, split_percent, split_unit
 from masa_lightning.functional._spelling import decimal_comma, join_thousands, normalise, squeeze
-from masa_lightning.functional.grading import box_content
+from masa_lightning.functional.boxes import last_box
 
 _AROUND: Final = (("(", ")"), ("[", "]"), ('"', '"'), ("'", "'"))
 _SAME: Final = re.compile(r"(?<![<>!\\])=|\\(?:approx|sim|simeq)(?![a-zA-Z])")
 _NAME: Final = re.compile(
     r"(?:\\?[A-Za-z]+ ?(?:_ ?(?:\{[^{}]*\}|[A-Za-z0-9]))?|\\text ?\{[^{}]*\})(?: ?\([^()=]*\))?|\| ?[A-Za-z]+ ?\||"
 )
+
+_RANGE: Final = re.compile(r"(?<=[\d.]) ?[-+] ?(?=[\d.])")  # 1200-1300, or unfinished work
+_NUMBER_COST: Final = 0.1  # seconds at most
 
 
 def grade_choice(completion: str, answer: str, options: Sequence[str]) -> bool:
@@ -48,7 +51,7 @@ def chosen_letter(completion: str, options: Sequence[str]) -> str | None:
     >>> [chosen_letter(rf"\boxed{{{box}}}", ["red", "green"]) for box in ("(b)", "Green", "C", "A or B")]
     ['B', 'B', None, None]
     """
-    box = box_content(completion)
+    box = last_box(completion)
     if not box or len(box) > MAX_ANSWER_CHARS:
         return None
     text = plain(box)
@@ -75,7 +78,7 @@ def grade_number(completion: str, answer: str, tolerance: float) -> bool:
     >>> grade_number(r"\boxed{1.21 \times 10^{3} \text{ J}}", "1200", 0.05), grade_number(r"\boxed{-1200}", "1200", 0.05)
     (True, False)
     """
-    box = box_content(completion)
+    box = last_box(completion)
     if not box or max(len(box), len(answer)) > MAX_ANSWER_CHARS or not 0 <= tolerance < math.inf:
         return False
     limit = Fraction(tolerance)
@@ -107,8 +110,9 @@ def _numbers(text: str, *, comma: bool) -> list[list[Fraction]]:
 def _one_number(text: str, comma: bool) -> list[Fraction]:
     text = join_thousands((decimal_comma(text) if comma else None) or text)
     text, percent = split_percent(split_unit(text, letters=True)[0])
-    value = evaluate(text)
+    if "\\" not in text and _RANGE.search(re.sub(r"\{[^{}]*\}|\([^()]*\)", "()", text)):
+        return []
+    value = read_value(text, Budget(_NUMBER_COST))
     if value is None:
         return []
-    exact = Fraction(value)
-    return [exact, exact / 100] if percent else [exact]
+    return [value, value / 100] if percent else [value]

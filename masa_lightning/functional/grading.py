@@ -16,7 +16,6 @@ from functools import lru_cache, partial
 from typing import Final
 
 from masa_lightning.functional._answers import MAX_ANSWER_CHARS, quick_leaf
-from masa_lightning.functional._boxes import all_boxes, last_box
 from masa_lightning.functional._chains import holds
 from masa_lightning.functional._equality import Formula, same_formula, same_zeros
 from masa_lightning.functional._equations import SIGN
@@ -27,6 +26,7 @@ from masa_lightning.functional._quantity import without_units
 from masa_lightning.functional._regions import FLIPPED, MARK, same_region
 from masa_lightning.functional._spelling import normalise
 from masa_lightning.functional._structure import compare, part_equations
+from masa_lightning.functional.boxes import all_boxes, last_box
 
 _COMPARISON_COST: Final = 2e-4  # seconds, to read the texts
 
@@ -54,7 +54,7 @@ def quick_verdict(completion: str, answer: str) -> bool | None:
     >>> quick_verdict(r"\boxed{1,234}", "1234"), quick_verdict(r"\boxed{\sqrt{4}}", "2")
     (True, None)
     """
-    return quick_box_verdict(box_content(completion), answer)
+    return quick_box_verdict(last_box(completion), answer)
 
 
 def checked_verdict(completion: str, answer: str) -> bool:
@@ -63,16 +63,11 @@ def checked_verdict(completion: str, answer: str) -> bool:
     >>> checked_verdict(r"\boxed{\sqrt{4}}", "2")
     True
     """
-    return checked_box_verdict(box_content(completion), answer)
-
-
-def box_content(completion: str) -> str | None:
-    """Returns what the last box holds, as written; None without a closed box."""
-    return last_box(completion)
+    return checked_box_verdict(last_box(completion), answer)
 
 
 def quick_box_verdict(box: str | None, answer: str) -> bool | None:
-    """`quick_verdict` on what `box_content` returned."""
+    """`quick_verdict` on what `last_box` returned."""
     if not box or len(box) > MAX_ANSWER_CHARS:
         return False
     if box.strip() == answer.strip():
@@ -87,7 +82,7 @@ def quick_box_verdict(box: str | None, answer: str) -> bool | None:
 
 
 def checked_box_verdict(box: str | None, answer: str) -> bool:
-    """`checked_verdict` on what `box_content` returned."""
+    """`checked_verdict` on what `last_box` returned."""
     quick = quick_box_verdict(box, answer)
     if quick is not None or box is None:
         return bool(quick)

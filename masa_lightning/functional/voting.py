@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Final
 
+from masa_lightning.functional.boxes import last_box
 from masa_lightning.functional.choices import chosen_letter
-from masa_lightning.functional.grading import box_content, quick_box_verdict
+from masa_lightning.functional.grading import quick_box_verdict
 from masa_lightning.types import Problem
 
 _MAX_COMPARED: Final = 100  # characters; two long lists take long to compare, and there are many pairs
@@ -24,7 +25,7 @@ def ballot(problem: Problem, completion: str) -> str | None:
     letter = None
     if problem.answer_type == "choice":
         letter = chosen_letter(completion, problem.metadata.get("options", ()))
-    return letter or box_content(completion)
+    return letter or last_box(completion)
 
 
 def majority_vote(boxes: Sequence[str | None], correct: Sequence[bool]) -> float:

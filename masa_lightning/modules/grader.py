@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import masa_lightning.types
-from masa_lightning.functional.grading import box_content, quick_box_verdict
+from masa_lightning.functional.boxes import last_box
+from masa_lightning.functional.grading import quick_box_verdict
 from masa_lightning.types import Problem, ProgressFn
 
 _START_LIMIT: Final = 120.0  # seconds to import mpmath; cluster file systems are slow
@@ -79,7 +80,7 @@ class MathGrader:
         waiting: dict[Task, list[int]] = {}
         seen: dict[tuple[str | None, str], bool | None] = {}
         for index, (problem, completion) in enumerate(zip(problems, completions, strict=True)):
-            box = box_content(completion)
+            box = last_box(completion)
             key = (box, problem.answer)
             if key not in seen:
                 seen[key] = quick_box_verdict(box, problem.answer)

@@ -301,3 +301,57 @@ def test_hostile_boxes_take_no_time(box):
 )
 def test_the_text_of_an_option_may_be_announced(box, letter):
     assert grade_choice(rf"\boxed{{{box}}}", "B", ["red", "green"]) == (letter == "B")
+
+
+@pytest.mark.parametrize(
+    ("box", "answer"),
+    [
+        (r"\sqrt2", "1.414"),
+        (r"\pi", "3.14"),
+        (r"12\frac12", "12.5"),
+        (r"2\pi \text{ rad}", "6.28"),
+        (r"\frac{\sqrt3}{2}", "0.866"),
+        (r"\theta = \pi/6", "0.5236"),
+        (r"\frac{\pi}{6} \approx 0.524", "0.5236"),
+        ("3,14", "3.14"),
+        ("1.234,56", "1234.56"),
+        ("12 345", "12345"),
+        (r"E = 1.2\times10^{3}\ \mathrm{J}", "1200"),
+        (r"\$12.50", "12.5"),
+        ("**5**", "5"),
+        (r"P(A) = 0.25", "0.25"),
+        (r"\approx 5", "5"),
+        ("0.00001", r"10^{-5}"),
+    ],
+)
+def test_formulas_are_numbers(box, answer):
+    assert close(box, answer)
+
+
+@pytest.mark.parametrize(
+    ("box", "answer"),
+    [
+        (r"\sqrt2", "2"),
+        (r"\sqrt3", "1.414"),
+        (r"\pi", "31.4"),
+        (r"12\frac12", "6"),
+        (r"12\frac12", "121"),
+        (r"2\pi", "3.14"),
+        (r"\frac{\pi}{6} \approx 0.9", "0.5236"),
+        (r"\frac{\pi}{5} \approx 0.524", "0.5236"),
+        ("3,14", "314"),
+        ("3,14", "3"),
+        ("1.234,56", "1.23"),
+        ("12 345", "12"),
+        (r"\pi\approx", "3.14"),
+        ("5 xy", "5"),
+        ("0.00001", r"10^{-4}"),
+        (r"10^{5}", r"10^{-5}"),
+        ("1200-1300", "-100"),
+        ("2/3/4", "1/6"),
+        (r"2\frac{7}{3}", "13/3"),
+        ("9^{9^{9^9}}", "1"),
+    ],
+)
+def test_formulas_of_other_numbers(box, answer):
+    assert not close(box, answer)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from masa_lightning.functional._boxes import last_box
+from masa_lightning.functional.boxes import last_box
 from masa_lightning.functional.grading import checked_verdict, grade, quick_verdict
 
 # (content of the box, answer, does the quick path decide?)

@@ -307,3 +307,9 @@ def test_split_unit_never_raises_and_loses_nothing_else(text: str, letters: bool
 @pytest.mark.parametrize("unit", ["m/", "\\text{m}", "cm ", "(", "^2", "\\frac{", "\\text{", "per ", "$"])
 def test_hostile_units_take_no_time(unit: str) -> None:
     split_unit("5 " + unit * (2000 // len(unit)), letters=True)
+
+
+@pytest.mark.parametrize(("box", "answer"), [(r"2\frac{7}{3}", "13/3"), ("13/3", "2 7/3"), ("1/2/3", "1/6")])
+def test_what_may_be_a_product_or_another_quotient_is_no_number(box: str, answer: str) -> None:
+    assert not grade(rf"\boxed{{{box}}}", answer)
+    assert grade(rf"\boxed{{{box}}}", box)

@@ -5,9 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from masa_lightning.functional._arithmetic import evaluate
+from masa_lightning.functional._evaluation import Budget
+from masa_lightning.functional._quantity import read_value
 from masa_lightning.functional._spelling import normalise
-from masa_lightning.functional.choices import grade_number
+
+
+def evaluate(text: str) -> Fraction | None:
+    return read_value(text, Budget(0.1))
+
 
 VALUES = [
     (r"\pi", math.pi),
@@ -49,22 +54,22 @@ VALUES = [
     (r"\left(\frac{2}{3}\right)^2", Fraction(4, 9)),
     (r"\sqrt{\frac{1}{4}}", 0.5),
     (r"2(3)", 6),
-    ("5!", None),
+    ("5!", 120),
     (r"2\frac{7}{3}", None),
     ("1/2/3", None),
     ("5 6", None),
-    ("1200-1300", None),
+    ("1200-1300", -100),
     ("1/0", None),
     (r"\frac{1}{0}", None),
     (r"\sqrt{-1}", None),
-    ("(-8)^{1/3}", None),
+    ("(-8)^{1/3}", -2),
+    ("(-8)^{1/4}", None),
     ("0^{-1}", None),
     ("9^{9^{9^{9}}}", None),
     ("10^{10^{10}}", None),
     ("9^{9^9}", None),
     ("2^{99999}", None),
     ("10^{999999999999}", None),
-    (r"e^{10000}", None),
     (r"\infty", None),
     ("nan", None),
     ("inf", None),
@@ -76,8 +81,9 @@ VALUES = [
     (r"\frac{1}", None),
     (r"\sqrt", None),
     ("+", None),
-    (r"\sin 30", None),
-    (r"5\%", None),
+    (r"\sin 30", math.sin(30)),
+    (r"\sin", None),
+    (r"5\%", 0.05),
     ("1,2", None),
     (r"5\pm1", None),
 ]
@@ -88,6 +94,8 @@ def test_values(text: str, value: float | Fraction | None) -> None:
     found = evaluate(normalise(text))
     if value is None or found is None:
         assert found is value
+    elif isinstance(value, Fraction):
+        assert found == value
     else:
         assert math.isclose(found, value, rel_tol=1e-12)
 
@@ -106,7 +114,7 @@ def test_values(text: str, value: float | Fraction | None) -> None:
 )
 def test_formulas_are_finite_or_none(text: str) -> None:
     value = evaluate(text)
-    assert value is None or abs(value) < 10**7000
+    assert value is None or abs(value) < 10**15000
 
 
 @pytest.mark.timeout(20)
@@ -116,57 +124,3 @@ def test_formulas_are_finite_or_none(text: str) -> None:
 def test_hostile_formulas_take_no_time(unit: str) -> None:
     for tail in ("", "1", "1" + "}" * 900):
         evaluate(unit * (1900 // len(unit)) + tail)
-
-
-def close(box: str, answer: str, tolerance: float = 0.05) -> bool:
-    return grade_number(rf"\boxed{{{box}}}", answer, tolerance)
-
-
-@pytest.mark.parametrize(
-    ("box", "answer"),
-    [
-        (r"\sqrt2", "1.414"),
-        (r"\pi", "3.14"),
-        (r"12\frac12", "12.5"),
-        (r"2\pi \text{ rad}", "6.28"),
-        (r"\frac{\sqrt3}{2}", "0.866"),
-        (r"\theta = \pi/6", "0.5236"),
-        (r"\frac{\pi}{6} \approx 0.524", "0.5236"),
-        ("3,14", "3.14"),
-        ("1.234,56", "1234.56"),
-        ("12 345", "12345"),
-        (r"E = 1.2\times10^{3}\ \mathrm{J}", "1200"),
-        (r"\$12.50", "12.5"),
-        ("**5**", "5"),
-        (r"P(A) = 0.25", "0.25"),
-        (r"\approx 5", "5"),
-        ("0.00001", r"10^{-5}"),
-    ],
-)
-def test_right_numbers(box: str, answer: str) -> None:
-    assert close(box, answer)
-
-
-@pytest.mark.parametrize(
-    ("box", "answer"),
-    [
-        (r"\sqrt2", "2"),
-        (r"\sqrt3", "1.414"),
-        (r"\pi", "31.4"),
-        (r"12\frac12", "6"),
-        (r"12\frac12", "121"),
-        (r"2\pi", "3.14"),
-        (r"\frac{\pi}{6} \approx 0.9", "0.5236"),
-        (r"\frac{\pi}{5} \approx 0.524", "0.5236"),
-        ("3,14", "314"),
-        ("3,14", "3"),
-        ("1.234,56", "1.23"),
-        ("12 345", "12"),
-        (r"\pi\approx", "3.14"),
-        ("5 xy", "5"),
-        ("0.00001", r"10^{-4}"),
-        (r"10^{5}", r"10^{-5}"),
-    ],
-)
-def test_wrong_numbers(box: str, answer: str) -> None:
-    assert not close(box, answer)
