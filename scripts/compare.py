@@ -41,7 +41,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "masa_sft": {"controls": "shadow", "sft": True},
     "masa_controls": {"controls": "act"},
     "masa_efficient": {"controls": "act", "sft": True},
-    # Twice the predictions: gating is right more often (docs/masa_efficient.md), and they cost tokens.
+    # Twice the predictions: gating is right more often (docs/results/embedded_model.md), and they cost tokens.
     "masa_efficient_16": {"controls": "act", "sft": True, "model": {"num_meta_generations": 16}},
     # The model has never seen a hint: with the default template and guard, hints end after one step (pass rate 0.10 with,
     # 0.68 without). Here they are short, and go on, to see whether training on them helps.

@@ -1,4 +1,4 @@
-"""DESIGN's rules on what may import what, read from the sources, and what the package loads when it is imported."""
+"""The rules of CONTRIBUTING.md on what may import what, read from the sources, and what the package loads."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def named(path: Path) -> str:
 @pytest.mark.parametrize("path", FILES, ids=named)
 def test_imports_go_downwards(path: Path) -> None:
     room = room_of(path)
-    assert room in STOREY, f"{room} has no place in the house; give it one here and in DESIGN"
+    assert room in STOREY, f"{room} has no place in the house; give it one here and in CONTRIBUTING.md"
     for other in rooms_imported(path):
         assert other in STOREY, f"{named(path)} imports {other}, which has no place in the house"
         assert other == room or STOREY[other] < STOREY[room], f"{named(path)} imports {other}"

@@ -11,7 +11,7 @@ from masa_lightning.types import Decision, RolloutGroup
 
 
 class EarlyCutoff(PredictionControl):
-    """Lets a solution rollout use at most `factor` times the predicted length (METHOD, section 5).
+    """Lets a solution rollout use at most `factor` times the predicted length (docs/method.md, section 5).
 
     The limit goes to the sampler with each request, so that the tokens behind it are never generated; a rollout that
     meets it counts as wrong. It is the same for all rollouts of a problem, and audits are of whole problems.

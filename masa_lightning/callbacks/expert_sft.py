@@ -31,7 +31,7 @@ _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 class ExpertSFT(Callback):
-    r"""Minimises the negative log-likelihood of expert examples, in phases (METHOD, section 5).
+    r"""Minimises the negative log-likelihood of expert examples, in phases (docs/method.md, section 5).
 
     .. math:: L = -\frac{1}{\sum_b |y_b|} \sum_b \sum_t \log \pi(y_{b,t} \mid x_b, y_{b,<t})
 

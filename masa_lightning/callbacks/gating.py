@@ -12,7 +12,7 @@ from masa_lightning.types import Decision, RolloutGroup
 
 
 class PredictiveGating(PredictionControl):
-    """Draws no solution rollouts for problems that are predicted hopeless or trivial (METHOD, section 5).
+    """Draws no solution rollouts for problems that are predicted hopeless or trivial (docs/method.md, section 5).
 
     GRPO learns nothing from a problem whose rollouts are all right or all wrong. A problem is gated if its predicted
     pass rates agree (`max_std`) and their mean is within `margin` of 0 or of 1.

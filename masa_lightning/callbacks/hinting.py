@@ -12,11 +12,11 @@ from masa_lightning.types import Decision, RolloutGroup
 
 
 class NotionHinting(PredictionControl):
-    """Gives the notions that most predictions of a problem name as a hint (METHOD, section 5; `PromptTemplates.hint`).
+    """Gives the notions that most predictions of a problem name as a hint (docs/method.md, section 5).
 
     A problem with notions to give is hinted at `probability`; the others of them are what it is compared with. All
-    solution rollouts of a hinted problem are drawn, and trained on, with the hinted prompt. Its meta rollouts have no
-    reward: they predict how the problem goes without a hint. Validation is never hinted.
+    solution rollouts of a hinted problem are drawn, and trained on, with the hinted prompt (`PromptTemplates.hint`). Its
+    meta rollouts have no reward: they predict how the problem goes without a hint. Validation is never hinted.
 
     Figures, ``controls/hinting/...``: ``hinted_pass_rate``, ``plain_pass_rate`` and ``lift`` over the window;
     ``acted_share``, ``evidence``, ``held_back``.

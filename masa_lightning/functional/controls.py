@@ -1,6 +1,6 @@
 """The decisions of MASA-efficient over parsed predictions, and what they would cost: pure functions.
 
-Gating, cutoff and hinting (METHOD, section 5) each decide one problem at a time. Where a control acts, what it prevented
+Gating, cutoff and hinting (docs/method.md, section 5) each decide one problem at a time. Where one acts, what it prevented
 is not seen any more; a random share of its problems is therefore audited, run in full anyway, and weighs as much as the
 problems it stands for (Horvitz and Thompson, 1952), so that every figure estimates the whole population.
 """

@@ -1,4 +1,7 @@
-"""Expert meta-trajectories: a problem's best prediction, rewritten with what then really happened (METHOD, section 5)."""
+"""Expert meta-trajectories: a problem's best prediction, rewritten with what then really happened.
+
+The method is in docs/method.md, section 5.
+"""
 
 from __future__ import annotations
 

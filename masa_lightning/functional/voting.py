@@ -49,10 +49,10 @@ def predicted_vote(
 ) -> float:
     """Is the answer right that is given about as often as the model predicted that it would be right?
 
-    The votes k of N for an answer are weighted by the difficulty reward (METHOD, section 3) that the predictions would
-    earn, were this answer the right one: ``k * mean_j(base ** |rate_j - k / N|)``. On a problem that the model predicts
-    to solve in one of four attempts, an answer of a quarter of them may so win over one that most of them give. This
-    reading of "a vote weighted by predicted difficulty" is ours; the paper has no vote.
+    The votes k of N for an answer are weighted by the difficulty reward (docs/method.md, section 3) that the
+    predictions would earn, were this answer the right one: ``k * mean_j(base ** |rate_j - k / N|)``. On a problem that
+    the model predicts to solve in one of four attempts, an answer of a quarter of them may so win over one that most of
+    them give. This reading of "a vote weighted by predicted difficulty" is ours; the paper has no vote.
 
     Args:
         boxes: As in `majority_vote`, [N].

@@ -16,7 +16,7 @@ class Draws(nn.Module):
 
     vLLM asks each request's generator for one seed a token, with three calls of torch, and takes each log-probability
     through four layers of Python; on a small model both together cost a tenth of the generation
-    (docs/performance.md). Here a generator is asked for many seeds at once, which are the same ones, and a
+    (docs/results/performance.md). Here a generator is asked for many seeds at once, which are the same ones, and a
     log-probability is put on the list of its request.
 
     At temperature 0 vLLM does not come here.

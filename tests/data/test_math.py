@@ -406,7 +406,7 @@ def test_module_drops_before_loaders_are_made(tmp_path: Path) -> None:
     assert (module.dropped, module.seen) == (2, ["3", "4", "5"])
 
 
-# -- rows through files, as CASES has them ------------------------------------------------------------------------------
+# -- rows through files, kind by kind -------------------------------------------------------------------------------
 
 DAPO = (
     "Solve the following math problem step by step. The last line of your response should be of the form Answer: $Answer "

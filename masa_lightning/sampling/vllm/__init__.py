@@ -8,7 +8,7 @@ Weights travel in one of two ways:
   them through its `load_weights` where that place is not to be found.
 
 On CPU the engine's linear layers then pack copies of their weights anew, which vLLM does once, for weights that never
-change: 0.3 s for 135M parameters, for which generation takes a third less time (docs/performance.md).
+change: 0.3 s for 135M parameters, for which generation takes a third less time (docs/results/performance.md).
 
 Experts and latent attention compute with other layouts of their weights, too. On CPU these are made anew after each
 hand-over (`cpu`); on CUDA, where vLLM laid anything out in a way of its own (`layouts`), each hand-over goes through vLLM's

@@ -1,0 +1,34 @@
+"""Train on problems of your own: any loader of `list[Problem]` will do."""
+
+from random import Random
+
+from lightning.pytorch import LightningDataModule, Trainer
+from torch.utils.data import DataLoader
+
+from masa_lightning import MASALightningModule, VLLMSampler
+from masa_lightning.models.tiny import PROMPTS
+from masa_lightning.types import Problem
+
+
+class Sums(LightningDataModule):
+    def train_dataloader(self):
+        rng = Random(0)
+        pairs = [(rng.randint(10, 99), rng.randint(10, 99)) for _ in range(64)]
+        problems = [Problem(id=f"{a}+{b}", problem=f"Compute {a}+{b}.", answer=str(a + b)) for a, b in pairs]
+        return DataLoader(problems, batch_size=8, shuffle=True, collate_fn=list)
+
+
+if __name__ == "__main__":
+    module = MASALightningModule(
+        model="tiny",
+        sampler=VLLMSampler(),
+        prompts=PROMPTS,
+        max_prompt_length=64,
+        max_completion_length=64,
+        num_generations=4,
+        num_meta_generations=4,
+        learning_rate=2e-4,
+    )
+    trainer = Trainer(max_steps=3, log_every_n_steps=1)
+    trainer.fit(module, datamodule=Sums())
+    trainer.save_checkpoint("sums.ckpt")
