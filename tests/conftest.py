@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from training_loop import loop as loop
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+settings.register_profile("untimed", deadline=None)  # a busy machine fails no test
+settings.load_profile("untimed")
 torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
 
 SPECIAL = ("<pad>", "<eos>", "<unk>", "<user>", "<assistant>")

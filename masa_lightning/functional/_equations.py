@@ -24,9 +24,9 @@ _ENVIRONMENT: Final = re.compile(
     r"(.*)\\end ?\{\1\}\s*(?:\\right\s*\.)?\s*",
     re.DOTALL,
 )
-_LETTER: Final = r"(?:[A-Za-z]|\\(?!text|frac|sqrt|sin|cos|tan|log|ln|binom|pi)[a-z]+)(?:_ ?(?:\{ ?\w+ ?\}|\w))?'*"
+_LETTER: Final = r"(?:[A-Za-z]|\\(?!text|frac|sqrt|sin|cos|tan|log|ln|binom|pi)[A-Za-z]+)(?:_ ?(?:\{[^{}=]*\}|\w))?'*"
 _NAME: Final = re.compile(
-    rf"\\text ?\{{[^{{}}]*\}}|\\angle ?[A-Z]+|m ?\\angle ?[A-Z]+|[A-Z]{{2,}}|[A-Za-z]{{3,}}|"
+    rf"\\text ?\{{[^{{}}]*\}}(?:_ ?(?:\{{[^{{}}=]*\}}|\w))?|\\angle ?[A-Z]+|m ?\\angle ?[A-Z]+|[A-Z]{{2,}}|[A-Za-z]{{3,}}|"
     rf"{_LETTER}(?: ?\( ?[\w+-]+(?: ?, ?\w+)* ?\))?"
 )
 _MEASURE: Final = re.compile(
@@ -114,18 +114,19 @@ def named_value(parts: list[str], *, wide: bool) -> tuple[str, str]:
     if not all(parts):
         return "", ""
     first, *rest = parts
-    if _is_name(first, wide):
-        if len(parts) > 2 and _is_name(rest[-1], wide=False):
+    if is_name(first, wide=wide):
+        if len(parts) > 2 and is_name(rest[-1], wide=False):
             return "", ""
         return squeeze(first), _value(rest)
-    if len(parts) == 2 and _is_name(rest[0], wide=False):
+    if len(parts) == 2 and is_name(rest[0], wide=False):
         return squeeze(rest[0]), first
     if all(is_arithmetic(split_unit(part)[0]) or not _LETTERS.search(_NUMERIC.sub("", part)) for part in parts):
         return "", _value(parts)
     return "", ""
 
 
-def _is_name(text: str, wide: bool) -> bool:
+def is_name(text: str, *, wide: bool) -> bool:
+    """Is this what may stand before the value of an answer, `x`, `f(2)`, or if `wide` also `m + n`?"""
     if _NAME.fullmatch(text) or _GEOMETRY.fullmatch(text):
         return True
     if not wide:
@@ -168,7 +169,7 @@ def _exact_part(text: str) -> str:
     first = signs.index("\\approx")
     if not parts[0]:
         return " = ".join(parts[1:])
-    if first == 0 and _is_name(parts[0], wide=True):
+    if first == 0 and is_name(parts[0], wide=True):
         return f"{parts[0]} = {_exact_part(text.partition('approx')[2].strip())}"
     if any(_contradict(parts[first], part) for part in parts[first + 1 :]):
         return text

@@ -8,15 +8,16 @@ functions of which nothing is known.
 from __future__ import annotations
 
 import re
-import unicodedata
 from fractions import Fraction
 from typing import Final, NamedTuple
+
+from masa_lightning.functional._vocabulary import FUNCTIONS, FUNCTIONS_OF_MANY, GREEK
 
 _MAX_DEPTH: Final = 40
 _MAX_NODES: Final = 2000
 
 _TOKEN: Final = re.compile(
-    r"\\(?:text|textrm|textbf|textit|mathrm|mathbf|mathcal|mathbb|mathit|operatorname|mbox|vec|hat|bar|tilde|dot|ddot|"
+    r"\\(?:text|mathcal|mathbb|vec|hat|bar|tilde|dot|ddot|"
     r"overrightarrow|widehat)\*?\s*(?:\{[^{}]*\}|[A-Za-z](?![A-Za-z]))"
     r"|\\overline\s*(?:\{[^{}]*\}|\d)|\\[A-Za-z]+|\\[{}]|\d+(?:\.\d+)?|\.\d+|[^\s]"
 )
@@ -25,34 +26,18 @@ _DERIVATIVE: Final = re.compile(r"\\[dt]?frac\s*\{\s*(?:d|\\partial)[ a-z^0-9]*\
 _NAMED: Final = re.compile(r"\\([a-z]+)\*?\s*\{?\s*([^{}]*?)\s*\}?")
 
 _JOINED: Final = re.compile(r"\\(arc(?:sin|cos|tan)|sin|cos|tan|sec|csc|cot|log|ln|pi)([a-z])(?![A-Za-z])")
-_LETTERS: Final = (
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho varrho sigma tau "
-    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Upsilon Phi Psi Omega ell hbar"
-)
-_GREEK: Final = frozenset(_LETTERS.split())
-_PLAIN: Final = "sin cos tan cot sec csc sinh cosh tanh coth exp log ln"
-_INVERSE: Final = "arcsin arccos arctan arccot arcsec arccsc arcsinh arccosh arctanh"
-_FUNCTIONS: Final = {
-    **{name: name for name in _PLAIN.split()},
-    **{name: f"a{name[3:]}" for name in _INVERSE.split()},
-    **{f"ar{name}": f"a{name}" for name in ("sinh", "cosh", "tanh")},
-}
-_MANY: Final = frozenset({"max", "min", "gcd", "lcm"})
 _UNKNOWN_FUNCTIONS: Final = frozenset("fghFGH")
-_FRACTIONS: Final = frozenset({"\\frac", "\\dfrac", "\\tfrac", "\\cfrac"})
-_TIMES: Final = frozenset({"\\cdot", "\\times", "*", "\u00b7", "\u00d7", "\\ast"})
-_OVER: Final = frozenset({"/", "\\div", "\u00f7"})
+_TIMES: Final = frozenset({"\\cdot", "\\times", "*"})
+_OVER: Final = frozenset({"/", "\\div"})
 _CLOSING: Final = {
     "(": ")",
     "[": "]",
     "{": "}",
     "|": "|",
-    "\\lvert": "\\rvert",
-    "\\vert": "\\vert",
     "\\lfloor": "\\rfloor",
     "\\lceil": "\\rceil",
 }
-_AROUND: Final = {"|": "abs", "\\lvert": "abs", "\\vert": "abs", "\\lfloor": "floor", "\\lceil": "ceil"}
+_AROUND: Final = {"|": "abs", "\\lfloor": "floor", "\\lceil": "ceil"}
 
 
 class Unreadable(ValueError):
@@ -182,7 +167,7 @@ class _Reader:
             return False
         if self.bars and token == self.bars[-1]:
             return False
-        return token not in _CLOSING.values() or token in ("|", "\\vert")
+        return token not in _CLOSING.values() or token == "|"
 
     def _factor(self) -> Node:
         base = self._base()
@@ -205,9 +190,7 @@ class _Reader:
             return self._group()
         negative = self._sign()
         token = self.peek()
-        if not (
-            token[:1].isdigit() or token.isalpha() or token in _FRACTIONS or token[1:] in _GREEK or token == "\\pi"
-        ):
+        if not (token[:1].isdigit() or token.isalpha() or token == "\\frac" or token[1:] in GREEK or token == "\\pi"):
             raise Unreadable(f"{token!r} as an exponent")
         script = self._base()
         return self.node("neg", script) if negative else script
@@ -233,7 +216,7 @@ class _Reader:
             self.tokens[self.at : self.at + 1] = list(token)  # \frac12 takes one digit
             digit = self.take()
             return self.node("number", value=Fraction(int(digit)))
-        if re.fullmatch(r"[A-Za-z]", token) or token[1:] in _GREEK or token == "\\pi":
+        if re.fullmatch(r"[A-Za-z]", token) or token[1:] in GREEK or token == "\\pi":
             return self._base()
         raise Unreadable(f"{token!r} as an argument")
 
@@ -249,12 +232,12 @@ class _Reader:
             inside = self._group()
             return self.node(_AROUND[token], inside) if token in _AROUND else inside
         self.take()
-        if re.fullmatch(r"[A-Za-z\u03b1-\u03c9]", token):
+        if re.fullmatch("[A-Za-z]", token):
             return self._letter(token)
-        if token in _FRACTIONS or token in ("\\binom", "\\dbinom", "\\tbinom"):
+        if token in ("\\frac", "\\binom"):
             above, below = self._argument(), self._argument()
             self._no_digit()
-            return self.node("div" if token in _FRACTIONS else "binom", above, below)
+            return self.node("div" if token == "\\frac" else "binom", above, below)
         if token == "\\sqrt":
             return self._root()
         if token in ("\\sum", "\\prod"):
@@ -262,17 +245,17 @@ class _Reader:
         if token == "\\infty":
             return self.node("infinity")
         if token == "\\pi":
-            return self._letter("\u03c0")
+            return self._letter(token)
         return self._command(token)
 
     def _command(self, token: str) -> Node:
         if token[:1] != "\\":
             raise Unreadable(f"{token!r} is unknown")
         name = token[1:]
-        if name in _GREEK:
+        if name in GREEK:
             return self._letter(token)
         joined = _JOINED.match(token)
-        if joined and name not in _FUNCTIONS:  # \secx, as golds without blanks have it
+        if joined and name not in FUNCTIONS:  # \secx, as golds without blanks have it
             self.at -= 1
             self.tokens[self.at : self.at + 1] = [f"\\{joined[1]}", joined[2]]
             return self._base()
@@ -285,14 +268,12 @@ class _Reader:
             kind, name = named[1], named[2]
             if not name:
                 raise Unreadable("an empty name")
-            if kind not in ("operatorname", "mathrm", "text", "textrm") or (
-                name not in _FUNCTIONS and name not in _MANY
-            ):
-                plain = kind in ("mathrm", "text", "textrm", "mathit", "textit") and len(name) == 1
+            if kind != "text" or (name not in FUNCTIONS and name not in FUNCTIONS_OF_MANY):
+                plain = kind == "text" and len(name) == 1
                 return self._letter(name if plain else f"\\{kind}{{{name}}}")
-        if name in _FUNCTIONS:
-            return self._function(_FUNCTIONS[name])
-        if name in _MANY:
+        if name in FUNCTIONS:
+            return self._function(FUNCTIONS[name])
+        if name in FUNCTIONS_OF_MANY:
             return self.node(name, *self._arguments())
         raise Unreadable(f"{token!r} is unknown")
 
@@ -305,8 +286,6 @@ class _Reader:
         return self.node("number", value=value)
 
     def _letter(self, name: str) -> Node:
-        if "\u03b1" <= name <= "\u03c9" and name != "\u03c0":
-            name = f"\\{unicodedata.name(name).split()[-1].lower()}"
         name = plain = name.replace("\\var", "\\")
         if self.peek() == "_":
             self.take()
@@ -318,7 +297,7 @@ class _Reader:
         if name == plain:
             if name in ("e", "i"):
                 return self.node(name)
-            if name == "\u03c0":
+            if name == "\\pi":
                 return self.node("pi")
             if name in _UNKNOWN_FUNCTIONS and self.peek() == "(":
                 return self.node("unknown", *self._arguments(), name=name)
@@ -369,7 +348,7 @@ class _Reader:
             return self._group() if self.peek() != "|" else self._base()
         product = self._factor()
         while self._starts_factor() and self.peek() not in ("(", "["):
-            if self.peek()[1:] in _FUNCTIONS or self.peek() in ("\\sum", "\\prod"):
+            if self.peek()[1:] in FUNCTIONS or self.peek() in ("\\sum", "\\prod"):
                 return product
             product = self._beside(product)
         if self.peek() in ("(", "[", "/"):

@@ -7,10 +7,10 @@ import unicodedata
 from typing import Final
 
 from masa_lightning.functional._spelling import normalise
+from masa_lightning.functional._vocabulary import TEXT
 
 LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-_TEXT: Final = re.compile(r"\\text ?\{((?:[^{}]|\{[^{}]*\})*)\}")
 _SAID: Final = re.compile(
     r"(?:(?:so|thus|hence|therefore),? )?"
     r"(?:(?:(?:the|my|final|correct|right|best|true) )*(?:answer|ans|option|choice|letter)(?: is| would be)? ?(?:=|:|-)? ?|"
@@ -34,7 +34,7 @@ _OTHER_LETTER: Final = re.compile(
 
 def plain(text: str) -> str:
     """Takes off text commands, wherever they are, and what never changes the meaning."""
-    text = normalise(_TEXT.sub(r" \1 ", normalise(text)))
+    text = normalise(TEXT.sub(r" \1 ", normalise(text)))
     text = text if text.isascii() else unicodedata.normalize("NFKC", text)
     return " ".join(text.replace("**", "").split())
 

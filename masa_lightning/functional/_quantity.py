@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 
 from masa_lightning.functional._evaluation import Budget, real_value
 from masa_lightning.functional._formula import read_formula
-from masa_lightning.functional._units import MONEY, is_word, read_unit
+from masa_lightning.functional._units import is_word, read_unit
+from masa_lightning.functional._vocabulary import MONEY
 
 _SIGN: Final = r"([+-]? ?)"
 _POWER: Final = r"10 ?\^ ?(?:\{ ?([+-]?\d{1,3}) ?\}|([+-]?\d{1,3}))"

@@ -17,6 +17,7 @@ from masa_lightning.functional._equality import Formula, affine_root, same_formu
 from masa_lightning.functional._evaluation import Budget, real_value
 from masa_lightning.functional._formula import Node, Unreadable, names, read_formula
 from masa_lightning.functional._levels import closes_at_end, split_outside
+from masa_lightning.functional._vocabulary import AND, OR
 
 MARK: Final = re.compile(
     r"[<>]|\\(?:leq|geq|neq|cup|cap|setminus|mid|emptyset|infty|notin|in|mathbb)(?![A-Za-z])"
@@ -24,10 +25,8 @@ MARK: Final = re.compile(
 _UNION: Final = re.compile(r"\\cup(?![A-Za-z])")
 _MEET: Final = re.compile(r"\\cap(?![A-Za-z])")
 _MINUS: Final = re.compile(r"\\setminus(?![A-Za-z])|-")
-_OR: Final = re.compile(r",?\s*(?:\\text ?\{\s*or\s*\}|\\(?:lor|vee)(?![A-Za-z])|(?<![A-Za-z\\])or(?![A-Za-z]))")
-_AND: Final = re.compile(
-    r",?\s*(?:\\text ?\{\s*and\s*\}|\\(?:land|wedge)(?![A-Za-z])|(?<![A-Za-z\\])and(?![A-Za-z]))|[,;]"
-)
+_OR: Final = re.compile(OR)
+_AND: Final = re.compile(rf"{AND}|[,;]")
 _COMMA: Final = re.compile(r"[,;]")
 _MID: Final = re.compile(r"\\mid(?![A-Za-z])")
 _RELATION: Final = re.compile(r"[<>=]|\\(?:leq|geq|neq|notin|in)(?![A-Za-z])")

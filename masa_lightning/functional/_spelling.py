@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 (signs that look like others are what this file is about)
 r"""One spelling for what people and models write in many: signs, commands, text, dress, blanks. Linear time, never raises.
 
 `normalise` is the one way in. What it changes never changes the meaning of an answer; in doubt it leaves things alone.
@@ -11,128 +10,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_TEXT_COMMANDS: Final = (
-    "text textrm textnormal textup textmd textbf textit textsl textsc textsf texttt emph mathrm mbox hbox rm "
-    "operatorname operatorname*"
-)
-# Styles of letters and digits that are still maths. Old switches (\bf) work to the end of their group.
-_STYLES: Final = "mathbf boldsymbol bm pmb mathit mathsf mathtt mathnormal ensuremath underline textcircled circled"
-_SWITCHES: Final = "bf it sf tt sc em bfseries itshape normalfont"
-_DROPPED: Final = (
-    "left right middle big Big bigg Bigg bigl bigr bigm Bigl Bigr Bigm biggl biggr biggm Biggl Biggr Biggm displaystyle "
-    "textstyle scriptstyle tiny scriptsize footnotesize small normalsize large Large LARGE huge Huge limits nolimits "
-    "strut mathstrut null phantom hfill checkmark blacksquare qed"
-)
-_BLANKS: Final = "quad qquad enspace enskip thinspace medspace thickspace nobreakspace space"
-# \text{sin} is \sin; \text{sec} and \text{min} are units.
-_FUNCTION_NAMES: Final = "sin cos tan cot csc arcsin arccos arctan sinh cosh tanh coth log ln exp max gcd lcm det"
-_FUNCTIONS: Final = frozenset(_FUNCTION_NAMES.split())
-_COMMANDS: Final = {
-    **dict.fromkeys(_TEXT_COMMANDS.split(), "\\text"),
-    **dict.fromkeys(_STYLES.split(), "\\style"),
-    **dict.fromkeys(_DROPPED.split(), ""),
-    **dict.fromkeys(_SWITCHES.split(), " "),
-    **dict.fromkeys(_BLANKS.split(), " "),
-    **dict.fromkeys(("dfrac", "tfrac", "cfrac", "nicefrac", "sfrac", "flatfrac"), "\\frac"),
-    **dict.fromkeys(("ne", "not="), "\\neq"),
-    **dict.fromkeys(("le", "leqslant", "leqq", "eqslantless"), "\\leq"),
-    **dict.fromkeys(("ge", "geqslant", "geqq", "eqslantgtr"), "\\geq"),
-    **dict.fromkeys(("vert", "lvert", "rvert"), "|"),
-    **dict.fromkeys(("varnothing", "empty", "O"), "\\emptyset"),
-    **dict.fromkeys(("dots", "ldots", "cdots", "dotsc", "dotsb"), "\\ldots"),
-    **dict.fromkeys(("thickapprox", "approxeq"), "\\approx"),
-    **dict.fromkeys(("degree", "textdegree"), "^\\circ"),
-    **dict.fromkeys(("textdollar", "mathdollar"), "\\$"),
-    **dict.fromkeys(("euro", "texteuro", "EUR"), "€"),
-    **dict.fromkeys(("pounds", "textsterling"), "£"),
-    **dict.fromkeys(("yen", "textyen"), "¥"),
-    "lt": "<",
-    "gt": ">",
-    "colon": ":",
-    "lbrace": "\\{",
-    "rbrace": "\\}",
-    "lbrack": "[",
-    "rbrack": "]",
-    "lparen": "(",
-    "rparen": ")",
-    "Reals": "\\mathbb{R}",
-    "smallsetminus": "\\setminus",
-    "backslash": "\\setminus",
-    "textpm": "\\pm",
-    "infin": "\\infty",
-    "rightarrow": "\\to",
-}
-_GREEK: Final = (
-    "αalpha βbeta γgamma δdelta εepsilon ζzeta ηeta θtheta κkappa λlambda μmu νnu ξxi πpi ρrho σsigma τtau φphi χchi "
-    "ψpsi ωomega ΓGamma ΔDelta ΘTheta ΛLambda ΞXi ΠPi ΣSigma ΦPhi ΨPsi"
-)
-_SIGNS: Final = str.maketrans(
-    {chr(code + 0xFEE0): chr(code) for code in range(0x21, 0x7F)}  # full width
-    | dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\u2014\u2015\ufe63", "-")
-    | dict.fromkeys("\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000", " ")
-    | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u2061\u2062", "")
-    | dict.fromkeys("✓✔☑□■∎", "")
-    | dict.fromkeys("\u201c\u201d\u201e\u201f", '"')
-    | dict.fromkeys("\u2018\u2019", "'")
-    | {word[0]: f"\\{word[1:]} " for word in _GREEK.split()}
-    | {
-        "\u3001": ",",
-        "\u3002": ".",
-        "\u3010": "[",
-        "\u3011": "]",
-        "×": "\\times ",
-        "✕": "\\times ",
-        "·": "\\cdot ",
-        "⋅": "\\cdot ",
-        "∙": "\\cdot ",
-        "÷": "\\div ",
-        "∕": "/",
-        "⁄": "/",
-        "≤": "\\leq ",
-        "⩽": "\\leq ",
-        "≥": "\\geq ",
-        "⩾": "\\geq ",
-        "≠": "\\neq ",
-        "≈": "\\approx ",
-        "±": "\\pm ",
-        "∓": "\\mp ",
-        "∞": "\\infty ",
-        "∪": "\\cup ",
-        "∩": "\\cap ",
-        "∈": "\\in ",
-        "∉": "\\notin ",
-        "∅": "\\emptyset ",
-        "⌀": "\\emptyset ",
-        "∖": "\\setminus ",
-        "ℝ": "\\mathbb{R}",
-        "ℤ": "\\mathbb{Z}",
-        "ℕ": "\\mathbb{N}",
-        "ℚ": "\\mathbb{Q}",
-        "ℂ": "\\mathbb{C}",
-        "→": "\\to ",
-        "…": "\\ldots ",
-        "∣": "|",
-        "∠": "\\angle ",
-        "△": "\\triangle ",
-        "°": "^\\circ ",
-        "º": "^\\circ ",
-        "∛": "\\sqrt[3]",
-        "√": "\\sqrt",
-        "½": "\\frac{1}{2}",
-        "⅓": "\\frac{1}{3}",
-        "⅔": "\\frac{2}{3}",
-        "¼": "\\frac{1}{4}",
-        "¾": "\\frac{3}{4}",
-        "⅕": "\\frac{1}{5}",
-        "⅙": "\\frac{1}{6}",
-        "⅛": "\\frac{1}{8}",
-        "⅜": "\\frac{3}{8}",
-        "⅝": "\\frac{5}{8}",
-        "⅞": "\\frac{7}{8}",
-    }
-)
-_SUPERSCRIPTS: Final = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
-_SUBSCRIPTS: Final = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+from masa_lightning.functional._vocabulary import COMMANDS, FUNCTION_WORDS, SIGNS, SUBSCRIPTS, SUPERSCRIPTS, TEXT
+
 _RAISED: Final = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
 _POWER: Final = re.compile(r"\^\{([0-9n])\}(?![0-9])")
 _LOWERED: Final = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
@@ -167,7 +46,6 @@ _NO_BRACES: Final = re.compile(
 _SWITCHED: Final = re.compile(
     r"(?<!\\)\{ ?\\text(?![a-zA-Z]|\s*\{)\s*([^{}\\]*)\}|\\text(?![a-zA-Z]|\s*\{)\s*([^{}\\]*)$"
 )
-_TEXT: Final = re.compile(r"\\text ?\{((?:[^{}]|\{[^{}]*\})*)\}(?= ?(_)?)")
 _STYLE: Final = re.compile(r"\\style ?\{((?:[^{}]|\{[^{}]*\})*)\}|\\style ?")
 _WHOLE_TEXT: Final = re.compile(r"\\text ?\{([^{}]*)\}")
 _NO_LETTERS: Final = re.compile(r"(?:[^A-Za-z\\]|\\[$%,])*")
@@ -196,8 +74,8 @@ def normalise(text: str) -> str:
     if _PLAIN.fullmatch(text):
         return text
     if not text.isascii():
-        text = _LOWERED.sub(lambda run: f"_{{{run[0].translate(_SUBSCRIPTS)}}}", text.translate(_SIGNS))
-        text = _RAISED.sub(lambda run: f"^{{{run[0].translate(_SUPERSCRIPTS)}}}", text)
+        text = _LOWERED.sub(lambda run: f"_{{{run[0].translate(SUBSCRIPTS)}}}", text.translate(SIGNS))
+        text = _RAISED.sub(lambda run: f"^{{{run[0].translate(SUPERSCRIPTS)}}}", text)
         text = _POWER.sub(r"^\1", text)
     if "\\" in text:
         text = _commands(text)
@@ -245,13 +123,13 @@ def _dollars(text: str) -> str:
 
 def _commands(text: str) -> str:
     text = _NO_BRACES.sub(r"\\\1{\2}", _COLOUR.sub("", _THIN.sub("", text)))
-    text = _COMMAND.sub(lambda match: _COMMANDS.get(match[1].replace(" ", ""), match[0]), text)
+    text = _COMMAND.sub(lambda match: COMMANDS.get(match[1].replace(" ", ""), match[0]), text)
     text = re.sub(r"\\not\\in(?![a-zA-Z])", r"\\notin", text)
     text = _SWITCHED.sub(lambda match: rf"\text{{{match[1] or match[2] or ''}}}", text)
     for _ in range(4):  # styles within styles
         text = _STYLE.sub(_style, text)
     text = _DEGREE.sub(lambda match: rf"\text{{ deg{match[1] or match[2]}}}" if match[1] or match[2] else "", text)
-    text = _TEXT.sub(_text, text)
+    text = TEXT.sub(_text, text)
     text = _FRACTION.sub(lambda match: rf"\frac{{{match[1] or match[2]}}}{{{match[3] or match[4]}}}", text)
     return _SUCH_THAT.sub(r"\1 \\mid ", _NOTHING.sub(r"\\emptyset", text))
 
@@ -264,9 +142,10 @@ def _style(match: re.Match[str]) -> str:
 def _text(match: re.Match[str]) -> str:
     """Keeps text as text, unless it is maths: signs, numbers, upright i and e, names of functions."""
     content = _WHOLE_TEXT.sub(r"\1", match[1]).strip()
-    if content in ("i", "e") or (match[2] and re.fullmatch("[0-9A-Z]+", content)):
+    indexed = match.string[match.end() :].lstrip(" ")[:1] == "_"
+    if content in ("i", "e") or (indexed and re.fullmatch("[0-9A-Z]+", content)):
         return content
-    if content in _FUNCTIONS:
+    if content in FUNCTION_WORDS:
         return f"\\{content} "
     whole = _WHOLE_TEXT.sub(r"\1", match[1])
     return whole if _NO_LETTERS.fullmatch(content) else rf"\text{{{whole}}}"

@@ -15,15 +15,14 @@ from masa_lightning.functional._levels import closes_at_end, split_outside
 from masa_lightning.functional._quantity import read_number, split_unit
 from masa_lightning.functional._regions import MARK
 from masa_lightning.functional._spelling import decimal_comma, join_thousands, squeeze
+from masa_lightning.functional._vocabulary import AND, OR
 
 __all__ = ["LeafCheck", "compare", "part_equations"]
 
 LeafCheck = Callable[[str, str], bool | None]  # (predicted, expected) -> equal?, None for "cannot tell"
 
 _MAX_ELEMENTS: Final = 64
-_COMMA: Final = re.compile(
-    r",?\s*(?:\\text ?\{[\s,]*(?:or|and)\s*\}|(?<![\w\\])(?:or|and)(?!\w)|\\(?:lor|land|vee|wedge)(?![A-Za-z])|[,;])\s*"
-)
+_COMMA: Final = re.compile(rf"(?:{OR}|{AND}|,|;)\s*")
 # "(x, y) =" or "x \in" before a list or an interval.
 _LIST_NAME: Final = re.compile(
     r"([A-Za-z]|\( ?[A-Za-z](?: ?, ?[A-Za-z])+ ?\)) ?(?:=|\\in(?![a-zA-Z])) ?(?=\(|\[|\\\{|\\mathbb|\\begin)"

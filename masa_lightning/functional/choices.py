@@ -12,18 +12,15 @@ from fractions import Fraction
 from typing import Final
 
 from masa_lightning.functional._answers import MAX_ANSWER_CHARS
+from masa_lightning.functional._equations import SIGN, is_name
 from masa_lightning.functional._evaluation import Budget
 from masa_lightning.functional._letters import LETTERS, plain, readings, without_phrase
+from masa_lightning.functional._levels import split_outside
 from masa_lightning.functional._quantity import read_value, split_percent, split_unit
 from masa_lightning.functional._spelling import decimal_comma, join_thousands, normalise, squeeze
 from masa_lightning.functional.boxes import last_box
 
 _AROUND: Final = (("(", ")"), ("[", "]"), ('"', '"'), ("'", "'"))
-_SAME: Final = re.compile(r"(?<![<>!\\])=|\\(?:approx|sim|simeq)(?![a-zA-Z])")
-_NAME: Final = re.compile(
-    r"(?:\\?[A-Za-z]+ ?(?:_ ?(?:\{[^{}]*\}|[A-Za-z0-9]))?|\\text ?\{[^{}]*\})(?: ?\([^()=]*\))?|\| ?[A-Za-z]+ ?\||"
-)
-
 _RANGE: Final = re.compile(r"(?<=[\d.]) ?[-+] ?(?=[\d.])")  # 1200-1300, or unfinished work
 _NUMBER_COST: Final = 0.1  # seconds at most
 
@@ -101,9 +98,12 @@ def _keys(text: str) -> set[str]:
 
 def _numbers(text: str, *, comma: bool) -> list[list[Fraction]]:
     """Returns what each part of "x = 1/3 = 0.333" can mean: one value, or with a percent sign two; [] if not a number."""
-    first, *rest = _SAME.split(normalise(text))
-    parts = rest if rest and _NAME.fullmatch(first.strip()) else [first, *rest]
-    found = [_one_number(part.strip(), comma) for part in parts]
+    parts, signs = split_outside(normalise(text), SIGN)
+    if not {"=", "\\approx", "\\sim"}.issuperset(signs):
+        return []
+    if signs and (not parts[0] or is_name(parts[0], wide=True)):
+        del parts[0]
+    found = [_one_number(part, comma) for part in parts]
     return found if all(found) else []
 
 
