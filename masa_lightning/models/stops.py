@@ -99,7 +99,7 @@ def read_stops(
                 f"sampling.stop_token_ids has {token}, and model {model!r} has {most} tokens; expected ids below {most}"
             )
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} | {*tokenizer.all_special_ids}
-    special -= {tokenizer.unk_token_id}
+    special -= {tokenizer.unk_token_id} - {tokenizer.eos_token_id}  # GPT-2 has one token for both
     for text in settings.stop:
         spelled = tokenizer(text, add_special_tokens=False).input_ids
         if len(spelled) == 1 and spelled[0] in special:

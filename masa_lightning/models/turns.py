@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_SYSTEM, _QUESTION, _ANSWER = "qsystemz", "qquestionz", "qanswerz"  # no template has these words
+_SYSTEM, _QUESTION, _ANSWER, _NEXT = "qsystemz", "qquestionz", "qanswerz", "qnextz"  # no template has these words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,39 +22,55 @@ class TurnEnd:
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase, template_kwargs: Mapping[str, Any] | None = None) -> TurnEnd | None:
-    """Finds it in a rendered conversation: the first special token behind the answer, or else all that is not blank.
+    """Finds it in a rendered conversation: the marker behind the answer, or else all that is not blank.
 
     It need not be the tokenizer's end of sequence: base models often have another one (``<|endoftext|>``) than the template
-    that they are trained with (``<|im_end|>``, ``<|eot_id|>``, ``<end_of_turn>``).
+    that they are trained with (``<|im_end|>``, ``<|eot_id|>``, ``<end_of_turn>``). Where a template ends answers with
+    nothing, the token that begins the user's next turn ends them (``<|user|>`` of GLM-4).
 
     Args:
         tokenizer: With a chat template.
         template_kwargs: Extra variables of the template.
 
     Returns:
-        None where the template ends answers with nothing, or shows none.
+        None where there is neither, or the template shows no answer.
     """
-    messages = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}]
+    chat = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}]
+    behind = _behind_answer(tokenizer, chat, template_kwargs)
+    if (token := _first_token(tokenizer, behind)) is not None:
+        return TurnEnd(token_ids=(token,))
+    if written := behind.strip():
+        ids = tokenizer(written, add_special_tokens=False).input_ids
+        return None if tokenizer.unk_token_id in ids else TurnEnd(token_ids=tuple(ids), text=written)
+    between = _behind_answer(tokenizer, [*chat, {"role": "user", "content": _NEXT}], template_kwargs)
+    token = _first_token(tokenizer, between)
+    return None if token is None else TurnEnd(token_ids=(token,))
+
+
+def _behind_answer(
+    tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, str]], template_kwargs: Mapping[str, Any] | None
+) -> str:
+    """What a template writes between the answer and the next question, or the end; empty where it does not show both."""
     try:
-        text = _render(tokenizer, messages, template_kwargs)
-    except Exception:  # Jinja runs anything; a template may take questions alone
-        return None
-    _, found, behind = text.rpartition(_ANSWER)
-    ids = tokenizer(behind, add_special_tokens=False).input_ids if found else []
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    special |= {*tokenizer.all_special_ids}
-    if tokenizer.bos_token_id != tokenizer.eos_token_id:
-        special -= {tokenizer.bos_token_id}
-    special -= {tokenizer.unk_token_id}
-    for token in ids:
-        if token in special:
-            return TurnEnd(token_ids=(token,))
-    written = behind.strip()
-    ids = tokenizer(written, add_special_tokens=False).input_ids if found else []
-    if not written or tokenizer.unk_token_id in ids:
-        return None
-    own_token = len(ids) == 1 and ids[0] in tokenizer.added_tokens_decoder
-    return TurnEnd(token_ids=tuple(ids), text="" if own_token else written)
+        text = _render(tokenizer, chat, template_kwargs)
+    except Exception:  # Jinja runs anything; a template may take questions alone, or want one at the end
+        return ""
+    if chat[-1]["content"] == _NEXT:
+        text, found, _ = text.rpartition(_NEXT)
+        text = text if found else ""
+    return text.rpartition(_ANSWER)[2] if _ANSWER in text else ""
+
+
+def _first_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
+    """The token of its own that a text begins with, special or not, or else the first special one in it."""
+    added = tokenizer.added_tokens_decoder
+    no_end = {tokenizer.bos_token_id, tokenizer.unk_token_id} - {tokenizer.eos_token_id}  # some have one for all three
+    special = ({i for i, token in added.items() if token.special} | {*tokenizer.all_special_ids}) - no_end
+    ids = [i for i in tokenizer(text, add_special_tokens=False).input_ids if i not in no_end]
+    spelled = [i for i in ids if tokenizer.decode([i]).strip()]
+    if spelled and spelled[0] in added:
+        return spelled[0]
+    return next((i for i in ids if i in special), None)
 
 
 def check_roles(

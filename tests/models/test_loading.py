@@ -115,6 +115,9 @@ def test_chat_template_as_text_and_as_file(tiny_checkpoint, tmp_path):
         loading.load_tokenizer(name, "missing.jinja")
 
 
+NO_MARKS = "{% for m in messages %}{{ m.content }}{% endfor %}"
+
+
 @pytest.mark.parametrize(
     ("generation", "tokenizer", "expected"),
     [(None, "<eos>", [1]), (1, "<eos>", [1]), (7, "<eos>", [1, 7]), ([9, 1, 0], "<eos>", [0, 1, 9]), ([9], None, [9])],
@@ -122,13 +125,13 @@ def test_chat_template_as_text_and_as_file(tiny_checkpoint, tmp_path):
 def test_stop_tokens_are_those_of_model_and_tokenizer(tiny_checkpoint, generation, tokenizer, expected):
     model, tok = loading.load_model(str(tiny_checkpoint), "float32"), loading.load_tokenizer(str(tiny_checkpoint))
     model.generation_config = GenerationConfig(eos_token_id=generation)
-    tok.eos_token = tokenizer
+    tok.eos_token, tok.chat_template = tokenizer, NO_MARKS
     assert loading.stop_token_ids(model, tok) == expected
 
 
 def test_no_stop_token_at_all(tiny_checkpoint):
     model, tok = loading.load_model(str(tiny_checkpoint), "float32"), loading.load_tokenizer(str(tiny_checkpoint))
-    model.generation_config, tok.eos_token = None, None
+    model.generation_config, tok.eos_token, tok.chat_template = None, None, NO_MARKS
     with pytest.raises(ValueError, match="has no end-of-sequence token, neither in its tokenizer nor"):
         loading.stop_token_ids(model, tok)
 

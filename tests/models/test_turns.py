@@ -29,6 +29,31 @@ VICUNA = (
     "{% for m in messages %}{{ m.role | upper }}: {{ m.content }}{{ '</s>\n' if m.role == 'assistant' }}{% endfor %}"
 )
 ALPACA = "{% for m in messages %}### {{ m.role }}:\n{{ m.content }}\n\n{% endfor %}"
+GLM4 = (  # nothing ends an answer but the user's next turn
+    "[gMASK]<sop>{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+NEMOTRON = "{{ bos_token }}{% for m in messages %}<extra_id_1>{{ m.role }}\n{{ m.content }}\n{% endfor %}"
+PHI3 = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% else %}{{ eos_token }}{% endif %}"
+)
+OPENED = CHATML.replace("{% if add_generation_prompt %}", "{% if true %}")  # as Llama 3's first one: always
+USER_LAST = "{{ raise_exception('a question last') if messages[-1].role != 'user' }}" + CHATML
+QWEN3 = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}<think>\n\n</think>\n\n"
+    "{{ m.content.split('</think>')[-1].lstrip() }}{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
+)
+R1 = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}<\uff5cUser\uff5c>{{ m.content }}"
+    "{% elif m.role == 'assistant' %}<\uff5cAssistant\uff5c>{{ m.content.split('</think>')[-1] }}"
+    "<\uff5cend\u2581of\u2581sentence\uff5c>{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<\uff5cAssistant\uff5c><think>\n{% endif %}"
+)
+OLMO = (
+    "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}"
+    "{{ eos_token if m.role == 'assistant' }}\n{% endfor %}"
+)
 QUESTIONS = "{{ raise_exception('one message') if messages | length > 1 }}{{ messages[0].content }}"
 QUIET = "{% for m in messages if m.role != 'system' %}<{{ m.role }}>{{ m.content }}{% endfor %}"
 NO_USER = "{% for m in messages if m.role != 'user' %}{{ m.content }}{% endfor %}"
@@ -59,6 +84,42 @@ def test_the_token_that_ends_an_answer(tokenizer, template, ends):
     tokenizer.chat_template = template
     expected = None if ends is None else TurnEnd(token_ids=(tokenizer.convert_tokens_to_ids(ends),))
     assert end_of_turn(tokenizer) == expected
+
+
+FAMILIES = [
+    (CHATML, "<|im_end|>"),
+    (CHATML + "{{ eos_token if not add_generation_prompt }}", "<|im_end|>"),
+    (OPENED, "<|im_end|>"),
+    (USER_LAST, "<|im_end|>"),
+    (QWEN3, "<|im_end|>"),
+    (LLAMA3, "<|eot_id|>"),
+    (GEMMA, "<end_of_turn>"),
+    (LLAMA2, "<|endoftext|>"),
+    (R1, "<\uff5cend\u2581of\u2581sentence\uff5c>"),
+    (OLMO, "<|endoftext|>"),
+    (PHI3, "<|end|>"),
+    (GLM4, "<|user|>"),
+    (NEMOTRON, "<extra_id_1>"),
+]
+MARKS = "<|im_start|> <|im_end|> <|eot_id|> <end_of_turn> <|end|> [gMASK] <sop> <|user|> <|assistant|> <extra_id_1>"
+R1_MARKS = "<\uff5cUser\uff5c> <\uff5cAssistant\uff5c> <\uff5cend\u2581of\u2581sentence\uff5c>"
+
+
+@pytest.mark.parametrize("one_for_all", [False, True], ids=["", "eos is bos and unk"])
+@pytest.mark.parametrize("special", [True, False])
+def test_families_of_templates(special, one_for_all):
+    """Markers that were added without being called special end turns too."""
+    tokenizer = loading.load_tokenizer("tiny")
+    marks = [AddedToken(mark, special=special) for mark in [*MARKS.split(), *R1_MARKS.split()]]
+    blanks = [AddedToken(text, special=False) for text in ("\n\n", "  ", "<think>", "</think>")]
+    tokenizer.add_special_tokens({"bos_token": "<bos>"})
+    tokenizer.add_tokens([*marks, *blanks])
+    tokenizer.eos_token = "<|endoftext|>"
+    if one_for_all:
+        tokenizer.bos_token = tokenizer.unk_token = "<|endoftext|>"
+    for template, ends in FAMILIES:
+        tokenizer.chat_template = template
+        assert end_of_turn(tokenizer) == TurnEnd(token_ids=(tokenizer.convert_tokens_to_ids(ends),)), template
 
 
 def test_a_text_that_ends_an_answer(tokenizer):

@@ -93,6 +93,20 @@ def test_rollouts_end_where_the_template_ends_a_turn(loop, base, kind, tmp_path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_users_next_turn_ends_an_answer_that_nothing_else_does(loop, base, kind):
+    """As in GLM-4: answers end with the marker of the user, whom the model would go on to play."""
+    # The embedded model ends turns with <|im_end|>: in this template that is what a question begins with.
+    template = (
+        "{% for m in messages %}{{ '<|im_end|>' if m.role == 'user' else '' }}<|im_start|>{{ m.role }}\n{{ m.content }}"
+        "{% endfor %}{% if add_generation_prompt %}<|im_end|>\n<|im_start|>assistant\n{% endif %}"
+    )
+    module = make_module(base, kind, chat_template=template)
+    recorder = loop.fit(module, ArithmeticDataModule(batch_size=4, train_size=4), limit_val_batches=0)
+    assert module.stops.token_ids == (END_OF_TEXT, END_OF_TURN)
+    assert ends_of_turns(solutions(recorder)) == {END_OF_TURN}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_tests_and_predictions_end_there_too(loop, base, kind):
     module = make_module(base, kind, MASALightningModule)
     data = ArithmeticDataModule(batch_size=4, val_batch_size=4, test_size=8)
