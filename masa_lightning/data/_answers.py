@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from masa_lightning.data._cells import MissingAnswerError, UnusableRowError, decoded, kind, looks_written, valid_text
+from masa_lightning.functional.readable import is_readable
 
 _MOST_DIGITS = 1000  # of a number that is written in full
 _NO_ANSWER = {"none", "null", "nan", "n/a", "<na>", "nat", "[]", "{}", "[none]", "[null]", "[nan]", "proof", "notfound"}
+_NO_ANSWER |= {"?", "??", "???", "-", "--", "---", "...", "\N{HORIZONTAL ELLIPSIS}", "\N{EN DASH}", "\N{EM DASH}"}
 _PROGRAM = re.compile(r"(?:assert\s|def\s+\w+\s*\(|import\s+\w+\s|from\s+[\w.]+\s+import\s|class\s+\w+\s*[:(])")
 _FINAL = re.compile(r"(?<!#)####(?!#)([^\n]*)")  # as GSM8K marks a final answer
 _NUMBER = re.compile(r"[-+]?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
@@ -47,7 +49,7 @@ def answer_text(value: Any, *, rounded: bool = False) -> str:
     if looks_written(value):
         raise UnusableRowError("answer is a list or struct that cannot be read")
     text = _final(valid_text(value, "answer")).strip()
-    if not text:
+    if not any(map(str.isprintable, text)):  # such as a zero-width space
         raise MissingAnswerError("empty answer")
     if text.casefold() in _NO_ANSWER:
         raise MissingAnswerError(f"answer is not a number or expression, but {text!r}")
@@ -139,7 +141,7 @@ def _final(text: str) -> str:
         if final and not _NUMBER.fullmatch(final):
             raise UnusableRowError("text behind the final '####'")
     numbers = {_ungrouped(m[1].strip()) for m in marked if _NUMBER.fullmatch(m[1].strip())}
-    if behind and not _NUMBER.fullmatch(final):
+    if not _NUMBER.fullmatch(final) and (behind or not is_readable(final)):
         raise UnusableRowError("text behind the final '####'")
     if len(numbers | {_ungrouped(final)}) > 1 and numbers:
         raise UnusableRowError("several final answers behind '####'")

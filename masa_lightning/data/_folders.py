@@ -50,6 +50,25 @@ def check_files(folder: Path, files: Iterable[str]) -> None:
             )
 
 
+def check_hub_files(name: str, files: Iterable[str]) -> None:
+    """Refuses files that are not in the repository of a data set of the hub: its card may name those of this machine.
+
+    Args:
+        name: Of the repository.
+        files: As `datasets` resolved them.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    inside = tuple(f"{place}datasets/{name}{end}" for place in ("hf://", "https://huggingface.co/") for end in "@/")
+    for file in files:
+        if not file.startswith(inside):
+            raise ValueError(
+                f"it names {file!r}, outside of its repository on the hub; expected files of its own. Give a copy of"
+                " the data set from which this is taken out"
+            )
+
+
 def _metadata(file: Path) -> Any:
     if not file.is_file():
         return None

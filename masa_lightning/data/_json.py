@@ -85,9 +85,9 @@ def _rows_of(paths: Iterable[Path]) -> Iterator[Any]:
 
 def _read(path: Path) -> Iterator[Any]:
     with _open(path) as file:
-        start = file.readline()
+        start, blank = file.readline(), 0
         while start.isspace():
-            start = file.readline()
+            start, blank = file.readline(), blank + 1
         if not start.lstrip().startswith("[") and (row := _try(start)) is not None:
             second = next((line for line in file if not line.isspace()), "")
             if not second:
@@ -96,7 +96,7 @@ def _read(path: Path) -> Iterator[Any]:
             file.seek(0)
             yield from _lines(path, file)
             return
-        yield from _values(path, start + file.read())
+        yield from _values(path, start + file.read(), blank)
 
 
 def _open(path: Path) -> TextIO:
@@ -111,17 +111,30 @@ def _lines(path: Path, file: TextIO) -> Iterator[Any]:
             try:
                 yield _DECODER.decode(line)
             except (ValueError, RecursionError) as e:
-                raise ValueError(f"line {number} of {path.name} cannot be read as JSON: {e}") from None
+                raise _damaged(path, number, e) from None
 
 
-def _values(path: Path, text: str) -> Iterator[Any]:
-    """The values of a text, one after the other; the elements of a list if that is all there is."""
+def _damaged(path: Path, line: int, error: Exception) -> ValueError:
+    """Names a place in the file: the decoder knows but that in the text which it was given."""
+    reason = f"{error.msg} in column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+    return ValueError(f"line {line} of {path.name} cannot be read as JSON: {reason}")
+
+
+def _values(path: Path, text: str, above: int) -> Iterator[Any]:
+    """The values of a text, one after the other; the elements of a list if that is all there is.
+
+    Args:
+        path: Of the file, for errors.
+        text: Of it, from the first line that is not blank.
+        above: Blank lines before that.
+    """
     place, values = 0, []
     while place < len(text):
         try:
             value, place = _DECODER.raw_decode(text, place)
         except (ValueError, RecursionError) as e:
-            raise ValueError(f"{path.name} cannot be read as JSON: {e}") from None
+            line = e.lineno if isinstance(e, json.JSONDecodeError) else 1 + text.count("\n", 0, place)
+            raise _damaged(path, above + line, e) from None
         values.append(value)
         while place < len(text) and text[place].isspace():
             place += 1

@@ -37,6 +37,7 @@ from masa_lightning.data._questions import (
     problem_text,
 )
 from masa_lightning.data._wrappers import other_form
+from masa_lightning.functional.readable import is_readable
 from masa_lightning.types import Problem
 
 Reader = Callable[[Row], Problem]  # its `id` is that of the row, or empty; raises UnusableRowError
@@ -54,6 +55,9 @@ class Table:
     rows: int = 0
     unusable: list[tuple[int, str]] = field(default_factory=list)  # (row number, reason)
     other_forms: list[tuple[int, str]] = field(default_factory=list)  # (row number, the form that a problem wants)
+    unread: list[tuple[int, str]] = field(
+        default_factory=list
+    )  # (row number, an answer that is but a text to the grader)
 
     def report(self, examples: int = 5) -> str:
         """The unusable rows in one sentence: the first few, then counts by reason."""
@@ -74,8 +78,16 @@ class Table:
             )
         rank_zero_warn(text)
 
-    def warn_of_other_forms(self, what: str) -> None:
-        r"""Warns of problems that ask for an answer in another form than the templates, which ask for `\boxed{}`."""
+    def warn(self, what: str) -> None:
+        r"""Warns of answers that are right in one spelling alone, and of problems that want another form than `\boxed{}`."""
+        if self.unread:
+            row = self.unread[0][0]
+            some = ", ".join(repr(text[:60]) for text in dict.fromkeys(text for _, text in self.unread[:50]))
+            rank_zero_warn(
+                f"{what}: {len(self.unread)} of {len(self.problems)} answers are neither words nor a number or formula that"
+                f" can be read ({some:.300}; row {row} is the first): only the very same text will be right. Write the value"
+                " alone, or take these rows out"
+            )
         if self.other_forms:
             forms = ", ".join(
                 f"{n} x {form}" for form, n in Counter(form for _, form in self.other_forms).most_common()
@@ -112,6 +124,8 @@ def read_rows(rows: Iterable[Row], read: Reader, source: str, prefix: str = "") 
         table.problems.append(problem)
         if problem.answer_type != "code" and (form := other_form(problem.problem)):
             table.other_forms.append((i, form))
+        if problem.answer_type == "math" and not is_readable(problem.answer):
+            table.unread.append((i, problem.answer))
         numbers.append(i)
     if any(problem.answer_type == "code" for problem in table.problems):
         numbers = leave_out_without_tests(table, numbers)
@@ -159,7 +173,7 @@ def choose_columns(
     if {"prompt", "reward_model"} <= {*columns}:
         problem, answer = problem or VERL_PROBLEM, answer or VERL_ANSWER
     if problem is None:
-        problem = next((c for c in PROBLEM_COLUMNS if c in columns), None)
+        problem = next(iter(_named(columns, PROBLEM_COLUMNS)), None)
         if problem is None:
             return "no problem column was found; set problem_column to the column with the problem text"
         lettered = [c for c in LETTERS if c in columns] if {"A", "B"} <= {*columns} else []
@@ -170,7 +184,9 @@ def choose_columns(
                 f" or to {problem!r}"
             )
     if answer is None:
-        answer = ANSWER_COLUMN
+        answer = (
+            ANSWER_COLUMN if ANSWER_COLUMN in columns else next(iter(_named(columns, [ANSWER_COLUMN])), ANSWER_COLUMN)
+        )
     if not answered and _missing_part(columns, answer):
         answer = None
     for setting, value in (("problem_column", problem), ("answer_column", answer)):
@@ -206,7 +222,8 @@ class ColumnReader:
         read = [problem] if answer is None else [problem, answer]
         used = {part.split(".")[0] for column in read for part in column.split("+")} | {"id", "reward_model", "prompt"}
         self.others = [c for c in columns if c not in used]
-        self.paths = dict.fromkeys([*self.parts, *([] if answer is None else [answer])])
+        self.answers = [] if answer is None else answer.split("+")
+        self.paths = dict.fromkeys([*self.parts, *self.answers])
         if problem == VERL_PROBLEM:
             self.paths |= dict.fromkeys(VERL_QUESTIONS)
         self.system_messages = self.conversations = 0
@@ -263,7 +280,10 @@ class ColumnReader:
         return read_options(values if len(values) > 1 else values[self.options[0]])
 
     def _answer(self, row: Row) -> Any:
-        return None if self.answer is None else find(row, self.answer)
+        values = [find(row, part) for part in self.answers]
+        if len(values) > 1:  # all of them are wanted
+            return ", ".join(map(answer_text, values))
+        return values[0] if values else None
 
     def _options_and_answers(self, rows: Iterable[Row]) -> Iterator[tuple[Options, Any]]:
         for row in rows:

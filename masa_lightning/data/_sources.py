@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from masa_lightning.data._folders import check_files, check_metadata
+from masa_lightning.data._folders import check_files, check_hub_files, check_metadata
 from masa_lightning.data._json import JSON_SUFFIXES, JsonRows, is_json
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _load_folder(path: Path, split: str) -> Rows:
 
     check_metadata(path)
     builder = datasets.load_dataset_builder(str(path.absolute()))
-    files = {str(name): [str(file) for file in part] for name, part in (builder.config.data_files or {}).items()}
+    files = _named_files(builder)
     check_files(path, [file for part in files.values() for file in part])
     if files and all(is_json(Path(file)) for part in files.values() for file in part):
         return JsonRows({name: [Path(file) for file in part] for name, part in files.items()}, split)
@@ -121,7 +121,15 @@ def _load_hub(source: str, split: str) -> Rows:
     import datasets
 
     name, _, config = source.partition(":")
+    files = _named_files(datasets.load_dataset_builder(path=name, name=config or None))
+    check_hub_files(name, [file for part in files.values() for file in part])
     return _Table(datasets.load_dataset(path=name, name=config or None, split=split))
+
+
+def _named_files(builder: Any) -> dict[str, list[str]]:
+    """The files of each split, found and not yet read."""
+    files = builder.config.data_files or {}
+    return {str(split): [str(file) for file in part] for split, part in files.items()}
 
 
 class _Table:

@@ -91,5 +91,5 @@ class BenchmarkDataModule(ProblemDataModule):
             self.max_unusable_share,
             f"check that this is {name} (the columns are {columns})",
         )
-        table.warn_of_other_forms(f"`sources.{name}`")
+        table.warn(f"`sources.{name}`")
         return table.problems[: self.max_problems]

@@ -19,13 +19,13 @@ class MathDataModule(ProblemDataModule):
     r"""Problems with a checkable answer, from hub data sets or local parquet, jsonl and json files.
 
     Without column settings the format is detected for each source: `prompt` with `reward_model.ground_truth` (verl), or
-    `problem` or `question` with `answer`. A prompt of chat messages gives its last user message; a system message is
-    dropped, as the module brings its own instructions, and so are the instructions that known data sets put around their
-    problems. In verl's format the raw `question` is preferred where the message is that question with instructions around
-    it. An answer is text or a number (204.0 is "204"); of a GSM8K solution it is what follows the final "####". A full
-    solution with a `\boxed{}` is not searched for its answer: name a column that holds the answer alone. With `options` or
-    `choices` in `problem_column` the answer is the letter of one. Other small columns (level, type, ...) become the
-    problem's metadata. docs/data.md has it all.
+    `problem`, `question`, `prompt`, `messages` or `conversations` with `answer`. Chat messages give the last user
+    message; a system message is dropped, as the module brings its own instructions, and so are the instructions that
+    known data sets put around their problems. In verl's format the raw `question` is preferred where the message is
+    that question with instructions around it. An answer is text or a number (204.0 is "204"); of a GSM8K solution it is
+    what follows the final "####". A full solution with a `\boxed{}` is not searched for its answer: name a column that
+    holds the answer alone. With `options` or `choices` in `problem_column` the answer is the letter of one. Other small
+    columns (level, type, ...) become the problem's metadata. docs/data.md has it all.
 
     Tables of programs are told by their columns: `input_output` (APPS), `public_test_cases` (LiveCodeBench), `inputs` and
     `outputs`, `test_list` (MBPP), or `prompt`, `test` and `entry_point` (HumanEval). Rows whose tests a program passes that
@@ -46,7 +46,7 @@ class MathDataModule(ProblemDataModule):
         test_split: Likewise, of `test`.
         predict_split: Likewise, of `predict`.
         problem_column: "a.b" is a field of a struct; "a+b" joins columns by a blank line (a list of strings by lines).
-        answer_column: Likewise.
+        answer_column: Likewise; the answers of several columns are one list, "a, b".
         validation_size: Held-out problems: a number, or as a float the share in [0, 1); 0 is no validation. Which ones
             is drawn with `seed`.
         max_unusable_share: More unusable rows than this share of a source are an error; in [0, 1].
@@ -161,7 +161,7 @@ class MathDataModule(ProblemDataModule):
             f"check that problem_column {chosen[0]!r} and answer_column {chosen[1]!r} are right (the columns are"
             f" {', '.join(columns)})",
         )
-        table.warn_of_other_forms(what)
+        table.warn(what)
         if reader.conversations:
             rank_zero_warn(
                 f"{what}: {reader.conversations} prompts are conversations, of which the user's last message alone is the"

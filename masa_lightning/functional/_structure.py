@@ -17,7 +17,7 @@ from masa_lightning.functional._regions import MARK
 from masa_lightning.functional._spelling import decimal_comma, join_thousands, squeeze
 from masa_lightning.functional._vocabulary import AND, OR
 
-__all__ = ["LeafCheck", "compare", "part_equations"]
+__all__ = ["LeafCheck", "compare", "part_equations", "readings"]
 
 LeafCheck = Callable[[str, str], bool | None]  # (predicted, expected) -> equal?, None for "cannot tell"
 
@@ -80,6 +80,16 @@ def compare(predicted: str, expected: str, leaf: LeafCheck) -> bool | None:
     if any(matrices):
         return _compare_matrices(*matrices, leaf)
     return _any(_verdicts(predicted, expected, leaf))
+
+
+def readings(text: str) -> list[list[str]]:
+    """The elements of a normalised answer as `compare` takes them to its leaf: in all ways in which commas can be read."""
+    match = _LIST_NAME.match(text)
+    text = text[match.end() :] if match else text
+    matrix = _matrix(text)
+    if matrix is not None:
+        return [[cell for row in matrix for cell in row]]
+    return [list(reading.elements) for reading in _readings(text)]
 
 
 def _verdicts(predicted: str, expected: str, leaf: LeafCheck) -> Iterable[bool | None]:

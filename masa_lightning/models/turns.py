@@ -66,8 +66,8 @@ def _first_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
     added = tokenizer.added_tokens_decoder
     no_end = {tokenizer.bos_token_id, tokenizer.unk_token_id} - {tokenizer.eos_token_id}  # some have one for all three
     special = ({i for i, token in added.items() if token.special} | {*tokenizer.all_special_ids}) - no_end
-    ids = [i for i in tokenizer(text, add_special_tokens=False).input_ids if i not in no_end]
-    spelled = [i for i in ids if tokenizer.decode([i]).strip()]
+    ids: list[int] = [i for i in tokenizer(text, add_special_tokens=False).input_ids if i not in no_end]
+    spelled = [i for i in ids if str(tokenizer.decode([i])).strip()]
     if spelled and spelled[0] in added:
         return spelled[0]
     return next((i for i in ids if i in special), None)

@@ -58,6 +58,8 @@ from masa_lightning.data._cells import MissingAnswerError, UnusableRowError
         ("#### First step\n3+4\n#### 7", "7"),
         ("#### 12\nso\n#### 12", "12"),
         ("##### 5", "##### 5"),
+        ("#### 12 apples", "12 apples"),
+        (r"#### \frac{1}{2}", r"\frac{1}{2}"),
     ],
 )
 def test_what_was_meant(value: Any, text: str) -> None:
@@ -89,6 +91,8 @@ def test_what_was_meant(value: Any, text: str) -> None:
         ('{"a": 1}', "struct without 'target'"),
         ({"target": 98, "numbers": [44, 19]}, "struct with 'numbers' beside 'target'"),  # Countdown wants an equation
         ({"target": {"a": 1}}, "struct without 'target'"),
+        ("#### 5 so that is all", "text behind the final '####'"),
+        ("3+4\n#### about 7", "text behind the final '####'"),
         ("#### 5 and then\nmore", "text behind the final '####'"),
         ("####\nfive\nmore", "text behind the final '####'"),
         ("#### 5\n#### 6", "several final answers"),
@@ -108,7 +112,26 @@ def test_what_nobody_can_know(value: Any, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["None", "none", "N/A", "n/a", "nan", "NaN", "null", "[]", "[None]", [], [None], "####"]
+    "value",
+    [
+        "None",
+        "none",
+        "N/A",
+        "n/a",
+        "nan",
+        "NaN",
+        "null",
+        "[]",
+        "[None]",
+        [],
+        [None],
+        "####",
+        "?",
+        "-",
+        "\u2014",
+        "\u200b",
+        "\0",
+    ],
 )
 def test_no_answer(value: Any) -> None:
     with pytest.raises(MissingAnswerError):

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hub_rows import HUB, LOGIC, LOGIC_TEXT, MBPP_TEXT, TOLD, choice, gpqa, math_problem
+from hub_rows import HUB, LOGIC, LOGIC_TEXT, MBPP_TEXT, TOLD, choice, gpqa, math_problem, on_the_hub
 from lightning.pytorch import Trainer
 
 from masa_lightning import cli
@@ -102,6 +102,7 @@ def test_places_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append((path, name, split))
         return datasets.Dataset.from_list([row])
 
+    monkeypatch.setattr("datasets.load_dataset_builder", on_the_hub())
     monkeypatch.setattr("datasets.load_dataset", load)
     data = BenchmarkDataModule([name])
     data.setup("test")
@@ -287,6 +288,7 @@ def test_errors_of_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
         return load
 
+    monkeypatch.setattr("datasets.load_dataset_builder", on_the_hub())
     monkeypatch.setattr("datasets.load_dataset", fail(ConnectionError("Couldn't reach it")))
     with pytest.raises(
         ConnectionError, match=r"`sources.aime25` is 'math-ai/aime25', which is no local file .* reached"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_rows import on_the_hub
 
 from masa_lightning.data._sources import load_rows
 
@@ -65,6 +66,23 @@ def test_other_ways_to_name_them(folder: Path, yaml: str) -> None:
     (folder / "README.md").write_text(f"---\n{yaml}---\n")
     with pytest.raises(ValueError, match=r"its README.md names '\.\./home.*', outside of the folder"):
         rows(folder)
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["/home/me/secret.jsonl", "http://127.0.0.1:9/x.jsonl", "hf://datasets/other/name@0f/x.jsonl", "hf://org/name/x"],
+)
+def test_the_card_of_a_data_set_on_the_hub_that_names_files_elsewhere(
+    file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda **kwargs: datasets.Dataset.from_list([ROW | {"answer": "1"}]))
+    monkeypatch.setattr(datasets, "load_dataset_builder", on_the_hub())
+    assert len(load_rows("org/name", "test", "test", remedy="")) == 1
+    monkeypatch.setattr(datasets, "load_dataset_builder", on_the_hub(file))
+    with pytest.raises(ValueError, match=r"`test` is 'org/name'.*it names '.*', outside of its repository on the hub"):
+        load_rows("org/name", "test", "test", remedy="")
 
 
 def test_links_that_lead_out(folder: Path) -> None:

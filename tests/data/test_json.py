@@ -79,7 +79,10 @@ def test_values_are_as_written(tmp_path: Path, written: str, value: Any) -> None
     ("text", "error"),
     [
         ('{"a": 1}\n{"a": \n{"a": 2}', "line 2 of a.json cannot be read as JSON: Expecting value"),
-        ('{"a": \n{"a": 2}', "a.json cannot be read as JSON"),
+        ('{"a": 1}\n\n{"a": 1} x', "line 3 of a.json cannot be read as JSON: Extra data in column 10$"),
+        ('\n\n[{"a": 1},\n{"a": }]', "line 4 of a.json cannot be read as JSON: Expecting value in column 7$"),
+        ('\n{"a": 1,\n"a": 2}', "line 2 of a.json cannot be read as JSON: 'a' stands twice"),
+        ('{"a": \n{"a": 2}', "line 2 of a.json cannot be read as JSON"),
         ('[{"a": 1}', "a.json cannot be read as JSON"),
         ('{"a": 1}\n{"a": 1, "a": 2}', "line 2 of a.json .* 'a' stands twice in one row"),
         ('[{"a": 1, "a": 2}]', "'a' stands twice in one row"),

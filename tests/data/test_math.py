@@ -11,11 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hub_rows import on_the_hub
 from lightning.pytorch import LightningModule, Trainer
 
 from masa_lightning.data import _rows
 from masa_lightning.data._answers import answer_text
 from masa_lightning.data._cells import UnusableRowError
+from masa_lightning.data.benchmarks import BenchmarkDataModule
 from masa_lightning.data.math import MathDataModule
 from masa_lightning.types import Problem
 
@@ -59,7 +61,7 @@ VERL = {
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "What is 1+1? Think step by step."},
     ],
-    "reward_model": {"style": "rule", "ground_truth": {"target": "2", "solution": "so 2", "question": " What is 1+1?"}},
+    "reward_model": {"style": "rule", "ground_truth": {"target": "2", "solution": "2 m", "question": " What is 1+1?"}},
     "extra_info": {"index": 0, "split": "train"},
 }
 
@@ -80,7 +82,7 @@ def test_verl(tmp_path: Path) -> None:
     text = VERL | {"reward_model": {"ground_truth": "2"}, "extra_info": {"question": "What is 1+1?"}}
     assert read(write(tmp_path / "t.parquet", [text]))[0].problem == "What is 1+1?"
     (named,) = read(write(tmp_path / "v.parquet", [VERL]), answer_column="reward_model.ground_truth.solution")
-    assert (named.problem, named.answer) == ("What is 1+1?", "so 2")
+    assert (named.problem, named.answer) == ("What is 1+1?", "2 m")
 
 
 @pytest.mark.parametrize(
@@ -138,6 +140,59 @@ def test_columns_by_name_paths_and_parts(tmp_path: Path) -> None:
         ValueError, match=r"the column 'question' alone is not the whole problem .* context and options"
     ):
         read(source, answer_column="meta.key.gold")
+
+
+CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is 1+1?"}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [*CHAT, {"role": "assistant", "content": "It is 2."}], "answer": "2"},
+        {"prompt": CHAT, "answer": "2"},  # as TRL's GRPOTrainer wants it
+        {"prompt": "What is 1+1?", "answer": "2"},
+        {"conversations": [{"from": "human", "value": "What is 1+1?"}, {"from": "gpt", "value": "2"}], "answer": "2"},
+        {"messages": [{"role": "user", "content": "Another one?"}], "problem": "What is 1+1?", "answer": "2"},
+        {"Problem": "What is 1+1?", "Answer": "2"},
+    ],
+    ids=lambda row: "+".join(row),
+)
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_columns_that_are_found(
+    tmp_path: Path, row: dict[str, Any], suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="lightning.pytorch"):
+        (problem,) = read(write(tmp_path / f"c{suffix}", [row]))
+    assert (problem.problem, problem.answer) == ("What is 1+1?", "2")
+    assert ("dropped the system message of 1 prompts" in caplog.text) == ("Be brief." in str(row))
+
+
+def test_an_answer_of_several_columns_is_a_list(tmp_path: Path) -> None:
+    row = {"problem": "Which are x and y?", "x": 3.0, "y": "\\frac12"}
+    assert [p.answer for p in read(write(tmp_path / "j.jsonl", [row]), answer_column="x+y")] == ["3, \\frac12"]
+    source = write(tmp_path / "k.jsonl", [row, row | {"y": None}])
+    with pytest.warns(UserWarning, match="1 of 2 rows cannot be used: row 1: no answer"):
+        assert len(read(source, answer_column="x+y", max_unusable_share=0.5)) == 1
+
+
+def test_a_part_that_is_missing_is_named(tmp_path: Path) -> None:
+    table = [{"a": "A.", "b": "B?", "answer": "1"}, {"a": None, "b": "B?", "answer": "1"}]
+    with pytest.warns(UserWarning, match=r"row 1: no problem \(its part 'a'\)"):
+        read(write(tmp_path / "p.jsonl", table), problem_column="a+b", max_unusable_share=0.5)
+
+
+def test_answers_that_only_their_own_text_meets_are_counted(tmp_path: Path) -> None:
+    answers = ["7", "about 7", "no solution", "July 4", "\\frac{1}{2}", "about 7"]
+    source = write(tmp_path / "o.jsonl", [{"problem": f"q{i}", "answer": a} for i, a in enumerate(answers)])
+    told = pytest.warns(
+        UserWarning,
+        match=r"`test` .*: 3 of 6 answers are neither words nor .* \('about 7', 'July 4'; row 1 is the first\)",
+    )
+    with told:
+        assert [p.answer for p in read(source)] == answers
+    data = BenchmarkDataModule(["math500"], {"math500": source})
+    with pytest.warns(UserWarning, match=r"`sources.math500`: 3 of 6 answers"):
+        data.setup("test")
 
 
 def test_last_user_message(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -305,6 +360,7 @@ def test_errors_of_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert kwargs == {"path": "org/name", "name": "config", "split": "test"}
         raise ConnectionError("Couldn't reach 'org/name' on the Hub")
 
+    monkeypatch.setattr("datasets.load_dataset_builder", on_the_hub())
     monkeypatch.setattr("datasets.load_dataset", unreachable)
     with pytest.raises(ConnectionError, match=r"`test` is 'org/name:config', which is no local file .* not be reached"):
         read("org/name:config")

@@ -10,6 +10,7 @@ from masa_lightning.data._cells import UnusableRowError
 from masa_lightning.data._questions import plain_text, problem_text, same_text_key
 from masa_lightning.data._wrappers import other_form, without_wrapper
 
+SHARED = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]  # as ShareGPT has them
 CHAT = [{"role": "system", "content": "s"}, {"role": "user", "content": "What is\n$\\frac12$?"}]
 
 
@@ -22,6 +23,12 @@ CHAT = [{"role": "system", "content": "s"}, {"role": "user", "content": "What is
         (np.array(CHAT), "What is\n$\\frac12$?"),
         (r'[{"role": "user", "content": "Is $\frac12$\nhalf?"}]', "Is $\\frac12$\nhalf?"),  # LaTeX as it came
         ([{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}], "a\nb"),
+        ({"role": "user", "content": "a"}, "a"),
+        ('{"role": "user", "content": "a"}', "a"),
+        ([{"role": "System", "content": "s"}, {"role": "User", "content": "a"}], "a"),
+        (SHARED, "a"),
+        (json.dumps(SHARED), "a"),
+        ("Which of <|x|> and [INST is it?", "Which of <|x|> and [INST is it?"),
         (["a", "b"], "a\nb"),
         ('["a", "b"]', '["a", "b"]'),
         (" [x] ", "[x]"),
@@ -38,6 +45,14 @@ def test_texts(value: Any, text: str) -> None:
         ('[{"role": "user", "content": "cut', "chat messages that cannot be read"),
         ([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "b"}]}], "a part that is no text"),
         ([{"role": "user", "content": 5}], "problem is a int"),
+        ([{"from": "gpt", "value": "b"}], "chat without a user message"),
+        ([{"role": "user", "content": "a"}, {"from": "gpt", "value": "b"}], "problem is a list"),
+        ("<|im_start|>user\nWhat?<|im_end|>\n", r"a prompt that a chat template has made \(<\|im_start\|>\)"),
+        ("<s>[INST] What? [/INST]", "a prompt that a chat template has made"),
+        ("<start_of_turn>user\nWhat?<end_of_turn>\n", "a prompt that a chat template has made"),
+        ("<|user|>\nWhat?<|assistant|>", "a prompt that a chat template has made"),
+        ("<\uff5cUser\uff5c>What?<\uff5cAssistant\uff5c>", "a prompt that a chat template has made"),
+        (" \u200b\n", "empty problem"),
         ({"a": "b"}, "problem is a struct"),
         ([1, 2], "problem is a list"),
         ("half a character \ud800", "not valid Unicode"),
