@@ -6,12 +6,12 @@ import json
 import math
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from masa_lightning.models.checkpoints import set_aside
+from masa_lightning.models.checkpoints import replaced, set_aside
 from masa_lightning.types import Completion, MetaPrediction, Problem, Rollout, RolloutGroup
 
 VERSION = 1
@@ -166,6 +166,24 @@ class TrainingRolloutFile:
             file.writelines(to_line(group, rollout, step) for group, rollout in rollouts)
 
 
+def write_rollouts(path: Path, groups: Sequence[RolloutGroup], step: int, shorten: Callable[[str], str]) -> None:
+    """Writes all rollouts of an evaluation at once, to be looked at: in short, and without token ids.
+
+    Args:
+        path: Of the file, which is replaced.
+        groups: With rollouts that are scored.
+        step: Training steps done.
+        shorten: What is done to problems, answers and texts.
+    """
+    with replaced(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for group in groups:
+            for rollout in group.rollouts:
+                record = _record(group, rollout, step)
+                del record["token_ids"]
+                record |= {name: shorten(record[name]) for name in ("problem", "answer", "text")}
+                file.write(json.dumps(record, allow_nan=False) + "\n")
+
+
 def to_line(group: RolloutGroup, rollout: Rollout, step: int | None = None) -> str:
     """Writes a rollout as a line of JSON, in ASCII; numbers that are not finite, which JSON lacks, as texts.
 
@@ -174,8 +192,12 @@ def to_line(group: RolloutGroup, rollout: Rollout, step: int | None = None) -> s
         rollout: With or without rewards.
         step: Training steps done when it was trained on; None in a test.
     """
+    return json.dumps(_record(group, rollout, step), allow_nan=False) + "\n"
+
+
+def _record(group: RolloutGroup, rollout: Rollout, step: int | None) -> dict[str, Any]:
     prediction = rollout.prediction
-    record = {
+    return {
         "version": VERSION,
         "step": step,
         "source": group.problem.source,
@@ -196,7 +218,6 @@ def to_line(group: RolloutGroup, rollout: Rollout, step: int | None = None) -> s
         "rollouts": len(group.rollouts),
         "token_ids": list(rollout.completion.token_ids),
     }
-    return json.dumps(record, allow_nan=False) + "\n"
 
 
 def to_record(line: str | bytes) -> dict[str, Any]:

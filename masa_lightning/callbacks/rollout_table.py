@@ -13,11 +13,15 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from masa_lightning.callbacks._rollout_file import TrainingRolloutFile
+from masa_lightning.callbacks._rollout_file import TrainingRolloutFile, write_rollouts
+from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.types import Kind, Rollout, RolloutGroup
 
 KINDS: tuple[Kind, ...] = ("solution", "meta")
 NAME = "train_rollouts.jsonl"
+FOLDER = "rollouts"
+LONGEST = 2000
+"""Characters of a text in a file of `FOLDER`."""
 LINE_BREAK = " \u23ce "
 """Stands for a line break in a table's cell."""
 
@@ -29,6 +33,9 @@ class RolloutTable(Callback):
     escaped and shortened in the middle, for a model may write anything; ``train_rollouts.jsonl``, in the logger's folder,
     has all of a rollout, one JSON object a line, as `BenchmarkReport` writes them; a ``fast_dev_run`` writes none. A run
     that is resumed goes on with the file as it was at its checkpoint. Only the rollouts of the first process are seen.
+
+    After each validation and test, ``rollouts/<stage>_step<training steps>.jsonl`` has all of its rollouts in the same form,
+    but without token ids, and with texts of at most 2,000 characters: what `masa report` shows problem by problem.
 
     Args:
         every_n_steps: Writes after the first training step and every n-th one from there, counted over epochs.
@@ -51,6 +58,15 @@ class RolloutTable(Callback):
         self.every_n_steps = every_n_steps
         self.rows = rows
         self.max_characters = max_characters
+        self._written = False  # whether files of `FOLDER` are this run's
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keeps the validations of another run under another name."""
+        folder = self._folder(trainer)  # a collective
+        if not trainer.is_global_zero or trainer.fast_dev_run or self._written:  # type: ignore[attr-defined]
+            return
+        if trainer.ckpt_path is None and not trainer.global_step and next(folder.glob("validate_*.jsonl"), None):
+            rank_zero_info(f"{folder} had the rollouts of another run: they are kept as {set_aside(folder).name}")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Goes on with the file of the run that is resumed; another run's is kept under another name."""
@@ -97,6 +113,32 @@ class RolloutTable(Callback):
             TrainingRolloutFile(folder / NAME).append(trainer.global_step, chosen)
         except OSError as error:  # a full disk must not end a training run over a table
             rank_zero_warn(f"RolloutTable could not write to {folder}: {error}")
+
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes what a validation drew."""
+        if not trainer.sanity_checking:
+            self._write_all(trainer, pl_module, "validate")
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes what a test drew."""
+        self._write_all(trainer, pl_module, "test")
+
+    def _write_all(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        folder = self._folder(trainer)  # a collective
+        groups: Sequence[RolloutGroup] = getattr(pl_module, "evaluated", ())
+        if not groups or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        # Outside of training Lightning's own count is 0.
+        step = int(getattr(pl_module, "rollout_steps", 0)) or trainer.global_step
+        try:
+            write_rollouts(folder / f"{stage}_step{step:06d}.jsonl", groups, step, lambda text: _shorten(text, LONGEST))
+            self._written = True
+        except OSError as error:
+            rank_zero_warn(f"RolloutTable could not write to {folder}: {error}")
+
+    def _folder(self, trainer: pl.Trainer) -> Path:
+        return Path(trainer.log_dir or trainer.default_root_dir) / FOLDER
 
 
 def choose_rollouts(groups: Sequence[RolloutGroup], rows: int) -> list[tuple[RolloutGroup, Rollout]]:

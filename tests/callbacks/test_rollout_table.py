@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from masa_lightning.callbacks.rollout_table import RolloutTable, choose_rollouts, escape, markdown_table
+from masa_lightning.modules.settings import Evaluation
 from masa_lightning.types import Completion, MetaPrediction, Problem, Rollout, RolloutGroup
 
 pytestmark = [
@@ -209,3 +210,35 @@ def test_a_second_run_does_not_mix_and_a_resumed_one_goes_on(tmp_path: Path) -> 
         broken.write(first.splitlines()[0].replace('"step": 2', '"step": 5') + "\n" + first[:20])
     run(tmp_path / "last.ckpt", batches=2, epochs=2)
     assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [2, 4, 6, 8]
+
+
+def test_validations_and_tests_leave_all_their_rollouts(tmp_path: Path, loop: Any) -> None:
+    def answer(kind: str, text: str, index: int, call: int) -> str:
+        if kind == "solution":
+            return "right" if index == 0 else "wrong " * 20
+        return '{"pass_rate": 2}'
+
+    callback = RolloutTable()
+    evaluation = Evaluation(num_generations=3, num_meta_generations=2)
+    module = loop.scripted(answer, grader=loop.Grades(), max_prompt_length=64, evaluation=evaluation)
+    trainer = loop.trainer(callback, logger=TensorBoardLogger(tmp_path, name="run", version=""))
+    data = loop.Problems(train=2, validation=[loop.problem("<b>|\u202e", "1" * 5000), loop.problem("1+1")])
+    trainer.fit(module, data)
+    trainer.test(module, data)
+    folder = tmp_path / "run" / "rollouts"
+    assert [path.name for path in sorted(folder.iterdir())] == ["test_step000001.jsonl", "validate_step000001.jsonl"]
+    rows = [json.loads(line) for line in (folder / "validate_step000001.jsonl").read_text().splitlines()]
+    assert [(row["problem_id"], row["kind"]) for row in rows[5:]] == [("1+1", "solution")] * 3 + [("1+1", "meta")] * 2
+    assert [row["correct"] for row in rows[5:]] == [True, False, False, None, None]
+    assert [row["group_pass_rate"] for row in rows] == [pytest.approx(1 / 3)] * 10
+    assert rows[3]["prediction"]["pass_rate"] == 2
+    assert rows[0]["problem"] == "<b>|\u202e"
+    assert len(rows[0]["answer"]) < 2100 and "[...]" in rows[0]["answer"]
+    assert "token_ids" not in rows[0]
+
+    trainer = loop.trainer(callback, logger=TensorBoardLogger(tmp_path, name="run", version=""))
+    trainer.validate(module, data)  # by the same callback: this run's still
+    trainer.fit(module, data)
+    assert not (tmp_path / "run" / "rollouts-1").exists()
+    loop.trainer(RolloutTable(), logger=TensorBoardLogger(tmp_path, name="run", version="")).fit(module, data)
+    assert (tmp_path / "run" / "rollouts-1" / "validate_step000001.jsonl").exists()

@@ -1,0 +1,1 @@
+"""What runs left in their folders -> one HTML page to look at: `masa report`. Loads neither torch nor Lightning."""
