@@ -25,7 +25,7 @@ STOREYS = (
     {"metrics", "sampling", "models", "data"},
     {"modules"},
     {"callbacks", "model_card"},
-    {"export"},
+    {"export", "report"},
     {"cli"},
 )
 STOREY = {room: height for height, rooms in enumerate(STOREYS) for room in rooms}

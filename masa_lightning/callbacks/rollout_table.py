@@ -114,7 +114,6 @@ class RolloutTable(Callback):
         except OSError as error:  # a full disk must not end a training run over a table
             rank_zero_warn(f"RolloutTable could not write to {folder}: {error}")
 
-
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes what a validation drew."""
         if not trainer.sanity_checking:

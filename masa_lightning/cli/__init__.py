@@ -20,6 +20,7 @@ usage: masa COMMAND [arguments]
   test       measure a checkpoint, or any model, on benchmarks: masa test --config eval/math
   predict    predict how problems will go, and with --solve solve them
   export     write a checkpoint as a Hugging Face folder with a model card
+  report     one HTML page of runs: masa report runs/tiny
   configs    list, show or copy the configurations that come with it
 
   masa COMMAND --help    arguments of a command
@@ -31,7 +32,7 @@ YAML key and an option. Several --config are laid over each other: masa fit --co
 
 
 def main(args: ArgsType = None) -> LightningCLI | None:
-    """Runs `masa fit|validate|test|predict|export|configs`.
+    """Runs `masa fit|validate|test|predict|export|report|configs`.
 
     Args:
         args: Command line to use in place of `sys.argv[1:]`.
@@ -53,6 +54,11 @@ def main(args: ArgsType = None) -> LightningCLI | None:
                 from masa_lightning import export
 
                 export.main(words[1:])
+                return None
+            case ["report"]:
+                from masa_lightning.cli import report
+
+                report.main(words[1:])
                 return None
             case ["configs"]:
                 from masa_lightning.cli import configs

@@ -34,8 +34,8 @@ def read_settings(folder: Path) -> tuple[Flat, str, list[str]]:
         folder: Of the run.
 
     Returns:
-        Settings by their dotted names, the file they are from ("" without one), and what could not be read. What looks like a
-        secret is not shown.
+        Settings by their dotted names, the file they are from ("" without one), and what could not be read. What looks like
+        a secret is not shown.
     """
     problems: list[str] = []
     for name in (*FILES, "settings.json"):
@@ -74,7 +74,13 @@ def experiment(settings: Flat, file: str) -> tuple[tuple[str, str], ...] | None:
         A key to group by; None without settings.
     """
     kept = [(k, v) for k, v in settings.items() if not _SEED.search(k) and not _ELSEWHERE.search(k)]
-    return (("", file), *sorted(kept)) if settings else None
+    of_checkpoint = "" if settings.get("ckpt_path", "null") == "null" else "of a checkpoint"
+    return (("", file), ("", of_checkpoint), *sorted(kept)) if settings else None
+
+
+def seeds(settings: Flat) -> tuple[tuple[str, str], ...]:
+    """The seeds among settings."""
+    return tuple(sorted((name, value) for name, value in settings.items() if _SEED.search(name)))
 
 
 def differing(runs: list[Flat]) -> list[str]:
@@ -83,7 +89,7 @@ def differing(runs: list[Flat]) -> list[str]:
     return [n for n in names if len({flat.get(n) for flat in runs}) > 1 and not _ELSEWHERE.search(n)]
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
     """Makes plain values alone; objects of other tags, as Lightning's hparams.yaml may have, are their names."""
 
 

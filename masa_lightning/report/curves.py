@@ -1,0 +1,306 @@
+"""The lines of a report's charts: means over bins of training steps, or over seeds, with 95% intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Final
+
+from masa_lightning.report import statistics
+from masa_lightning.report.runs import Arm, Run
+from masa_lightning.report.scalars import Series
+from masa_lightning.report.statistics import Estimate
+
+BINS: Final = 40
+"""Most points of a line over training steps."""
+_MOST_RAW: Final = 800  # single steps of a chart, of all its arms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """What a chart shows."""
+
+    title: str
+    y: str
+    """Label of the y axis, with the unit."""
+    lines: tuple[tuple[str, str], ...]
+    """Tags with their names; the second is dashed."""
+    group: str = "training"
+    bounds: tuple[float | None, float | None] = (None, None)
+    """That no value can leave; intervals are cut there."""
+    x: str = "training step"
+
+
+RATE: Final = (0.0, 1.0)
+CHARTS: Final = (
+    Chart(title="Pass@1 on held-out problems", y="pass@1", lines=(("val/pass@1", ""),), group="held out", bounds=RATE),
+    Chart(
+        title="Predicted and actual pass rate, held out",
+        y="mean pass rate",
+        lines=(
+            ("val/calibration/pass_rate/actual_mean", "actual"),
+            ("val/calibration/pass_rate/predicted_mean", "predicted"),
+        ),
+        group="held out",
+        bounds=RATE,
+    ),
+    Chart(
+        title="Correlation of predicted and actual pass rate, held out",
+        y="Pearson's r",
+        lines=(("val/calibration/pass_rate/pearson", ""),),
+        group="held out",
+        bounds=(-1.0, 1.0),
+    ),
+    Chart(
+        title="Predicted and actual solution length, held out",
+        y="tokens",
+        lines=(
+            ("val/calibration/length/actual_mean", "actual"),
+            ("val/calibration/length/predicted_mean", "predicted"),
+        ),
+        group="held out",
+        bounds=(0.0, None),
+    ),
+    Chart(
+        title="Calibration error of pass rates, held out",
+        y="expected calibration error",
+        lines=(("val/calibration/pass_rate/ece", ""),),
+        group="held out",
+        bounds=RATE,
+    ),
+    Chart(title="Pass rate", y="share of right solutions", lines=(("pass_rate", ""),), bounds=RATE),
+    Chart(
+        title="Predicted and actual pass rate",
+        y="mean pass rate",
+        lines=(("calibration/pass_rate/actual_mean", "actual"), ("calibration/pass_rate/predicted_mean", "predicted")),
+        bounds=RATE,
+    ),
+    Chart(
+        title="Correlation of predicted and actual pass rate",
+        y="Pearson's r",
+        lines=(("calibration/pass_rate/pearson", ""),),
+        bounds=(-1.0, 1.0),
+    ),
+    Chart(
+        title="Predicted and actual solution length",
+        y="tokens, of right solutions",
+        lines=(("calibration/length/actual_mean", "actual"), ("calibration/length/predicted_mean", "predicted")),
+        bounds=(0.0, None),
+    ),
+    Chart(title="Reward of solutions", y="mean reward", lines=(("reward", ""),)),
+    Chart(title="Reward of predictions", y="mean meta reward", lines=(("meta/reward", ""),)),
+    Chart(title="... for the pass rate", y="difficulty reward", lines=(("meta/rewards/difficulty/mean", ""),)),
+    Chart(title="... for the length", y="length reward", lines=(("meta/rewards/length/mean", ""),), bounds=RATE),
+    Chart(title="... for the notions", y="notion reward", lines=(("meta/rewards/notion/mean", ""),), bounds=RATE),
+    Chart(title="Predictions that could be read", y="share", lines=(("meta/parse_rate", ""),), bounds=RATE),
+    Chart(title="Length of solutions", y="tokens", lines=(("completions/mean_length", ""),), bounds=(0.0, None)),
+    Chart(title="Solutions cut at the limit", y="share", lines=(("completions/clipped_ratio", ""),), bounds=RATE),
+    Chart(
+        title="Problems without variance",
+        y="share whose rewards are equal",
+        lines=(("frac_reward_zero_std", ""),),
+        bounds=RATE,
+    ),
+    Chart(title="Entropy", y="nats a token", lines=(("entropy", ""),), group="update"),
+    Chart(
+        title="Gradient norm", y="norm before clipping", lines=(("grad_norm", ""),), group="update", bounds=(0.0, None)
+    ),
+    Chart(title="Policy loss", y="loss", lines=(("policy_loss", ""),), group="update"),
+    Chart(
+        title="Tokens of the update that were clipped",
+        y="share",
+        lines=(("clip_ratio/region_mean", ""),),
+        group="update",
+        bounds=RATE,
+    ),
+    Chart(
+        title="Sampler against trainer",
+        y="largest difference of log-probabilities (nats)",
+        lines=(("sampling/sampling_logp_difference/max", ""),),
+        group="update",
+        bounds=(0.0, None),
+    ),
+    Chart(title="Throughput", y="tokens/s", lines=(("tokens_per_second", ""),), group="update", bounds=(0.0, None)),
+)
+CONTROL_FIGURES: Final = (
+    ("acted_share", "acted on", "share of problems"),
+    ("precision", "precision", "share"),
+    ("recall", "recall", "share"),
+    ("lost_correct", "right solutions lost", "share of all right ones"),
+    ("saved_tokens", "tokens saved", "share of all"),
+    ("lift", "lift of hints", "difference of pass rates"),
+)
+
+
+def control_charts(controls: Sequence[str]) -> list[Chart]:
+    """Charts of what each control did, by its name."""
+    return [
+        Chart(
+            title=f"{control}: {title}",
+            y=y,
+            lines=((f"controls/{control}/{name}", ""),),
+            group="controls",
+            bounds=(-1.0, 1.0) if name == "lift" else RATE,
+        )
+        for control in controls
+        for name, title, y in CONTROL_FIGURES
+    ]
+
+
+def draw(chart: Chart, arms: Sequence[Arm]) -> dict[str, Any] | None:
+    """Returns the points of a chart; None where no arm has any.
+
+    Each line is ``arm`` (number), ``name``, ``points`` (x, y, low, high, n; a bound is null where none is known), ``of``
+    (what the interval is over) and ``raw`` (x, y of single steps, of one run).
+    """
+    held_out = chart.group == "held out"
+    steps = max((max(run.series(tag), default=0) for a in arms for run in a.runs for tag, _ in chart.lines), default=0)
+    width = 1 if held_out or steps < 20 else max(5, math.ceil(steps / BINS))
+    lines = []
+    for number, arm in enumerate(arms):
+        for place, (tag, name) in enumerate(chart.lines):
+            series = [(run, run.series(tag)) for run in arm.runs if run.series(tag)]
+            if not series:
+                continue
+            points = _over_seeds(series, width) if len(series) > 1 else _of_one(*series[0], tag, width)
+            raw = _raw(series[0][1], _MOST_RAW // len(arms)) if len(series) == 1 and width > 1 else []
+            over = f"{len(series)} seeds" if len(series) > 1 else _of_what(tag, width)
+            lines.append(
+                {
+                    "arm": number,
+                    "name": name,
+                    "dashed": place == 1,
+                    "of": over,
+                    "points": [_point(x, estimate, chart.bounds) for x, estimate in points],
+                    "raw": raw,
+                }
+            )
+    if not lines:
+        return None
+    return {
+        "title": chart.title,
+        "group": chart.group,
+        "x": chart.x,
+        "y": chart.y,
+        "note": f"each point is the mean of {width} steps" if width > 1 else "",
+        "lines": lines,
+    }
+
+
+def held_out_against_tokens(arms: Sequence[Arm]) -> dict[str, Any] | None:
+    """Held-out pass@1 against what was generated up to then: where arms differ in their cost, steps do not compare."""
+    lines = []
+    for number, arm in enumerate(arms):
+        paths = [path for run in arm.runs if (path := _tokens_at_validations(run))]
+        if not paths:
+            continue
+        common = sorted(set.intersection(*(set(path) for path in paths)))
+        points = []
+        for step in common:
+            estimate = statistics.mean([path[step][1].value for path in paths]) if len(paths) > 1 else paths[0][step][1]
+            if estimate is not None:
+                points.append((fmean(path[step][0] for path in paths), estimate))
+        over = f"{len(paths)} seeds" if len(paths) > 1 else "problems"
+        line = {"arm": number, "name": "", "dashed": False, "of": over, "raw": []}
+        lines.append(line | {"points": [_point(x, estimate, RATE) for x, estimate in points]})
+    if not any(line["points"] for line in lines):
+        return None
+    return {
+        "title": "Pass@1 on held-out problems against tokens generated",
+        "group": "held out",
+        "x": "tokens generated in training, both kinds",
+        "y": "pass@1",
+        "note": "",
+        "lines": lines,
+    }
+
+
+def at_validation(run: Run, tag: str, step: int) -> Estimate:
+    """A value of an evaluation with the interval that what was logged beside it gives.
+
+    Args:
+        run: Of the value.
+        tag: A name that has a value at `step`.
+        step: Of the evaluation.
+    """
+    value = run.series(tag)[step]
+    low, high = (run.series(f"{tag}_{side}").get(step) for side in ("low", "high"))
+    if low is not None and high is not None:
+        return Estimate(value, low, high, _count(run, tag, step))
+    stem, _, name = tag.rpartition("/")
+    n = _count(run, tag, step)
+    if name == "pearson":
+        return statistics.correlation(value, n)
+    if name.endswith("_mean") and (spread := run.series(f"{stem}/{name[:-5]}_std").get(step)) is not None:
+        return statistics.of_spread(value, spread, n)
+    return Estimate(value, None, None, n)
+
+
+def _count(run: Run, tag: str, step: int) -> int:
+    stem = tag.rpartition("/")[0]
+    return int(run.series(f"{stem if 'calibration' in stem else f'{stem}/calibration/pass_rate'}/count").get(step, 0))
+
+
+def _of_one(run: Run, series: Series, tag: str, width: int) -> list[tuple[float, Estimate]]:
+    if width == 1:
+        return [(step, at_validation(run, tag, step)) for step in sorted(series)]
+    bins = _bins(series, width)
+    return [(x, estimate) for x, values in bins if (estimate := statistics.mean(values)) is not None]
+
+
+def _over_seeds(series: Sequence[tuple[Run, Series]], width: int) -> list[tuple[float, Estimate]]:
+    by_bin: dict[int, list[tuple[float, float]]] = {}
+    for _, each in series:
+        for x, values in _bins(each, width):
+            by_bin.setdefault(math.ceil(x / width) if width > 1 else int(x), []).append((x, fmean(values)))
+    points = []
+    for _, seeds in sorted(by_bin.items()):
+        if (estimate := statistics.mean([y for _, y in seeds])) is not None:
+            points.append((fmean(x for x, _ in seeds), estimate))
+    return points
+
+
+def _bins(series: Series, width: int) -> list[tuple[float, list[float]]]:
+    """Steps 1 to width, width + 1 to 2 width, and so on: the mean step of each with its values."""
+    bins: dict[int, list[tuple[int, float]]] = {}
+    for step, value in series.items():
+        bins.setdefault(math.ceil(step / width), []).append((step, value))
+    return [(fmean(s for s, _ in pairs), [v for _, v in pairs]) for _, pairs in sorted(bins.items())]
+
+
+def _raw(series: Series, most: int) -> list[list[float]]:
+    steps = sorted(series)
+    stride = max(1, math.ceil(len(steps) / max(1, most)))
+    return [[step, _rounded(series[step])] for step in steps[::stride]]
+
+
+def _of_what(tag: str, width: int) -> str:
+    return f"{width} steps" if width > 1 else "problems" if tag.startswith("val/") else ""
+
+
+def _tokens_at_validations(run: Run) -> dict[int, tuple[float, Estimate]]:
+    solution, meta = run.series("tokens_total/solution"), run.series("tokens_total/meta")
+    path = {}
+    for step in run.series("val/pass@1"):
+        before = [s for s in solution if s <= step]
+        at = max(before, default=None)
+        tokens = 0.0 if at is None else solution[at] + meta.get(at, 0.0)
+        if solution:
+            path[step] = (tokens, at_validation(run, "val/pass@1", step))
+    return path
+
+
+def _point(x: float, estimate: Estimate, bounds: tuple[float | None, float | None]) -> list[float | None]:
+    low, high = estimate.low, estimate.high
+    if low is not None and bounds[0] is not None:
+        low = max(low, bounds[0])
+    if high is not None and bounds[1] is not None:
+        high = min(high, bounds[1])
+    rounded = [None if v is None else _rounded(v) for v in (low, high)]
+    return [_rounded(x), _rounded(estimate.value), *rounded, estimate.n]
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.5g}") if abs(value) < 1e5 else round(value)

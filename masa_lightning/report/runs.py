@@ -1,0 +1,178 @@
+"""A run's folder -> all that a report shows of it; and runs that are one experiment with several seeds."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from masa_lightning.report.records import Evaluated, read_records
+from masa_lightning.report.scalars import Scalars, Series, read_scalars
+from masa_lightning.report.settings import Flat, experiment, read_settings, seeds
+from masa_lightning.report.text import shown
+
+_LEFT: Final = (
+    *("events.out.tfevents*", "metrics.csv", "*rollouts.jsonl", "rollouts/*.jsonl", "results.json"),
+    *("config.yaml", "*_config.yaml"),
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """What one run left."""
+
+    name: str
+    scalars: Scalars
+    settings: Flat
+    settings_file: str
+    evaluated: list[Evaluated]
+    benchmarks: list[dict[str, Any]]
+    """Of ``results.json``: name, problems, and figures by name."""
+    notes: list[str]
+    """What is missing or broken."""
+
+    def series(self, tag: str) -> Series:
+        return self.scalars.get(tag, {})
+
+    def last(self, tag: str) -> float | None:
+        """The value of a scalar at its last step."""
+        series = self.series(tag)
+        return series[max(series)] if series else None
+
+    @property
+    def steps(self) -> int:
+        """Training steps that were logged."""
+        return max(self.series("reward"), default=0)
+
+
+@dataclass(slots=True, kw_only=True)
+class Arm:
+    """Runs whose settings differ in the seed alone."""
+
+    label: str
+    runs: list[Run]
+
+
+def find_runs(paths: Sequence[Path]) -> list[Path]:
+    """Finds the folders of runs.
+
+    Args:
+        paths: Folders of runs, or folders that hold them.
+
+    Raises:
+        FileNotFoundError: If there is no run at one of the paths.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        if not path.is_dir():
+            what = "a file" if path.exists() else "not there"
+            raise FileNotFoundError(f"{path} is {what}; expected the folder of a run, as `masa fit` leaves it in runs/")
+        inside = [path] if _is_run(path) else [f for f in _folders(path, 3) if _is_run(f)]
+        if not inside:
+            raise FileNotFoundError(
+                f"{path} holds no run; expected a folder with events.out.tfevents*, metrics.csv, config.yaml or "
+                "rollouts.jsonl, or one with such folders in it"
+            )
+        for folder in inside:
+            found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
+def load_runs(folders: Sequence[Path]) -> list[Run]:
+    """Reads runs.
+
+    Args:
+        folders: Of `find_runs`.
+    """
+    return [_load(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+
+
+def arms(runs: Sequence[Run]) -> list[Arm]:
+    """Puts runs together that are one experiment with several seeds, in the order of their first ones."""
+    groups: dict[object, list[Run]] = {}
+    for run in runs:
+        members = groups.setdefault(experiment(run.settings, run.settings_file) or id(run), [])
+        again = any(seeds(run.settings) == seeds(member.settings) for member in members)
+        groups.setdefault(id(run), []).append(run) if again else members.append(run)
+    labels: list[str] = []
+    for members in groups.values():
+        label = members[0].name if len(members) == 1 else f"{_common_name(members)} ({len(members)} seeds)"
+        labels.append(label if label not in labels else f"{label}, {labels.count(label) + 1}")
+    return [Arm(label=label, runs=members) for label, members in zip(labels, groups.values(), strict=True)]
+
+
+def _common_name(runs: Sequence[Run]) -> str:
+    last = {run.name.rpartition("/")[2] for run in runs}
+    return last.pop() if len(last) == 1 else runs[0].name
+
+
+def _load(folder: Path, name: str) -> Run:
+    scalars, notes = read_scalars(folder)
+    settings, file, of_settings = read_settings(folder)
+    evaluated, of_records = read_records(folder)
+    benchmarks, of_results = _results(folder / "results.json")
+    notes += of_settings + of_records + of_results
+    if not scalars:
+        notes.append("no metrics: neither an event file of TensorBoard nor metrics.csv has any")
+    if not settings:
+        notes.append(
+            "no settings: neither config.yaml nor another file has any, so that seeds cannot be told from arms"
+        )
+    if not evaluated:
+        notes.append("no rollouts: neither RolloutTable nor BenchmarkReport wrote any here, so there are no problems")
+    elif any(tag.startswith("val/") for tag in scalars) and not any(e.stage == "validate" for e in evaluated):
+        notes.append(
+            "no rollouts of validations: RolloutTable writes them to rollouts/; predictions before and after, and "
+            "reliability, need them"
+        )
+    if scalars and "reward" in scalars and not any(tag.startswith("val/") for tag in scalars):
+        notes.append("no validation was logged: what is held out is not known")
+    return Run(
+        name=shown(name, 200),
+        scalars=scalars,
+        settings=settings,
+        settings_file=file,
+        evaluated=evaluated,
+        benchmarks=benchmarks,
+        notes=[shown(note, 500) for note in notes[:20]],
+    )
+
+
+def _results(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    if not file.is_file():
+        return [], []
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))["benchmarks"]
+        rows = [
+            {
+                "name": shown(row["name"], 100) or "-",
+                "problems": int(row["problems"]),
+                "metrics": {str(n): float(v) for n, v in row["metrics"].items() if v is not None},
+            }
+            for row in found[:200]
+        ]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+        return [], [f"results.json is none of BenchmarkReport's: {type(error).__name__}"]
+    return rows, []
+
+
+def _is_run(folder: Path) -> bool:
+    return any(next(folder.glob(pattern), None) is not None for pattern in _LEFT)
+
+
+def _folders(path: Path, depth: int) -> Iterator[Path]:
+    for each in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        if _is_run(each):
+            yield each
+        elif depth > 1:
+            yield from _folders(each, depth - 1)
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The shortest ends of paths that tell them apart, and where these are of different depths, what they share above."""
+    whole = [folder.resolve() for folder in folders]
+    shared = Path(os.path.commonpath(whole)) if len(whole) > 1 else whole[0]
+    return [folder.relative_to(shared).as_posix() if folder != shared else folder.name for folder in whole]

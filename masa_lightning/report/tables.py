@@ -1,0 +1,278 @@
+"""The tables of a report: what came out, what the controls did, where the tokens went, which settings differ."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any, Final
+
+from masa_lightning.report import statistics
+from masa_lightning.report.curves import at_validation
+from masa_lightning.report.records import Evaluated
+from masa_lightning.report.runs import Arm, Run
+from masa_lightning.report.settings import differing
+from masa_lightning.report.statistics import Estimate
+
+Table = dict[str, Any]
+"""``head``, ``rows`` of texts, and for each row the number of its arm, or none."""
+
+NONE: Final = "\u2013"
+PURPOSES: Final = (
+    ("solution", "solutions, generated"),
+    ("meta", "predictions, generated"),
+    ("prompt", "prompts of solutions"),
+    ("meta_prompt", "prompts of predictions"),
+    ("sft", "cloned (expert SFT)"),
+    ("trained", "trained on"),
+)
+_CONTROL: Final = re.compile(r"controls/(\w{1,40})/acted_share")
+_CLASSES: Final = {"gating": "PredictiveGating", "cutoff": "EarlyCutoff", "hinting": "NotionHinting"}
+
+
+def overview(arms: Sequence[Arm]) -> Table:
+    """One line an arm: held-out pass@1 before and after, how well it predicts itself, and what that cost."""
+    head = [
+        "",
+        "runs",
+        "training steps",
+        "pass@1 before",
+        "pass@1 after",
+        "change",
+        "r before",
+        "r after",
+        "bias after",
+    ]
+    head += ["length error after", "pass@1 of the test", "tokens generated", "time"]
+    rows = []
+    for arm in arms:
+        first, last = _validation_steps(arm)
+        tokens = [t for run in arm.runs if (t := _generated(run)) is not None]
+        seconds = [sum(s.values()) for run in arm.runs if (s := run.series("timing_s/step"))]
+        rows.append(
+            [
+                arm.label,
+                str(len(arm.runs)),
+                _span([run.steps for run in arm.runs if run.steps]),
+                _cell(_evaluated(arm, "val/pass@1", first)) if last else NONE,
+                _cell(_evaluated(arm, "val/pass@1", last or first)),
+                _change(arm),
+                _cell(_evaluated(arm, "val/calibration/pass_rate/pearson", first)) if last else NONE,
+                _cell(_evaluated(arm, "val/calibration/pass_rate/pearson", last or first)),
+                _cell(_evaluated(arm, "val/calibration/pass_rate/bias", last or first), sign=True),
+                _cell(_evaluated(arm, "val/calibration/length/abs_rel_error", last or first)),
+                _cell(_evaluated(arm, "test/pass@1", [max(run.series("test/pass@1"), default=0) for run in arm.runs])),
+                f"{fmean(tokens):,.0f}" if tokens else NONE,
+                _duration(fmean(seconds)) if seconds else NONE,
+            ]
+        )
+    kept = [place for place in range(len(head)) if place < 2 or any(row[place] != NONE for row in rows)]
+    return {
+        "head": [head[p] for p in kept],
+        "rows": [[row[p] for p in kept] for row in rows],
+        "arms": [*range(len(arms))],
+    }
+
+
+def comparisons(arms: Sequence[Arm]) -> list[str]:
+    """Says of the first arm and each other one whether their intervals of pass@1 are apart."""
+    said = []
+    for tag, what in (("val/pass@1", "held-out pass@1"), ("test/pass@1", "pass@1 of the test")):
+        known = [(arm, e) for arm in arms if (e := _evaluated(arm, tag, _last_steps(arm, tag))) is not None]
+        for (one, a), (other, b) in itertools.islice(((known[0], each) for each in known[1:]), 8):
+            apart = statistics.apart(a, b)
+            ends = {
+                None: "one has no interval, so this says nothing about a difference",
+                False: "the intervals overlap, so this does not show a difference",
+                True: "the intervals are apart",
+            }
+            said.append(f"{what}: {one.label} {_cell(a)}, {other.label} {_cell(b)}: {ends[apart]}.")
+    return said
+
+
+def controls(arms: Sequence[Arm]) -> list[str]:
+    """Names of the controls that any run logged."""
+    names = {m[1] for arm in arms for run in arm.runs for tag in run.scalars if (m := _CONTROL.fullmatch(tag))}
+    names |= {tag.split("/")[1] for arm in arms for run in arm.runs for tag in run.scalars if _is_control(tag)}
+    return sorted(names)[:12]
+
+
+def control_table(arms: Sequence[Arm]) -> Table:
+    """What each control did, by its last figures, which look back on a window of steps, and what it saved in all."""
+    columns = (
+        ("acted on", "acted_share"),
+        ("would act on", "share"),
+        ("precision", "precision"),
+        ("recall", "recall"),
+        ("right solutions lost", "lost_correct"),
+        ("tokens saved, share", "saved_tokens"),
+        ("lift", "lift"),
+        ("seen in full (n)", "evidence"),
+        ("held back", "held_back"),
+    )
+    head = ["", "control", "mode", *(title for title, _ in columns), "tokens saved in all", "tokens of audits"]
+    rows, owners = [], []
+    for number, arm in enumerate(arms):
+        for name in controls([arm]):
+            stem = f"controls/{name}/"
+            cells = [_cell(_last(arm, stem + figure), digits=0 if figure == "evidence" else 3) for _, figure in columns]
+            totals = [_cell(_last(arm, f"tokens_total/{kind}_{name}"), digits=0) for kind in ("saved", "audit")]
+            rows.append([arm.label, name, _mode(arm, name), *cells, *totals])
+            owners.append(number)
+    return {"head": head, "rows": rows, "arms": owners}
+
+
+def token_table(arms: Sequence[Arm]) -> Table:
+    """Tokens of training by what they were for, in all."""
+    names = [*PURPOSES]
+    for tag in sorted({tag for arm in arms for run in arm.runs for tag in run.scalars}):
+        match = re.fullmatch(r"tokens_total/(saved|audit)_(\w{1,40})", tag)
+        if match:
+            names.append((f"{match[1]}_{match[2]}", f"{'saved by' if match[1] == 'saved' else 'audits of'} {match[2]}"))
+    rows = []
+    for name, title in names:
+        cells = [_cell(_last(arm, f"tokens_total/{name}"), digits=0) for arm in arms]
+        if any(cell != NONE for cell in cells):
+            rows.append([title, *cells])
+    return {"head": ["tokens", *(arm.label for arm in arms)], "rows": rows, "arms": []}
+
+
+def token_bars(arms: Sequence[Arm]) -> list[dict[str, Any]]:
+    """Generated, read and cloned tokens of each arm, means over its seeds."""
+    bars = []
+    for number, arm in enumerate(arms):
+        parts = [(title, _last(arm, f"tokens_total/{name}")) for name, title in PURPOSES if name != "trained"]
+        known = [[title, round(estimate.value)] for title, estimate in parts if estimate is not None]
+        if known:
+            bars.append({"arm": number, "parts": known})
+    return bars
+
+
+def benchmark_table(arms: Sequence[Arm]) -> Table:
+    """Pass@1 and more of each benchmark, of `BenchmarkReport`."""
+    figures = [("pass@1", 3), ("maj", 3), ("r", 2), ("tokens", 0)]
+    rows, owners = [], []
+    for number, arm in enumerate(arms):
+        names = dict.fromkeys(b["name"] for run in arm.runs for b in run.benchmarks)
+        for name in names:
+            found = [b for run in arm.runs for b in run.benchmarks if b["name"] == name]
+            cells = [_benchmark(found, figure, digits) for figure, digits in figures]
+            rows.append([arm.label, name, _span([b["problems"] for b in found]), *cells])
+            owners.append(number)
+    head = ["", "benchmark", "problems", "pass@1", "vote", "r of the pass rate", "tokens a solution"]
+    return {"head": head, "rows": rows, "arms": owners}
+
+
+def settings_tables(arms: Sequence[Arm]) -> dict[str, Table]:
+    """The settings that differ between runs, and all of them."""
+    runs = [run.settings for arm in arms for run in arm.runs if run.settings]
+    names = differing(runs)[:200] if len(runs) > 1 else []
+    everything = list(dict.fromkeys(name for flat in runs for name in flat))[:600]
+    head = ["setting", *(arm.label for arm in arms)]
+    return {
+        key: {"head": head, "rows": [[n, *(_setting(arm, n) for arm in arms)] for n in chosen], "arms": []}
+        for key, chosen in (("differing", names), ("all", everything))
+    }
+
+
+def _setting(arm: Arm, name: str) -> str:
+    values = list(dict.fromkeys(run.settings.get(name, NONE) for run in arm.runs))
+    text = ", ".join(values)
+    return text if len(text) <= 300 else f"{text[:300]} [...]"
+
+
+def _benchmark(found: Sequence[dict[str, Any]], figure: str, digits: int) -> str:
+    names = {"r": "calibration/pass_rate/pearson", "tokens": "completions/mean_length"}
+    name = names.get(figure, figure)
+    values = []
+    for each in found:
+        metrics = each["metrics"]
+        key = next((k for k in metrics if k.startswith("maj@")), "") if figure == "maj" else name
+        if key in metrics:
+            values.append(
+                Estimate(metrics[key], metrics.get(f"{key}_low"), metrics.get(f"{key}_high"), each["problems"])
+            )
+    one = values[0] if len(values) == 1 else statistics.mean([v.value for v in values])
+    return _cell(one, digits=digits)
+
+
+def _is_control(tag: str) -> bool:
+    parts = tag.split("/")
+    return parts[0] == "controls" and len(parts) == 3 and parts[2] in ("share", "lift", "evidence")
+
+
+def _mode(arm: Arm, control: str) -> str:
+    key = f"trainer.callbacks.{_CLASSES.get(control, control)}.init_args.mode"
+    return ", ".join(dict.fromkeys(run.settings.get(key, NONE) for run in arm.runs))
+
+
+def _last(arm: Arm, tag: str) -> Estimate | None:
+    return statistics.mean([value for run in arm.runs if (value := run.last(tag)) is not None])
+
+
+def _last_steps(arm: Arm, tag: str) -> list[int]:
+    return [max(run.series(tag), default=0) for run in arm.runs]
+
+
+def _validation_steps(arm: Arm) -> tuple[list[int], list[int]]:
+    """Steps of the first and the last validation of each run; no last ones where all runs have one alone."""
+    series = [run.series("val/pass@1") for run in arm.runs]
+    first, last = [min(s, default=0) for s in series], [max(s, default=0) for s in series]
+    return first, last if first != last else []
+
+
+def _evaluated(arm: Arm, tag: str, steps: Sequence[int]) -> Estimate | None:
+    pairs = [(run, step) for run, step in zip(arm.runs, steps, strict=True) if step in run.series(tag)]
+    if len(pairs) == 1:
+        return at_validation(pairs[0][0], tag, pairs[0][1])
+    return statistics.mean([run.series(tag)[step] for run, step in pairs])
+
+
+def _change(arm: Arm) -> str:
+    """The difference of pass@1: over seeds, or of one run over the problems that both validations have."""
+    if len(arm.runs) > 1:
+        series = [s for run in arm.runs if len(s := run.series("val/pass@1")) > 1]
+        difference = statistics.mean([s[max(s)] - s[min(s)] for s in series])
+    else:
+        validations = [e for e in arm.runs[0].evaluated if e.stage == "validate"]
+        first, last = (_pass_rates(validations[place]) if len(validations) > 1 else {} for place in (0, -1))
+        difference = statistics.mean([last[name] - first[name] for name in first if name in last])
+    if difference is None:
+        return NONE
+    text = _cell(difference, sign=True)
+    if difference.low is None or difference.high is None:
+        return text
+    return f"{text}{', may be chance' if difference.low <= 0 <= difference.high else ''}"
+
+
+def _pass_rates(evaluated: Evaluated) -> dict[tuple[str, str], float]:
+    return {(r.source, r.id): r.actual for r in evaluated.problems if r.actual is not None}
+
+
+def _generated(run: Run) -> float | None:
+    parts = [value for name in ("solution", "meta") if (value := run.last(f"tokens_total/{name}")) is not None]
+    return sum(parts) if parts else None
+
+
+def _cell(estimate: Estimate | None, *, digits: int = 3, sign: bool = False) -> str:
+    if estimate is None:
+        return NONE
+    form = f"{'+' if sign else ''},.{digits}f"
+    text = f"{estimate.value:{form}}"
+    if estimate.low is None or estimate.high is None:
+        return text
+    return f"{text} [{estimate.low:{form}}, {estimate.high:{form}}]"
+
+
+def _span(values: Sequence[int]) -> str:
+    if not values:
+        return NONE
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    minutes, rest = divmod(rest, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,39 @@
+"""Texts that a model, a data set or a stranger's file holds: made short, visible and safe to carry in a page."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+# Control characters but for line breaks and tabs, halves of surrogate pairs, what turns the direction of text, and signs
+# that would hide in it.
+_UNSEEN: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+
+
+def shown(text: object, longest: int) -> str:
+    """Makes a text fit to show: what cannot be seen becomes U+FFFD, and of a long one both ends are kept, with a mark.
+
+    Args:
+        text: Anything; what is no text is written as one.
+        longest: Most characters that are kept, >= 2.
+
+    >>> shown("a" * 20, 8)
+    'aaaa [... 12 characters left out ...] aaaa'
+    """
+    whole = text if isinstance(text, str) else str(text)
+    if len(whole) > longest:
+        left = len(whole) - longest
+        tail = longest // 2
+        whole = f"{whole[: longest - tail]} [... {left:,} characters left out ...] {whole[len(whole) - tail :]}"
+    return _UNSEEN.sub("\ufffd", whole.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def to_json(value: Any) -> str:
+    r"""Writes JSON that may stand in a ``<script>`` of an HTML page: ASCII, and without a character that HTML reads.
+
+    >>> to_json({"text": "</script>"})
+    '{"text":"\\u003c/script\\u003e"}'
+    """
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
