@@ -14,6 +14,7 @@ is given back with the sandbox.
 from __future__ import annotations
 
 import json
+import marshal
 import math
 import os
 import platform
@@ -24,9 +25,11 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
+from importlib.abc import InspectLoader
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +38,6 @@ SCRATCH: Final = 16 * 2**20  # bytes in files
 
 _SYSTEM: Final = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/ld.so.cache")
 _DEVICES: Final = ("/dev/null", "/dev/urandom")
-_MODULES: Final = Path("/modules")  # what of this package a script may import
 _USER: Final = 65530  # in a range that neither Debian nor systemd gives out, and that containers map
 _ENVIRONMENT: Final = {
     "HOME": "/tmp",
@@ -46,6 +48,7 @@ _ENVIRONMENT: Final = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
 }
+_NONE: Final = marshal.dumps({})
 _PROBE_SECONDS: Final = 60.0
 _REMEDY: Final = (
     "Expected is Linux on x86_64 or aarch64; bubblewrap (`apt install bubblewrap`, or `pip install "
@@ -113,7 +116,7 @@ def start(
     stdin: int,
     stdout: int,
     stderr: int = subprocess.PIPE,
-    modules: Sequence[str] = (),
+    modules: bytes = _NONE,
 ) -> subprocess.Popen[bytes]:
     """Starts a Python script in a sandbox of its own. Call `check_sandbox` before, and `kill` in the end.
 
@@ -124,7 +127,7 @@ def start(
         stdin: File descriptor, or one of `subprocess`'s constants; like the others all that the script inherits.
         stdout: The same.
         stderr: The same; also takes bubblewrap's complaints.
-        modules: Files and folders of this package, relative to it, that the script may import from.
+        modules: What the script may import of this package, from `compiled`.
 
     Returns:
         The process of bubblewrap, which ends with the script. When it or this thread dies, all in the sandbox does.
@@ -143,7 +146,6 @@ def start(
             "RLIMIT_CORE": 0,
             "RLIMIT_MSGQUEUE": 0,
         },
-        "modules": str(_MODULES),
         "paths": [path for path in _packages() if os.path.isdir(path)],
         "message": message,
     }
@@ -151,11 +153,12 @@ def start(
     try:
         descriptors.append(_sealed(_filter()))
         descriptors.append(_sealed(json.dumps(order).encode()))
-        inside = ["/inside.py", str(descriptors[1])]
+        descriptors.append(_sealed(modules))
+        inside = ["/inside.py", *map(str, descriptors[1:])]
         # -P -s -S: no folder of a user on the path, no start-up code of packages
         python = [os.path.realpath(sys.executable), "-P", "-s", "-S", "-B", *inside]
         return subprocess.Popen(
-            [*_bubblewrap(script, modules), "--seccomp", str(descriptors[0]), "--", *python],
+            [*_bubblewrap(script), "--seccomp", str(descriptors[0]), "--", *python],
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
@@ -168,6 +171,13 @@ def start(
             os.close(descriptor)
 
 
+def compiled(names: Iterable[str]) -> bytes:
+    """Compiles modules for `start`, which would else read and compile them for each script anew: it writes nothing."""
+    loaders = {name: getattr(find_spec(name), "loader", None) for name in names}
+    codes = {name: loader.get_code(name) for name, loader in loaders.items() if isinstance(loader, InspectLoader)}
+    return marshal.dumps({name: marshal.dumps(code) for name, code in codes.items()})
+
+
 def kill(process: subprocess.Popen[bytes]) -> None:
     """Ends a sandbox and all that is in it."""
     if process.poll() is None:
@@ -178,7 +188,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
             pipe.close()
 
 
-def _bubblewrap(script: Path, modules: Sequence[str]) -> list[str]:
+def _bubblewrap(script: Path) -> list[str]:
     """Returns the command up to the program to run."""
     command = [_binary(), "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--die-with-parent"]
     command += ["--new-session", "--cap-drop", "ALL"]
@@ -197,11 +207,6 @@ def _bubblewrap(script: Path, modules: Sequence[str]) -> list[str]:
             command += ["--symlink", os.readlink(path), path]
         else:
             command += ["--ro-bind", path, path]
-    package = Path(__file__).parents[1]
-    for parent in sorted({parent for name in modules for parent in (_MODULES / package.name / name).parents}):
-        command += ["--perms", "0755", "--dir", str(parent)]
-    for name in modules:
-        command += ["--ro-bind", str(package / name), str(_MODULES / package.name / name)]
     for device in _DEVICES:
         command += ["--dev-bind", device, device]
     command += ["--ro-bind", str(Path(__file__).with_name("_sandbox_inside.py")), "/inside.py"]

@@ -16,11 +16,13 @@ from masa_lightning.functional import sandbox
 check = sandbox.check_sandbox.__wrapped__  # without the memory of what was found before
 
 
-def run(tmp_path, code, message="", seconds=20.0):
+def run(tmp_path, code, message="", seconds=20.0, **options):
     """What a script in a sandbox prints, its complaints and its exit status."""
     script = tmp_path / "script.py"
     script.write_text(code)
-    process = sandbox.start(script, message, seconds=seconds, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    process = sandbox.start(
+        script, message, seconds=seconds, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, **options
+    )
     try:
         output, errors = process.communicate(timeout=60)
     finally:
@@ -42,6 +44,20 @@ def test_script_gets_its_message_and_the_packages(tmp_path):
     output, errors, status = run(tmp_path, code, message="é" * 100_000)
     assert (errors, status) == ("", 0)
     assert json.loads(output) == ["é" * 100_000, "__main__", ["/script.py"], 1]
+
+
+@sandboxed
+def test_script_imports_what_was_compiled_for_it_and_no_more_of_this_package(tmp_path):
+    modules = sandbox.compiled(["masa_lightning.functional.programs.values"])
+    code = """
+import sys
+from masa_lightning.functional.programs.values import encode
+print(encode(b"b", None), sorted({"datetime", "decimal", "fractions", "importlib"} & sys.modules.keys()))
+import masa_lightning.types
+"""
+    output, errors, status = run(tmp_path, code, modules=modules)
+    assert output == "{'bytes': '62'} []\n"  # what takes long to load is not, where nobody uses it
+    assert "No module named 'masa_lightning.types'" in errors and status == 1
 
 
 @sandboxed
@@ -126,8 +142,8 @@ def without(*options):
     """The command without some options and the words behind them."""
     original = sandbox._bubblewrap
 
-    def command(script, modules):
-        words = original(script, modules)
+    def command(script):
+        words = original(script)
         for option, width in options:
             place = words.index(option)
             del words[place : place + width]
@@ -139,8 +155,8 @@ def without(*options):
 def with_(*words):
     original = sandbox._bubblewrap
 
-    def command(script, modules):
-        *start, remount, root = original(script, modules)
+    def command(script):
+        *start, remount, root = original(script)
         return [*start, *words, remount, root]
 
     return {"_bubblewrap": command}

@@ -8,15 +8,16 @@ import selectors
 import subprocess
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any, Final
 
-from masa_lightning.functional.programs import collect, program_side, tests_side  # noqa: F401  compiled: sandboxes write nothing
+from masa_lightning.functional import programs
 from masa_lightning.functional.programs.stdio import is_cases, read_cases
-from masa_lightning.functional.sandbox import kill, start
+from masa_lightning.functional.sandbox import compiled, kill, start
 
 WORKER: Final = Path(__file__).with_name("worker.py")
-MODULES: Final = ("__init__.py", "functional/__init__.py", "functional/programs")
 START_LIMIT: Final = 60.0  # seconds until a side runs; a busy machine and a cluster's file system are slow
 
 _SECONDS: Final = 2.0  # that tests may take with a program that does nothing
@@ -27,7 +28,13 @@ _BATCH: Final = 8 * 2**20  # characters of tests in a sandbox
 def launch(seconds: float, stdin: int, stdout: int, stderr: int, **message: Any) -> subprocess.Popen[bytes]:
     """Starts one side in a sandbox; see `sandbox.start`, and `worker.main` for the message."""
     text = json.dumps(message)
-    return start(WORKER, text, seconds=seconds, stdin=stdin, stdout=stdout, stderr=stderr, modules=MODULES)
+    return start(WORKER, text, seconds=seconds, stdin=stdin, stdout=stdout, stderr=stderr, modules=_modules())
+
+
+@cache
+def _modules() -> bytes:
+    """Returns the modules of this package, for both sides."""
+    return compiled(module.name for module in iter_modules(programs.__path__, f"{programs.__name__}."))
 
 
 def why_unusable(tasks: Sequence[tuple[str, str]]) -> list[str]:

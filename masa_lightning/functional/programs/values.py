@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import builtins
 import json
+import sys
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable, ItemsView, KeysView, ValuesView
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from fractions import Fraction
 from functools import cache
 from typing import Any, BinaryIO, Final
 
@@ -56,13 +54,13 @@ _MAPPINGS: Final[dict[str, Any]] = {
     "defaultdict": defaultdict,
     "dict": dict,
 }
-_TEXTS: Final[dict[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]]] = {  # a datetime is a date
-    "Decimal": (Decimal, str, Decimal),
-    "datetime": (datetime, datetime.isoformat, datetime.fromisoformat),
-    "date": (date, date.isoformat, date.fromisoformat),
-    "time": (time, time.isoformat, time.fromisoformat),
-    "bytes": (bytes, bytes.hex, bytes.fromhex),
-    "bytearray": (bytearray, bytearray.hex, bytearray.fromhex),
+_TEXTS: Final = {  # class: its module, how it is written, how it is read
+    "Decimal": ("decimal", "__str__", ""),
+    "datetime": ("datetime", "isoformat", "fromisoformat"),  # before dates: a datetime is one
+    "date": ("datetime", "isoformat", "fromisoformat"),
+    "time": ("datetime", "isoformat", "fromisoformat"),
+    "bytes": ("builtins", "hex", "fromhex"),
+    "bytearray": ("builtins", "hex", "fromhex"),
 }
 _ARRAYS: Final = "biufcUS"  # kinds of numpy's elements that are values
 
@@ -89,9 +87,9 @@ def encode(value: Any, keep: Keep) -> Any:
         return str.__str__(value)
     if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}
-    for name, (kind, write, _) in _TEXTS.items():
-        if isinstance(value, kind):
-            return {name: write(value)}
+    for name, (module, write, _) in _TEXTS.items():
+        if _is(value, module, name):
+            return {name: getattr(_kind(module, name), write)(value)}
     for name, kind in _MAPPINGS.items():
         if isinstance(value, kind):
             return {name: [[encode(key, keep), encode(item, keep)] for key, item in dict.items(value)]}
@@ -107,9 +105,9 @@ def encode(value: Any, keep: Keep) -> Any:
 def _encode_rare(value: Any, keep: Keep) -> Any:
     if isinstance(value, range):
         return {"range": [encode(n, keep) for n in (value.start, value.stop, value.step)]}
-    if isinstance(value, Fraction):
+    if _is(value, "fractions", "Fraction"):
         return {"Fraction": [hex(value.numerator), hex(value.denominator)]}
-    if isinstance(value, timedelta):
+    if _is(value, "datetime", "timedelta"):
         return {"timedelta": [value.days, value.seconds, value.microseconds]}
     if type(value).__module__ == "builtins":
         if isinstance(value, KeysView):
@@ -124,6 +122,16 @@ def _encode_rare(value: Any, keep: Keep) -> Any:
     return keep(value)
 
 
+def _kind(module: str, name: str) -> Any:
+    """Returns a class of a module that takes long to import, and that most programs do without."""
+    return getattr(__import__(module), name)
+
+
+def _is(value: Any, module: str, name: str) -> bool:
+    """Returns whether a value is of such a class: not if the module was never imported."""
+    return module in sys.modules and isinstance(value, _kind(module, name))
+
+
 def decode(data: Any, give: Give) -> Any:
     """Turns what JSON said into the value; raises anything on what `encode` does not make."""
     if not isinstance(data, dict):
@@ -136,7 +144,9 @@ def decode(data: Any, give: Give) -> Any:
     if name in _PAIRS:
         return _PAIRS[name]([(decode(key, give), decode(item, give)) for key, item in content])
     if name in _TEXTS:
-        return _TEXTS[name][2](content)
+        module, _, read = _TEXTS[name]
+        kind = _kind(module, name)
+        return getattr(kind, read)(content) if read else kind(content)
     match name:
         case "int":
             return int(content, 16)
@@ -148,9 +158,9 @@ def decode(data: Any, give: Give) -> Any:
         case "range":
             return range(*(decode(number, give) for number in content))
         case "Fraction":
-            return Fraction(int(content[0], 16), int(content[1], 16))
+            return _kind("fractions", name)(int(content[0], 16), int(content[1], 16))
         case "timedelta":
-            return timedelta(*content)
+            return _kind("datetime", name)(*content)
         case "keys":
             return dict.fromkeys(decode(item, give) for item in content).keys()
         case "items":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -46,6 +45,8 @@ def main(role: str, preamble: str = "", text: str = "", tasks: Any = (), limit: 
 
 def _check(tasks: list[tuple[str, str]], limit: float, report: Callable[[str], None]) -> None:
     """Reports of each task's tests why they are none, "" if they are some."""
+    import signal  # slow, and the others do without
+
     from masa_lightning.functional.programs.ledger import ExpiredError, Ledger
     from masa_lightning.functional.programs.tests_side import check_tests
 
