@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from masa_lightning.callbacks.prediction_writer import PredictionWriter as PredictionWriter
     from masa_lightning.callbacks.progress import RolloutProgressBar as RolloutProgressBar
     from masa_lightning.callbacks.rollout_table import RolloutTable as RolloutTable
+    from masa_lightning.callbacks.run_summary import RunSummary as RunSummary
+    from masa_lightning.callbacks.validate_first import ValidateFirst as ValidateFirst
     from masa_lightning.data.arithmetic import ArithmeticDataModule as ArithmeticDataModule
     from masa_lightning.data.benchmarks import BenchmarkDataModule as BenchmarkDataModule
     from masa_lightning.data.math import MathDataModule as MathDataModule
@@ -58,8 +60,10 @@ _HOMES = {
     "ReasoningGymDataModule": "data.reasoning_gym",
     "RolloutProgressBar": "callbacks.progress",
     "RolloutTable": "callbacks.rollout_table",
+    "RunSummary": "callbacks.run_summary",
     "SamplingSettings": "types",
     "TransformersSampler": "sampling.transformers",
+    "ValidateFirst": "callbacks.validate_first",
     "VLLMSampler": "sampling.vllm",
 }
 __all__ = [*_HOMES, "__version__"]  # noqa: PLE0604

@@ -10,11 +10,15 @@ from typing import Any, Final, NoReturn
 
 import yaml
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
 import masa_lightning
+from masa_lightning.callbacks.progress import RolloutProgressBar
+from masa_lightning.callbacks.run_summary import RunSummary
+from masa_lightning.callbacks.validate_first import ValidateFirst
+from masa_lightning.cli import console
 from masa_lightning.cli.configs import config_path
 from masa_lightning.cli.errors import readable
 from masa_lightning.modules.grpo import GRPOLightningModule
@@ -38,7 +42,19 @@ class _Parser(LightningArgumentParser):
 
 
 class _CLI(LightningCLI):
-    """LightningCLI, with one folder for each run and callbacks that fit the Trainer's switches."""
+    """LightningCLI, with one folder for each run, one screen for each, and callbacks that fit the Trainer's switches."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the one setting of the command itself."""
+        text = "fit: validate before the first step, for the closing panel to compare with"
+        parser.add_argument("--validate_first", type=bool, default=True, help=text)
+
+    def _prepare_subcommand_parser(self, *args: Any, **kwargs: Any) -> LightningArgumentParser:
+        """Lightning's table of all figures is off: `RunSummary` has one to read, the loggers have all."""
+        parser = super()._prepare_subcommand_parser(*args, **kwargs)
+        if "verbose" in parser.get_defaults():
+            parser.set_defaults(verbose=False)
+        return parser
 
     def before_instantiate_classes(self) -> None:
         """A test in the folder of a training run leaves that run's config.yaml as it is."""
@@ -46,7 +62,7 @@ class _CLI(LightningCLI):
             self.save_config_kwargs = self.save_config_kwargs | {"config_filename": f"{self.subcommand}_config.yaml"}
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Leaves out those callbacks that are switched off: Lightning refuses them."""
+        """Adds those of the screen, and leaves out those that are switched off: Lightning refuses them."""
         given = self.config_init[self.subcommand]["trainer"]
         callbacks = given.get("callbacks") or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
@@ -56,6 +72,16 @@ class _CLI(LightningCLI):
             if dropped:
                 names = ", ".join(type(c).__name__ for c in dropped)
                 rank_zero_info(f"trainer.{switch} is false: {names} of the configuration is left out")
+        wanted: list[tuple[bool, type[Callback], type[Callback]]] = [
+            (given.get("enable_progress_bar") is not False, ProgressBar, RolloutProgressBar),
+            (
+                self.subcommand == "fit" and self.config_init[self.subcommand]["validate_first"],
+                ValidateFirst,
+                ValidateFirst,
+            ),
+            (True, RunSummary, RunSummary),
+        ]
+        callbacks += [kind() for want, base, kind in wanted if want and not any(isinstance(c, base) for c in callbacks)]
         return super().instantiate_trainer(**{"callbacks": callbacks} | kwargs)
 
     def instantiate_classes(self) -> None:
@@ -99,6 +125,7 @@ def main(args: ArgsType = None) -> LightningCLI | None:
             args = words
     for name in masa_lightning.__all__:  # jsonargparse finds classes by their short names once they are imported
         getattr(masa_lightning, name)
+    console.quiet()
     cli = _CLI(
         GRPOLightningModule,
         LightningDataModule,
@@ -106,6 +133,7 @@ def main(args: ArgsType = None) -> LightningCLI | None:
         subclass_mode_data=True,
         seed_everything_default=0,
         auto_configure_optimizers=False,  # the optimiser is made by the module, after the weights are loaded
+        trainer_defaults={"enable_model_summary": False, "num_sanity_val_steps": 0},  # the screen's callbacks do both
         save_config_kwargs={"overwrite": True},  # a resumed run writes into the folder of the interrupted one
         parser_class=_Parser,
         args=args,

@@ -22,7 +22,7 @@ from masa_lightning.modules.evaluation import EvaluationLightningModule
 from masa_lightning.modules.experience import micro_batches, mini_batches, token_costs
 from masa_lightning.modules.learner import are_finite
 from masa_lightning.modules.processes import cut, imbalance
-from masa_lightning.modules.provenance import provenance
+from masa_lightning.modules.provenance import fingerprint, provenance
 from masa_lightning.modules.refill import ProblemReserve, teaches, training_problems
 from masa_lightning.modules.resume import Resumption
 from masa_lightning.modules.rollouts import keys_by_place, merge_batches
@@ -168,7 +168,10 @@ class GRPOLightningModule(EvaluationLightningModule):
         self._reserve: ProblemReserve | None = None
         self._reserve_taken = 0
         self._metrics: dict[str, float] = {}
-        self._validation: dict[str, Any] | None = None  # what the last one logged, of which step
+        self.first_validation: dict[str, Any] | None = None
+        """What a validation before the first step logged, of which problems; None if there was none."""
+        self.last_validation: dict[str, Any] | None = None
+        """The same of the last one; after how many training steps is ``rollout_steps``."""
         self._trained_tokens: list[list[int]] = []  # computed by each process, one list for each optimiser step
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -195,7 +198,7 @@ class GRPOLightningModule(EvaluationLightningModule):
             "skipped_in_a_row": self._learner.skipped_in_a_row,
             "reserve_taken": self._reserve_taken if self._reserve is None else self._reserve.taken,
             "metrics": self._metrics,
-            "run": provenance(self) | {"validation": self._validation},
+            "run": provenance(self) | {"validation": self.last_validation, "first_validation": self.first_validation},
         } | self._resumption.state_dict()
         for logger in self.trainer.loggers:
             logger.save()  # what was logged before the checkpoint must outlive a kill after it
@@ -220,13 +223,14 @@ class GRPOLightningModule(EvaluationLightningModule):
             self._learner.skipped_in_a_row = state["skipped_in_a_row"]
         self._reserve_taken = state["reserve_taken"]
         self._expected = dict(state["expected_lengths"])
-        self._validation = state.get("run", {}).get("validation")
+        self.last_validation = state.get("run", {}).get("validation")
+        self.first_validation = state.get("run", {}).get("first_validation")
         self._resumption.load(self, checkpoint)
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------------
 
     def on_validation_epoch_end(self) -> None:
-        problems = len(self.evaluated)
+        record = {"problems": len(self.evaluated), "measured": fingerprint(self, self.evaluated)}
         super().on_validation_epoch_end()
         if not self.trainer.sanity_checking:
             if self.trainer.state.fn == TrainerFn.FITTING:
@@ -234,7 +238,9 @@ class GRPOLightningModule(EvaluationLightningModule):
             else:
                 self._log_step_of_checkpoint()
             metrics = {n: value.item() for n, value in self.trainer.callback_metrics.items() if n.startswith("val/")}
-            self._validation = {"rollout_steps": self.rollout_steps, "problems": problems, "metrics": metrics}
+            self.last_validation = record | {"rollout_steps": self.rollout_steps, "metrics": metrics}
+            if not self.rollout_steps:
+                self.first_validation = self.last_validation
 
     def on_test_epoch_end(self) -> None:
         super().on_test_epoch_end()
@@ -282,7 +288,7 @@ class GRPOLightningModule(EvaluationLightningModule):
             self.log("step", float(self.rollout_steps))
 
     def _step_monitored_schedules(self, epochs: int) -> None:
-        known = {**(self._validation or {}).get("metrics", {}), **self._metrics, **self.trainer.callback_metrics}
+        known = {**(self.last_validation or {}).get("metrics", {}), **self._metrics, **self.trainer.callback_metrics}
         self._schedules.monitor(known, training_steps=self.rollout_steps, epochs=epochs)
 
     # -- what a subclass extends -------------------------------------------------------------------------------------

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from masa_lightning.models import loading
 
 if TYPE_CHECKING:
     from masa_lightning.modules.evaluation import EvaluationLightningModule
+    from masa_lightning.types import RolloutGroup
 
 _MOST_ENTRIES = 100  # of a list or dictionary that is a setting; a longer one is data
 
@@ -45,6 +47,20 @@ def provenance(module: EvaluationLightningModule) -> dict[str, Any]:
         "seed": module._run_seed(),
         "model_is_local": os.path.exists(loading.model_path(module.model_name)),
     }
+
+
+def fingerprint(module: EvaluationLightningModule, groups: Sequence[RolloutGroup]) -> str:
+    """Tells apart what evaluations measured: problems, and how their rollouts were drawn.
+
+    Args:
+        module: The one that drew them.
+        groups: All of an evaluation.
+    """
+    problems = sorted((g.problem.source, g.problem.id, g.problem.problem, g.problem.answer or "") for g in groups)
+    counts = module.evaluation_counts()
+    limits = [module.max_prompt_length, *(module.completion_limit(kind) for kind in counts)]
+    how = [counts, module.evaluation_sampling, limits, module.prompts, type(module.grader).__name__]
+    return blake2b(repr([problems, how]).encode(), digest_size=8).hexdigest()
 
 
 def module_settings(module: EvaluationLightningModule, *, arguments_only: bool = False) -> dict[str, Any]:

@@ -1,0 +1,186 @@
+"""Figures as one reads them: before and after, one evaluation, several benchmarks. Fits 80 columns, needs no colours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from masa_lightning.functional.intervals import Interval, correlation_interval, overlap
+
+Figures = Mapping[str, float]
+Row = tuple[str, str, int]  # label, name of the figure, digits
+
+PASS: Final[Row] = ("pass@1", "pass@1", 3)
+COMPARED: Final[tuple[Row, ...]] = (
+    PASS,
+    ("pass rate: correlation", "calibration/pass_rate/pearson", 2),
+    ("pass rate: abs. error", "calibration/pass_rate/mae", 3),
+    ("length: correlation", "calibration/length/pearson", 2),
+    ("meta reward", "meta/reward", 3),
+)
+_LEFT_OUT, _UNGRADED = "left_out", "completions/ungraded_ratio"
+_PREDICTIONS: Final[tuple[Row, ...]] = (
+    ("predictions that parse", "meta/parse_rate", 3),
+    *COMPARED[1:4],
+    ("length: rel. error", "calibration/length/abs_rel_error", 2),
+    COMPARED[4],
+)
+_BRIEF: Final = {  # heads of a table of benchmarks, by figure
+    _LEFT_OUT: "left out",
+    "completions/mean_length": "tokens",
+    "completions/clipped_ratio": "cut",
+    _UNGRADED: "ungraded",
+    "meta/parse_rate": "parse",
+    "calibration/pass_rate/pearson": "rate r",
+    "calibration/pass_rate/mae": "error",
+    "calibration/length/pearson": "length r",
+    "calibration/length/abs_rel_error": "error",
+    "meta/reward": "meta",
+}
+CHANCE: Final = "Where 95% intervals overlap, the difference may be chance."
+
+
+def screen() -> Console:
+    """Where to print: 80 columns where it is no terminal."""
+    return Console(highlight=False)
+
+
+def rows_of(figures: Figures) -> list[Row]:
+    """All rows of one evaluation that say something."""
+    samples = sorted((name for name in figures if _is_sampled(name)), key=_sample_order)
+    rows: list[Row] = [
+        PASS,
+        *((_sample_label(name), name, 3) for name in samples),
+        *_PREDICTIONS,
+        ("tokens a solution", "completions/mean_length", 0),
+        ("cut off at the limit", "completions/clipped_ratio", 3),
+        ("no verdict", _UNGRADED, 3),
+        ("prompts too long", _LEFT_OUT, 0),
+    ]
+    return [row for row in rows if _says(figures, row[1])]
+
+
+def interval(figures: Figures, name: str) -> Interval:
+    """The 95% interval of a figure; NaN where there is none."""
+    if f"{name}_low" in figures:
+        return figures[f"{name}_low"], figures[f"{name}_high"]
+    group, _, figure = name.rpartition("/")
+    if figure == "pearson" and f"{group}/count" in figures:
+        return correlation_interval(figures.get(name, math.nan), figures[f"{group}/count"])
+    return math.nan, math.nan
+
+
+def cell(figures: Figures, name: str, digits: int) -> str:
+    """A figure with its interval."""
+    value, (low, high) = figures.get(name, math.nan), interval(figures, name)
+    if math.isnan(value):
+        return "-"
+    text = f"{value:.{digits}f}"
+    return text if math.isnan(low) else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def measured(head: str, columns: Mapping[str, Figures], rows: Sequence[Row] | None = None) -> Table:
+    """A table with a line a figure and a column a measurement.
+
+    Args:
+        head: What was measured.
+        columns: Figures by the column's name. Where there are two, their intervals are compared.
+        rows: By default all that the last column has.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(head)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    if len(columns) == 2:
+        table.add_column("intervals", no_wrap=True)
+    for label, name, digits in rows_of([*columns.values()][-1]) if rows is None else rows:
+        if any(_says(figures, name) for figures in columns.values()):
+            cells = [escape(cell(figures, name, digits)) for figures in columns.values()]
+            table.add_row(label, *cells, *([compared(columns, name)] if len(columns) == 2 else []))
+    return table
+
+
+def compared(columns: Mapping[str, Figures], name: str) -> str:
+    """Says whether the intervals of a figure overlap: "overlap", "apart", or nothing where there are none."""
+    first, second = columns.values()
+    verdict = overlap(interval(first, name), interval(second, name))
+    return "" if verdict is None else "overlap" if verdict else "apart"
+
+
+def chance(columns: Mapping[str, Figures], rows: Sequence[Row] | None = None) -> list[str]:
+    """The sentence on intervals that overlap, if any of two columns do."""
+    if len(columns) != 2:
+        return []
+    rows = rows_of([*columns.values()][-1]) if rows is None else rows
+    return [CHANCE] if any(compared(columns, name) == "overlap" for _, name, _ in rows) else []
+
+
+def benchmarks(rows: Mapping[str, Figures], width: int) -> list[RenderableType]:
+    """Tables with a line a benchmark, of solutions and of predictions; columns for which there is no room are left out.
+
+    Args:
+        rows: Figures of each.
+        width: Columns of the terminal.
+    """
+    names = list(dict.fromkeys(n for figures in rows.values() for n in figures))
+    samples = sorted(filter(_is_sampled, names), key=_sample_order)
+    solutions: list[Row] = [("n", "problems", 0), PASS, *((n, n, 3) for n in samples)]
+    more = ((_LEFT_OUT, 0), (_UNGRADED, 3), ("completions/clipped_ratio", 3), ("completions/mean_length", 0))
+    solutions += [(_BRIEF[name], name, digits) for name, digits in more]
+    predictions: list[Row] = [(_BRIEF[name], name, digits) for _, name, digits in _PREDICTIONS]
+    order = ("calibration/pass_rate/pearson", "calibration/pass_rate/mae", "meta/parse_rate", "meta/reward")
+    predictions.sort(key=lambda row: order.index(row[1]) if row[1] in order else len(order))
+    tables: list[RenderableType] = []
+    for columns in (solutions, predictions):
+        lines = _fitting(rows, [c for c in columns if any(_says(f, c[1]) for f in rows.values())], width)
+        if len(lines[0]) > 1:
+            table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+            table.add_column(lines[0][0], overflow="fold")
+            for head in lines[0][1:]:
+                table.add_column(head, justify="right", no_wrap=True)
+            for line in lines[1:]:
+                table.add_row(*map(escape, line))
+            tables.append(table)
+    return tables
+
+
+def _fitting(rows: Mapping[str, Figures], columns: Sequence[Row], width: int) -> list[list[str]]:
+    """Head and lines with as many of the columns as there is room for, the first ones."""
+    lines = [["benchmark"], *([name or "-"] for name in rows)]
+    room = width - max(min(len(line[0]), 20) for line in lines)
+    for head, name, digits in columns:
+        cells = [head, *(cell(figures, name, digits) for figures in rows.values())]
+        room -= max(map(len, cells)) + 2
+        if room < 0:
+            break
+        for line, text in zip(lines, cells, strict=True):
+            line.append(text)
+    return lines
+
+
+def _says(figures: Figures, name: str) -> bool:
+    value = figures.get(name, math.nan)
+    return not math.isnan(value) and (value > 0 or name not in (_LEFT_OUT, _UNGRADED))
+
+
+def _is_sampled(name: str) -> bool:
+    kind, _, count = name.partition("@")
+    return kind in _VOTES and count.isdigit() and name != "pass@1"
+
+
+_VOTES: Final = {"pass": "pass@{}", "maj": "majority of {}", "maj_predicted": "by predicted rate"}
+
+
+def _sample_label(name: str) -> str:
+    kind, _, count = name.partition("@")
+    return _VOTES[kind].format(count)
+
+
+def _sample_order(name: str) -> tuple[int, int]:
+    kind, _, count = name.partition("@")
+    return list(_VOTES).index(kind), int(count)

@@ -1,0 +1,279 @@
+"""What a run leaves on the screen: a line as it starts, and a panel or a table as it ends."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from rich.table import Table
+
+from masa_lightning.callbacks import _screen
+from masa_lightning.callbacks._screen import COMPARED, Figures
+from masa_lightning.callbacks.benchmark_report import BenchmarkReport
+from masa_lightning.modules.evaluation import EvaluationLightningModule
+from masa_lightning.modules.provenance import fingerprint
+from masa_lightning.modules.run_folder import log_folder
+
+_PROBLEM: Final = "Compute 17+25."
+
+
+class RunSummary(Callback):
+    """Ends `fit`, `validate` and `test` with what one wants to know, on one screen of 80 columns.
+
+    Of `fit`: figures of the validation before the first step (`ValidateFirst`) and of the last one, with 95% intervals, and
+    whether these overlap; the checkpoint; pictures; what controls saved; minutes and tokens; and the next commands. A run
+    that is interrupted or fails says what is kept, and how to go on. Of `validate` and `test`: a table, with a line a
+    benchmark where there are several; beside a `BenchmarkReport`, which has its own, nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+        """Those of earlier sessions of a run that is resumed."""
+        self._start = 0.0
+        self._saved = 0  # training steps in the last checkpoint
+        self._trains = False
+        self._rows: dict[str, Figures] = {}  # by benchmark, if there are several
+        self._count = 0  # of problems
+        self._measured = ""
+        self._figures: Figures | None = None
+
+    # -- fit ---------------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Says what is trained, on what, and where the run's files are."""
+        self._start, self._saved, self._trains = time.monotonic(), 0, False
+        if trainer.is_global_zero:
+            _screen.screen().print(_opening(trainer, pl_module), soft_wrap=True, markup=False)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes note that there is something to lose."""
+        self._trains, self._saved = True, trainer.global_step
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Takes note of the step."""
+        self._saved = trainer.global_step
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prints the panel."""
+        self._trains = False
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._panel(trainer, pl_module, _screen.screen())
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Says what is kept, and how to go on."""
+        if not self._trains or not trainer.is_global_zero or isinstance(exception, SystemExit):  # which explains itself
+            return
+        self._trains = False
+        step, found = trainer.global_step, _checkpoint(trainer)
+        if found is None:
+            kept = "No checkpoint was written: a run would start anew. ModelCheckpoint's every_n_train_steps says how often"
+        else:
+            path, _ = found
+            kept = (
+                f"Kept: {_short(path)} of step {self._saved}. Go on from there: the same command with --ckpt_path last"
+            )
+        if isinstance(exception, KeyboardInterrupt):
+            print(f"\nTraining was interrupted after step {step}. {kept}")
+        else:
+            exception.add_note(f"Training ended after step {step}. {kept}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The seconds so far."""
+        return {"seconds": self._seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting."""
+        self.seconds = state_dict["seconds"]
+
+    def _seconds(self) -> float:
+        return self.seconds + (time.monotonic() - self._start if self._start else 0.0)
+
+    def _panel(self, trainer: Trainer, module: LightningModule, console: Console) -> None:
+        console.rule(f"{trainer.global_step} training steps done", align="left")
+        columns = before_and_after(module)
+        if columns:
+            console.print(_screen.measured(_problems(module), columns, COMPARED))
+            for sentence in _screen.chance(columns, COMPARED):
+                console.print(sentence)
+            console.print()
+        facts = Table.grid(padding=(0, 3, 0, 0))
+        facts.add_column(no_wrap=True)
+        facts.add_column(overflow="fold")
+        for name, text in self._facts(trainer, module):
+            facts.add_row(name, text)
+        console.print(facts)
+        commands = next_commands(log_folder(trainer), _checkpoint(trainer))
+        if commands:
+            console.print("\nNext:")
+        for command in commands:  # wrapped by the terminal alone, so that they can be copied
+            console.print(f"  {command}", soft_wrap=True, markup=False)
+        console.rule()
+
+    def _facts(self, trainer: Trainer, module: LightningModule) -> Iterator[tuple[str, str]]:
+        found = _checkpoint(trainer)
+        if found is None:
+            yield "checkpoint", "none: a ModelCheckpoint with save_last: true in trainer.callbacks writes one"
+        else:
+            path, last = found
+            note = f", of step {self._saved}" if last and self._saved != trainer.global_step else ""
+            yield "checkpoint", f"{_short(path)}{note}" if last else f"{_short(path)}, the best by its monitor"
+        folder = log_folder(trainer)
+        if folder is not None and (pictures := [*(folder / "pictures").glob("*.png")]):
+            yield "pictures", f"{_short(folder / 'pictures')} ({len(pictures)} files)"
+        ledger: Mapping[str, float] = getattr(module, "ledger", {})
+        yield from savings(ledger, {name: float(value) for name, value in trainer.callback_metrics.items()})
+        drawn = {kind: ledger.get(f"tokens/{kind}", 0.0) for kind in ("solution", "meta")}
+        parts = ", ".join(f"{kind} {count:,.0f}" for kind, count in drawn.items() if count)
+        tokens = f"; {sum(drawn.values()):,.0f} tokens generated ({parts})" if parts else ""
+        yield "took", f"{self._seconds() / 60:.1f} minutes{tokens}"
+        if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers) and folder is not None:
+            yield "curves", f"tensorboard --logdir {shlex.quote(_short(folder))}"
+
+    # -- validate and test -------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes the figures of each benchmark, which the module is about to forget."""
+        if trainer.state.fn == "validate":
+            self._take(pl_module)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes the figures of each benchmark."""
+        self._take(pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes the figures of all."""
+        if trainer.state.fn == "validate":
+            self._figures = _plain(trainer.callback_metrics, "val/")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes the figures of all."""
+        if not any(isinstance(c, BenchmarkReport) for c in trainer.callbacks):  # type: ignore[attr-defined]
+            self._figures = _plain(trainer.callback_metrics, "test/")
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Prints the table, below the progress bar."""
+        figures, self._figures = self._figures, None
+        if not figures or not trainer.is_global_zero:
+            return
+        console = _screen.screen()
+        if len(self._rows) > 1:
+            for table in _screen.benchmarks(self._rows, console.width):
+                console.print(table)
+        else:
+            first = getattr(pl_module, "first_validation", None)
+            columns: dict[str, Figures] = {stage: figures}
+            if first and first.get("measured") == self._measured and getattr(pl_module, "rollout_steps", 0):
+                columns = {"before training": _plain(first["metrics"], "val/")} | columns
+            console.print(_screen.measured(f"{self._count} problems", columns))
+            for sentence in _screen.chance(columns):
+                console.print(sentence)
+        if (folder := log_folder(trainer)) is not None:
+            console.print(f"All figures, by name: {_short(folder)}", soft_wrap=True)
+
+    def _take(self, module: LightningModule) -> None:
+        groups = module.evaluated if isinstance(module, EvaluationLightningModule) else []
+        self._count, self._rows = len(groups), {}
+        if isinstance(module, EvaluationLightningModule):
+            self._measured = fingerprint(module, groups)
+            for name in dict.fromkeys(g.problem.source for g in groups):
+                part = [g for g in groups if g.problem.source == name]
+                self._rows[name] = {"problems": len(part), **module.evaluation_metrics(part)}
+
+
+def before_and_after(module: LightningModule) -> Mapping[str, Figures]:
+    """Figures of the first and of the last validation of a run, by the heads of their columns; what there is of both."""
+    first, last = (getattr(module, f"{which}_validation", None) for which in ("first", "last"))
+    if last is None:
+        return {}
+    columns = {}
+    if first is not None and first["rollout_steps"] != last["rollout_steps"] and first["measured"] == last["measured"]:
+        columns["before"] = _plain(first["metrics"], "val/")
+    done = getattr(module, "rollout_steps", last["rollout_steps"])
+    name = "after" if last["rollout_steps"] == done else f"after step {last['rollout_steps']}"
+    return columns | {name if last["rollout_steps"] else "before": _plain(last["metrics"], "val/")}
+
+
+def savings(ledger: Mapping[str, float], logged: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+    """What each control that acted has saved, by the estimate of its audits.
+
+    Args:
+        ledger: Sums of the ``tokens/`` figures over the run.
+        logged: The last figures by name.
+    """
+    for name in [
+        n.removeprefix("tokens/saved_") for n, saved in ledger.items() if n.startswith("tokens/saved_") and saved
+    ]:
+        saved = ledger[f"tokens/saved_{name}"]
+        share = saved / (saved + ledger.get("tokens/solution", 0.0) or 1.0)
+        lost = logged.get(f"controls/{name}/lost_correct")
+        cost = f", lost {lost:.1%} of the correct solutions" if lost is not None and lost == lost else ""
+        yield name, f"saved about {saved:,.0f} solution tokens ({share:.1%}){cost}; by its audits"
+
+
+def next_commands(folder: Path | None, checkpoint: tuple[Path, bool] | None) -> list[str]:
+    """The commands to go on with.
+
+    Args:
+        folder: Of the run's logs.
+        checkpoint: Where it is.
+    """
+    commands = []
+    if checkpoint is not None:
+        inside = folder is not None and checkpoint[0].resolve().is_relative_to(folder.resolve())
+        run = shlex.quote(_short(folder if inside and folder is not None else checkpoint[0]))
+        commands = [f"masa test --ckpt_path {run}", f'masa predict --ckpt_path {run} --problem "{_PROBLEM}"']
+    return commands + ([f"masa report {shlex.quote(_short(folder))}"] if folder is not None else [])
+
+
+def _checkpoint(trainer: Trainer) -> tuple[Path, bool] | None:
+    """What to go on from, and whether it is the last one; None if nothing was written."""
+    savers = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+    for path, last in [
+        *((saver.last_model_path, True) for saver in savers),
+        *((saver.best_model_path, saver.monitor in (None, "step")) for saver in savers),
+    ]:
+        if path and os.path.exists(path):
+            return Path(path), last
+    return None
+
+
+def _opening(trainer: Trainer, module: LightningModule) -> str:
+    every = sum(p.numel() for p in module.parameters())
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    share = "all" if trained == every else _rounded(trained)
+    where, processes = trainer.strategy.root_device, trainer.world_size
+    place = str(where) if processes == 1 else f"{processes} processes of {where.type}"
+    folder = log_folder(trainer)
+    files = "" if folder is None else f"; files in {_short(folder)}"
+    name = Path(str(getattr(module, "model_name", type(module).__name__))).name
+    return f"{name}: {_rounded(every)} parameters, {share} trained, on {place}{files}"
+
+
+def _rounded(count: int) -> str:
+    if count < 1e5:
+        return f"{count:,}"
+    return f"{count / 1e6:.1f}M" if count < 1e9 else f"{count / 1e9:.1f}B"
+
+
+def _problems(module: LightningModule) -> str:
+    last = getattr(module, "last_validation", None) or {}
+    return f"{last.get('problems', 0)} held-out problems"
+
+
+def _plain(metrics: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    return {name.removeprefix(prefix): float(value) for name, value in metrics.items() if name.startswith(prefix)}
+
+
+def _short(path: Path) -> str:
+    """A path as one would type it here."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith(os.pardir) else relative

@@ -1,0 +1,52 @@
+"""A validation before the first training step: what a run is compared with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.seed import isolate_rng
+
+
+class ValidateFirst(Callback):
+    """Validates before the first training step, and behind the last one if no other validation came between.
+
+    So a run has a before and an after, and costs one validation more. The first is logged at step 0. A run that is resumed
+    does not repeat it, and `fast_dev_run` has none. Training goes as it would without. Lightning's sanity check is of no use
+    beside it: `Trainer(num_sanity_val_steps=0)`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._validations = 0  # of this session
+        self._first = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Counts anew."""
+        self._validations, self._first = 0, False
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validates, before the first step of a new run."""
+        if trainer.ckpt_path is None and not trainer.global_step and not self._first:
+            self._first = True
+            _validate(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Counts those after a step."""
+        self._validations += not trainer.sanity_checking and trainer.global_step > 0
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validates, if there is nothing to compare the first one with."""
+        if self._first and trainer.global_step and not self._validations:
+            _validate(trainer)
+
+
+def _validate(trainer: Any) -> None:
+    """Runs Lightning's validation loop as its training loop does."""
+    if trainer.fast_dev_run or not trainer.enable_validation:
+        return
+    trainer.validating = True
+    with isolate_rng():
+        trainer.fit_loop.epoch_loop.val_loop.run()
+    trainer.training = True

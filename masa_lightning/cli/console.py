@@ -1,0 +1,33 @@
+"""What the libraries below say of themselves, and the command does not pass on; all else stays."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from typing import Final
+
+_LOGGER: Final = "lightning.pytorch.utilities.rank_zero"
+_MESSAGES: Final = re.compile(
+    r"GPU available: |TPU available: |HPU available: "  # `RunSummary` says what is used
+    r"|\S* ?Tip: "  # advertisements
+    r"|`Trainer\.fit` stopped: "  # into the progress bar; the panel says how many steps were taken
+    r"|Restor(ing|ed) (all )?states from|Loaded model weights from"  # twice the path that was given
+    r"|`weights_only` was not set"  # the module's checkpoints are read safely in any case
+)
+_WARNINGS: Final = (
+    r"`?isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 on torch 2.13, in every loader
+)
+
+
+def quiet() -> None:
+    """Leaves out what tells a user of the command nothing; errors, and warnings of what a user can change, stay."""
+    logger = logging.getLogger(_LOGGER)
+    if _passes not in logger.filters:
+        logger.addFilter(_passes)
+    for message in _WARNINGS:
+        warnings.filterwarnings("ignore", message=message, category=FutureWarning)
+
+
+def _passes(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO or not _MESSAGES.match(record.getMessage().lstrip())

@@ -1,0 +1,121 @@
+"""The progress bar: what it counts in real runs, and that a line fits 80 columns."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import pytest
+from lightning.pytorch import Callback
+from torch.utils.data import DataLoader, IterableDataset
+
+from masa_lightning.callbacks.progress import RolloutProgressBar, StepBar, line
+
+FIGURES = ["pass 0.51", "meta 0.38", "r -0.12", "22k tok/s"]
+
+
+def test_a_line_of_80_columns_holds_all_figures() -> None:
+    text = line("step", 11, 44, seconds=60, phase="generate  50%", figures=FIGURES, columns=80)
+    assert text == "step 11/44 generate  50% 01:00<03:00 pass 0.51 meta 0.38 r -0.12 22k tok/s"
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 79, 80, 81, 100, 200])
+@pytest.mark.parametrize("total", [None, 3, 1000])
+def test_no_line_is_wider_than_the_terminal(columns: int, total: int | None) -> None:
+    for name in ("step", "epoch 12/30 step"):
+        text = line(name, 3, total, seconds=40000, phase="generate 100%", figures=FIGURES, columns=columns)
+        assert len(text) <= columns
+        shown = [figure for figure in FIGURES if figure in text]
+        assert shown == FIGURES[: len(shown)]  # whole ones, the first of them
+
+
+def test_the_time_left_is_by_the_steps_of_this_session() -> None:
+    assert "01:00<04:00" in line("step", 60, 100, initial=50, seconds=60)
+    assert "00:00<?" in line("step", 50, 100, initial=50)
+    assert "<" not in line("step", 50, None, seconds=60)
+
+
+def test_a_terminal_without_unicode_gets_ascii() -> None:
+    assert line("step", 1, 2, columns=40, blocks=" #").isascii()
+
+
+class Reader(Callback):
+    """Reads the bar after each training step, as it stands on the screen."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        bar = trainer.progress_bar_callback.train_progress_bar
+        assert isinstance(bar, StepBar)
+        self.lines.append(str(bar))
+
+
+@pytest.fixture
+def read(loop: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def run(*callbacks: Callback, data: Any = None, ckpt_path: Any = None, **settings: Any) -> list[str]:
+        monkeypatch.setattr("sys.stdout", io.StringIO())
+        reader = Reader()
+        bar = RolloutProgressBar()
+        trainer = loop.trainer(bar, reader, *callbacks, enable_progress_bar=True, limit_val_batches=0, **settings)
+        trainer.fit(loop.module(), datamodule=data or loop.Problems(train=6), ckpt_path=ckpt_path)
+        run.trainer = trainer  # type: ignore[attr-defined]
+        return reader.lines
+
+    return run
+
+
+def heads(lines: list[str]) -> list[str]:
+    return [text.split("|")[0].split(" update")[0].strip() for text in lines]
+
+
+def test_max_steps_within_an_epoch(read: Any) -> None:
+    lines = read(max_steps=2)
+    assert heads(lines) == ["step 1/2", "step 2/2"]
+    assert "pass 0." in lines[-1] and "tok/s" in lines[-1]
+    assert "reward" not in lines[-1]
+
+
+def test_several_epochs(read: Any) -> None:
+    assert heads(read(max_epochs=2)) == [
+        *(f"epoch 1/2 step {n}/6" for n in (1, 2, 3)),
+        *(f"epoch 2/2 step {n}/6" for n in (4, 5, 6)),
+    ]
+
+
+def test_max_steps_over_several_epochs(read: Any) -> None:
+    assert heads(read(max_steps=4, max_epochs=-1))[-1] == "epoch 2/2 step 4/4"
+
+
+def test_no_end(read: Any) -> None:
+    class End(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            trainer.should_stop = trainer.global_step >= 4
+
+    assert read(End(), max_epochs=-1)[-1].startswith("epoch 2 step 4 update")
+
+
+def test_a_resumed_run_goes_on_counting(read: Any, tmp_path: Any) -> None:
+    read(max_steps=4, max_epochs=-1)
+    read.trainer.save_checkpoint(tmp_path / "four.ckpt")
+    assert heads(read(max_steps=6, max_epochs=-1, ckpt_path=tmp_path / "four.ckpt")) == [
+        "epoch 2/2 step 5/6",
+        "epoch 2/2 step 6/6",
+    ]
+
+
+class Endless(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter(int, 1)
+
+
+def test_a_loader_without_a_length(loop: Any, read: Any) -> None:
+    problem = loop.problem("1+1")
+
+    class Data(loop.Problems):  # type: ignore[misc, name-defined]
+        def train_dataloader(self) -> Any:
+            return DataLoader(Endless(), batch_size=2, collate_fn=lambda batch: [problem] * len(batch))
+
+    assert heads(read(data=Data(), max_steps=2, max_epochs=-1)) == ["step 1/2", "step 2/2"]
+    assert math.isinf(read.trainer.num_training_batches)

@@ -1,0 +1,144 @@
+"""What fit, validate and test leave on the screen, in real runs; what an interruption leaves."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+
+from masa_lightning.callbacks.run_summary import RunSummary, next_commands, savings
+from masa_lightning.callbacks.validate_first import ValidateFirst
+
+
+@pytest.fixture(autouse=True)
+def _folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def fit(loop: Any, module: Any, *callbacks: Callback, every: int = 2, ckpt_path: str | None = None, **settings: Any) -> Any:
+    saver = ModelCheckpoint(every_n_train_steps=every, save_last=True, save_top_k=0)
+    trainer = loop.trainer(
+        RunSummary(), *callbacks, saver, logger=CSVLogger("runs", "x", ""), enable_checkpointing=True, **settings
+    )
+    trainer.fit(module, loop.Problems(8, 4), ckpt_path=ckpt_path)
+    return trainer
+
+
+def narrow(text: str) -> str:
+    assert all(len(line) <= 80 for line in text.splitlines()), text
+    return text
+
+
+def test_a_fit_ends_with_one_panel(loop: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    module = loop.module()
+    fit(loop, module, ValidateFirst(), max_steps=3)
+    text = narrow(capsys.readouterr().out)
+    assert "parameters, all trained, on cpu; files in runs/x" in text
+    assert "3 training steps done" in text
+    assert re.search(r"4 held-out problems +before +after +intervals", text)
+    assert re.search(r"pass@1 +0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] +0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] +overlap", text)
+    assert "the difference may be chance" in text
+    assert "runs/x/checkpoints/last.ckpt, of step 2" in text
+    assert f"{sum(module.ledger[f'tokens/{kind}'] for kind in ('solution', 'meta')):,.0f} tokens generated" in text
+    assert [line for line in text.splitlines() if line.startswith("  masa ")] == [
+        "  masa test --ckpt_path runs/x",
+        '  masa predict --ckpt_path runs/x --problem "Compute 17+25."',
+        "  masa report runs/x",
+    ]
+
+
+def test_a_validation_that_did_not_follow_the_last_step_is_not_called_after(loop: Any, capsys: Any) -> None:
+    fit(loop, loop.module(), ValidateFirst(), max_steps=3, val_check_interval=2, check_val_every_n_epoch=None)
+    assert re.search(r"before +after step 2 +intervals", capsys.readouterr().out)
+
+
+class Ends(Callback):
+    def __init__(self, error: BaseException, step: int = 3) -> None:
+        self.error, self.step = error, step
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            raise self.error
+
+
+def test_a_failed_fit_says_what_is_kept(loop: Any, capsys: Any) -> None:
+    with pytest.raises(RuntimeError, match="broken") as raised:
+        fit(loop, loop.module(), Ends(RuntimeError("broken")))
+    (note,) = raised.value.__notes__
+    assert "ended after step 3. Kept: runs/x/checkpoints/last.ckpt of step 2" in note
+    assert "--ckpt_path last" in note
+    assert "Next:" not in capsys.readouterr().out
+
+
+def test_a_failed_fit_without_a_checkpoint_says_so(loop: Any) -> None:
+    with pytest.raises(RuntimeError, match="broken") as raised:
+        fit(loop, loop.module(), Ends(RuntimeError("broken")), every=100)
+    assert "No checkpoint was written" in raised.value.__notes__[0]
+
+
+def test_an_interrupted_fit_says_what_is_kept_and_a_resumed_one_counts_on(loop: Any, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        fit(loop, loop.module(), Ends(KeyboardInterrupt()))
+    text = capsys.readouterr().out
+    assert "interrupted after step 3. Kept: runs/x/checkpoints/last.ckpt of step 2" in text
+    resumed = fit(loop, loop.module(), max_steps=4, ckpt_path="last")
+    assert "4 training steps done" in capsys.readouterr().out
+    summary = next(c for c in resumed.callbacks if isinstance(c, RunSummary))
+    assert summary.seconds > 0
+
+
+def test_an_error_before_the_first_step_is_left_alone(loop: Any) -> None:
+    class Breaks(Callback):
+        def on_train_start(self, *_: Any) -> None:
+            raise RuntimeError("early")
+
+    trainer = loop.trainer(Breaks(), RunSummary())
+    with pytest.raises(RuntimeError, match="early") as raised:
+        trainer.fit(loop.module(), loop.Problems(4, 4))
+    assert not hasattr(raised.value, "__notes__")
+
+
+def test_validate_compares_with_before_training(loop: Any, capsys: Any) -> None:
+    module = loop.module()
+    trainer = fit(loop, module, ValidateFirst(), max_steps=2)
+    capsys.readouterr()
+    trainer.validate(loop.module(), loop.Problems(8, 4), ckpt_path="runs/x/checkpoints/last.ckpt", verbose=False)
+    text = narrow(capsys.readouterr().out)
+    assert re.search(r"4 problems +before training +validate +intervals", text)
+    assert "All figures, by name: runs/x" in text
+    trainer.test(loop.module(), loop.Problems(8, 5), ckpt_path="runs/x/checkpoints/last.ckpt", verbose=False)
+    text = narrow(capsys.readouterr().out)
+    assert re.search(r"5 problems +test$", text, re.MULTILINE)  # others than those of the validation
+
+
+def test_several_benchmarks_are_lines(loop: Any, capsys: Any) -> None:
+    problems = [loop.problem(f"{n}+1", str(n + 1)) for n in range(6)]
+    for n, problem in enumerate(problems):
+        problem.source = f"set{n % 2}"
+    trainer = loop.trainer(RunSummary())
+    trainer.test(loop.module(), loop.Problems(4, problems), verbose=False)
+    text = narrow(capsys.readouterr().out)
+    assert re.search(r"^set0 +3 +[01]\.\d{3} \[", text, re.MULTILINE)
+    assert re.search(r"^set1 +3 +[01]\.\d{3} \[", text, re.MULTILINE)
+
+
+def test_savings() -> None:
+    ledger = {"tokens/solution": 900.0, "tokens/saved_gating": 100.0, "tokens/saved_cutoff": 0.0}
+    assert [*savings(ledger, {"controls/gating/lost_correct": 0.012})] == [
+        ("gating", "saved about 100 solution tokens (10.0%), lost 1.2% of the correct solutions; by its audits")
+    ]
+    assert [*savings({}, {})] == []
+
+
+def test_commands_name_what_there_is(tmp_path: Path) -> None:
+    run, apart = tmp_path / "my runs", tmp_path / "apart.ckpt"
+    assert next_commands(None, None) == []
+    assert next_commands(run, None) == ["masa report 'my runs'"]
+    assert next_commands(run, (run / "checkpoints/last.ckpt", True))[0] == "masa test --ckpt_path 'my runs'"
+    assert next_commands(run, (apart, True))[0] == "masa test --ckpt_path apart.ckpt"

@@ -1,0 +1,98 @@
+"""Tables by numbers made by hand, as they come out of a pipe of 80 columns."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from masa_lightning.callbacks import _screen
+
+BEFORE = {
+    "pass@1": 0.441, "pass@1_low": 0.382, "pass@1_high": 0.502,
+    "calibration/pass_rate/pearson": 0.37, "calibration/pass_rate/count": 256.0, "calibration/pass_rate/mae": 0.36,
+    "calibration/length/pearson": -0.54, "calibration/length/count": 200.0, "meta/reward": 0.2,
+}  # fmt: skip
+AFTER = BEFORE | {"pass@1": 0.52, "pass@1_low": 0.459, "pass@1_high": 0.58, "calibration/pass_rate/pearson": 0.69}
+EVALUATION = AFTER | {
+    "problems": 256.0, "pass@8": 0.81, "maj@8": 0.6, "maj_predicted@8": 0.61, "meta/parse_rate": 0.98,
+    "completions/mean_length": 101.5, "completions/clipped_ratio": 0.01, "completions/ungraded_ratio": 0.0,
+    "calibration/length/abs_rel_error": 0.2, "left_out": 0.0,
+}  # fmt: skip
+
+
+def printed(*things: Any, width: int = 80, encoding: str = "utf-8") -> list[str]:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    console = Console(file=stream, width=width, highlight=False)
+    for thing in things:
+        console.print(thing)
+    stream.seek(0)
+    lines = stream.read().splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert "\x1b" not in "".join(lines)
+    return [line.rstrip() for line in lines]
+
+
+def test_before_and_after() -> None:
+    columns = {"before": BEFORE, "after": AFTER}
+    assert printed(_screen.measured("256 held-out problems", columns, _screen.COMPARED)) == [
+        "256 held-out problems                 before                 after  intervals",
+        "pass@1                  0.441 [0.382, 0.502]  0.520 [0.459, 0.580]  overlap",
+        "pass rate: correlation     0.37 [0.26, 0.47]     0.69 [0.62, 0.75]  apart",
+        "pass rate: abs. error                  0.360                 0.360",
+        "length: correlation     -0.54 [-0.63, -0.43]  -0.54 [-0.63, -0.43]  overlap",
+        "meta reward                            0.200                 0.200",
+    ]
+    assert _screen.chance(columns, _screen.COMPARED) == [_screen.CHANCE]
+    assert _screen.chance({"before": BEFORE, "after": AFTER | {"pass@1_low": 0.51}}, [_screen.PASS]) == []
+    assert _screen.chance({"after": AFTER}) == []
+
+
+def test_what_was_not_measured_has_no_line() -> None:
+    grpo = {"pass@1": 0.5, "pass@1_low": 0.4, "pass@1_high": 0.6, "meta/reward": math.nan}
+    assert printed(_screen.measured("4 problems", {"before": grpo, "after": grpo}, _screen.COMPARED)) == [
+        "4 problems                before                 after  intervals",
+        "pass@1      0.500 [0.400, 0.600]  0.500 [0.400, 0.600]  overlap",
+    ]
+    line = printed(_screen.measured("4 problems", {"before": {}, "after": grpo}, _screen.COMPARED))[1]
+    assert line == "pass@1           -  0.500 [0.400, 0.600]"
+
+
+def test_one_evaluation() -> None:
+    assert printed(_screen.measured("256 problems", {"test": EVALUATION})) == [
+        "256 problems                            test",
+        "pass@1                  0.520 [0.459, 0.580]",
+        "pass@8                                 0.810",
+        "majority of 8                          0.600",
+        "by predicted rate                      0.610",
+        "predictions that parse                 0.980",
+        "pass rate: correlation     0.69 [0.62, 0.75]",
+        "pass rate: abs. error                  0.360",
+        "length: correlation     -0.54 [-0.63, -0.43]",
+        "length: rel. error                      0.20",
+        "meta reward                            0.200",
+        "tokens a solution                        102",
+        "cut off at the limit                   0.010",
+    ]
+    shown = "\n".join(printed(_screen.measured("x", {"test": EVALUATION | {"left_out": 3.0}})))
+    assert "prompts too long" in shown
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_benchmarks(width: int) -> None:
+    rows = {"math500": EVALUATION, "aime24": EVALUATION | {"pass@1": math.nan}, "x" * 40: EVALUATION}
+    lines = printed(*_screen.benchmarks(rows, width), width=width)
+    heads = [line for line in lines if line.startswith("benchmark")]
+    assert heads[0].split()[:3] == ["benchmark", "n", "pass@1"]
+    assert heads[1].split()[:5] == ["benchmark", "rate", "r", "error", "parse"]
+    line = next(line for line in lines if line.startswith("math500"))
+    assert "256  0.520 [0.459, 0.580]" in line
+    assert ("0.610" in line) == (width > 60)  # left out where there is no room, and whole where there is
+    assert any(line.split()[:3] == ["aime24", "256", "-"] for line in lines)
+
+
+def test_a_pipe_without_unicode() -> None:
+    assert printed(_screen.measured("256 problems", {"before": BEFORE, "test": EVALUATION}), encoding="ascii")

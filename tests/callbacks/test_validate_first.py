@@ -1,0 +1,70 @@
+"""A validation before the first step: where it is logged, when there is none, and that training does not notice it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from masa_lightning.callbacks.validate_first import ValidateFirst
+
+
+def steps(recorder: Any) -> list[int]:
+    """Where validations were logged."""
+    return [step for step, metrics in recorder.logged if "val/pass@1" in metrics]
+
+
+def test_before_and_after(loop: Any) -> None:
+    module = loop.module()
+    recorder = loop.fit(module, loop.Problems(8, 4), ValidateFirst(), max_steps=3)
+    assert steps(recorder) == [0, 3]  # the second because no other came between
+    assert [step for step, metrics in recorder.logged if "reward" in metrics] == [1, 2, 3]
+    first, last = module.first_validation, module.last_validation
+    assert (first["rollout_steps"], last["rollout_steps"]) == (0, 3)
+    assert first["problems"] == 4 and first["measured"] == last["measured"]
+    assert first["metrics"]["val/pass@1"] == next(m["val/pass@1"] for s, m in recorder.logged if s == 0)
+
+
+def test_other_validations_stay_where_they_are(loop: Any) -> None:
+    settings = {"max_steps": 4, "val_check_interval": 2, "check_val_every_n_epoch": None}
+    assert steps(loop.fit(loop.module(), loop.Problems(8, 4), ValidateFirst(), **settings)) == [0, 2, 4]
+
+
+def test_training_does_not_notice_it(loop: Any) -> None:
+    with_it, without = loop.module(), loop.module()
+    data = loop.Problems(8, 4)
+    first = loop.fit(with_it, data, ValidateFirst(), max_steps=2).metrics
+    second = loop.fit(without, data, max_steps=2).metrics
+    for name, weight in loop.weights(with_it).items():
+        assert torch.equal(weight, loop.weights(without)[name])
+    assert [m["reward"] for m in first] == [m["reward"] for m in second]
+
+
+def test_a_resumed_run_does_not_repeat_it(loop: Any, tmp_path: Any) -> None:
+    settings = {"val_check_interval": 2, "check_val_every_n_epoch": None}
+    recorder = loop.fit(loop.module(), loop.Problems(8, 4), ValidateFirst(), max_steps=3, **settings)
+    recorder.trainer.save_checkpoint(tmp_path / "three.ckpt")
+    module, again = loop.module(), loop.Recorder()
+    trainer = loop.trainer(again, ValidateFirst(), max_steps=4, **settings)
+    trainer.fit(module, loop.Problems(8, 4), ckpt_path=tmp_path / "three.ckpt")
+    assert steps(again) == [4]
+    assert module.first_validation["rollout_steps"] == 0  # which the checkpoint knows
+    assert steps(recorder) == [0, 2]
+
+
+def test_none_where_there_is_nothing_to_validate(loop: Any) -> None:
+    assert steps(loop.fit(loop.module(), loop.Problems(4), ValidateFirst())) == []
+    module = loop.module()
+    loop.fit(module, loop.Problems(4, 4), ValidateFirst(), fast_dev_run=1)
+    assert module.first_validation is None and module.last_validation["rollout_steps"] == 1
+
+
+def test_other_problems_are_not_the_same_measurement(loop: Any) -> None:
+    module = loop.module()
+    loop.trainer(loop.Recorder()).validate(module, loop.Problems(4, 4), verbose=False)
+    first = module.last_validation["measured"]
+    loop.trainer(loop.Recorder()).validate(module, loop.Problems(4, 5), verbose=False)
+    assert module.last_validation["measured"] != first
+    module.evaluation = type(module.evaluation)(num_generations=2, num_meta_generations=1)
+    loop.trainer(loop.Recorder()).validate(module, loop.Problems(4, 4), verbose=False)
+    assert module.last_validation["measured"] != first
