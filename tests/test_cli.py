@@ -260,7 +260,7 @@ def test_limits_above_the_context(tiny_checkpoint, limits):
 @pytest.mark.filterwarnings("ignore:problem .* is left out")
 def test_prompts_longer_than_the_limit(tiny_checkpoint):
     with pytest.raises(ValueError, match="prompt of at most 3 tokens; raise max_prompt_length"):
-        cli.main(["fit", *write(config(tiny_checkpoint, max_prompt_length=3))])
+        cli.main(["fit", *write(config(tiny_checkpoint, max_prompt_length=3)), "--validate_first=false"])
 
 
 def test_no_vllm(tiny_checkpoint, monkeypatch):

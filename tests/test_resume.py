@@ -126,11 +126,11 @@ def test_a_killed_and_resumed_run_equals_an_undisturbed_one(tmp_path: Path, undi
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("phase", "nth"),
-    [("generate", 4), ("generate", 5), ("grade", 3), ("update", 3), ("sft", 2), ("checkpoint", 3)],
+    [("generate", 5), ("generate", 6), ("grade", 4), ("update", 3), ("sft", 2), ("checkpoint", 3)],
     ids=["meta rollouts", "solution rollouts", "grading", "update", "cloning", "checkpoint"],
 )
 def test_killed_in_every_phase(tmp_path: Path, undisturbed: Path, phase: str, nth: int) -> None:
-    """The first training step is parallel, the others draw meta rollouts first: their calls come in pairs."""
+    """Behind a validation, the first training step is parallel; the others draw meta rollouts first, in two calls."""
     killed = tmp_path / "killed"
     killed.mkdir()
     (killed / "killer.py").write_text(KILLER)

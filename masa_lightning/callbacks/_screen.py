@@ -120,6 +120,20 @@ def chance(columns: Mapping[str, Figures], rows: Sequence[Row] | None = None) ->
     return [CHANCE] if any(compared(columns, name) == "overlap" for _, name, _ in rows) else []
 
 
+def evaluated(rows: Mapping[str, Figures], width: int) -> list[RenderableType]:
+    """What an evaluation found: a line a figure of one benchmark, a line a benchmark of several.
+
+    Args:
+        rows: Figures of each, ``problems`` among them.
+        width: Columns of the terminal.
+    """
+    if len(rows) > 1:
+        return benchmarks(rows, width)
+    return [
+        measured(f"{figures['problems']:.0f} problems", {name or "test": figures}) for name, figures in rows.items()
+    ]
+
+
 def benchmarks(rows: Mapping[str, Figures], width: int) -> list[RenderableType]:
     """Tables with a line a benchmark, of solutions and of predictions; columns for which there is no room are left out.
 

@@ -19,6 +19,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from masa_lightning.callbacks._rollout_file import Name, RolloutFile
+from masa_lightning.callbacks._screen import evaluated, screen
 from masa_lightning.metrics.calibration import LengthCalibration, PassRateCalibration
 from masa_lightning.metrics.figures import calibration_figures, save_figure
 from masa_lightning.modules.evaluation import EvaluationLightningModule
@@ -259,23 +260,10 @@ def _page(settings: dict[str, Any], checkpoint: str | None, table: str) -> str:
 
 
 def _show(rows: dict[str, Figures], folder: Path) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console()
-    if not console.is_terminal:
-        console.width = 140  # a log file is not as narrow as rich takes it for
-    for title, columns in zip(("Solutions", "Predictions"), table_columns(rows), strict=True):
-        if columns:
-            head, *lines = table_cells(rows, columns)
-            table = Table(head[0], title=title)
-            for name in head[1:]:
-                table.add_column(name, justify="right")
-            for line in lines:
-                table.add_row(*map(escape, line))
-            console.print(table)
-    console.print(escape(f"results.md, results.json and rollouts.jsonl are in {folder}"))
+    console = screen()
+    for table in evaluated(rows, console.width):
+        console.print(table)
+    console.print(f"results.md, results.json and rollouts.jsonl are in {folder}", soft_wrap=True, markup=False)
 
 
 def _settings(module: EvaluationLightningModule) -> dict[str, Any]:

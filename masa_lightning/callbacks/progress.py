@@ -17,14 +17,17 @@ _BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
 class StepBar(Tqdm):
-    """A line of tqdm's: steps done, the phase of the one at hand, the time left, figures; never wider than the terminal."""
+    """A line of tqdm's: steps done, the phase of the one at hand, the time left, figures; never wider than the terminal.
+
+    Where lines cannot be overwritten, in a pipe or a file, each is a line of its own.
+    """
 
     def __init__(
         self, name: str, *, total: int | None = None, initial: int = 0, position: int = 0, **options: Any
     ) -> None:
         self.name = name
         """What is counted, in front of the numbers."""
-        self.phase = ""
+        self.phase = self._drawn = ""
         self.figures: Sequence[str] = ()
         """The first are kept where there is no room for all."""
         super().__init__(
@@ -44,6 +47,28 @@ class StepBar(Tqdm):
             columns=state["ncols"],
             blocks=" #" if state["ascii"] is True else _BLOCKS,
         )
+
+    @property
+    def overwrites(self) -> bool:
+        """Whether a line can be drawn over the one before, in a terminal or a notebook that is."""
+        return bool(sys.stdout.isatty()) or "ipykernel" in sys.modules
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        """Draws the line."""
+        if self.overwrites:
+            return bool(super().display(msg, pos))
+        text = str(self) if msg is None else msg
+        if text and text != self._drawn:
+            self._drawn = text
+            print(text, file=sys.stdout, flush=True)
+        return True
+
+    def close(self) -> None:
+        """Leaves the last line, or removes it."""
+        if not self.disable and not self.overwrites:
+            self.display()
+            self.leave, self._drawn = False, str(self)
+        super().close()
 
     def restart(self) -> None:
         """Starts the clock."""
@@ -120,9 +145,10 @@ class RolloutProgressBar(TQDMProgressBar):
         if bar is None or bar.disable:
             return
         bar.phase = f"{phase:<8s}" + (f" {100 * done // total:3d}%" if total else "     ")  # of one width
-        bar.update(0)  # redraws at most ten times a second, tqdm's own limit
-        if done == total:
-            bar.refresh()
+        if bar.overwrites:
+            bar.update(0)  # redraws at most ten times a second, tqdm's own limit
+            if done == total:
+                bar.refresh()
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """The few figures shown behind the bar; none that is not a number."""

@@ -40,7 +40,7 @@ class RunSummary(Callback):
         """Those of earlier sessions of a run that is resumed."""
         self._start = 0.0
         self._saved = 0  # training steps in the last checkpoint
-        self._trains = False
+        self._began: int | None = None  # at which step, while it trains
         self._rows: dict[str, Figures] = {}  # by benchmark, if there are several
         self._count = 0  # of problems
         self._measured = ""
@@ -50,13 +50,13 @@ class RunSummary(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Says what is trained, on what, and where the run's files are."""
-        self._start, self._saved, self._trains = time.monotonic(), 0, False
+        self._start, self._began = time.monotonic(), None
         if trainer.is_global_zero:
             _screen.screen().print(_opening(trainer, pl_module), soft_wrap=True, markup=False)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes note that there is something to lose."""
-        self._trains, self._saved = True, trainer.global_step
+        """Takes note of the step."""
+        self._began = self._saved = trainer.global_step
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Takes note of the step."""
@@ -64,16 +64,16 @@ class RunSummary(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the panel."""
-        self._trains = False
+        self._began = None
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._panel(trainer, pl_module, _screen.screen())
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Says what is kept, and how to go on."""
-        if not self._trains or not trainer.is_global_zero or isinstance(exception, SystemExit):  # which explains itself
-            return
-        self._trains = False
         step, found = trainer.global_step, _checkpoint(trainer)
+        begun, self._began = self._began is not None and step > self._began, None
+        if not begun or not trainer.is_global_zero or isinstance(exception, SystemExit):  # which explains itself
+            return
         if found is None:
             kept = "No checkpoint was written: a run would start anew. ModelCheckpoint's every_n_train_steps says how often"
         else:
@@ -270,7 +270,8 @@ def _problems(module: LightningModule) -> str:
 
 
 def _plain(metrics: Mapping[str, Any], prefix: str) -> dict[str, float]:
-    return {name.removeprefix(prefix): float(value) for name, value in metrics.items() if name.startswith(prefix)}
+    figures = {name.removeprefix(prefix): float(value) for name, value in metrics.items() if name.startswith(prefix)}
+    return figures | {"left_out": figures.get("prompts/overlong", 0.0)}
 
 
 def _short(path: Path) -> str:

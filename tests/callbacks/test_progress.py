@@ -119,3 +119,18 @@ def test_a_loader_without_a_length(loop: Any, read: Any) -> None:
 
     assert heads(read(data=Data(), max_steps=2, max_epochs=-1)) == ["step 1/2", "step 2/2"]
     assert math.isinf(read.trainer.num_training_batches)
+
+
+def test_a_pipe_gets_a_line_a_step(loop: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = loop.trainer(RolloutProgressBar(), enable_progress_bar=True, max_steps=2)
+    trainer.fit(loop.module(), loop.Problems(4, 2))
+    trainer.validate(loop.module(), loop.Problems(4, 2), verbose=False)
+    text = capsys.readouterr().out
+    assert "\r" not in text and "\x1b" not in text
+    lines = text.splitlines()
+    assert [line.split()[:2] for line in lines if line.startswith("step") and "tok/s" in line] == [
+        ["step", "1/2"],
+        ["step", "2/2"],
+    ]
+    assert any(line.startswith("validate 1/1") for line in lines)
+    assert len(lines) < 12

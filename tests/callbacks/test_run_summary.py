@@ -21,7 +21,9 @@ def _folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("COLUMNS", "80")
 
 
-def fit(loop: Any, module: Any, *callbacks: Callback, every: int = 2, ckpt_path: str | None = None, **settings: Any) -> Any:
+def fit(
+    loop: Any, module: Any, *callbacks: Callback, every: int = 2, ckpt_path: str | None = None, **settings: Any
+) -> Any:
     saver = ModelCheckpoint(every_n_train_steps=every, save_last=True, save_top_k=0)
     trainer = loop.trainer(
         RunSummary(), *callbacks, saver, logger=CSVLogger("runs", "x", ""), enable_checkpointing=True, **settings

@@ -96,3 +96,9 @@ def test_benchmarks(width: int) -> None:
 
 def test_a_pipe_without_unicode() -> None:
     assert printed(_screen.measured("256 problems", {"before": BEFORE, "test": EVALUATION}), encoding="ascii")
+
+
+def test_a_benchmark_alone_is_a_column() -> None:
+    (table,) = _screen.evaluated({"math500": EVALUATION}, 80)
+    assert printed(table)[0] == "256 problems                         math500"
+    assert len(_screen.evaluated({"math500": EVALUATION, "aime24": EVALUATION}, 80)) == 2
