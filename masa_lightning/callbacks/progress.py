@@ -61,7 +61,7 @@ class StepBar(Tqdm):
         if text and text != self._drawn:
             self._drawn = text
             print(text, file=sys.stdout, flush=True)
-        return True
+        return False
 
     def close(self) -> None:
         """Leaves the last line, or removes it."""
