@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import time
@@ -9,7 +10,8 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from types import FrameType
+from typing import IO, TYPE_CHECKING, Any, Self, cast, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -27,6 +29,7 @@ from masa_lightning.models.lora import LoRA, add_adapters, check_same, leave_out
 from masa_lightning.models.policy import Policy
 from masa_lightning.models.steady import make_steady
 from masa_lightning.models.stops import Stops, find_stops, read_stops
+from masa_lightning.modules import hyperparameters
 from masa_lightning.modules.checkpointing import check_savers, make_durable
 from masa_lightning.modules.learner import (
     Learner,
@@ -105,6 +108,7 @@ class PolicyLightningModule(LightningModule):
         seed: int | None,
     ) -> None:
         super().__init__()
+        self.save_hyperparameters()
         check_number("max_prompt_length", max_prompt_length, ">= 1", whole=True, note="token")
         check_number("max_completion_length", max_completion_length, ">= 1", whole=True, note="token")
         check_number("learning_rate", learning_rate, ">= 0")
@@ -157,6 +161,59 @@ class PolicyLightningModule(LightningModule):
         if self._stops is None and self.policy is not None and self.tokenizer is not None:
             self._stops = find_stops(self.policy.model, self.tokenizer, self.sampling, self.chat_template_kwargs)
         return self._stops or Stops()
+
+    def save_hyperparameters(
+        self, *args: Any, ignore: Any = None, frame: FrameType | None = None, logger: bool = True
+    ) -> None:
+        """As Lightning's, with objects as plain values (`modules.hyperparameters`); called for each module, also yours.
+
+        `hparams` has what the module was called with, by which `load_from_checkpoint` makes it again; loggers get
+        `hparams_initial`, in which defaults are filled in.
+        """
+        caller = inspect.currentframe()
+        frame = frame or (caller.f_back if caller is not None else None)
+        given, held = hyperparameters.chosen(args, frame)
+        left_out = {ignore} if isinstance(ignore, str) else {*(ignore or ())}
+        given = {n: v for n, v in (dict(self.hparams) | given).items() if n not in left_out}
+        held = {n: v for n, v in (held | dict(self.hparams_initial)).items() if n not in left_out}
+        self.hparams.clear()
+        super().save_hyperparameters(held, logger=logger)  # `hparams_initial` becomes a copy of `hparams`
+        self.hparams.clear()
+        self.hparams.update(given)
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str | Path | IO[bytes],
+        map_location: Any = None,
+        hparams_file: None = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Makes the module of a checkpoint as it was made, and loads its weights.
+
+        Args:
+            checkpoint_path: What `ModelCheckpoint` or `Trainer.save_checkpoint` wrote.
+            map_location: As Lightning's.
+            hparams_file: Not used: the checkpoint has the settings.
+            strict: As Lightning's.
+            weights_only: As Lightning's, True by default.
+            **kwargs: Arguments of the module that take the place of the checkpoint's.
+
+        Returns:
+            A module of the class that wrote the checkpoint, if that is this one or a subclass that is imported, else of
+            this class.
+
+        Raises:
+            ValueError: If the checkpoint names objects that are not of this package, which have to be given.
+        """
+        if hparams_file is not None:
+            raise ValueError(f"hparams_file is {hparams_file!r}; expected none: the checkpoint has the settings")
+        kind, settings = hyperparameters.to_load(cls, checkpoint_path, kwargs)
+        make = super(PolicyLightningModule, cast("Any", kind)).load_from_checkpoint
+        only = True if weights_only is None else weights_only
+        return cast("Self", make(checkpoint_path, map_location, None, strict, only, **settings))
 
     def setup(self, stage: str) -> None:
         """Checks strategy and limits and loads the tokenizer, before any weights.

@@ -20,6 +20,7 @@ from masa_lightning.models.packing import pack
 from masa_lightning.modules import summary
 from masa_lightning.modules.evaluation import EvaluationLightningModule
 from masa_lightning.modules.experience import micro_batches, mini_batches, token_costs
+from masa_lightning.modules.hyperparameters import class_path
 from masa_lightning.modules.learner import are_finite
 from masa_lightning.modules.processes import cut, imbalance
 from masa_lightning.modules.provenance import fingerprint, provenance
@@ -183,6 +184,7 @@ class GRPOLightningModule(EvaluationLightningModule):
                 "checkpoint: --ckpt_path last"
             )
         checkpoint["masa"] = {
+            "class_path": class_path(type(self)),
             "model": self.model_name,
             "dtype": str(self.policy.model.dtype).removeprefix("torch."),
             "lora": None if self.lora is None else asdict(self.lora),

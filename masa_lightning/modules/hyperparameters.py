@@ -1,0 +1,332 @@
+"""The arguments of a module as plain values, which a checkpoint holds and loggers show, and the way back.
+
+An object among them, such as a sampler, is kept as its class path and its own arguments, as a YAML has it; it is never
+pickled. On the way back only classes of this package are made, and those that the annotations of the module's class name: a
+checkpoint may be a stranger's. What else there was, plain functions too, has to be given again, by name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, get_args, get_origin, get_type_hints
+
+import torch
+from lightning.fabric.utilities.cloud_io import get_filesystem
+from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin
+from lightning.pytorch.utilities.parsing import collect_init_args
+
+import masa_lightning
+from masa_lightning.models.checkpoints import reading
+
+_OURS: Final = "masa_lightning"
+_SECRET: Final = re.compile(r"(^|_)(key|token|secret|password)$", re.IGNORECASE)
+_DEEPEST: Final = 6
+
+
+def arguments(frame: FrameType | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What constructors were called with, as plain values.
+
+    Args:
+        frame: Of a constructor that is running, in that of its subclass and so on.
+
+    Returns:
+        The arguments of the outermost constructor, by which the object can be made again; and those of all of them, with
+        what the inner ones made of defaults, as far as the class takes them.
+    """
+    if frame is None:
+        return {}, {}
+    calls = collect_init_args(frame, [], classes=(HyperparametersMixin,))  # the innermost first
+    if not calls:
+        return {}, {}
+    held = {name: value for call in reversed(calls) for name, value in call.items()}
+    taken = {*calls[-1], *_taken(type(frame.f_locals["self"]))}
+    return _plain_items(calls[-1]), _plain_items({name: value for name, value in held.items() if name in taken})
+
+
+def chosen(which: Sequence[Any], frame: FrameType | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """As `arguments`, of what Lightning's `save_hyperparameters` is given: nothing for all, names, or a dictionary."""
+    if len(which) == 1 and not isinstance(which[0], str):
+        return _plain_items(which[0]), _plain_items(which[0])
+    given, held = arguments(frame)
+    if which:
+        given, held = ({name: values[name] for name in which if name in values} for values in (given, held))
+    return given, held
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """Writes a value as None, bool, int, float, str, lists and dictionaries.
+
+    Returns:
+        Settings of this package as dictionaries; another object as ``{"class_path": ..., "init_args": ...}``, with a list
+        ``not_kept`` of those of its arguments that it has no attribute of, or that may be secret; a function or class as
+        ``{"python": its name}``.
+
+    >>> class Brief:
+    ...     def __init__(self, scale: float, api_key: str):
+    ...         self.scale, self.api_key = scale, api_key
+    >>> plain(Brief(2.0, "abc"))["init_args"], plain(Brief(2.0, "abc"))["not_kept"]
+    ({'scale': 2.0}, ['api_key'])
+    """
+    if isinstance(value, Enum):
+        return plain(value.value, depth)
+    if value is None or isinstance(value, bool):
+        return value
+    for kind in (int, float, str):  # not subclasses, which `torch.load` would refuse
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return _plain_items(value, depth)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(each, depth + 1) for each in value]
+    if isinstance(value, type) or inspect.isroutine(value):
+        return {"python": class_path(value)}
+    if is_dataclass(value) and _is_ours(type(value)):
+        return {field.name: plain(getattr(value, field.name), depth + 1) for field in fields(value) if field.init}
+    return _described(value, depth)
+
+
+def _plain_items(values: Mapping[Any, Any], depth: int = 0) -> dict[str, Any]:
+    return {str(name): plain(value, depth + 1) for name, value in values.items() if not _SECRET.search(str(name))}
+
+
+def _described(thing: object, depth: int) -> dict[str, Any]:
+    try:
+        parameters = inspect.signature(type(thing)).parameters
+    except (TypeError, ValueError):
+        return {"class_path": class_path(type(thing)), "init_args": {}, "not_kept": ["its arguments"]}
+    slots = {name for base in type(thing).__mro__ for name in getattr(base, "__slots__", ()) if hasattr(thing, name)}
+    attributes = {*slots, *getattr(thing, "__dict__", {})}
+    kept, lost = {}, []
+    for name in parameters:
+        if _SECRET.search(name) or name not in attributes or depth > _DEEPEST:
+            lost.append(name)
+        else:
+            kept[name] = plain(getattr(thing, name), depth + 1)
+    return {"class_path": class_path(type(thing)), "init_args": kept} | ({"not_kept": lost} if lost else {})
+
+
+def class_path(thing: Any) -> str:
+    """The class path that a YAML would have."""
+    name = getattr(thing, "__qualname__", type(thing).__qualname__)
+    home = getattr(thing, "__module__", None) or type(thing).__module__
+    if home.partition(".")[0] == _OURS and getattr(masa_lightning, name, None) is thing:
+        return f"{_OURS}.{name}"  # which stays when a file moves
+    return f"{home}.{name}"
+
+
+def _is_ours(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == _OURS
+
+
+def _taken(kind: type) -> set[str]:
+    """Names that a class takes, with those that its ``**settings`` pass on."""
+    names: set[str] = set()
+    for base in kind.__mro__:
+        init = vars(base).get("__init__")
+        if not inspect.isfunction(init):
+            continue
+        parameters = inspect.signature(init).parameters.values()
+        names |= {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+            break
+    return names - {"self"}
+
+
+# -- the way back ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a checkpoint says of the module that it is of.
+
+    Args:
+        class_path: Of its class; empty in checkpoints of earlier versions.
+        settings: Its arguments, as `plain` writes them.
+    """
+
+    class_path: str
+    settings: dict[str, Any]
+
+
+def read_record(checkpoint: Any) -> Record:
+    """Reads what a checkpoint says of its module, and runs nothing of it.
+
+    Args:
+        checkpoint: A file, its address, an open file, or a folder of shards.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it cannot be read, or names a file as its chat template.
+    """
+    options: dict[str, Any] = {"map_location": "cpu"}
+    if isinstance(checkpoint, (str, Path)):
+        file = Path(checkpoint, "meta.pt") if Path(checkpoint).is_dir() else Path(checkpoint)
+        with reading(checkpoint):
+            if "://" not in str(checkpoint):
+                saved = torch.load(file, **options, mmap=True, weights_only=True)
+            else:
+                with get_filesystem(checkpoint).open(str(checkpoint)) as stream:
+                    saved = torch.load(stream, **options, weights_only=True)
+    else:
+        saved = torch.load(checkpoint, **options, weights_only=True)
+        checkpoint.seek(0)
+    saved = saved if isinstance(saved, dict) else {}
+    state, settings = saved.get("masa"), saved.get("hyper_parameters")
+    if not isinstance(state, dict) or not isinstance(settings, dict):
+        return Record("", {})
+    settings = {str(name): value for name, value in settings.items() if not str(name).startswith("_")}
+    template = state.get("chat_template")
+    if "chat_template" in settings:
+        if template is not None and not (isinstance(template, str) and "{" in template):
+            raise ValueError(
+                f"checkpoint {str(checkpoint)!r} has {template!r} as its chat template; expected Jinja text. A file that a "
+                "checkpoint names is not read: give it as `chat_template`"
+            )
+        settings["chat_template"] = template  # its text, where the argument may be the name of a file
+    path = state.get("class_path")
+    return Record(path if isinstance(path, str) else "", settings)
+
+
+def class_to_load(kind: type, record: Record, checkpoint: Any) -> type:
+    """Chooses the class that a checkpoint is loaded as: the one that wrote it if that is a subclass of `kind`.
+
+    Args:
+        kind: The class that was asked for.
+        record: Of the checkpoint.
+        checkpoint: For the message.
+
+    Raises:
+        ValueError: If `kind` is of this package, and the class that wrote the checkpoint is not and is not imported.
+    """
+    home, _, name = record.class_path.rpartition(".")
+    found = getattr(sys.modules.get(home), name, None)
+    if isinstance(found, type) and issubclass(found, kind):
+        return found
+    if record.class_path and _is_ours(kind) and home.partition(".")[0] != _OURS:
+        raise ValueError(
+            f"checkpoint {str(checkpoint)!r} was written by {record.class_path}, which is not imported here, and no module "
+            f"is imported because a checkpoint names it; expected {name}.load_from_checkpoint(path), or an import of {home} "
+            "before"
+        )
+    return kind
+
+
+def to_load(kind: type, checkpoint: Any, given: Mapping[str, Any]) -> tuple[type, dict[str, Any]]:
+    """The class that a checkpoint is loaded as, and its arguments.
+
+    Args:
+        kind: The class that was asked for.
+        checkpoint: As of `read_record`.
+        given: Arguments that take the place of the checkpoint's.
+
+    Raises:
+        ValueError: As `class_to_load` and `remade`.
+    """
+    record = read_record(checkpoint)
+    kind = class_to_load(kind, record, checkpoint)
+    remedy = f"give these by name: {kind.__name__}.load_from_checkpoint(path, NAME=...)"
+    settings = remade(kind, record.settings, given=given, checkpoint=checkpoint, remedy=remedy)
+    return kind, settings | {"_instantiator": None}  # a stranger's would make what the checkpoint names
+
+
+def remade(
+    kind: type, settings: Mapping[str, Any], *, given: Mapping[str, Any], checkpoint: Any, remedy: str
+) -> dict[str, Any]:
+    """Makes arguments of plain values.
+
+    Args:
+        kind: The class that takes them.
+        settings: As `plain` writes them.
+        given: Arguments that take the place of those in `settings`.
+        checkpoint: For the message.
+        remedy: What to do about what is not made, for the message.
+
+    Raises:
+        ValueError: If there are objects in them that are not made; the message names them all.
+    """
+    annotations: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        annotations |= _annotations(base)
+    refused: list[str] = []
+    made = {
+        name: _remade(value, annotations.get(name), name, refused)
+        for name, value in settings.items()
+        if name not in given
+    }
+    if refused:
+        raise ValueError(
+            f"checkpoint {str(checkpoint)!r} names objects that are not made from a checkpoint, which may be a "
+            f"stranger's: {'; '.join(refused)}. Expected classes of {_OURS} with all of their arguments; {remedy}"
+        )
+    return made | dict(given)
+
+
+def _remade(value: Any, annotation: Any, place: str, refused: list[str]) -> Any:
+    kinds = _alternatives(annotation)
+    if isinstance(value, Mapping) and "class_path" in value:
+        path, found = str(value["class_path"]), allowed_class(value["class_path"], kinds)
+        if found is None or value.get("not_kept"):
+            lost = f" (without {', '.join(map(str, value['not_kept']))})" if found and value.get("not_kept") else ""
+            refused.append(f"{place}: {path}{lost}")
+            return None
+        inner, hints = value.get("init_args") or {}, _annotations(found)
+        before = len(refused)
+        made = {name: _remade(each, hints.get(name), f"{place}.{name}", refused) for name, each in inner.items()}
+        return found(**made) if len(refused) == before else None
+    if isinstance(value, Mapping) and set(value) == {"python"}:
+        refused.append(f"{place}: {value['python']}")
+        return None
+    if isinstance(value, Mapping):
+        if kind := next((k for k in kinds if isinstance(k, type) and is_dataclass(k)), None):
+            hints = _annotations(kind)
+            return kind(**{n: _remade(each, hints.get(n), f"{place}.{n}", refused) for n, each in value.items()})
+        return {name: _remade(each, None, f"{place}.{name}", refused) for name, each in value.items()}
+    if isinstance(value, list):
+        several = next((k for k in kinds if get_origin(k) in (list, tuple, Sequence)), None)
+        element = next(iter(get_args(several)), None)
+        made_list = [_remade(each, element, f"{place}[{i}]", refused) for i, each in enumerate(value)]
+        return tuple(made_list) if get_origin(several) is tuple else made_list
+    return value
+
+
+def allowed_class(path: Any, kinds: Sequence[Any] = ()) -> type | None:
+    """The class of a path, if it is a public one of this package or among `kinds`; nothing else is imported."""
+    for kind in kinds:
+        if isinstance(kind, type) and path == class_path(kind):
+            return kind
+    home, _, name = str(path).rpartition(".")
+    if home == _OURS and name in masa_lightning.__all__:
+        found = getattr(masa_lightning, name)
+    elif home.startswith(f"{_OURS}.") and not name.startswith("_"):
+        try:
+            found = getattr(import_module(home), name, None)
+        except ImportError:
+            return None
+    else:
+        return None
+    return found if isinstance(found, type) and _is_ours(found) else None
+
+
+def _annotations(kind: type) -> dict[str, Any]:
+    init = vars(kind).get("__init__")
+    try:
+        return get_type_hints(init) if init is not None else {}
+    except (NameError, TypeError):  # names that are imported for type checkers alone
+        return {}
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    origin = get_origin(annotation)
+    if origin is None:
+        return () if annotation is None else (annotation,)
+    return get_args(annotation) if str(origin) in ("typing.Union", "<class 'types.UnionType'>") else (annotation,)

@@ -1,0 +1,235 @@
+"""A checkpoint holds the arguments of its module as plain values, and a module is made of it again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch.loggers import CSVLogger
+from training_loop import Loop
+
+from masa_lightning import (
+    Algorithm,
+    AnswerGrader,
+    Evaluation,
+    GRPOLightningModule,
+    Inference,
+    LoRA,
+    MASALightningModule,
+    MathGrader,
+    PromptTemplates,
+    SamplingSettings,
+    TransformersSampler,
+)
+from masa_lightning.models import loading
+from masa_lightning.modules.hyperparameters import allowed_class, plain, read_record
+from masa_lightning.types import Problem
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*`load_from_checkpoint`")
+
+
+@dataclass(frozen=True)
+class Style:
+    """A user's settings."""
+
+    words: tuple[str, ...] = ()
+
+
+class Brief:
+    """A user's reward."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
+
+    def __call__(self, problem: Problem, completions: Sequence[str]) -> Sequence[float]:
+        return [-len(c) * self.scale for c in completions]
+
+
+class Mine(MASALightningModule):
+    """A user's module, with arguments of its own before those of MASA, one of which it sets itself."""
+
+    def __init__(self, alpha: float, style: Style = Style(), **settings: Any) -> None:
+        super().__init__(learning_rate=alpha / 10, **settings)
+        self.save_hyperparameters()  # as Lightning's pages do; it is done already
+        self.alpha, self.style = alpha, style
+
+
+SETTINGS: dict[str, Any] = {
+    "grader": AnswerGrader(math=MathGrader(workers=1, timeout=3.0)),
+    "num_generations": 4,
+    "num_meta_generations": 3,
+    "pass_rate_scale": 5,
+    "meta_reward_weights": {"length": 1.0, "difficulty": 2.0, "notion": 0.0},
+    "sampling": SamplingSettings(temperature=0.7, stop=("\n\n",)),
+    "evaluation": Evaluation(num_generations=2, num_meta_generations=1, pass_at=(2,)),
+    "inference": Inference(hopeless="skip"),
+    "algorithm": Algorithm(loss_type="gspo"),
+    "chat_template_kwargs": {"enable_thinking": False},
+}
+
+
+def saved(loop: Loop, module: Any, folder: Path, **settings: Any) -> Path:
+    """A checkpoint after one step."""
+    path = folder / "run.ckpt"
+    loop.fit(module, loop.Problems(2), **settings).trainer.save_checkpoint(path)
+    return path
+
+
+def test_a_module_is_made_again_of_its_checkpoint_alone(loop: Loop, tmp_path: Path) -> None:
+    module = loop.module(sampler=TransformersSampler(batch_size=5), **SETTINGS)
+    loaded = MASALightningModule.load_from_checkpoint(saved(loop, module, tmp_path))
+    for name in ("num_generations", "num_meta_generations", "pass_rate_scale", "meta_reward_weights", "sampling"):
+        assert getattr(loaded, name) == SETTINGS[name]
+    for name in ("evaluation", "inference", "algorithm", "chat_template_kwargs"):
+        assert getattr(loaded, name) == SETTINGS[name]
+    assert loaded.prompts == PromptTemplates(solution="S:{problem}", meta="M:{problem}")
+    assert (type(loaded.sampler), loaded.sampler.batch_size) == (TransformersSampler, 5)
+    assert isinstance(loaded.grader, AnswerGrader)
+    assert (loaded.grader.math.workers, loaded.grader.math.timeout) == (1, 3.0)
+    assert not loop.changed(loop.weights(module), loop.weights(loaded))
+    loop.trainer().validate(loaded, loop.Problems(2, 2), verbose=False)
+    again = torch.load(tmp_path / "run.ckpt", weights_only=True)
+    assert loaded.hparams == again["hyper_parameters"] == module.hparams
+
+
+def test_what_is_given_takes_the_place_of_the_checkpoints(loop: Loop, tmp_path: Path) -> None:
+    path = saved(loop, loop.module(sampler=TransformersSampler(batch_size=5), **SETTINGS), tmp_path)
+    loaded = MASALightningModule.load_from_checkpoint(str(path), num_generations=2, sampler=TransformersSampler())
+    assert (loaded.num_generations, loaded.sampler.batch_size, loaded.num_meta_generations) == (2, 64, 3)
+
+
+@pytest.mark.parametrize("kind", [Mine, MASALightningModule])
+def test_a_subclass_with_arguments_of_its_own(loop: Loop, tmp_path: Path, kind: type[MASALightningModule]) -> None:
+    """It is what the checkpoint is loaded as, wherever it is imported."""
+    settings = {"model": str(loop.checkpoint), "max_prompt_length": 16, "max_completion_length": 8, "seed": 0}
+    prompts = PromptTemplates(solution="S:{problem}", meta="M:{problem}")
+    module = Mine(0.3, style=Style(words=("a",)), sampler=TransformersSampler(), prompts=prompts, **settings)
+    loaded: Any = kind.load_from_checkpoint(saved(loop, module, tmp_path))
+    assert type(loaded) is Mine
+    assert (loaded.alpha, loaded.learning_rate, loaded.seed) == (0.3, 0.03, 0)
+    assert loaded.style == Style(words=("a",)) == module.style
+    assert module.hparams_initial["learning_rate"] == 0.03  # what loggers show
+    assert module.hparams_initial["num_generations"] == 8
+
+
+def test_a_subclass_that_is_not_imported_is_refused(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"model": str(loop.checkpoint), "max_prompt_length": 16, "max_completion_length": 8}
+    prompts = PromptTemplates(solution="S:{problem}", meta="M:{problem}")
+    path = saved(loop, Mine(0.3, sampler=TransformersSampler(), prompts=prompts, **settings), tmp_path)
+    monkeypatch.delitem(sys.modules, __name__)
+    with pytest.raises(ValueError, match=r"by .*test_hyperparameters\.Mine, .*expected Mine\.load_from_checkpoint"):
+        MASALightningModule.load_from_checkpoint(path)
+    assert __name__ not in sys.modules
+    assert type(Mine.load_from_checkpoint(path)) is Mine
+
+
+@pytest.mark.parametrize("reward", [Brief(2.0), lambda problem, completions: [0.0] * len(completions)])
+def test_objects_that_are_not_ours_are_asked_for_by_name(loop: Loop, tmp_path: Path, reward: Any) -> None:
+    path = saved(loop, loop.module(sampler=TransformersSampler(), reward_functions=[reward]), tmp_path)
+    name = r"Brief" if isinstance(reward, Brief) else r"<lambda>"
+    message = (
+        rf"reward_functions\[0\]: .*test_hyperparameters\.{name}.*MASALightningModule.load_from_checkpoint\(path, NAME"
+    )
+    with pytest.raises(ValueError, match=message):
+        MASALightningModule.load_from_checkpoint(path)
+    loaded = MASALightningModule.load_from_checkpoint(path, reward_functions=[reward])
+    assert loaded.reward_functions == [reward]
+    assert loaded.num_generations == 3
+
+
+class Planted:
+    """What a stranger names."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        type(self).made += 1
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        {"class_path": f"{__name__}.Planted"},
+        {"class_path": f"{__name__}.Planted", "init_args": {}},
+        {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "ran"]}},
+        {"class_path": "masa_lightning.modules.grader._Worker"},
+        {"class_path": "masa_lightning.modules.grader.subprocess"},
+        {"class_path": "masa_lightning.TransformersSampler", "init_args": {"batch_size": {"class_path": "os.system"}}},
+    ],
+)
+def test_a_strangers_checkpoint_makes_nothing(loop: Loop, tmp_path: Path, planted: Any) -> None:
+    path = saved(loop, loop.module(GRPOLightningModule, sampler=TransformersSampler()), tmp_path)
+    evil = torch.load(path, weights_only=True)
+    evil["hyper_parameters"] |= {"sampler": planted, "_instantiator": "lightning.pytorch.cli.instantiate_module"}
+    torch.save(evil, path)
+    with pytest.raises(ValueError, match=r"objects that are not made .*: sampler"):
+        GRPOLightningModule.load_from_checkpoint(path)
+    GRPOLightningModule.load_from_checkpoint(path, sampler=TransformersSampler())
+    assert not Planted.made
+
+
+def test_a_chat_template_is_kept_as_its_text(loop: Loop, tmp_path: Path) -> None:
+    template = tmp_path / "template.jinja"
+    template.write_text(loading.load_tokenizer(str(loop.checkpoint)).chat_template + "{# mine #}")
+    module = loop.module(sampler=TransformersSampler(), chat_template=str(template))
+    path = saved(loop, module, tmp_path)
+    template.unlink()
+    assert MASALightningModule.load_from_checkpoint(path).chat_template.endswith("{# mine #}")
+    evil = torch.load(path, weights_only=True)
+    evil["masa"]["chat_template"] = "/etc/hostname"
+    torch.save(evil, path)
+    with pytest.raises(ValueError, match="'/etc/hostname' as its chat template; expected Jinja text"):
+        MASALightningModule.load_from_checkpoint(path)
+
+
+def test_loras_come_back(loop: Loop, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    module = loop.module(sampler=TransformersSampler(), lora=LoRA(rank=2, targets=("q_proj",)))
+    loaded = MASALightningModule.load_from_checkpoint(saved(loop, module, tmp_path))
+    assert loaded.lora == module.lora
+    assert not loop.changed(loop.weights(module), loop.weights(loaded))
+
+
+def test_loggers_get_all_settings(loop: Loop, tmp_path: Path) -> None:
+    module = loop.module(sampler=TransformersSampler(batch_size=5), **SETTINGS)
+    loop.fit(module, loop.Problems(2), logger=CSVLogger(tmp_path, name="", version=""))
+    written = yaml.safe_load((tmp_path / "hparams.yaml").read_text())
+    assert written == module.hparams_initial
+    assert written["sampler"] == {"class_path": "masa_lightning.TransformersSampler", "init_args": {"batch_size": 5}}
+    assert written["algorithm"]["clip_high"] == 4e-4
+    assert written["max_grad_norm"] == 1.0
+    assert "needs_reference" not in written  # no argument of the class
+
+
+def test_secrets_are_not_kept() -> None:
+    class Judge:
+        def __init__(self, api_key: str, url: str = "x") -> None:
+            self.api_key, self.url = api_key, url
+
+    written = plain({"judge": Judge("s3cret"), "chat": {"hf_token": "s3cret", "a": 1}})
+    assert "s3cret" not in str(written)
+    assert written["judge"]["not_kept"] == ["api_key"]
+    assert written["chat"] == {"a": 1}
+
+
+def test_checkpoints_of_earlier_versions_say_nothing(loop: Loop, tmp_path: Path) -> None:
+    path = saved(loop, loop.module(sampler=TransformersSampler()), tmp_path)
+    old = torch.load(path, weights_only=True)
+    del old["hyper_parameters"], old["masa"]["class_path"]
+    torch.save(old, path)
+    assert read_record(path).settings == {}
+
+
+def test_classes_that_may_be_made() -> None:
+    assert allowed_class("masa_lightning.TransformersSampler") is TransformersSampler
+    assert allowed_class("masa_lightning.modules.masa.MASALightningModule") is MASALightningModule
+    for path in ("os.system", "masa_lightning", "masa_lightning.no.Such", "masa_lightning.modules.grader._Worker", 5):
+        assert allowed_class(path) is None
