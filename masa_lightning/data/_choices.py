@@ -6,7 +6,7 @@ Shapes are told apart by their columns, so that the reader takes what the hub ha
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from string import ascii_uppercase as LETTERS
 from typing import Any, NamedTuple
 
@@ -49,6 +49,8 @@ def counting_of(rows: Iterable[Row]) -> Counting:
     """What numbers mean as answers of these rows."""
     found = []
     for row in rows:
+        if not isinstance(row, Mapping):
+            continue
         try:
             choice = _shaped(row)
         except UnusableRowError:

@@ -220,6 +220,14 @@ def test_unusable_rows_are_named_and_counted(name: str, row: dict[str, Any], rea
         read(name, source)
 
 
+@pytest.mark.parametrize("name", ["folio", "math500", "scibench"])
+@pytest.mark.parametrize("line", ["null", "7", '"A"', "[]"])
+def test_lines_that_are_no_struct_are_left_out(name: str, line: str, tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text(f"{json.dumps(HUB[name][0])}\n{line}\n")
+    with pytest.warns(UserWarning, match="1 of 2 rows cannot be used: row 1: it is a .*, not a struct with columns"):
+        assert len(read(name, str(tmp_path / "x.jsonl"), max_unusable_share=0.5)) == 1
+
+
 def test_several_benchmarks_in_order_the_first_problems_of_each(tmp_path: Path) -> None:
     rows = [{"problem": f"q{i}", "answer": i, "id": 7} for i in range(3)]  # ids that do not tell them apart
     file = write(tmp_path / "a.parquet", rows)
