@@ -287,9 +287,9 @@ class ColumnReader:
 
     def _options_and_answers(self, rows: Iterable[Row]) -> Iterator[tuple[Options, Any]]:
         for row in rows:
-            answer = self._answer(row) if isinstance(row, Mapping) else None
-            if answer is not None and (not isinstance(answer, str) or answer.strip().isdigit()):
-                with suppress(UnusableRowError):
+            with suppress(UnusableRowError):
+                answer = self._answer(row) if isinstance(row, Mapping) else None
+                if answer is not None and (not isinstance(answer, str) or answer.strip().isdigit()):
                     yield self._options(row), answer
 
 

@@ -186,3 +186,12 @@ def test_questions_with_options_to_predict_need_no_answer() -> None:
     assert (problem.problem, problem.answer, problem.answer_type) == ("q\n\nA) x\nB) y", "", "choice")
     with pytest.raises(UnusableRowError, match="no answer"):
         ColumnReader([*row], "question+options", "answer")(row)
+
+
+def test_an_answer_of_several_columns_is_no_option() -> None:
+    table = [{"question": "q", "options": XY, "a": 0, "b": None}, {"question": "q", "options": XY, "a": 0, "b": 1}]
+    reader = ColumnReader([*table[0]], "question+options", "a+b")
+    reader.look_at(table)
+    for row in table:
+        with pytest.raises(UnusableRowError):
+            reader(row)
