@@ -27,24 +27,16 @@ PURPOSES: Final = (
     ("sft", "cloned (expert SFT)"),
     ("trained", "trained on"),
 )
-_CONTROL: Final = re.compile(r"controls/(\w{1,40})/acted_share")
+_OF_TESTS: Final = ("test/pass@1", "test/calibration/pass_rate/pearson")
+_CONTROL: Final = re.compile(r"controls/(\w{1,40})/(?:acted_share|share|lift|evidence)")
 _CLASSES: Final = {"gating": "PredictiveGating", "cutoff": "EarlyCutoff", "hinting": "NotionHinting"}
 
 
 def overview(arms: Sequence[Arm]) -> Table:
     """One line an arm: held-out pass@1 before and after, how well it predicts itself, and what that cost."""
-    head = [
-        "",
-        "runs",
-        "training steps",
-        "pass@1 before",
-        "pass@1 after",
-        "change",
-        "r before",
-        "r after",
-        "bias after",
-    ]
-    head += ["length error after", "pass@1 of the test", "tokens generated", "time"]
+    head = ["", "runs", "training steps", "validated at", "pass@1, first validation", "pass@1, last", "change"]
+    head += ["r of pass rates, first", "r, last", "bias, last", "length error, last"]
+    head += ["pass@1 of the test", "r of the test", "tokens generated", "time"]
     rows = []
     for arm in arms:
         first, last = _validation_steps(arm)
@@ -55,6 +47,7 @@ def overview(arms: Sequence[Arm]) -> Table:
                 arm.label,
                 str(len(arm.runs)),
                 _span([run.steps for run in arm.runs if run.steps]),
+                _moments(first, last, any(run.series("val/pass@1") for run in arm.runs)),
                 _cell(_evaluated(arm, "val/pass@1", first)) if last else NONE,
                 _cell(_evaluated(arm, "val/pass@1", last or first)),
                 _change(arm),
@@ -62,12 +55,13 @@ def overview(arms: Sequence[Arm]) -> Table:
                 _cell(_evaluated(arm, "val/calibration/pass_rate/pearson", last or first)),
                 _cell(_evaluated(arm, "val/calibration/pass_rate/bias", last or first), sign=True),
                 _cell(_evaluated(arm, "val/calibration/length/abs_rel_error", last or first)),
-                _cell(_evaluated(arm, "test/pass@1", [max(run.series("test/pass@1"), default=0) for run in arm.runs])),
+                *(_cell(_evaluated(arm, tag, _last_steps(arm, tag))) for tag in _OF_TESTS),
                 f"{fmean(tokens):,.0f}" if tokens else NONE,
                 _duration(fmean(seconds)) if seconds else NONE,
             ]
         )
-    kept = [place for place in range(len(head)) if place < 2 or any(row[place] != NONE for row in rows)]
+    trivial = (NONE, "1")  # one run, as of each arm
+    kept = [0, *(place for place in range(1, len(head)) if any(row[place] not in trivial for row in rows))]
     return {
         "head": [head[p] for p in kept],
         "rows": [[row[p] for p in kept] for row in rows],
@@ -94,7 +88,6 @@ def comparisons(arms: Sequence[Arm]) -> list[str]:
 def controls(arms: Sequence[Arm]) -> list[str]:
     """Names of the controls that any run logged."""
     names = {m[1] for arm in arms for run in arm.runs for tag in run.scalars if (m := _CONTROL.fullmatch(tag))}
-    names |= {tag.split("/")[1] for arm in arms for run in arm.runs for tag in run.scalars if _is_control(tag)}
     return sorted(names)[:12]
 
 
@@ -197,14 +190,13 @@ def _benchmark(found: Sequence[dict[str, Any]], figure: str, digits: int) -> str
     return _cell(one, digits=digits)
 
 
-def _is_control(tag: str) -> bool:
-    parts = tag.split("/")
-    return parts[0] == "controls" and len(parts) == 3 and parts[2] in ("share", "lift", "evidence")
-
-
 def _mode(arm: Arm, control: str) -> str:
     key = f"trainer.callbacks.{_CLASSES.get(control, control)}.init_args.mode"
     return ", ".join(dict.fromkeys(run.settings.get(key, NONE) for run in arm.runs))
+
+
+def _moments(first: Sequence[int], last: Sequence[int], known: bool) -> str:
+    return NONE if not known else f"{_span(first)} and {_span(last)}" if last else _span(first)
 
 
 def _last(arm: Arm, tag: str) -> Estimate | None:

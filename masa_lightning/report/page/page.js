@@ -32,6 +32,12 @@ function number(value) {
   if (size !== 0 && size < 1e-3) return value.toExponential(1);
   return String(+value.toFixed(size < 1 ? 3 : 1));
 }
+// A figure in two lines: its interval below it.
+function figures(text) {
+  const cut = text.indexOf(" [");
+  if (cut < 0) return text;
+  return element("span", {}, text.slice(0, cut), element("span", { class: "interval" }, text.slice(cut + 1)));
+}
 const interval = (low, high) => (low === null || high === null ? "" : ` [${number(low)}, ${number(high)}]`);
 
 function section(id, title, ...intro) {
@@ -48,13 +54,14 @@ function table(given, kind, caption) {
     const arm = given.arms[place];
     body.append(element("tr", {}, ...row.map((text, column) => {
       const inside = column === 0 && arm !== undefined && several
-        ? element("span", { class: `arm ${color(arm)}` }, text) : element("span", { class: "inline" }, text);
+        ? element("span", { class: `arm ${color(arm)}` }, text)
+        : element("span", { class: "inline" }, kind === "facts" && column ? figures(text) : text);
       return element("td", {}, inside);
     })));
   });
   const head = element("thead", {}, element("tr", {}, ...given.head.map((text) => element("th", { scope: "col" }, text))));
-  return element("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": caption },
-    element("table", { class: kind }, element("caption", {}, caption), head, body));
+  return element("div", {}, element("p", { class: "dim" }, caption), element("div", { class: "scroll", tabindex: "0", role: "group",
+    "aria-label": caption }, element("table", { class: kind }, head, body)));
 }
 
 // -- charts -------------------------------------------------------------------------------------------------------------
@@ -72,6 +79,7 @@ function range(values, floor) {
   let low = Infinity, high = -Infinity;
   for (const value of values) { low = Math.min(low, value); high = Math.max(high, value); }
   if (low > high) return [0, 1];
+  if (low === 0 && high === 0) return [floor ? 0 : -1, 1];
   if (low === high) { const pad = Math.abs(low) * 0.1 || 1; low -= pad; high += pad; }
   const pad = (high - low) * 0.06;
   return [floor && low >= 0 && low - pad < 0 ? 0 : low - pad, high + pad];
@@ -124,7 +132,7 @@ function counted(chart) {
     said.add(`${points}${over && over.includes("seeds") ? ` of ${over}` : over ? ` of ${over} each` : ""}` +
       (bounded ? `; 95% interval over ${line.of.replace(/^\d+ /, "")}` : "; no interval"));
   }
-  return [...said].slice(0, 4).join(" \u00b7 ");
+  return [...said].slice(0, 4).join(" | ");
 }
 
 function lineChart(chart) {
@@ -217,7 +225,7 @@ function reliability(panel) {
   const found = panel.reliability;
   if (!found) return null;
   const over = panel.seeds > 1 ? `means of ${panel.seeds} seeds, 95% interval over seeds` : "95% interval (Wilson) over problems";
-  const figure = figureOf("Reliability", `n = ${found.problems} problems in ${found.points.length} bins; ${over}. Grey: how many.`);
+  const figure = figureOf("Reliability", `n = ${found.problems} problems in ${found.points.length} bins; ${over}. Bars: how many.`);
   const most = Math.max(...found.points.map((p) => p[4]));
   plot(figure, { xs: [0, 1], ys: [0, 1.02], x: "predicted pass rate", y: "actual pass rate", square: true }, (image, sx, sy, box) => {
     const group = drawn("g", { class: color(panel.arm) });
@@ -243,7 +251,7 @@ function tokenBars() {
   const names = [...new Set(data.bars.flatMap((bar) => bar.parts.map((part) => part[0])))];
   const sums = data.bars.map((bar) => bar.parts.reduce((sum, part) => sum + part[1], 0));
   const figure = figureOf("Tokens of training", `n = ${data.bars.length} arm${data.bars.length === 1 ? "" : "s"}, means over seeds; ` +
-    "darkest to lightest: " + names.join(", "));
+    "from left to right: " + names.join(", "));
   const most = Math.max(...sums, 1);
   plot(figure, { xs: [0, most * 1.02], ys: [0, data.bars.length], x: "tokens", y: "" }, (image, sx, sy, box) => {
     image.querySelectorAll("text").forEach((text) => { if (text.getAttribute("text-anchor") === "end" && +text.getAttribute("x") < box.left) text.remove(); });

@@ -1,0 +1,158 @@
+"""The numbers of a page: means over seeds and steps with their intervals, predictions, reliability, controls, tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from masa_lightning.report import curves, predictions, tables
+from masa_lightning.report.contents import contents
+from masa_lightning.report.records import Evaluated, ProblemRecord
+from masa_lightning.report.runs import Arm, Run, arms, find_runs, load_runs
+
+
+@pytest.fixture(scope="module")
+def data(runs: Path) -> dict[str, Any]:
+    return contents(load_runs(find_runs([runs])))
+
+
+def made(scalars: dict[str, dict[int, float]], evaluated: list[Evaluated] | None = None, name: str = "a") -> Run:
+    return Run(
+        name=name, scalars=scalars, settings={}, settings_file="", evaluated=evaluated or [], benchmarks=[], notes=[]
+    )
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=fmean(values), scale=stats.sem(values))
+    return float(low), float(high)
+
+
+def test_a_line_of_one_run_is_of_means_over_steps() -> None:
+    series = {step: (step * 37 % 11) / 11 for step in range(1, 101)}
+    chart = curves.Chart(title="", y="", lines=(("pass_rate", ""),))
+    drawn = curves.draw(chart, [Arm(label="a", runs=[made({"pass_rate": series})])])
+    assert drawn is not None
+    points = drawn["lines"][0]["points"]
+    assert len(points) == 20
+    values = [series[step] for step in range(6, 11)]
+    assert points[1] == pytest.approx([8, fmean(values), *interval(values), 5], abs=1e-4)
+    assert drawn["note"] == "each point is the mean of 5 steps"
+    assert drawn["lines"][0]["raw"] == [[step, pytest.approx(value, abs=1e-4)] for step, value in series.items()]
+
+
+def test_a_line_of_seeds_is_of_means_over_them() -> None:
+    series = [{step: seed + step / 100 for step in range(1, 101)} for seed in (0, 1, 5)]
+    arm = Arm(label="a", runs=[made({"pass_rate": each}) for each in series])
+    drawn = curves.draw(curves.Chart(title="", y="", lines=(("pass_rate", ""),), bounds=(0, None)), [arm])
+    assert drawn is not None
+    means = [fmean(each[step] for step in range(6, 11)) for each in series]
+    low, high = interval(means)
+    assert low < 0
+    assert drawn["lines"][0]["points"][1] == pytest.approx([8, fmean(means), 0, high, 3], abs=1e-3)
+    assert drawn["lines"][0]["of"] == "3 seeds"
+
+
+def test_validations_have_the_interval_of_their_figures() -> None:
+    run = made(
+        {
+            "val/pass@1": {0: 0.5, 9: 0.7},
+            "val/pass@1_low": {0: 0.4, 9: 0.6},
+            "val/pass@1_high": {0: 0.6, 9: 0.8},
+            "val/calibration/pass_rate/count": {0: 30, 9: 30},
+            "val/calibration/pass_rate/pearson": {9: 0.5},
+            "val/calibration/pass_rate/predicted_mean": {9: 0.5},
+            "val/calibration/pass_rate/predicted_std": {9: 0.1},
+        }
+    )
+    assert curves.at_validation(run, "val/pass@1", 9) == (0.7, 0.6, 0.8, 30)
+    r = curves.at_validation(run, "val/calibration/pass_rate/pearson", 9)
+    assert (r.low, r.high) == pytest.approx((0.170, 0.729), abs=1e-3)  # Fisher's, of 30 pairs
+    predicted = curves.at_validation(run, "val/calibration/pass_rate/predicted_mean", 9)
+    assert predicted.high == pytest.approx(0.5 + stats.t.ppf(0.975, 29) * 0.1 / 30**0.5, abs=1e-4)
+
+
+def test_what_came_out(data: dict[str, Any], runs: Path) -> None:
+    overview = data["overview"]
+    row = dict(zip(overview["head"], overview["rows"][0], strict=True))
+    assert row[""] == "masa-0 (2 seeds)" and row["runs"] == "2" and row["training steps"] == "3"
+    assert row["validated at"] == "0 and 3"
+    assert row["pass@1, last"] == "0.333 [0.333, 0.333]"  # both seeds had the same answers
+    assert row["change"] == "+0.000 [+0.000, +0.000], may be chance"
+    row = dict(zip(overview["head"], overview["rows"][1], strict=True))
+    low, high = (load_runs([runs / "other"])[0].last(f"val/pass@1_{side}") for side in ("low", "high"))
+    assert row["pass@1, last"] == f"0.333 [{low:.3f}, {high:.3f}]"
+    (said,) = data["comparisons"]
+    assert said.startswith("held-out pass@1: masa-0 (2 seeds) 0.333 [0.333, 0.333], other 0.333 [")
+    assert said.endswith(": the intervals overlap, so this does not show a difference.")
+
+
+def test_a_change_of_one_run_is_over_its_problems() -> None:
+    def evaluated(step: int, rates: list[float]) -> Evaluated:
+        records = [
+            ProblemRecord(source="", id=str(n), problem="", answer="", group_rate=rate) for n, rate in enumerate(rates)
+        ]
+        return Evaluated(stage="validate", step=step, problems=records)
+
+    before, after = [0.0, 0.5, 0.25, 0.5], [0.5, 0.75, 1.0, 1.0]
+    run = made({"val/pass@1": {0: 0.3, 5: 0.8}}, [evaluated(0, before), evaluated(5, after)])
+    low, high = interval([b - a for a, b in zip(before, after, strict=True)])
+    overview = tables.overview([Arm(label="a", runs=[run])])
+    assert f"+0.500 [{low:+.3f}, {high:+.3f}]" in overview["rows"][0]
+
+
+def test_predictions_and_reliability(data: dict[str, Any]) -> None:
+    panels = data["predictions"]
+    assert [(p["arm"], p["when"], p["seeds"]) for p in panels] == [
+        (0, "validation after 0 steps", 2), (0, "validation after 3 steps", 2),
+        (1, "validation after 0 steps", 1), (1, "validation after 3 steps", 1),
+    ]  # fmt: skip
+    rate = panels[3]["rate"]
+    assert rate["points"] == [[0.75, 0.0, 2], [0.75, 0.3333, 1], [0.75, 1.0, 1]]
+    assert rate["r"] is None  # all predictions are the same
+    assert rate["bias"][0] == pytest.approx(0.75 - 1 / 3, abs=1e-4)
+    assert panels[0]["rate"]["problems"] == 8
+    (bin_,) = panels[3]["reliability"]["points"]
+    low, high = stats.binomtest(4, 12).proportion_ci(method="wilson")
+    assert bin_[:2] == [0.75, pytest.approx(1 / 3, abs=1e-4)] and bin_[4] == 4
+    assert bin_[2] < low and bin_[3] > high  # over 4 problems, not 12 rollouts
+
+
+def test_controls_and_tokens(data: dict[str, Any], runs: Path) -> None:
+    loaded = load_runs([runs / "masa-0", runs / "masa-1"])
+    controls = dict(zip(data["controls"]["head"], data["controls"]["rows"][0], strict=True))
+    assert controls["control"] == "gating" and controls["mode"] == "shadow"
+    assert controls["would act on"].startswith(f"{fmean(run.last('controls/gating/share') or 0 for run in loaded):.3f}")
+    assert "gating: acted on" in [chart["title"] for chart in data["charts"]]
+    tokens = {row[0]: row[1:] for row in data["tokens"]["rows"]}
+    generated = [run.last("tokens_total/meta") or 0 for run in loaded]
+    assert stdev(generated) == 0 and tokens["predictions, generated"][0].startswith(f"{generated[0]:,.0f}")
+    assert data["bars"][0]["parts"][0] == [
+        "solutions, generated",
+        round(fmean(r.last("tokens_total/solution") or 0 for r in loaded)),
+    ]
+    against = next(chart for chart in data["charts"] if chart["x"].startswith("tokens generated"))
+    steps = [point[0] for point in against["lines"][1]["points"]]
+    assert steps == sorted(steps) and steps[0] == 0
+
+
+def test_settings_that_differ_are_those_of_the_arms(data: dict[str, Any]) -> None:
+    rows = {row[0]: row[1:] for row in data["settings"]["differing"]["rows"]}
+    assert rows["seed_everything"] == ["0, 1", "0"]
+    assert rows["model.init_args.learning_rate"] == ["0.0001", "0.0"]
+
+
+def test_benchmarks(run: Path) -> None:
+    (run / "results.json").write_text(
+        '{"benchmarks": [{"name": "aime24", "problems": 30, "left_out": 0, "metrics": {"pass@1": 0.5, "pass@1_low": 0.3, '
+        '"pass@1_high": 0.7, "maj@8": 0.6, "calibration/pass_rate/pearson": null, "completions/mean_length": 812.4}}]}'
+    )
+    table = tables.benchmark_table(arms(load_runs([run])))
+    assert table["rows"] == [["masa-0", "aime24", "30", "0.500 [0.300, 0.700]", "0.600", "\u2013", "812"]]
+
+
+def test_no_panel_without_predictions() -> None:
+    assert predictions.panels([Arm(label="a", runs=[made({})])]) == []
