@@ -11,6 +11,7 @@ from masa_lightning.modules.code_grader import CodeGrader
 
 INC, DEC = "def f(x): return x + 1", "def f(x): return x - 1"
 OWN = "class Bad(ValueError):\n    code = 7\ndef f(x):\n    if x < 0: raise Bad('negative', x)\n    return x"
+GIVES_UP = "def f(x): return x + 1 if x <= 0 else None"
 HALF = "def f(*a): return 0.5"
 EMPTY = "def f(*a): return []"
 
@@ -223,6 +224,16 @@ DECIDED = [
      INC, "def f(x):\n    if x == 3: raise RuntimeError\n    return 2", None),
     ("from contextlib import suppress\nwith suppress(Exception):\n    assert f(3) == 4\nassert f(1) == 2",
      INC, "def f(x):\n    if x == 3: raise RuntimeError\n    return 2", None),
+    # an assertion that a condition of the program's keeps from being made, in a loop: from being made even once
+    ("assert f(0) == 1\nfor x in (1, 2):\n    r = f(x)\n    if r: assert r == x + 1", INC, GIVES_UP, None),
+    ("assert f(0) == 1\nfor x in (1, 2):\n    if f(x) is not None: assert f(x) == x + 1", INC, GIVES_UP, None),
+    ("assert f(0) == 1\nfor x in (1, 2):\n    r = f(x)\n    if r is None: continue\n    assert r == x + 1", INC, GIVES_UP, None),
+    ("assert f(0) == 1\ndef test_f():\n    r = f(1)\n    if r is None: return\n    assert r == 2", INC, GIVES_UP, None),
+    ("assert f(0) == 1\nwhile True:\n    r = f(1)\n    if r is None: break\n    assert r == 2\n    break", INC, GIVES_UP, None),
+    ("assert f(0) == 1\nfor x in (-9, 1):\n    r = f(x)\n    if r > 0: assert r == x + 1", INC, "def f(x): return max(x, 1)", False),
+    ("r = [f(x) for x in (0, 1)]\nfor y in r:\n    if y > 9: continue\n    if y > 8: assert y == 9\nassert r == [1, 2]", INC, GIVES_UP, False),
+    ("for x in (1, 2):\n    if f(x) == x + 1: continue\n    raise AssertionError('no')", INC, GIVES_UP, False),
+    ("def test_f():\n    if f(1) == 2: return\n    assert False", INC, GIVES_UP, False),
     ("assert f(1) in 'abc' and f(2) == 'b'", "def f(x): return 'b'", "def f(x): return 'b' * (x - 1)", None),
 ]  # fmt: skip
 

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Sequence
 from typing import Any, Final
 
-from masa_lightning.functional.programs.instrument import LEDGER, asserts, ledger_call
+from masa_lightning.functional.programs.instrument import LEDGER, asserts, fails, ledger_call
 from masa_lightning.functional.programs.taint import Taint, walk
 
 _COMPREHENSIONS: Final = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
@@ -29,27 +29,46 @@ def guard_empties(tree: ast.Module, taint: Taint) -> None:
 class _Guard(ast.NodeTransformer):
     def __init__(self, taint: Taint, asserting: set[str]) -> None:
         self._taint, self._asserting = taint, asserting
-        self._loops = 0
+        self._loops: list[set[str]] = []  # of each loop we are in: names of the program's elements
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
-        return node if getattr(node, "_constant", False) else super().generic_visit(node)
+        if getattr(node, "_constant", False):
+            return node
+        for name in ("body", "orelse", "finalbody"):
+            if isinstance(block := getattr(node, name, None), list):
+                setattr(node, name, self._block(block))
+        return super().generic_visit(node)
+
+    def _block(self, block: list[ast.stmt]) -> list[ast.stmt]:
+        """Guards conditions that leave a block before its assertions: `if r is None: continue`."""
+        for place, node in enumerate(block):
+            if not (isinstance(node, ast.If) and not node.orelse and _leaves(node.body[-1])):
+                continue
+            rest = block[place + 1 :]
+            if any(map(_fails, rest)):  # to leave is to pass
+                node.body[:0] = [ast.Expr(ledger_call("count"))] if self._taint.decides(node.test) else []
+            elif self._new(node.test) and self._judges(rest) and not self._judges(node.body):
+                stays = ast.UnaryOp(ast.Not(), node.test)
+                node.test = ast.UnaryOp(ast.Not(), ledger_call("reach", ast.Constant(node.lineno), stays))
+        return block
 
     # -- statements ----------------------------------------------------------------------------------------------------
 
     def visit_For(self, node: ast.For) -> ast.AST:
-        guarded = self._taint.touches(node.iter) and self._judges(node.body)
-        self._loops += 1
+        touched = self._taint.touches(node.iter)
+        guarded = touched and self._judges(node.body)
+        self._loops.append({part.id for part in walk(node.target) if touched and isinstance(part, ast.Name)})
         self.generic_visit(node)
-        self._loops -= 1
+        self._loops.pop()
         if guarded:
             node.iter = self._some(node.iter)
         return node
 
     def visit_While(self, node: ast.While) -> Any:
         guarded = self._taint.touches(node.test) and self._judges(node.body)
-        self._loops += 1
+        self._loops.append(set())
         self.generic_visit(node)
-        self._loops -= 1
+        self._loops.pop()
         if not guarded:
             return node
         place = ast.Constant(node.lineno)
@@ -57,12 +76,21 @@ class _Guard(ast.NodeTransformer):
         return [ast.Expr(ledger_call("begin", place)), node]
 
     def visit_If(self, node: ast.If) -> ast.AST:
-        """A condition that keeps an assertion from being made; not one on the elements of something."""
-        guarded = not self._loops and not node.orelse and self._taint.touches(node.test) and self._judges(node.body)
+        """A condition that keeps an assertion from being made; in a loop, from being made even once."""
+        guarded = not node.orelse and self._new(node.test) and self._judges(node.body)
         self.generic_visit(node)
         if guarded and not isinstance(node.body[-1], _ENDS):
-            node.orelse = [ast.Expr(ledger_call("skip"))]
+            if self._loops:
+                node.test = ledger_call("reach", ast.Constant(node.lineno), node.test)
+            else:
+                node.orelse = [ast.Expr(ledger_call("skip"))]
         return node
+
+    def _new(self, test: ast.expr) -> bool:
+        """Returns whether a condition is the program's, and not on the elements of something that is gone through."""
+        elements = {name for names in self._loops for name in names}
+        own = (part for part in walk(test) if not (isinstance(part, ast.Name) and part.id in elements))
+        return any(self._taint.holds(part) for part in own)
 
     def visit_Try(self, node: ast.Try) -> ast.AST:
         """An error of the program that keeps an assertion from being made, where nothing is said about it."""
@@ -152,6 +180,19 @@ class _Guard(ast.NodeTransformer):
         no = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
         sources = [ast.Lambda(no, ast.Name(name, ast.Load())) for name in sorted(names)]
         return ledger_call("some", items, *sources)
+
+
+def _leaves(node: ast.AST) -> bool:
+    """Returns whether a statement leaves a loop's turn or a function, and says nothing."""
+    nothing = isinstance(node, ast.Return) and (node.value is None or ast.unparse(node.value) == "None")
+    return nothing or isinstance(node, ast.Continue | ast.Break)
+
+
+def _fails(node: ast.AST) -> bool:
+    match node:
+        case ast.Assert(test=ast.Call(args=[_, ast.Constant(value=value)])) if _ledgers(node.test) == "judge":
+            return not value
+    return fails(node)
 
 
 def _ledgers(node: ast.AST) -> str:

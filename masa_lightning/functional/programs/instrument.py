@@ -72,7 +72,7 @@ class _Rewriter(ast.NodeTransformer):
         return [node, ast.Expr(ledger_call("count"))] if about else node
 
     def visit_Try(self, node: ast.Try) -> ast.AST:
-        guards = self._taint.touches(node.body) and any(map(_fails, [*node.body, *node.orelse]))
+        guards = self._taint.touches(node.body) and any(map(fails, [*node.body, *node.orelse]))
         self.generic_visit(node)
         if guards:  # that an error came is what they assert
             for handler in node.handlers:
@@ -80,7 +80,7 @@ class _Rewriter(ast.NodeTransformer):
         return node
 
     def visit_If(self, node: ast.If) -> ast.AST:
-        about = self._taint.decides(node.test) and _fails(node.body[-1])
+        about = self._taint.decides(node.test) and fails(node.body[-1])
         self.generic_visit(node)
         if about and not (len(node.orelse) == 1 and isinstance(node.orelse[0], ast.If)):
             node.orelse.append(ast.Expr(ledger_call("count")))
@@ -238,7 +238,7 @@ def _assertion(function: ast.AST) -> bool:
     return _last(function).startswith("assert") or _last(function) in ("raises",)
 
 
-def _fails(node: ast.AST) -> bool:
+def fails(node: ast.AST) -> bool:
     """Returns whether a statement fails whenever it is reached."""
     match node:
         case ast.Assert(test=ast.Constant(value=value)):

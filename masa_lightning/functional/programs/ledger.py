@@ -59,6 +59,8 @@ class Ledger:
         self.broken = ""
         self.entered: set[str] = set()
         self._turning: set[int] = set()
+        self._tried: set[int] = set()
+        self._reached: set[int] = set()
 
     def outcome(self) -> Outcome:
         """What it comes to if the tests ran to their end."""
@@ -68,7 +70,7 @@ class Ledger:
             return "fail"
         if not self.asserted:
             return "nothing"
-        return "unclear" if self.unclear else "pass"
+        return "unclear" if self.unclear or self._tried - self._reached else "pass"
 
     def cannot(self, reason: str) -> UntoldError:
         """Notes why these are no tests; returns the error to raise."""
@@ -186,6 +188,13 @@ class Ledger:
     def skip(self) -> None:
         """Notes that an assertion was not made."""
         self.unclear = True
+
+    def reach(self, place: int, value: Any) -> bool:
+        """Stands in the place of a condition of assertions that is tried again and again, and has to hold once."""
+        self._tried.add(place)
+        if value:
+            self._reached.add(place)
+        return bool(value)
 
     def in_place(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         """Calls a function whose result is not used: what it does to its arguments is."""

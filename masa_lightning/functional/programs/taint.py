@@ -55,6 +55,10 @@ class Taint:
         """Returns whether something of the program is in an expression or in statements."""
         return _touches(node, self._names)
 
+    def holds(self, node: ast.AST) -> bool:
+        """Returns whether a name or an attribute, by itself, holds something of the program."""
+        return _name(node) in self._names
+
     def decides(self, node: ast.AST | Sequence[ast.AST]) -> bool:
         """Returns whether the program decides about something: it touches it, or whether it was set, as by an error."""
         return _touches(node, self._decided)
