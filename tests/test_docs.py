@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from masa_lightning import EarlyCutoff, ExpertSFT, NotionHinting, PredictiveGating
+from masa_lightning.modules.settings import Algorithm, Evaluation
+from masa_lightning.types import Problem
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -103,3 +109,95 @@ def test_site_is_made(tmp_path: Path) -> None:
     for page in tmp_path.rglob("*.html"):
         sources = re.findall(r"<(?:script|img|link)[^>]+(?:src|href)=[\"']?(https?:[^\"'> ]+)", page.read_text())
         assert not sources, f"{page.name} loads {sources}"
+
+
+# -- metrics -------------------------------------------------------------------------------------------------------------
+
+# What one process on two cores does not log.
+_ELSEWHERE = {"balance/generated_tokens", "balance/trained_tokens"}
+
+
+def names_on_the_page() -> set[str]:
+    return set(
+        re.findall(r"^\| `([^` ]+)` \| [^|]+ \| [^|]", PAGES["docs/metrics.md"].replace(r"\|", ""), re.MULTILINE)
+    )
+
+
+def page_name(logged: str) -> str:
+    """The name under which the page has what was logged."""
+    name = re.sub(r"^(val|test)/", "", logged)
+    name = re.sub(r"^(maj|maj_predicted)@\d+$", r"\1@<n>", re.sub(r"^pass@(?!1$|1_)\d+$", "pass@<k>", name))
+    return re.sub(r"^rewards/(?!correct/|overlong/)[^/]+/mean$", "rewards/<name>/mean", name)
+
+
+def brief(problem: Problem, completions: Sequence[str]) -> Sequence[float]:
+    return [1.0 / (1 + len(text)) for text in completions]
+
+
+@pytest.fixture(scope="module")
+def logged(tiny_checkpoint: Path) -> set[str]:
+    """All names that a fit with every control and a validation logs."""
+    from training_loop import Loop
+
+    loop = Loop(tiny_checkpoint)
+    module = loop.module(
+        sampler=loop.Spy(),
+        reward_functions=[brief],
+        evaluation=Evaluation(num_generations=2, num_meta_generations=2, pass_at=(2,)),
+        algorithm=Algorithm(kl_coef=0.1, overlong_buffer=4, dynamic_sampling=True, max_refills=1),
+    )
+    controls = [kind(start_step=0) for kind in (PredictiveGating, EarlyCutoff, NotionHinting)]
+    recorder = loop.fit(module, loop.Problems(4, 2), *controls, ExpertSFT(batch_size=2), max_epochs=1)
+    return {name for _, metrics in recorder.logged for name in metrics}
+
+
+def test_all_that_is_logged_is_on_the_page(logged: set[str]) -> None:
+    assert {page_name(name) for name in logged} - names_on_the_page() == set()
+
+
+def test_all_that_is_on_the_page_is_logged(logged: set[str]) -> None:
+    assert names_on_the_page() - {page_name(name) for name in logged} - _ELSEWHERE == set()
+
+
+# -- errors --------------------------------------------------------------------------------------------------------------
+
+
+def quoted() -> list[str]:
+    """The messages that the page quotes, each a line that begins with `>`."""
+    return re.findall(r"^> (.+)$", PAGES["docs/troubleshooting.md"], re.MULTILINE)
+
+
+def shown(node: ast.AST) -> str:
+    """A text of the code as a message would show it, with `...` for what is filled in."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else ""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(shown(value) if isinstance(value, ast.Constant) else "..." for value in node.values)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return (shown(node.left) or "...") + (shown(node.right) or "...")
+    return ""
+
+
+@pytest.fixture(scope="module")
+def messages() -> list[str]:
+    """All texts of the package and of its scripts of the shell."""
+    sources = [ast.parse(path.read_text()) for path in sorted((ROOT / "masa_lightning").rglob("*.py"))]
+    texts = [shown(node) for tree in sources for node in ast.walk(tree)]
+    return [text for text in texts if text] + [path.read_text() for path in (ROOT / "scripts").glob("*.sh")]
+
+
+def says(text: str, quote: str) -> bool:
+    """Are the parts of a quote in the text, in their order, with nothing but what is filled in between them?"""
+    pattern = r".{0,60}?".join(re.escape(part) for part in quote.split("..."))
+    return re.search(pattern, " ".join(text.split())) is not None
+
+
+def test_quotes_are_compared_word_by_word() -> None:
+    assert says("the step is ..., so it ends", "the step is ..., so it ends")
+    assert not says("the step is ..., so it ends", "the step was ..., so it ends")
+    assert len(quoted()) > 25
+
+
+@pytest.mark.parametrize("quote", quoted(), ids=lambda quote: quote[:40])
+def test_a_quoted_error_is_in_the_code(quote: str, messages: list[str]) -> None:
+    assert any(says(text, quote) for text in messages), quote
