@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
 
 import masa_lightning
+from masa_lightning import cli
+from masa_lightning.cli import configs
 from masa_lightning.models.loading import load_model
 
 ROOT = Path(__file__).parents[1]
@@ -54,3 +57,41 @@ def test_file_exists(name: str) -> None:
 )
 def test_class_is_public(name: str) -> None:
     assert name in masa_lightning.__all__
+
+
+def test_it_is_read_in_one_go() -> None:
+    assert len(README.splitlines()) <= 120
+    assert max(map(len, README.splitlines())) <= 160
+
+
+def test_it_opens_with_a_picture() -> None:
+    (picture,) = re.findall(r"^!\[[^\]]{40,}\]\(([^)]+)\)$", README, flags=re.MULTILINE)
+    assert README.index(picture) < 700
+    assert 10_000 < (ROOT / picture).stat().st_size < 200_000
+
+
+def test_both_names_of_the_method_are_there() -> None:
+    opening = README[:700]
+    assert "MASA (Meta-Awareness via Self-Alignment, arXiv 2510.03259" in opening and "MAPR" in opening
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"--config ([\w/]+)", README))))
+def test_configuration_is_shipped(name: str) -> None:
+    assert name in configs.names()
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"\bmasa ([a-z]+) *(?=--|[`\n#]|  )", README))))
+def test_command_exists(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["--help"])
+    assert re.search(rf"^  {command} ", capsys.readouterr().out, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("setting", ["metadata", "extras"])
+def test_package_can_be_found(setting: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    if setting == "metadata":
+        assert {"MASA", "MAPR", "GRPO"} <= {*project["keywords"]}
+        assert project["authors"] and project["urls"] and len(project["classifiers"]) > 5
+    else:
+        named = set(re.findall(r"\.\[([\w,]+)\]", README + (ROOT / "docs/first_steps.md").read_text()))
+        assert {extra for names in named for extra in names.split(",")} <= project["optional-dependencies"].keys()

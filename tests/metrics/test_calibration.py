@@ -287,3 +287,22 @@ def test_every_edge(n_bins: int, dtype: torch.dtype) -> None:
     assert reliability_bins(predicted, predicted, n_bins)[2].tolist() == [1] * n_bins
     below = torch.tensor([k / n_bins - 1e-5 for k in range(1, n_bins + 1)], dtype=dtype)
     assert reliability_bins(below, below, n_bins)[2].tolist() == [1] * n_bins
+
+
+def test_plot_shows_the_points() -> None:
+    metric = PassRateCalibration()
+    metric.update(torch.tensor([0.25, 1.0]), torch.tensor([1, 3]), torch.tensor([4, 4]))
+    figure, axes = metric.plot()
+    assert axes.figure is figure
+    assert axes.collections[0].get_offsets().tolist() == [[0.25, 0.25], [0.75, 1.0]]
+
+    lengths = LengthCalibration()
+    lengths.update(torch.tensor([90.0]), torch.tensor([100.0]), torch.tensor([80.0]), torch.tensor([120.0]))
+    assert [100.0, 90.0] in [xy for dots in lengths.plot()[1].collections for xy in dots.get_offsets().tolist()]
+
+
+def test_plot_of_values_is_that_of_torchmetrics() -> None:
+    metric = PassRateCalibration()
+    metric.update(torch.tensor([0.25, 1.0]), torch.tensor([1, 3]), torch.tensor([4, 4]))
+    _, axes = metric.plot(metric.compute()["mae"])
+    assert axes.lines[0].get_ydata()[0] == pytest.approx(0.125)

@@ -1,0 +1,18 @@
+"""Prompts of your own. The embedded model knows these two only; a pretrained one takes any words."""
+
+from lightning.pytorch import Trainer
+
+from masa_lightning import ArithmeticDataModule, MASALightningModule, PromptTemplates, VLLMSampler
+
+PROMPTS = PromptTemplates(
+    solution="Solve: {problem}",
+    meta="Predict: {problem}",  # one that is new to the model has to ask for the JSON object: docs/method.md
+    hint="{problem} Think of {notions}.",
+)
+
+if __name__ == "__main__":
+    sizes = {"max_prompt_length": 64, "max_completion_length": 64, "num_generations": 4, "num_meta_generations": 4}
+    module = MASALightningModule("tiny", VLLMSampler(), prompts=PROMPTS, learning_rate=2e-4, **sizes)
+    trainer = Trainer(max_steps=2, limit_val_batches=0, log_every_n_steps=1)
+    trainer.fit(module, ArithmeticDataModule(batch_size=8, train_size=16))
+    print(f"meta/parse_rate {trainer.callback_metrics['meta/parse_rate'].item():.3f}")
