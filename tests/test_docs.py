@@ -8,10 +8,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from masa_lightning import EarlyCutoff, ExpertSFT, NotionHinting, PredictiveGating
+from masa_lightning import EarlyCutoff, ExpertSFT, MASALightningModule, NotionHinting, PredictiveGating
 from masa_lightning.modules.settings import Algorithm, Evaluation
 from masa_lightning.types import Problem
 
@@ -140,7 +141,13 @@ def logged(tiny_checkpoint: Path) -> set[str]:
     from training_loop import Loop
 
     loop = Loop(tiny_checkpoint)
+
+    class Own(MASALightningModule):
+        def extra_loss(self, logp: Any, batch: Any) -> Any:
+            return 0.1 * logp
+
     module = loop.module(
+        Own,
         sampler=loop.Spy(),
         reward_functions=[brief],
         evaluation=Evaluation(num_generations=2, num_meta_generations=2, pass_at=(2,)),

@@ -30,7 +30,17 @@ from masa_lightning.modules.rollouts import keys_by_place, merge_batches
 from masa_lightning.modules.settings import Algorithm, Evaluation
 from masa_lightning.modules.unfinished import UnfinishedWarning
 from masa_lightning.modules.update import PolicyUpdate
-from masa_lightning.types import Grader, Kind, Problem, RewardFunction, Rollout, RolloutGroup, Sampler, SamplingSettings
+from masa_lightning.types import (
+    Experience,
+    Grader,
+    Kind,
+    Problem,
+    RewardFunction,
+    Rollout,
+    RolloutGroup,
+    Sampler,
+    SamplingSettings,
+)
 
 
 class GRPOLightningModule(EvaluationLightningModule):
@@ -303,6 +313,18 @@ class GRPOLightningModule(EvaluationLightningModule):
         """What a training step logs of its rollouts."""
         return summary.solution_metrics(groups, self.scorer.parts)
 
+    def extra_loss(self, logp: Tensor, batch: Experience) -> Tensor:
+        """A further loss of each token, for a subclass to override; aggregated and weighed as the policy's loss is.
+
+        Args:
+            logp: Log-probabilities of a micro-batch under the policy, in nats, with a graph, [B, T].
+            batch: Its tokens and mask, the sampler's log-probabilities, advantages and kinds.
+
+        Returns:
+            [B, T], 0 where a token counts for nothing; its mean is logged as ``extra_loss``.
+        """
+        return torch.zeros_like(logp)
+
     # -- the walk of one batch ---------------------------------------------------------------------------------------
 
     def _train(self, batch: list[Problem]) -> list[RolloutGroup]:
@@ -404,6 +426,7 @@ class GRPOLightningModule(EvaluationLightningModule):
             temperature=self.sampling.temperature,
             norm_length=(self.completion_limit("solution"), self.completion_limit("meta")),
             idle=pack([([0], [0])]).to(self.device),
+            extra=None if type(self).extra_loss is GRPOLightningModule.extra_loss else self.extra_loss,
         )
         rank, size = self.processes.rank, self.processes.size
         steps = []
@@ -438,7 +461,12 @@ class GRPOLightningModule(EvaluationLightningModule):
         with self._timed("exchange"):
             stats = summary.merge_processes(self.processes.gather(summary.compact(stats)))
         return summary.update_metrics(
-            stats, norms, steps=len(norms), learning_rate=learning_rate, with_kl=bool(self._reference)
+            stats,
+            norms,
+            steps=len(norms),
+            learning_rate=learning_rate,
+            with_kl=bool(self._reference),
+            with_extra=update.extra is not None,
         )
 
     def _compare_first(self, differences: Tensor) -> None:

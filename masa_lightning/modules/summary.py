@@ -66,8 +66,9 @@ def merge_processes(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     total: dict[str, Tensor] = {}
     for part in parts:
         merge_stats(total, part)
-    if "policy_loss_sum" in total:
-        total["policy_loss_sum"] /= len(parts)  # their losses are averaged like their gradients
+    for name in ("policy_loss_sum", "extra_loss_sum"):
+        if name in total:
+            total[name] /= len(parts)  # their losses are averaged like their gradients
     return total
 
 
@@ -77,7 +78,13 @@ def compact(stats: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def update_metrics(
-    stats: dict[str, Tensor], norms: Sequence[float], *, steps: int, learning_rate: float, with_kl: bool
+    stats: dict[str, Tensor],
+    norms: Sequence[float],
+    *,
+    steps: int,
+    learning_rate: float,
+    with_kl: bool,
+    with_extra: bool = False,
 ) -> dict[str, float]:
     """Statistics of a whole update (`PolicyUpdate.loss`, merged) as means.
 
@@ -87,6 +94,7 @@ def update_metrics(
         steps: Optimiser steps of the training step.
         learning_rate: Of the first step.
         with_kl: Whether the loss has a KL term.
+        with_extra: Whether it has a further one, of a subclass.
     """
     finite = [norm for norm in norms if norm == norm]
     metrics = {
@@ -112,6 +120,8 @@ def update_metrics(
         "sampling/importance_sampling_ratio/min": s["sampling_ratio_min"],
         "sampling/importance_sampling_ratio/max": s["sampling_ratio_max"],
     }
+    if with_extra:
+        metrics["extra_loss"] = s["extra_loss_sum"] / steps
     return metrics | ({"kl": s["kl_sum"] / tokens} if with_kl else {})
 
 

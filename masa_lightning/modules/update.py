@@ -20,13 +20,14 @@ from masa_lightning.modules.settings import Algorithm
 from masa_lightning.types import Experience, PackedTokens, ProgressFn, Rollout
 
 LogProbs = Callable[[PackedTokens, float], tuple[Tensor, Tensor]]  # `Policy.forward`
+TokenLoss = Callable[[Tensor, Experience], Tensor]  # `GRPOLightningModule.extra_loss`
 
 
 @dataclass(slots=True, kw_only=True)
 class PolicyUpdate:
     r"""Computes the loss of one optimiser step, micro-batch by micro-batch.
 
-    .. math:: L = \sum_{k} w_k \left( L_k^{policy} + \beta L_k^{KL} \right), \qquad k \in \{solution, meta\}
+    .. math:: L = \sum_{k} w_k \left( L_k^{policy} + \beta L_k^{KL} + L_k^{extra} \right), \qquad k \in \{solution, meta\}
 
     Each kind is aggregated on its own, so that the solution part equals that of GRPO without the meta path.
 
@@ -40,6 +41,7 @@ class PolicyUpdate:
             rollouts.
         idle: What a process computes, for nothing, that has no micro-batch left while others have: under FSDP2 and DDP
             all processes have to make as many passes.
+        extra: A further loss of each token, [B, T], from the policy's log-probabilities; None without one.
     """
 
     policy: LogProbs
@@ -49,6 +51,7 @@ class PolicyUpdate:
     temperature: float
     norm_length: int | tuple[int, int]
     idle: PackedTokens
+    extra: TokenLoss | None = None
 
     def annotate(self, batch: Experience | None, *, old: bool) -> None:
         """Fills in `ref_logp`, and `old_logp` if the policy will have changed when the batch is used."""
@@ -62,11 +65,12 @@ class PolicyUpdate:
     def select(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """Picks those of an optimiser step that its gradient needs.
 
-        Without a KL term a rollout with advantage 0, as in a group whose rewards are all equal, adds exactly nothing.
+        Without a KL term or an extra loss a rollout with advantage 0, as in a group whose rewards are all equal, adds
+        exactly nothing.
         The shortest stays if there is no other, so that every step has a backward pass.
         """
         rollouts = [r for r in rollouts if r.length]
-        if self.reference is not None:
+        if self.reference is not None or self.extra is not None:
             return rollouts
         return [r for r in rollouts if r.advantage != 0] or sorted(rollouts, key=lambda r: r.length)[:1]
 
@@ -156,6 +160,7 @@ class PolicyUpdate:
         stats["entropy_sum"] = entropy.sum()
         stats["sampling_logp_difference"] = (old_logp - batch.sampler_logp).abs()[mask]
         assert alg.clip_low is not None and alg.clip_high is not None  # since `Algorithm` was made
+        extra = None if self.extra is None else self._extra(logp, batch)
         loss = logp.new_zeros(())
         for kind, kind_weight in enumerate(self.kind_weights):
             rows = batch.kind == kind
@@ -187,8 +192,29 @@ class PolicyUpdate:
                     denominator=denominators[kind],
                     norm_length=self._norm_lengths[kind],
                 )
+            if extra is not None:
+                own = aggregate_loss(
+                    extra[rows],
+                    mask[rows],
+                    self._aggregation,
+                    denominator=denominators[kind],
+                    norm_length=self._norm_lengths[kind],
+                )
+                merge_stats(stats, {"extra_loss_sum": kind_weight * own.detach()})
+                part = part + own
             loss = loss + kind_weight * part
         return loss, stats
+
+    def _extra(self, logp: Tensor, batch: Experience) -> Tensor:
+        assert self.extra is not None
+        extra = self.extra(logp, batch)
+        if not isinstance(extra, Tensor) or extra.shape != logp.shape:
+            found = tuple(extra.shape) if isinstance(extra, Tensor) else type(extra).__name__
+            raise ValueError(
+                f"extra_loss gave {found} for a batch of {tuple(logp.shape)} tokens; expected a tensor of that shape, one "
+                "number a token: tokens that count for nothing have 0"
+            )
+        return extra
 
 
 def merge_stats(total: dict[str, Tensor], more: dict[str, Tensor]) -> None:

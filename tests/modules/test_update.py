@@ -98,7 +98,7 @@ class FullLogits(nn.Module):
         return rows, torch.zeros(tokens.mask.shape, dtype=torch.float64)
 
 
-def make_update(models, algorithm, wrap=FullLogits):
+def make_update(models, algorithm, wrap=FullLogits, extra=None):
     return PolicyUpdate(
         policy=wrap(models.policy),
         reference=wrap(models.reference) if algorithm.kl_coef else None,
@@ -107,6 +107,7 @@ def make_update(models, algorithm, wrap=FullLogits):
         temperature=TEMPERATURE,
         norm_length=NORM_LENGTH,
         idle=IDLE,
+        extra=extra,
     )
 
 
@@ -128,7 +129,7 @@ def count(batches, algorithm):
     return torch.tensor(counts, dtype=torch.float64)
 
 
-def run(models, batches, algorithm, wrap=FullLogits, denominators=None):
+def run(models, batches, algorithm, wrap=FullLogits, denominators=None, extra=None):
     """Loss, gradients and statistics of one optimiser step."""
     parameters = dict(models.policy.named_parameters())
     losses, lasts, gradients = [], [], {}
@@ -146,7 +147,7 @@ def run(models, batches, algorithm, wrap=FullLogits, denominators=None):
         return math.sqrt(sum(float(g.square().sum()) for g in gradients.values()))
 
     calls = []
-    stats, norms = make_update(models, algorithm, wrap).run(
+    stats, norms = make_update(models, algorithm, wrap, extra).run(
         [(batches, count(batches, algorithm) if denominators is None else denominators)],
         backward=backward,
         step=step,
@@ -455,6 +456,42 @@ def test_what_is_selected(models):
     assert update.select(rollouts[1:]) == [rollouts[2]]
     assert update.select(rollouts[3:]) == []
     assert make_update(models, replace(BASE, kl_coef=0.1)).select(rollouts) == rollouts[:3]
+
+
+# -- a loss of a subclass ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_an_extra_loss_is_aggregated_as_the_kl_term_is(models, rollouts, aggregation):
+    with_kl = replace(BASE, aggregation=aggregation, kl_coef=0.3, kl_kind="k2")
+    batches = prepare(models, rollouts, with_kl, 10_000)
+    for batch in batches:
+        batch.ref_logp = batch.sampler_logp
+    expected_loss, expected, _ = run(models, batches, with_kl)
+
+    plain = replace(BASE, aggregation=aggregation)
+    loss, gradients, stats = run(
+        models,
+        prepare(models, rollouts, plain, 24),
+        plain,
+        denominators=make_update(models, plain).denominators(rollouts),
+        extra=lambda logp, batch: 0.3 * (logp - batch.sampler_logp).square() / 2,
+    )
+    assert loss == pytest.approx(expected_loss, abs=1e-10)
+    assert_same_gradients(gradients, expected, 1e-10)
+    assert stats["policy_loss_sum"] + stats["extra_loss_sum"] == pytest.approx(loss, abs=1e-6)
+
+
+def test_with_an_extra_loss_all_rollouts_carry_gradient(models):
+    rollouts = [of_length(3), of_length(4, advantage=0.0), of_length(0)]
+    assert make_update(models, BASE, extra=lambda logp, batch: logp).select(rollouts) == rollouts[:2]
+
+
+@pytest.mark.parametrize("gave", [0.5, torch.zeros(3)])
+def test_an_extra_loss_of_another_shape_is_refused(models, rollouts, gave):
+    batches = prepare(models, rollouts, BASE, 10_000)
+    with pytest.raises(ValueError, match=r"extra_loss gave .*one number a token"):
+        run(models, batches, BASE, extra=lambda logp, batch: gave)
 
 
 @pytest.mark.parametrize("budget", [1, 24, 10_000])

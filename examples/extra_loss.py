@@ -1,0 +1,28 @@
+"""A loss and a metric of your own, in a subclass: stay near what was drawn, and count how often solutions agree."""
+
+from collections.abc import Sequence
+
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from masa_lightning import ArithmeticDataModule, MASALightningModule, VLLMSampler
+from masa_lightning.models.tiny import PROMPTS
+from masa_lightning.types import Experience, RolloutGroup
+
+
+class Near(MASALightningModule):
+    def extra_loss(self, logp: Tensor, batch: Experience) -> Tensor:
+        return 0.1 * (logp - batch.sampler_logp).square()  # [B, T]: a number a token
+
+    def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
+        agree = [len({r.text for r in group.solutions}) == 1 for group in groups]
+        return super().training_metrics(groups) | {"agree": sum(agree) / len(agree)}
+
+
+if __name__ == "__main__":
+    sizes = {"max_prompt_length": 64, "max_completion_length": 64, "num_generations": 4, "num_meta_generations": 4}
+    module = Near("tiny", VLLMSampler(), prompts=PROMPTS, learning_rate=2e-4, num_mini_batches=2, **sizes)
+    trainer = Trainer(max_steps=2, limit_val_batches=0, log_every_n_steps=1)
+    trainer.fit(module, ArithmeticDataModule(batch_size=8, train_size=16))
+    for name in ("extra_loss", "agree"):
+        print(f"{name} {trainer.callback_metrics[name].item():.6f}")
