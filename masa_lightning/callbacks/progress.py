@@ -27,7 +27,8 @@ class StepBar(Tqdm):
     ) -> None:
         self.name = name
         """What is counted, in front of the numbers."""
-        self.phase = self._drawn = ""
+        self.phase = ""
+        self._drawn = initial  # steps, in a pipe
         self.figures: Sequence[str] = ()
         """The first are kept where there is no room for all."""
         super().__init__(
@@ -57,17 +58,15 @@ class StepBar(Tqdm):
         """Draws the line."""
         if self.overwrites:
             return bool(super().display(msg, pos))
-        text = str(self) if msg is None else msg
-        if text and text != self._drawn:
-            self._drawn = text
-            print(text, file=sys.stdout, flush=True)
+        if msg is None and self.n > self._drawn:
+            self._drawn = self.n
+            print(self, file=sys.stdout, flush=True)
         return False
 
     def close(self) -> None:
         """Leaves the last line, or removes it."""
-        if not self.disable and not self.overwrites:
-            self.display()
-            self.leave, self._drawn = False, str(self)
+        if not self.overwrites:
+            self.leave = False  # or an empty line would follow
         super().close()
 
     def restart(self) -> None:
@@ -153,7 +152,7 @@ class RolloutProgressBar(TQDMProgressBar):
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """The few figures shown behind the bar; none that is not a number."""
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        shown = {label: f"{logged[n]:.2f}" for n, label in _SHOWN.items() if math.isfinite(logged.get(n, math.nan))}
+        shown = {label: _decimals(logged[n]) for n, label in _SHOWN.items() if math.isfinite(logged.get(n, math.nan))}
         speed = logged.get("tokens_per_second", math.nan)
         return shown | ({"tok/s": _short(speed)} if math.isfinite(speed) else {})
 
@@ -251,11 +250,11 @@ def epoch_name(epoch: int, epochs: int | None) -> str:
         epochs: How many there will be; None if nobody knows.
 
     >>> [epoch_name(0, 1), epoch_name(1, 3), epoch_name(4, None)]
-    ['step', 'epoch 2/3 step', 'epoch 5 step']
+    ['step', 'epoch 2/3', 'epoch 5, step']
     """
     if epochs == 1:
         return "step"
-    return f"epoch {epoch + 1} step" if epochs is None else f"epoch {epoch + 1}/{epochs} step"
+    return f"epoch {epoch + 1}, step" if epochs is None else f"epoch {epoch + 1}/{epochs}"
 
 
 def _total(trainer: Trainer) -> int | None:
@@ -272,6 +271,11 @@ def _epochs(trainer: Trainer) -> int | None:
     if not math.isfinite(batches):  # one that never ends
         return 1
     return None if total is None else max(1, math.ceil(total / max(batches, 1)))
+
+
+def _decimals(number: float) -> str:
+    """Two, without a leading zero: .51, -.12, 1.00."""
+    return f"{number:.2f}".replace("0.", ".", 1) if abs(number) < 0.995 else f"{number:.2f}"
 
 
 def _short(number: float) -> str:

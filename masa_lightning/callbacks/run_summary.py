@@ -75,16 +75,13 @@ class RunSummary(Callback):
         if not begun or not trainer.is_global_zero or isinstance(exception, SystemExit):  # which explains itself
             return
         if found is None:
-            kept = "No checkpoint was written: a run would start anew. ModelCheckpoint's every_n_train_steps says how often"
+            kept = "No checkpoint was written: a run starts anew.\nOne sooner: every_n_train_steps of ModelCheckpoint"
         else:
-            path, _ = found
-            kept = (
-                f"Kept: {_short(path)} of step {self._saved}. Go on from there: the same command with --ckpt_path last"
-            )
+            kept = f"Kept: {_short(found[0])}, of step {self._saved}\nGo on: the same command with --ckpt_path last"
         if isinstance(exception, KeyboardInterrupt):
-            print(f"\nTraining was interrupted after step {step}. {kept}")
+            print(f"\nTraining was interrupted after step {step}.\n{kept}")
         else:
-            exception.add_note(f"Training ended after step {step}. {kept}")
+            exception.add_note(f"Training ended after step {step}.\n{kept}")
 
     def state_dict(self) -> dict[str, Any]:
         """The seconds so far."""

@@ -73,7 +73,7 @@ def test_a_failed_fit_says_what_is_kept(loop: Any, capsys: Any) -> None:
     with pytest.raises(RuntimeError, match="broken") as raised:
         fit(loop, loop.module(), Ends(RuntimeError("broken")))
     (note,) = raised.value.__notes__
-    assert "ended after step 3. Kept: runs/x/checkpoints/last.ckpt of step 2" in note
+    assert "ended after step 3.\nKept: runs/x/checkpoints/last.ckpt, of step 2" in note
     assert "--ckpt_path last" in note
     assert "Next:" not in capsys.readouterr().out
 
@@ -88,7 +88,7 @@ def test_an_interrupted_fit_says_what_is_kept_and_a_resumed_one_counts_on(loop: 
     with pytest.raises(SystemExit):
         fit(loop, loop.module(), Ends(KeyboardInterrupt()))
     text = capsys.readouterr().out
-    assert "interrupted after step 3. Kept: runs/x/checkpoints/last.ckpt of step 2" in text
+    assert "interrupted after step 3.\nKept: runs/x/checkpoints/last.ckpt, of step 2" in text
     resumed = fit(loop, loop.module(), max_steps=4, ckpt_path="last")
     assert "4 training steps done" in capsys.readouterr().out
     summary = next(c for c in resumed.callbacks if isinstance(c, RunSummary))
