@@ -8,17 +8,21 @@ numbers of any sign.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
+from itertools import chain, islice
 from typing import Any, Final, NamedTuple
 
-from masa_lightning.functional._evaluation import Budget, Exact, Numeric, Unbounded, complex_value
-from masa_lightning.functional._formula import Node, names
+from masa_lightning.functional._evaluation import Budget, Exact, Numeric, Unbounded, complex_value, real_value
+from masa_lightning.functional._formula import Node, names, with_values
+from masa_lightning.functional._pieces import MAX_BORDERS, PIECES, borders, places
 
 _POINTS: Final = 8  # at which formulas are compared
 _ENOUGH_POINTS: Final = 4  # of those at which both have a value
 _DRAWN: Final = 24
 _SCALES: Final = (1, 9, 5, 300, 3, 1000, 10_000, 2)
+_FAR: Final = (10**9, 10**10)  # the one above zero, the other below
+_COUNTS: Final = (30, 12, 80, 6, 250, 30, 1000, 30)
 _SIX_PLACES: Final = Fraction(5, 10**7)
 _SIX_DIGITS: Final = Fraction(5, 10**6)  # relative
 _WHOLE: Final = frozenset({"sum", "prod", "factorial", "binom", "gcd", "lcm"})
@@ -71,8 +75,8 @@ def same_zeros(mine: tuple[Node, Node], truth: tuple[Node, Node], budget: Budget
     free = names(a)
     if not free or free != names(b):
         return 0
-    for anchor in _points(free, whole=False):
-        fixed = [_at(side, anchor) for side in (a, b)]
+    for anchor in _points(free, whole=False, far=False):
+        fixed = [with_values(side, anchor) for side in (a, b)]
         values = [complex_value(side, budget) for side in fixed]
         if None in values or not all(values):
             continue
@@ -92,7 +96,7 @@ def affine_root(left: Node, right: Node, name: str, budget: Budget) -> tuple[Nod
         The root, and whether left - right rises; None if it is no straight line of real numbers.
     """
     line = Node("add", (left, Node("neg", (right,))))
-    start, end = (_at(line, {name: Fraction(value)}) for value in (0, 1))
+    start, end = (with_values(line, {name: Fraction(value)}) for value in (0, 1))
     slope = Node("add", (end, Node("neg", (start,))))
     rise = complex_value(slope, budget)
     if rise is None or rise.imag or not rise:
@@ -104,44 +108,91 @@ def affine_root(left: Node, right: Node, name: str, budget: Budget) -> tuple[Nod
 
 
 def _same_at_points(a: Node, b: Node, budget: Budget) -> bool:
-    seen = 0
-    for point in _points(names(a) | names(b), _counts(a) or _counts(b)):
+    found = list(dict.fromkeys(islice(chain(borders(a), borders(b)), MAX_BORDERS + 1)))
+    if any(border.kind != "root" for border in found):
+        known: list[Node] = []
+        if _same_at_points(_pieces_named(a, known, budget), _pieces_named(b, known, budget), budget):
+            return True
+    try:
+        placed = places(found, budget)
+    except Unbounded:
+        return False
+    if placed is None:
+        return False
+    values, watched = placed
+    whole = _counts(a) or _counts(b)
+    drawn = list(_points(names(a) | names(b), whole, bool(found)))
+    corners = list(_corners(values, drawn, whole))
+    signs: list[set[int | None]] = [set() for _ in watched]
+    seen, limit = 0, len(corners) + _POINTS
+    for point in corners + drawn:
         try:
-            if not _same_number(_at(a, point), _at(b, point), False, budget):
+            if not _same_number(with_values(a, point), with_values(b, point), False, budget):
                 return False
         except Unbounded:
+            limit -= len(corners) > 0  # a corner may have no value
             continue
+        for argument, known_signs in zip(watched, signs, strict=True):
+            value = real_value(with_values(argument, point), budget, rough=True)
+            known_signs.add(None if value is None else (value > 0) - (value < 0))
         seen += 1
-        if seen == _POINTS:
+        if seen == limit:
             break
-    return seen >= _ENOUGH_POINTS
+    return seen >= _ENOUGH_POINTS + len(corners) // 2 and all({1, -1} <= s or s == {None} for s in signs)
 
 
-def _points(free: frozenset[str], whole: bool) -> Iterator[Point]:
+def _pieces_named(tree: Node, known: list[Node], budget: Budget) -> Node:
+    """Writes a name for each piece, the same one for pieces that are equal."""
+    if tree.op in {"sum", "prod"} or not names(tree):
+        return tree
+    if tree.op not in PIECES:
+        return tree._replace(args=tuple(_pieces_named(part, known, budget) for part in tree.args))
+    index = next((i for i, piece in enumerate(known) if _same_piece(tree, piece, budget)), len(known))
+    known += [tree] * (index == len(known))
+    return Node("name", name=f"|{index}|")
+
+
+def _same_piece(a: Node, b: Node, budget: Budget) -> bool:
+    def same(mine: Iterable[Node], truth: Iterable[Node]) -> bool:
+        return all(same_formula(Formula(x, False), Formula(y, False), budget) for x, y in zip(mine, truth, strict=True))
+
+    if a.op != b.op or len(a.args) != len(b.args):
+        return False
+    other = {"abs": (Node("neg", b.args[:1]),), "max": b.args[::-1], "min": b.args[::-1]}.get(a.op)
+    return same(a.args, b.args) or (other is not None and same(a.args, other))
+
+
+def _corners(values: Mapping[str, list[Fraction]], drawn: list[Point], whole: bool) -> Iterator[Point]:
+    """Yields points at the corners of formulas, each name's at least once, and in most combinations."""
+    draw = random.Random(0)
+    count = max(map(len, values.values()), default=0)
+    for index in range(count * min(len(values), 3)):
+        point = dict(drawn[index % len(drawn)])
+        for name, there in values.items():
+            value = there[index % len(there)] if index < count else draw.choice(there)
+            point[name] = Fraction(max(1, round(value))) if whole else value
+        yield point
+
+
+def _points(free: frozenset[str], whole: bool, far: bool) -> Iterator[Point]:
     """Yields points of all sizes and signs, the same ones every time; whole numbers where there is counting."""
     draw = random.Random(" ".join(sorted(free)))
+    scales = _FAR * far + _SCALES
     for index in range(_DRAWN):
         signs = "+-?"[index % 3]
         point = {}
         for name in sorted(free):
-            size = _SCALES[index % len(_SCALES)] * Fraction(draw.randint(1009, 9973), 9973)
+            size = scales[index % len(scales)] * Fraction(draw.randint(1009, 9973), 9973)
             negative = signs == "-" or (signs == "?" and draw.random() < 0.5)
-            point[name] = Fraction(draw.randint(1, 30)) if whole else -size if negative else size
+            counted = _COUNTS[index % len(_COUNTS)]
+            point[name] = Fraction(draw.randint(1, counted)) if whole else -size if negative else size
         yield point
 
 
 def _counts(tree: Node) -> bool:
     """Does it count with names, as in n! or a sum of n terms?"""
-    return (tree.op in _WHOLE and bool(names(tree))) or any(map(_counts, tree.args))
-
-
-def _at(tree: Node, point: Point) -> Node:
-    if tree.op == "name" and tree.name in point:
-        return Node("number", value=point[tree.name])
-    if not tree.args:
-        return tree
-    inner = {name: value for name, value in point.items() if name != tree.name} if tree.op in {"sum", "prod"} else point
-    return tree._replace(args=(*(_at(part, point) for part in tree.args[:-1]), _at(tree.args[-1], inner)))
+    counted = tree.args[:2] if tree.op in {"sum", "prod"} else tree.args
+    return (tree.op in _WHOLE and any(map(names, counted))) or any(map(_counts, tree.args))
 
 
 def _same_number(a: Node, b: Node, rounded: bool, budget: Budget) -> bool:

@@ -34,7 +34,7 @@ _MEASURE: Final = re.compile(
 )
 _COMBINATION: Final = re.compile(rf"-? ?(?:\d* ?{_LETTER} ?)+(?:(?:[+*/-]|\\cdot|\\times) ?(?:\d* ?{_LETTER} ?)+)*")
 _FRACTION_OF_LETTERS: Final = re.compile(rf"\\frac ?\{{ ?{_LETTER} ?\}} ?\{{ ?{_LETTER} ?\}}")
-_NUMERIC: Final = re.compile(r"\\(?:frac|sqrt|cdot|times|div|binom|pi|log|ln|[%$])(?![A-Za-z])")
+_NUMERIC: Final = re.compile(r"\\(?:frac|sqrt|cdot|times|div|binom|pi|log|ln|ldots|[%$])(?![A-Za-z])")
 _SEGMENT: Final = r"(?:[A-Z]{1,4}|[A-Z]_ ?(?:\{ ?\w+ ?\}|\w))"
 _GEOMETRY: Final = re.compile(
     rf"P ?\([^=]*\)|\| ?[A-Z]{{2}} ?\||\\frac ?\{{ ?{_SEGMENT} ?\}} ?\{{ ?{_SEGMENT} ?\}}|{_SEGMENT}(?: ?[:/] ?{_SEGMENT})+"
@@ -42,8 +42,9 @@ _GEOMETRY: Final = re.compile(
 _DOUBLED: Final = re.compile(
     r"\\\\(?=(?:left|right|d?frac|sqrt|text|infty|pi|cup|leq?|geq?|neq?|cdot|times|circ|mathbb|pm|in|quad)(?![A-Za-z]))"
 )
+_CONGRUENT: Final = re.compile(r"\\equiv(?= ?\d+[ ({]*(?:\\|\\text\{ ?\(?)?p?mod)")
 _LETTERS: Final = re.compile(r"[A-Za-z\\]")
-_ROUNDING_COST: Final = 0.1  # seconds at most
+_ROUNDING_COST: Final = 0.02  # seconds at most
 _LINE_LETTERS: Final = frozenset("xyzt")
 
 
@@ -64,7 +65,7 @@ def part_equations(text: str) -> str:
 def without_name(predicted: str, expected: str) -> tuple[str, str]:
     """Leaves the values of two answers where one has no more, or both name the same; else both as they are."""
     predicted, expected = _exact_part(predicted), _exact_part(expected)
-    mine, truth = (split_outside(text, SIGN) for text in (predicted, expected))
+    mine, truth = (split_outside(_CONGRUENT.sub("=", text), SIGN) for text in (predicted, expected))
     if any(sign != "=" for sign in mine[1] + truth[1]):
         return predicted, expected
     if mine[1] and truth[1]:

@@ -224,23 +224,31 @@ class Numeric:
         return context.power(base, exponent)
 
 
-def complex_value(tree: Node, budget: Budget) -> Any:
+def complex_value(tree: Node, budget: Budget, *, rough: bool = False) -> Any:
     """Returns the value of a formula without names as a complex number of mpmath; None if it has none."""
     try:
         first = Numeric(budget, 64)
-        first.value(tree)
+        value = first.value(tree)
+        if rough:
+            return first.context.mpc(value)
         precise = Numeric(budget, 2 * first.needed + 64)
         return precise.context.mpc(precise.value(tree))
     except Unbounded:
         return None
 
 
-def real_value(tree: Node, budget: Budget) -> Fraction | None:
-    """Returns the value of a formula without names, exact or to many digits; None if it has none or is not real."""
+def real_value(tree: Node, budget: Budget, *, rough: bool = False) -> Fraction | None:
+    """Returns the value of a formula without names, exact or to many digits; None if it has none or is not real.
+
+    Args:
+        tree: The formula.
+        budget: What it may cost.
+        rough: What is not exact needs few digits only.
+    """
     exact = Exact(budget).value(tree)
     if exact is not None:
         return exact
-    value = complex_value(tree, budget)
+    value = complex_value(tree, budget, rough=rough)
     if value is None or value.imag:
         return None
     mantissa, exponent = value.real.man_exp

@@ -8,6 +8,7 @@ functions of which nothing is known.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Final, NamedTuple
 
@@ -27,6 +28,7 @@ _NAMED: Final = re.compile(r"\\([a-z]+)\*?\s*\{?\s*([^{}]*?)\s*\}?")
 
 _JOINED: Final = re.compile(r"\\(arc(?:sin|cos|tan)|sin|cos|tan|sec|csc|cot|log|ln|pi)([a-z])(?![A-Za-z])")
 _UNKNOWN_FUNCTIONS: Final = frozenset("fghFGH")
+_OF_ANGLES: Final = frozenset({"sin", "cos", "tan", "cot", "sec", "csc"})
 _TIMES: Final = frozenset({"\\cdot", "\\times", "*"})
 _OVER: Final = frozenset({"/", "\\div"})
 _CLOSING: Final = {
@@ -84,11 +86,24 @@ def names(tree: Node) -> frozenset[str]:
     return frozenset[str]().union(*parts)
 
 
+def with_values(tree: Node, values: Mapping[str, Fraction]) -> Node:
+    """Writes numbers for free names."""
+    if tree.op == "name" and tree.name in values:
+        return Node("number", value=values[tree.name])
+    if not tree.args:
+        return tree
+    inner = {name: n for name, n in values.items() if name != tree.name} if tree.op in {"sum", "prod"} else values
+    return tree._replace(
+        args=(*(with_values(part, values) for part in tree.args[:-1]), with_values(tree.args[-1], inner))
+    )
+
+
 class _Reader:
     """Recursive descent over the tokens."""
 
     def __init__(self, tokens: list[str]) -> None:
         self.tokens, self.at, self.depth, self.nodes, self.decimal = tokens, 0, 0, 0, False
+        self.turned = 0  # functions of an angle that are open
         self.bars: list[str] = []  # what is open, to tell a closing bar from an opening one
 
     def peek(self) -> str:
@@ -124,7 +139,10 @@ class _Reader:
         return negative
 
     def _signed_term(self) -> Node:
+        plus = self.peek() == "+"
         negative = self._sign()
+        if plus:  # 30+-3x
+            negative = self._sign()
         term = self._term()
         return self.node("neg", term) if negative else term
 
@@ -163,7 +181,7 @@ class _Reader:
 
     def _starts_factor(self) -> bool:
         token = self.peek()
-        if not token or token in "+-=<>,;:)]}^_!'&/*~%#\"`?@" or token in _TIMES or token in _OVER:
+        if not token or token in "+-=<>,;:)]}^_!'&/*~%#\"`?@°" or token in _TIMES or token in _OVER:
             return False
         if self.bars and token == self.bars[-1]:
             return False
@@ -171,8 +189,11 @@ class _Reader:
 
     def _factor(self) -> Node:
         base = self._base()
-        while self.peek() in ("^", "!"):
-            if self.take() == "!":
+        while self.peek() in ("^", "!", "°"):
+            sign = self.take()
+            if sign == "°":
+                base = self._in_degrees(base)
+            elif sign == "!":
                 if base.op == "pow" or self.peek() == "!":
                     raise Unreadable("a factorial of a power, or a double one")
                 base = self.node("factorial", base)
@@ -183,6 +204,12 @@ class _Reader:
                 if self.peek() == "!":
                     raise Unreadable("a factorial behind an exponent")
         return base
+
+    def _in_degrees(self, angle: Node) -> Node:
+        """Degrees are a unit, which may be missing, but for what a function takes."""
+        if not self.turned:
+            return angle
+        return self.node("div", self.node("mul", angle, self.node("pi")), self.node("number", value=Fraction(180)))
 
     def _script(self) -> Node:
         """An exponent or an index: a group, or one number or letter, perhaps with a sign."""
@@ -335,7 +362,9 @@ class _Reader:
                 raise Unreadable("two exponents")
         if power == Node("neg", (Node("number", value=Fraction(1)),)) and name in ("sin", "cos", "tan"):
             name, power = f"a{name}", None
+        self.turned += name in _OF_ANGLES
         argument = self._bare_argument()
+        self.turned -= name in _OF_ANGLES
         if name == "log":
             found = self.node("log", argument, base or self.node("number", value=Fraction(10)))
         else:

@@ -36,7 +36,7 @@ def plain(text: str) -> str:
     """Takes off text commands, wherever they are, and what never changes the meaning."""
     text = normalise(TEXT.sub(r" \1 ", normalise(text)))
     text = text if text.isascii() else unicodedata.normalize("NFKC", text)
-    return " ".join(text.replace("**", "").split())
+    return " ".join(text.replace("**", "").replace("°", "").split())
 
 
 def without_phrase(text: str) -> str:

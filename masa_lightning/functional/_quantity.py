@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from masa_lightning.functional._evaluation import Budget, real_value
 from masa_lightning.functional._formula import read_formula
-from masa_lightning.functional._units import is_word, read_unit
+from masa_lightning.functional._units import counts_things, is_word, read_unit
 from masa_lightning.functional._vocabulary import MONEY
 
 _SIGN: Final = r"([+-]? ?)"
@@ -35,14 +35,20 @@ _TOKEN: Final = re.compile(
     r"(?P<text>\\text ?\{(?P<words>(?:[^{}]|\{[^{}]*\})*)\})"
     r"|(?P<fraction>\\frac ?\{ ?\\text ?\{(?P<over>[^{}]*)\} ?(?P<raised>\^[^{}]|\^\{[^{}]*\})? ?\} ?"
     r"\{ ?\\text ?\{(?P<under>[^{}]*)\} ?(?P<lowered>\^[^{}]|\^\{[^{}]*\})? ?\})"
-    r"|(?P<bare>(?<![\\A-Za-z])[A-Za-zµμΩΩÅ]+\.?|[€£¥₹¢]|\\(?:mu|Omega|AA)(?![A-Za-z]) ?)"
+    r"|(?P<bare>(?<![\\A-Za-z])[A-Za-zµμΩΩÅ]+\.?|[€£¥₹¢°]|\\(?:mu|Omega|AA)(?![A-Za-z]) ?)"
     r"|(?P<power> ?\^ ?(?:\{ ?[+-]?[1-9] ?\}|[+-]?[1-9])|(?<=[A-Za-z])[+-]?[1-9](?![\d.]))"
     r"|(?P<join> ?(?:/|\\cdot(?![A-Za-z])|\*|[()]) ?| )"
     r"|(?P<other>\\[A-Za-z]+|\\?.)",
     re.DOTALL,
 )
+_MODULO: Final = re.compile(
+    r"(\d{1,9}) ?\(? ?(?:\\p?mod|\\text ?\{ ?\(? ?mod(?:ulo)?|mod(?:ulo)?)(?![A-Za-z])[ {}]*(\d{1,9})[ )}]*"
+)
 _MAX_UNIT_TOKENS: Final = 24
 _WORD: Final = re.compile(r"[A-Za-zµμΩΩÅ€£¥₹¢]+(?:\.[A-Za-z]+)*")
+_ANY_COMMAND: Final = re.compile(r"\\[A-Za-z]+")
+_LATIN: Final = re.compile(r"[A-Za-z]+")
+_OF_ANGLE: Final = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _MICRO: Final = re.compile(r"\\(mu|Omega|AA)(?![A-Za-z]) ?")
 _MICRO_SIGNS: Final = {"mu": "µ", "Omega": "Ω", "AA": "Å"}
 _NO_VALUE: Final = re.compile(
@@ -135,6 +141,8 @@ def split_unit(text: str, *, letters: bool = False) -> tuple[str, str]:
     """
     if text.isdigit():
         return text, ""
+    if (modulo := _MODULO.fullmatch(text)) and int(modulo[1]) < int(modulo[2]):
+        return modulo[1], f"mod {modulo[2]}"
     before = _MONEY_BEFORE.match(text)
     if before is None:
         return _split_behind(text, letters)
@@ -153,7 +161,17 @@ def without_units(predicted: str, expected: str) -> tuple[str, str] | None:
         value, unit = split_unit(predicted if true_unit else expected, letters=True)
         if unit == (my_unit or true_unit):
             return (value, truth) if true_unit else (mine, value)
+    if my_unit and not true_unit and not _counts(predicted, mine):
+        return None
     return None if _differ(my_unit, true_unit) else (mine, truth)
+
+
+def _counts(text: str, value: str) -> bool:
+    r"""Is a word behind a value in the table, or a plural? "5 marbles left" counts something, `5\text{ Monday}` may not."""
+    words = _LATIN.findall(_ANY_COMMAND.sub(" ", text[len(value) :])) if text.startswith(value) else []
+    number = read_number(value)
+    single = number is not None and (number.value.denominator > 1 or abs(number.value) == 1)
+    return not words or single or bool(_MODULO.fullmatch(text)) or any(map(counts_things, words))
 
 
 def _differ(mine: str, truth: str) -> bool:
@@ -172,6 +190,8 @@ def _signed(sign: str, value: Fraction) -> Fraction:
 def _split_behind(text: str, letters: bool) -> tuple[str, str]:
     """Takes the longest unit off the end."""
     if text[-1:].isdigit() and not letters and "^" not in text:
+        return text, ""
+    if text.endswith("°") and _OF_ANGLE.search(text):
         return text, ""
     run: list[re.Match[str]] = []
     for token in reversed(list(_TOKEN.finditer(text))[-_MAX_UNIT_TOKENS:]):

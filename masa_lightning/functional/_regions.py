@@ -175,6 +175,18 @@ class _Reader:
         if right in ("\\infty", "+\\infty") and sign == "<":
             return lambda line: line.all
         (a, _), (b, _) = read_formula(left), read_formula(right)
+        if b.op == "abs" and sign in FLIPPED:
+            a, b, sign = b, a, FLIPPED[sign]
+        if a.op != "abs" or names(b):
+            return self._line(a, sign, b)
+        if sign in ("=", "\\neq") and self._real(b) < 0:
+            raise Unreadable("an absolute value below zero")
+        above, below = self._line(a.args[0], sign, b), self._line(a.args[0], FLIPPED[sign], Node("neg", (b,)))
+        both = sign in ("<", "\\leq", "\\neq")
+        return _joined([above, below], frozenset.intersection if both else frozenset.union)
+
+    def _line(self, a: Node, sign: str, b: Node) -> Part:
+        """Where the straight line a - b is above, below or at zero."""
         free = names(a) | names(b)
         if len(free) != 1:
             raise Unreadable("not one variable")
@@ -204,11 +216,16 @@ class _Reader:
         return self._add(tree)
 
     def _add(self, tree: Node) -> _End:
-        value = real_value(tree, self.budget)
-        if value is None or len(self.ends) >= _MAX_ENDS:
-            raise Unreadable("an end that is not real, or too many")
-        self.ends.append(_End(tree, value))
+        if len(self.ends) >= _MAX_ENDS:
+            raise Unreadable("too many ends")
+        self.ends.append(_End(tree, self._real(tree)))
         return self.ends[-1]
+
+    def _real(self, tree: Node) -> Fraction:
+        value = real_value(tree, self.budget)
+        if value is None:
+            raise Unreadable("an end that is not real")
+        return value
 
 
 def same_region(mine: str, truth: str, budget: Budget) -> bool | None:

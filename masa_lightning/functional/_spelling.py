@@ -10,7 +10,15 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from masa_lightning.functional._vocabulary import COMMANDS, FUNCTION_WORDS, SIGNS, SUBSCRIPTS, SUPERSCRIPTS, TEXT
+from masa_lightning.functional._vocabulary import (
+    COMMANDS,
+    FUNCTION_WORDS,
+    NUMBER_WORDS,
+    SIGNS,
+    SUBSCRIPTS,
+    SUPERSCRIPTS,
+    TEXT,
+)
 
 _RAISED: Final = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
 _POWER: Final = re.compile(r"\^\{([0-9n])\}(?![0-9])")
@@ -53,6 +61,10 @@ _FRACTION: Final = re.compile(r"\\frac ?(?:\{ ?([^{} ]+) ?\}|([0-9a-zA-Z])) ?(?:
 _ROOT: Final = re.compile(r"\\sqrt ?(\[\d+\])? ?(?:\(([^()]*)\)(?=[^\w^(]|$)|([0-9]+(?![.\d])|[a-zA-Z](?![a-zA-Z])))")
 _PLAIN_ROOT: Final = re.compile(r"(?<![\\A-Za-z])sqrt ?(?:\(([^()]*)\)|(?=\{))")
 _PLAIN_NAME: Final = re.compile(r"(?<![\\A-Za-z])(?:(pi)|infinity|infty)(?![A-Za-z])")
+_NUMBER_WORD: Final = re.compile(
+    rf"(?<![\w.,}}\\])(\d+(?:\.\d+)?) ?(?:\\text ?\{{ ?({'|'.join(NUMBER_WORDS)})(?![A-Za-z]) ?([^{{}}]*)\}}|"
+    rf"({'|'.join(NUMBER_WORDS)})(?![A-Za-z]))"
+)
 _SCIENTIFIC: Final = re.compile(r"(?<![\w.}\\])(\d+(?:\.\d*)?|\.\d+)[eE]\+?(-?)0*(\d+)(?![\w.{])")
 _SUCH_THAT: Final = re.compile(
     r"(\\\{ ?[A-Za-z](?: ?\\in ?\\mathbb ?\{? ?[A-Z] ?\}?(?:\^ ?[+*-])?)?) ?(?:\\mid(?![a-zA-Z])|\||:)(?!=) ?"
@@ -84,6 +96,7 @@ def normalise(text: str) -> str:
     text = _undress(text)
     text = _words_and_roots(text)
     text = _SCIENTIFIC.sub(r"\1\\times10^{\2\3}", _ungroup(text))
+    text = _NUMBER_WORD.sub(_number_word, text)
     return text.strip()
 
 
@@ -128,10 +141,15 @@ def _commands(text: str) -> str:
     text = _SWITCHED.sub(lambda match: rf"\text{{{match[1] or match[2] or ''}}}", text)
     for _ in range(4):  # styles within styles
         text = _STYLE.sub(_style, text)
-    text = _DEGREE.sub(lambda match: rf"\text{{ deg{match[1] or match[2]}}}" if match[1] or match[2] else "", text)
+    text = _DEGREE.sub(lambda match: rf"\text{{ deg{match[1] or match[2]}}}" if match[1] or match[2] else "°", text)
     text = TEXT.sub(_text, text)
     text = _FRACTION.sub(lambda match: rf"\frac{{{match[1] or match[2]}}}{{{match[3] or match[4]}}}", text)
     return _SUCH_THAT.sub(r"\1 \\mid ", _NOTHING.sub(r"\\emptyset", text))
+
+
+def _number_word(match: re.Match[str]) -> str:
+    power = NUMBER_WORDS[match[2] or match[4]]
+    return rf"{match[1]}\times10^{{{power}}}" + (rf"\text{{ {match[3]}}}" if match[3] else "")
 
 
 def _style(match: re.Match[str]) -> str:

@@ -43,6 +43,8 @@ _SUM: Final = re.compile("[+-]")
 _COLUMN: Final = re.compile("&")
 _COLON: Final = re.compile(r":(?!=)")
 _TIME: Final = re.compile(r"\d{1,2}:[0-5]\d(?::[0-5]?\d)?")
+_QUOTIENT: Final = re.compile(r"\\frac ?\{ ?\d+ ?\} ?\{ ?\d+ ?\}|\d+ ?/ ?\d+")
+_WHOLE: Final = re.compile(r" ?, ?(?:\\text ?\{[^{}]*\} ?)?([a-z]) ?\\in ?\\mathbb ?\{? ?Z ?\}?$")
 _GROUP: Final = re.compile(r"0\d")
 
 
@@ -76,6 +78,9 @@ def compare(predicted: str, expected: str, leaf: LeafCheck) -> bool | None:
         predicted, expected = (
             text[name.end() :] if name else text for name, text in zip(named, (predicted, expected), strict=True)
         )
+    whole = [_WHOLE.search(text) for text in (predicted, expected)]
+    if whole[0] and not whole[1] and re.search(rf"(?<![\\A-Za-z]){whole[0][1]}(?![A-Za-z])", expected):
+        predicted = predicted[: whole[0].start()]
     matrices = _matrix(predicted), _matrix(expected)
     if any(matrices):
         return _compare_matrices(*matrices, leaf)
@@ -245,6 +250,9 @@ def _compare_matrices(mine: list[list[str]] | None, truth: list[list[str]] | Non
 def _compare_ratios(mine: str, truth: str, leaf: LeafCheck) -> bool | None:
     """4:6 is 2:3. Two times of day are none."""
     parts, wanted = (split_outside(text, _COLON)[0] for text in (mine, truth))
+    if len(parts) + len(wanted) == 3 and not (_TIME.fullmatch(mine) or _TIME.fullmatch(truth)):
+        (ratio, quotient) = (parts, truth) if len(parts) == 2 else (wanted, mine)
+        return _QUOTIENT.fullmatch(quotient) and leaf(rf"\frac{{{ratio[0]}}}{{{ratio[1]}}}", quotient)
     if len(parts) != len(wanted) or len(parts) < 2 or not all(parts + wanted):
         return False
     if _TIME.fullmatch(mine) and _TIME.fullmatch(truth):

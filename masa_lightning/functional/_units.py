@@ -19,6 +19,7 @@ from masa_lightning.functional._vocabulary import (
     NO_UNITS,
     POWER_WORDS,
     RAISED_WORDS,
+    SAME_IN_PLURAL,
     SHORT_NOUNS,
     SYMBOLS,
     UNIT_LETTERS,
@@ -59,6 +60,16 @@ def is_word(word: str) -> bool:
         return low in SHORT_NOUNS
     vowels = any(letter in "aeiou" for letter in low) or "y" in low[1:]
     return len(low) <= 20 and vowels and all(b in _FOLLOWERS[a] for a, b in pairwise(low))
+
+
+def counts_things(word: str) -> bool:
+    """Is this a unit of the table, or a word that stands behind numbers other than one?
+
+    >>> [counts_things(word) for word in ("cm", "dollars", "marbles", "fish", "Monday", "apple")]
+    [True, True, True, True, False, False]
+    """
+    low = word.lower()
+    return singular(low) != low or low in SAME_IN_PLURAL or _symbol(word, upright=True, letters=True) is not None
 
 
 def _symbol(word: str, *, upright: bool, letters: bool) -> dict[str, int] | None:

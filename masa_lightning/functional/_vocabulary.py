@@ -185,9 +185,15 @@ BARE_PAIRS: Final = _words(
 NUMBER_WORDS: Final = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 """Words behind a number, and the power of ten that they stand for."""
 
+SAME_IN_PLURAL: Final = _words(
+    "fish sheep deer cattle shrimp salmon trout money cash change fruit homework luggage furniture water rice bread milk "
+    "staff series species total altogether left remaining apiece old tall long"
+)
+"""Words behind any number that have no form of their own in the plural."""
+
 SHORT_NOUNS: Final = _words(
     "age ant arm bag bar bat bee bet bit box boy bug bun bus can cap car cat cow cub cup cut day dog dot ear egg eye "
-    "fan fly fox gem guy hat hen hit ice jar job key kid leg lot man map men mug net nut owl pan peg pen pet pie pig "
+    "fan fly fox gem guy hat hen hit ice jar job key kid leg lot man map men mug net nut old owl pan peg pen pet pie pig "
     "pin pot ram rat ray row rug set ski tap tea tie tin tip ton top toy tub van vat way web win yen"
 )
 NO_UNITS: Final = _words(

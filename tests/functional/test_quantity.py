@@ -196,7 +196,7 @@ WRONG = [
     ("5 and 6 apples", "5"),
     ("5 groups of six", "5"),
     ("20°C", "20°F"),
-    (r"5\text{ mod }7", "5"),
+    (r"12\text{ mod }7", "5"),
     (r"5_{\text{ten}}", "5"),
     ("even integers", "even"),
     ("5 xyz", "5"),
@@ -313,3 +313,74 @@ def test_hostile_units_take_no_time(unit: str) -> None:
 def test_what_may_be_a_product_or_another_quotient_is_no_number(box: str, answer: str) -> None:
     assert not grade(rf"\boxed{{{box}}}", answer)
     assert grade(rf"\boxed{{{box}}}", box)
+
+
+@pytest.mark.parametrize(
+    ("box", "answer"),
+    [
+        (r"3\text{ million}", "3000000"),
+        ("3 million", "3,000,000"),
+        (r"\$2.5\text{ million}", "2500000"),
+        (r"3\text{ million dollars}", r"\$3,000,000"),
+        ("4 thousand people", "4000"),
+        (r"2\pmod 5", "2"),
+        (r"2\pmod{5}", "2"),
+        (r"2\ (\text{mod }5)", "2"),
+        (r"2 \text{ (mod 5)}", r"2\pmod 5"),
+        (r"x\equiv2\pmod 5", "2"),
+        (r"\cos60^\circ", r"\frac12"),
+        (r"\sin 30° + 1", "3/2"),
+        (r"2\tan45^{\circ}", "2"),
+        (r"60\text{ degrees}", r"60^\circ"),
+        ("60", r"60^\circ"),
+        (r"(30^\circ, 60^\circ)", "(30,60)"),
+        (r"180^\circ-x", "180-x"),
+        (r"x = 60^\circ", "60"),
+        (r"30^\circ<x<90^\circ", "(30,90)"),
+        (r"1+2+\cdots+10=55", "55"),
+        ("2:3", r"\frac23"),
+        (r"\frac{2}{3}", "2:3"),
+        ("5 marbles", "5"),
+        (r"5\text{ marbles left}", "5"),
+        ("5 years old", "5"),
+        ("5 fish", "5"),
+        (r"1\text{ pizza}", "1"),
+        (r"\frac{3}{4}\text{ pizza}", "3/4"),
+        ("5", r"5\text{ Monday}"),
+        ("5.0 Monday", r"5\text{ Monday}"),
+        (r"5\text{ Mondays}", "5"),
+        (r"\frac{\pi}{2}+k\pi, k\in\mathbb{Z}", r"\frac{\pi}{2}+k\pi"),
+    ],
+)
+def test_more_of_what_stands_behind_a_number(box: str, answer: str) -> None:
+    assert grade(rf"\boxed{{{box}}}", answer)
+
+
+@pytest.mark.parametrize(
+    ("box", "answer"),
+    [
+        (r"3\text{ million}", "3"),
+        ("3", r"3\text{ million}"),
+        (r"3\text{ million}", "3000"),
+        (r"3\text{ millionths}", "3000000"),
+        (r"7\pmod 5", "7"),
+        (r"2\pmod 5", r"2\pmod 7"),
+        (r"2\pmod 5", "5"),
+        (r"2\pmod 5", r"3\pmod 5"),
+        (r"60\text{ radians}", r"60^\circ"),
+        (r"60^\circ", r"60\text{ rad}"),
+        (r"\cos60", r"\frac12"),
+        (r"\cos60", r"\cos60^\circ"),
+        (r"\cos60^\circ", r"\frac{\sqrt3}{2}"),
+        (r"5\text{ Monday}", "5"),
+        (r"5\text{ wonderful}", "5"),
+        (r"5\text{ Monday}", r"5\text{ Tuesday}"),
+        (r"1+2+\cdots+10=54", "55"),
+        ("2:3", r"\frac32"),
+        ("2:30", r"\frac{1}{15}"),
+        ("2:3", "0.67"),
+        (r"\frac{\pi}{2}+k\pi, k\in\mathbb{Z}", r"\frac{\pi}{2}+n"),
+    ],
+)
+def test_more_of_what_changes_a_number(box: str, answer: str) -> None:
+    assert not grade(rf"\boxed{{{box}}}", answer)
