@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from masa_lightning.data.benchmarks import BenchmarkDataModule as BenchmarkDataModule
     from masa_lightning.data.math import MathDataModule as MathDataModule
     from masa_lightning.data.reasoning_gym import ReasoningGymDataModule as ReasoningGymDataModule
+    from masa_lightning.data.texts import TextDataModule as TextDataModule
     from masa_lightning.functional.prompts import PromptTemplates as PromptTemplates
     from masa_lightning.models.lora import LoRA as LoRA
     from masa_lightning.modules.answer_grader import AnswerGrader as AnswerGrader
@@ -62,6 +63,7 @@ _HOMES = {
     "RolloutTable": "callbacks.rollout_table",
     "RunSummary": "callbacks.run_summary",
     "SamplingSettings": "types",
+    "TextDataModule": "data.texts",
     "TransformersSampler": "sampling.transformers",
     "ValidateFirst": "callbacks.validate_first",
     "VLLMSampler": "sampling.vllm",

@@ -2,17 +2,23 @@
 
 import importlib.metadata
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Callback
 
 import masa_lightning
 from masa_lightning import cli
+from masa_lightning.functional.prompts import PromptTemplates
 from masa_lightning.models import loading
+from masa_lightning.models.tiny import PROMPTS
+from masa_lightning.modules.defaults import fitting_prompts
 from masa_lightning.modules.masa import MASALightningModule
 from masa_lightning.types import Problem
 
@@ -312,7 +318,7 @@ def printed_config(capsys, *args):
 def test_text_with_a_colon_stays_text(capsys, option, text):
     prompts = printed_config(capsys, "--config", "tiny", f"--{option}", text)["model"]["init_args"]["prompts"]
     assert prompts["solution"] == text
-    assert prompts["meta"] == "Predict: {problem}"
+    assert fitting_prompts("tiny", PromptTemplates(**prompts)) == replace(PROMPTS, solution=text)
     assert printed_config(capsys, "--config=tiny", f"--{option}={text}")["model"]["init_args"]["prompts"] == prompts
 
 
@@ -343,3 +349,64 @@ def test_a_constructor_says_what_is_wrong_and_no_more():
     with pytest.raises(ValueError, match=r"^num_generations is 1; expected") as raised:
         cli.main(["fit", "--config", "tiny", "--model.init_args.num_generations=1"])
     assert len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "--config", "tiny"], "there is no command 'train'. Did you mean `masa fit`? Expected one of fit, "),
+        (["tets"], "Did you mean `masa test`?"),
+        (["xyz"], "there is no command 'xyz'. Expected one of fit"),
+        (["fit", "--config", "tinny"], "no shipped configuration of that name. Did you mean tiny?"),
+    ],
+)
+def test_wrong_names_are_found_before_torch_is_imported(words, said, tmp_path):
+    script = "import sys\nfrom masa_lightning import cli\ntry:\n    cli.main(sys.argv[1:])\n"
+    script += "finally:\n    print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stdout == "False\n"
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_says_what_is_wrong_and_no_traceback(monkeypatch, capsys):
+    """Of a constructor and of what runs later; `--debug` shows where it comes from."""
+    monkeypatch.setenv("JSONARGPARSE_DEBUG", "false")  # restored afterwards
+    wrong = ["fit", "--config", "tiny", "--model.init_args.num_generations=1"]
+    monkeypatch.setattr(sys, "argv", ["masa", *wrong])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 1
+    first, last = capsys.readouterr().err.splitlines()[-2:]
+    assert first.startswith("error: num_generations is 1; expected >= 2")
+    assert "--debug" in last
+    monkeypatch.setattr(sys, "argv", ["masa", "fit", "--config", "tiny", "--model.init_args.model=./no/such"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "error: model './no/such' was not found" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["masa", *wrong, "--debug"])
+    with pytest.raises(ValueError, match="num_generations is 1"):
+        cli.main()
+
+
+def test_what_is_no_mistake_of_the_users_keeps_its_traceback(monkeypatch, tiny_checkpoint):
+    settings = config(tiny_checkpoint)
+    settings["trainer"]["callbacks"] = [{"class_path": f"{__name__}.Broken"}]
+    monkeypatch.setattr(sys, "argv", ["masa", "fit", *write(settings)])
+    with pytest.raises(KeyError, match="broken"):
+        cli.main()
+
+
+class Broken(Callback):
+    def setup(self, trainer, pl_module, stage):
+        raise KeyError("broken")
+
+
+def test_usage_names_the_command(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/__main__.py"])
+    with pytest.raises(SystemExit):
+        cli.main(["fit", "--help"])
+    assert capsys.readouterr().out.startswith("usage: masa [options] fit ")

@@ -11,6 +11,9 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
+from rich import box
+from rich.table import Table
+from rich.text import Text
 
 from masa_lightning.functional.boxes import last_box
 from masa_lightning.functional.controls import named_notions
@@ -19,9 +22,11 @@ from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.modules.masa import MASALightningModule
 from masa_lightning.types import Rollout, RolloutGroup
 
+_SHOWN = 20  # problems in the table
+
 
 class PredictionWriter(Callback):
-    """Writes ``predictions.jsonl`` and, of problems that were solved, ``summary.json``; prints the summary.
+    """Writes ``predictions.jsonl`` and, of problems that were solved, ``summary.json``; prints a table and the summary.
 
     A line has the problem and, of its parsed predictions, the mean and spread (population standard deviation) of the pass
     rate, the median and spread of the solution length in tokens, and how many name each notion. With `inference.solve` it
@@ -102,6 +107,10 @@ class PredictionWriter(Callback):
         from rich.console import Console
 
         console = Console()
+        if self._lines:
+            console.print(as_table(self._lines[:_SHOWN]))
+        if len(self._lines) > _SHOWN:
+            console.print(f"the first {_SHOWN} of {len(self._lines)} problems; all are in the file", markup=False)
         summary = summarise(self._lines)
         if summary:
             (self._folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
@@ -143,6 +152,55 @@ def describe(group: RolloutGroup, plain: RolloutGroup | None = None) -> dict[str
     if plain is not None:
         line["plain"] = _solutions(plain)
     return line
+
+
+def as_table(lines: Sequence[dict[str, Any]]) -> Table:
+    """A table to read of lines that `describe` made: what was predicted of each problem, and what it was answered."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("problem", overflow="fold", ratio=2)
+    for column in ("pass rate", "tokens"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("notions", overflow="fold", ratio=1)
+    solved = any("solved" in line for line in lines)
+    if solved:
+        table.add_column("answer", overflow="fold")
+    for line in lines:
+        cells = [_clipped(line["problem"], 200)]
+        if "left_out" in line:
+            cells += ["", "", line["left_out"]]
+        else:
+            rate, length = line["pass_rate"], line["solution_length"]
+            notions = sorted(line["notions"], key=line["notions"].get, reverse=True)
+            cells += [
+                _with_spread(rate["mean"], rate["std"], "{:.2f}"),
+                _with_spread(length["median"], length["std"], "{:.0f}"),
+            ]
+            cells.append(_clipped(", ".join(notions[:4]), 80))
+        if solved:
+            cells.append(_answered(line.get("solved")))
+        table.add_row(*(Text(cell) for cell in cells))  # texts of models are no markup
+    table.caption = "pass rate and tokens of a solution as predicted: mean or median, and spread over the predictions"
+    return table
+
+
+def _with_spread(value: float | None, spread: float | None, form: str) -> str:
+    return "-" if value is None or spread is None else f"{form.format(value)} ± {form.format(spread)}"
+
+
+def _answered(run: dict[str, Any] | None) -> str:
+    if run is None:
+        return ""
+    if run["skipped"]:
+        return "skipped: looks hopeless"
+    if run["answer"] is None:
+        return "none"
+    verdict = {True: ", right", False: ", wrong", None: ""}[run["correct"]]
+    return f"{_clipped(run['answer'], 80)} ({run['votes']} of {run['samples']}{verdict})"
+
+
+def _clipped(text: str, most: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def summarise(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -6,10 +6,13 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from masa_lightning import __version__
+from masa_lightning.cli.errors import stop
+from masa_lightning.cli.words import arguments, check_command, debugging
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import ArgsType, LightningCLI
 
+_COMMANDS: Final = ("fit", "validate", "test", "predict", "export", "report", "configs")
 _HELP: Final = f"""\
 masa_lightning {__version__}: train reasoning language models that predict themselves (MASA), with PyTorch Lightning.
 
@@ -18,12 +21,14 @@ usage: masa COMMAND [arguments]
   fit        train: masa fit --config tiny
   validate   measure a checkpoint on the validation problems
   test       measure a checkpoint, or any model, on benchmarks: masa test --config eval/math
-  predict    predict how problems will go, and with --solve solve them
+  predict    predict how problems will go, and with --solve solve them:
+             masa predict --ckpt_path runs/tiny --problem "Compute 17+25."
   export     write a checkpoint as a Hugging Face folder with a model card
   report     one HTML page of runs: masa report runs/tiny
   configs    list, show or copy the configurations that come with it
 
   masa COMMAND --help    arguments of a command
+  masa COMMAND --debug   where an error comes from
   masa --version         the version
 
 fit, validate, test and predict are LightningCLI's: each argument of the module, datamodule, callbacks and Trainer is a
@@ -43,6 +48,7 @@ def main(args: ArgsType = None) -> LightningCLI | None:
     """
     words = sys.argv[1:] if args is None else args
     if isinstance(words, list):
+        words = debugging(words)
         match words[:1]:
             case [] | ["-h" | "--help"]:
                 print(_HELP, end="")
@@ -65,6 +71,15 @@ def main(args: ArgsType = None) -> LightningCLI | None:
 
                 configs.main(words[1:])
                 return None
+        try:  # before torch is imported, which takes seconds
+            check_command(words[0], _COMMANDS)
+            words = arguments(words)
+        except (FileNotFoundError, ValueError) as error:
+            stop(error)
+        if args is None:
+            sys.argv[1:] = words
+        else:
+            args = words
     from masa_lightning.cli import trainer
 
     return trainer.main(args)

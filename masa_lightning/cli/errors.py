@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import linecache
 import re
+import sys
 from dataclasses import is_dataclass
 from importlib import import_module
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, NoReturn
 
+_PACKAGE: Final = str(Path(__file__).parents[1])
 _KEY: Final = re.compile(r'(?:- )?Parser key "(.+?)":(?: (.*))?$')
 _CLASS: Final = re.compile(r"(?:- )?Problem with given class_path '(.+?)':$")
 _NOISE: Final = re.compile(
@@ -54,6 +58,30 @@ def readable(message: str) -> str:
     return "\n".join(dict.fromkeys(lines)) or message
 
 
+def is_mistake(error: BaseException) -> bool:
+    """Whether an error says all that its reader needs: this package raised it on purpose, or Lightning for a wrong setup."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    file = trace.tb_frame.f_code.co_filename
+    raised = linecache.getline(file, trace.tb_lineno).lstrip().startswith("raise ")
+    return (raised and file.startswith(_PACKAGE)) or type(error).__name__ == "MisconfigurationException"
+
+
+def stop(error: BaseException, status: int = 2) -> NoReturn:
+    """Ends the command with what an error says.
+
+    Raises:
+        SystemExit: Always.
+    """
+    sys.stderr.write(f"error: {error}\n")
+    if status == 1:
+        sys.stderr.write("With --debug it is shown where this comes from.\n")
+    raise SystemExit(status) from None
+
+
 def _said(text: str, kinds: list[tuple[int, Any]]) -> str:
     text = text.removeprefix("- ")
     if (match := _OPTION.match(text)) and kinds and kinds[-1][1] is not None:
@@ -64,6 +92,8 @@ def _said(text: str, kinds: list[tuple[int, Any]]) -> str:
     if text.startswith("Expected a dot import path string: "):
         name = text.rpartition(" ")[2]
         return f"there is no class {name!r}; expected package.module.Class, such as masa_lightning.VLLMSampler"
+    if text.endswith("masa_lightning.types.Sampler is a protocol"):
+        return "of which class? Expected it first: --model.sampler VLLMSampler"
     text = _TYPE.sub(lambda match: match[1] or f"one of {match[2]}", text)
     return text.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
 

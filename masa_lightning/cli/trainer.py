@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import sys
-from typing import Any, Final, NoReturn
+import warnings
+from typing import Any, NoReturn
 
-import yaml
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -19,24 +17,22 @@ from masa_lightning.callbacks.progress import RolloutProgressBar
 from masa_lightning.callbacks.run_summary import RunSummary
 from masa_lightning.callbacks.validate_first import ValidateFirst
 from masa_lightning.cli import console
-from masa_lightning.cli.configs import config_path
-from masa_lightning.cli.errors import readable
+from masa_lightning.cli.errors import is_mistake, readable, stop
+from masa_lightning.cli.runs import with_run
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.run_folder import room_for_a_run
-
-_SETTING: Final = re.compile(r"--(?:model|data|trainer)\.[\w.]+")
 
 
 class _Parser(LightningArgumentParser):
     """Says what is wrong with a configuration, and not all options there are: those are hundreds of lines."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.exit_on_error or "JSONARGPARSE_DEBUG" in os.environ:
+        if not self.exit_on_error or os.environ.get("JSONARGPARSE_DEBUG") == "true":
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
         command = parser.prog.replace(" [options]", "")
         sys.stderr.write(f"error: {readable(message)}\n")
-        sys.stderr.write(f"`{command} --help` lists all options; JSONARGPARSE_DEBUG=1 shows where this comes from.\n")
+        sys.stderr.write(f"`{command} --help` lists all options; --debug shows where this comes from.\n")
         self.exit(2)
         raise AssertionError("exit ends the process")
 
@@ -59,6 +55,8 @@ class _CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """A test in the folder of a training run leaves that run's config.yaml as it is."""
         if self.subcommand != "fit":
+            # Those that saved a checkpoint have nothing to do where it is measured.
+            warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used to create")
             self.save_config_kwargs = self.save_config_kwargs | {"config_filename": f"{self.subcommand}_config.yaml"}
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -113,12 +111,11 @@ def main(args: ArgsType = None) -> LightningCLI | None:
         What ran, if `args` are given.
     """
     words = sys.argv[1:] if args is None else args
-    if isinstance(words, list):
+    if isinstance(words, list) and words[:1] not in ([], ["-h"], ["--help"]):
         try:
-            words = arguments(words)
-        except FileNotFoundError as error:
-            sys.stderr.write(f"error: --config: {error}\n")
-            raise SystemExit(2) from None
+            words = with_run(words)
+        except (FileNotFoundError, ValueError) as error:
+            stop(error)
         if args is None:
             sys.argv[1:] = words  # which LightningCLI wants to read by itself
         else:
@@ -126,7 +123,17 @@ def main(args: ArgsType = None) -> LightningCLI | None:
     for name in masa_lightning.__all__:  # jsonargparse finds classes by their short names once they are imported
         getattr(masa_lightning, name)
     console.quiet()
-    cli = _CLI(
+    try:
+        cli = _run(args)
+    except Exception as error:
+        if args is not None or os.environ.get("JSONARGPARSE_DEBUG") == "true" or not is_mistake(error):
+            raise
+        stop(error, 1)
+    return None if args is None else cli
+
+
+def _run(args: ArgsType) -> LightningCLI:
+    return _CLI(
         GRPOLightningModule,
         LightningDataModule,
         subclass_mode_model=True,
@@ -136,65 +143,6 @@ def main(args: ArgsType = None) -> LightningCLI | None:
         trainer_defaults={"enable_model_summary": False, "num_sanity_val_steps": 0},  # the screen's callbacks do both
         save_config_kwargs={"overwrite": True},  # a resumed run writes into the folder of the interrupted one
         parser_class=_Parser,
+        parser_kwargs={"prog": "masa"},
         args=args,
     )
-    return None if args is None else cli
-
-
-def arguments(words: list[str]) -> list[str]:
-    """Translates what `masa` adds to LightningCLI's command line.
-
-    Names of shipped configurations become their paths, and those of our classes their class paths; `--solve` becomes its
-    setting; and text stays text where YAML would read a dictionary or a list for a colon or a dash in it (those need
-    braces or brackets here).
-
-    Args:
-        words: The command and its arguments.
-
-    Raises:
-        FileNotFoundError: If a configuration is neither a file nor a name.
-
-    >>> arguments(["fit", "--model.init_args.prompts.solution", "Solve: {problem}"])
-    ['fit', '--config', '{"model": {"init_args": {"prompts": {"solution": "Solve: {problem}"}}}}']
-    """
-    translated: list[str] = []
-    place = 0
-    while place < len(words):
-        word = words[place]
-        place += 1
-        option, equals, value = word.partition("=")
-        apart = not equals and option.startswith("-") and place < len(words) and not words[place].startswith("--")
-        if apart:
-            value = words[place]
-        if option in ("-c", "--config") and value:
-            translated += ["--config", value if value.lstrip().startswith("{") else config_path(value)]
-        elif option.startswith("--") and value in masa_lightning.__all__:  # no short names of protocols otherwise
-            translated += [option, f"masa_lightning.{value}"]
-        elif _SETTING.fullmatch(option) and _is_text(value):
-            translated += ["--config", json.dumps(_nested(option.removeprefix("--"), value))]
-        elif word == "--solve" and words[0] == "predict":
-            translated.append("--model.init_args.inference.solve=true")
-            continue
-        else:
-            translated.append(word)
-            continue
-        place += apart
-    return translated
-
-
-def _is_text(value: str) -> bool:
-    try:
-        return not value.lstrip().startswith(("{", "[")) and isinstance(yaml.safe_load(value), dict | list)
-    except yaml.YAMLError:
-        return False
-
-
-def _nested(key: str, value: str) -> Any:
-    """Returns a configuration that sets one key; "model.prompts" is short for "model.init_args.prompts"."""
-    first, *parts = key.split(".")
-    if first in ("model", "data") and parts[0] != "init_args":
-        parts = ["init_args", *parts]
-    nested: Any = value
-    for part in reversed([first, *parts]):
-        nested = {part: nested}
-    return nested

@@ -30,6 +30,7 @@ from masa_lightning.models.policy import Policy
 from masa_lightning.models.steady import make_steady
 from masa_lightning.models.stops import Stops, find_stops, read_stops
 from masa_lightning.modules import hyperparameters
+from masa_lightning.modules.callback_checks import check_callbacks
 from masa_lightning.modules.checkpointing import check_savers, make_durable
 from masa_lightning.modules.learner import (
     Learner,
@@ -261,8 +262,11 @@ class PolicyLightningModule(LightningModule):
         """Adds `SaveOnSigterm` and `RunFolder` to the Trainer's callbacks.
 
         Raises:
-            ValueError: If the Trainer is to clip or accumulate gradients, which are the module's settings.
+            TypeError: If a callback of the Trainer is none.
+            ValueError: If the Trainer is to clip or accumulate gradients, which are the module's settings, or two callbacks
+                write the same checkpoints.
         """
+        check_callbacks(self.trainer)
         _check_gradients(self.trainer)  # the first hook there is, and before Lightning refuses them without a remedy
         present = [c for c in getattr(self.trainer, "callbacks", []) if isinstance(c, RunFolder)]
         folder = present[0] if present else RunFolder()

@@ -18,6 +18,7 @@ from masa_lightning.models import loading
 from masa_lightning.models.lora import LoRA, check_same
 from masa_lightning.models.packing import pack
 from masa_lightning.modules import summary
+from masa_lightning.modules.defaults import default_lengths, default_sampler, fitting_prompts
 from masa_lightning.modules.evaluation import EvaluationLightningModule
 from masa_lightning.modules.experience import micro_batches, mini_batches, token_costs
 from masa_lightning.modules.hyperparameters import class_path
@@ -56,16 +57,18 @@ class GRPOLightningModule(EvaluationLightningModule):
 
     Args:
         model: Hugging Face folder or hub name; "tiny" is the embedded model.
-        sampler: Draws completions; `VLLMSampler`, or `TransformersSampler` where vLLM does not run.
+        sampler: Draws completions; by default `VLLMSampler`, or `TransformersSampler` where vLLM is not installed.
         grader: Decides which solutions are right; `AnswerGrader` by default.
         reward_functions: Extra rewards of solution rollouts, added to their correctness (0 or 1).
         reward_weights: One factor a reward function; 1 each by default.
-        prompts: Instructions around the problem.
+        prompts: Instructions around the problem. For the embedded model those that are left at their defaults are its own.
         chat_template: Replaces the tokenizer's: Jinja text or the path of a file.
         chat_template_kwargs: Extra variables of the chat template, such as enable_thinking.
         num_generations: Solution rollouts a problem, >= 2: they are compared (G).
-        max_prompt_length: Longest prompt, tokens; problems above it are left out, counted and named.
-        max_completion_length: Most tokens of a completion, end-of-sequence included.
+        max_prompt_length: Longest prompt, tokens; problems above it are left out, counted and named. By default 512, and
+            64 for the embedded model.
+        max_completion_length: Most tokens of a completion, end-of-sequence included. By default 512, and 192 for the
+            embedded model.
         sampling: How training rollouts are drawn, and what ends any completion.
         evaluation: How validation, test and predict draw theirs.
         algorithm: Surrogate, aggregation, advantages, KL; by default the paper's GRPO.
@@ -91,7 +94,7 @@ class GRPOLightningModule(EvaluationLightningModule):
     def __init__(
         self,
         model: str,
-        sampler: Sampler,
+        sampler: Sampler | None = None,
         grader: Grader | None = None,
         reward_functions: list[RewardFunction] | None = None,
         reward_weights: list[float] | None = None,
@@ -99,8 +102,8 @@ class GRPOLightningModule(EvaluationLightningModule):
         chat_template: str | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
         num_generations: int = 8,
-        max_prompt_length: int = 512,
-        max_completion_length: int = 512,
+        max_prompt_length: int | None = None,
+        max_completion_length: int | None = None,
         sampling: SamplingSettings = SamplingSettings(),
         evaluation: Evaluation = Evaluation(),
         algorithm: Algorithm | None = None,  # a default made here would override what belongs to a `loss_type`
@@ -119,14 +122,15 @@ class GRPOLightningModule(EvaluationLightningModule):
         seed: int | None = None,
     ) -> None:
         algorithm = Algorithm() if algorithm is None else algorithm
+        max_prompt_length, max_completion_length = default_lengths(model, max_prompt_length, max_completion_length)
         super().__init__(
             model=model,
-            sampler=sampler,
+            sampler=default_sampler() if sampler is None else sampler,
             grader=grader,
             reward_functions=reward_functions,
             reward_weights=reward_weights,
             overlong_buffer=algorithm.overlong_buffer,
-            prompts=prompts,
+            prompts=fitting_prompts(model, prompts),
             chat_template=chat_template,
             chat_template_kwargs=chat_template_kwargs,
             sampling=sampling,

@@ -17,6 +17,7 @@ from masa_lightning.metrics.calibration import LengthCalibration, PassRateCalibr
 from masa_lightning.models.loading import DType
 from masa_lightning.models.lora import LoRA
 from masa_lightning.modules import summary
+from masa_lightning.modules.defaults import default_meta_length
 from masa_lightning.modules.evaluation import Stage
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.inference import control_solving
@@ -43,7 +44,8 @@ class MASALightningModule(GRPOLightningModule):
 
     Args:
         num_meta_generations: Meta rollouts a problem in training (M), >= 2, or 0 for GRPO; 1 with a `meta_weight` of 0.
-        max_meta_length: Most tokens of a meta completion; by default `max_completion_length`.
+        max_meta_length: Most tokens of a meta completion; by default `max_completion_length`, and 64 for the embedded model.
+            At most that, unless `num_meta_generations` is 0.
         pass_rate_scale: Predicted pass rates are integers in 0..scale; in the prompt, the parser and the reward alike.
         meta_reward_weights: Weight of "length", "difficulty" and "notion" in the meta reward; 0 removes a part.
         difficulty_scoring: "exponential" rewards a predicted pass rate with ``b ** |predicted - actual|`` (the paper),
@@ -62,7 +64,7 @@ class MASALightningModule(GRPOLightningModule):
     def __init__(
         self,
         model: str,
-        sampler: Sampler,
+        sampler: Sampler | None = None,
         grader: Grader | None = None,
         reward_functions: list[RewardFunction] | None = None,
         reward_weights: list[float] | None = None,
@@ -71,8 +73,8 @@ class MASALightningModule(GRPOLightningModule):
         chat_template_kwargs: dict[str, Any] | None = None,
         num_generations: int = 8,
         num_meta_generations: int = 8,
-        max_prompt_length: int = 512,
-        max_completion_length: int = 512,
+        max_prompt_length: int | None = None,
+        max_completion_length: int | None = None,
         max_meta_length: int | None = None,
         pass_rate_scale: int = 8,
         meta_reward_weights: dict[str, float] | None = None,
@@ -142,11 +144,12 @@ class MASALightningModule(GRPOLightningModule):
                 "num_meta_generations is 1; expected >= 2, because a prediction's advantage is what it earns more than the "
                 "others of its problem, 0 for no predictions, or meta_weight = 0 for predictions that are not trained"
             )
-        if max_meta_length is not None:
-            check_number("max_meta_length", max_meta_length, "", whole=True)
-        if max_meta_length is not None and not 1 <= max_meta_length <= max_completion_length:
+        if max_meta_length is None:
+            max_meta_length = default_meta_length(model, self.max_completion_length)
+        check_number("max_meta_length", max_meta_length, ">= 1", whole=True)
+        if num_meta_generations and max_meta_length > self.max_completion_length:
             raise ValueError(
-                f"max_meta_length is {max_meta_length}; expected 1..max_completion_length = {max_completion_length}"
+                f"max_meta_length is {max_meta_length}; expected 1..max_completion_length = {self.max_completion_length}"
             )
         check_number("pass_rate_scale", pass_rate_scale, ">= 1", whole=True)
         check_number("difficulty_base", difficulty_base, "> 0", "< 1")
@@ -154,7 +157,7 @@ class MASALightningModule(GRPOLightningModule):
         check_choice("difficulty_scoring", difficulty_scoring, get_args(Scoring))
         check_choice("notion_counting", notion_counting, get_args(Counting))
         self.num_meta_generations = num_meta_generations
-        self.max_meta_length = max_completion_length if max_meta_length is None else max_meta_length
+        self.max_meta_length = min(max_meta_length, self.max_completion_length)
         self.pass_rate_scale = pass_rate_scale
         if meta_reward_weights is None:
             meta_reward_weights = {"length": 1.0, "difficulty": 1.0, "notion": 1.0}

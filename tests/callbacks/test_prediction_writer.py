@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lightning.pytorch import LightningModule
+from rich.console import Console
 
 from masa_lightning import Evaluation, Inference, PredictionWriter
+from masa_lightning.callbacks.prediction_writer import as_table
 from masa_lightning.types import Problem
 
 # Of each problem: predicted pass rates of 8 and lengths, and what its solutions answer.
@@ -119,3 +122,30 @@ def test_an_earlier_runs_files_are_kept(loop: Any, tmp_path: Path) -> None:
     assert {*after} == {"predictions.jsonl", "predictions-1.jsonl", "summary-1.json"}
     assert after["predictions-1.jsonl"] == before["predictions.jsonl"]
     assert after["summary-1.json"] == before["summary.json"]
+
+
+def test_the_table_is_read_at_80_columns(loop: Any, tmp_path: Path, capsys: Any) -> None:
+    run(loop, tmp_path, solve=True, hopeless="skip", adapt_samples=False, compare=False)
+    printed = capsys.readouterr().out
+    head, a, b = (
+        next(line for line in printed.splitlines() if line.lstrip().startswith(word))
+        for word in ("problem", "a ", "b ")
+    )
+    assert head.split() == ["problem", "pass", "rate", "tokens", "notions", "answer"]
+    assert a.split() == ["a", "0.67", "±", "0.24", "50", "±", "14", "x,", "y", "2", "(3", "of", "4,", "right)"]
+    assert "0.00 ± 0.00" in b
+    assert "skipped" in b
+    assert max(map(len, printed.partition("{")[0].splitlines())) <= 80
+
+
+def test_texts_are_no_markup() -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    line = {"problem": "[red]x[/red] " * 40, "pass_rate": {"mean": None, "std": None}, "notions": {"[bold]": 1}}
+    console.print(
+        as_table([line | {"solution_length": {"median": 3.0, "std": 0.0}}, {"problem": "y", "left_out": "too long"}])
+    )
+    printed = console.export_text()
+    assert "[red]x[/red]" in printed
+    assert "[bold]" in printed
+    assert "too long" in printed
+    assert "-" in printed

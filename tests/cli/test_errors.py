@@ -24,8 +24,12 @@ from masa_lightning.cli.errors import readable
             "model: MASALightningModule has no setting 'num_generation'; did you mean num_generations?",
         ),
         (
-            "model.init_args.sampler.init_args.dtyp=x",
+            "model.init_args.sampler={class_path: masa_lightning.VLLMSampler, init_args: {dtyp: x}}",
             "model.init_args.sampler: VLLMSampler has no setting 'dtyp'; did you mean dtype?",
+        ),
+        (
+            "model.init_args.sampler.init_args.dtype=x",
+            "model.init_args.sampler: of which class? Expected it first: --model.sampler VLLMSampler",
         ),
         ("model.init_args.lora={rank: x}", "model.init_args.lora.rank: expected int, got x"),
         (

@@ -9,3 +9,6 @@ from masa_lightning.functional.prompts import PromptTemplates
 
 PATH = Path(__file__).parent / "checkpoint"
 PROMPTS = PromptTemplates(solution="Solve: {problem}", meta="Predict: {problem}")
+MAX_PROMPT_LENGTH = 64
+MAX_COMPLETION_LENGTH = 192
+MAX_META_LENGTH = 64

@@ -1,0 +1,237 @@
+"""`masa test|validate|predict --ckpt_path RUN` without a configuration: the checkpoint and its run say what is needed.
+
+The checkpoint may be a stranger's, and so may the `config.yaml` beside it. What they name is made only if it is of this
+package; a configuration that the command line names is the user's, and is trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+
+from masa_lightning.cli.configs import config_path
+from masa_lightning.cli.words import taken
+from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.hyperparameters import Record, allowed_class, read_record
+
+_OBJECTS: Final = ("sampler", "grader", "prompts", "sampling", "evaluation", "inference", "algorithm", "lora")
+_MACHINE: Final = ("accelerator", "devices", "num_nodes", "precision", "strategy")  # of a trainer
+_STRATEGIES: Final = ("lightning.pytorch.strategies.ModelParallelStrategy", "lightning.pytorch.strategies.DDPStrategy")
+
+
+def with_run(words: Sequence[str]) -> list[str]:
+    """Puts what a run says in place of its folder, and problems in place of `--problem` and `--problems`.
+
+    Args:
+        words: The command and its arguments, as `words.arguments` leaves them.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If the run does not say all, or names what is not made.
+    """
+    command, *rest = words
+    data: dict[str, Any] | None = None
+    if command == "predict":
+        texts, rest = taken(rest, "--problem")
+        files, rest = taken(rest, "--problems")
+        data = _problems(texts, files)
+    paths, others = taken(rest, "--ckpt_path")
+    checkpoint = find_checkpoint(paths[-1]) if paths else None
+    if checkpoint is not None:
+        rest = [*others, "--ckpt_path", str(checkpoint)]
+    configured = [value for value in taken(rest, "--config")[0] if not value.startswith("{")]
+    if command == "fit" or configured or checkpoint is None:
+        if data is not None and not configured:
+            raise ValueError(
+                "these problems are for a model, and none is named; expected --ckpt_path RUN, the folder of a run or one "
+                "of its checkpoints, or --config predict with --model.init_args.model PATH"
+            )
+        return [command, *rest, *(_inline({"data": data}) if data else [])]
+    if not Path(checkpoint).exists():
+        raise FileNotFoundError(
+            f"there is no checkpoint {checkpoint!r}; expected a file, the folder of a run, or a configuration besides: "
+            "--config FILE"
+        )
+    settings = _settings_of(command, Path(checkpoint), data, own_data=any(w.startswith("--data") for w in rest))
+    return [command, *_inline(settings), *rest]
+
+
+def find_checkpoint(path: str) -> str:
+    """The checkpoint that is meant by a path.
+
+    Args:
+        path: A checkpoint; or a run's folder, or that of its checkpoints, for the newest ``last.ckpt``, or the newest one
+            where there is none; or a word of Lightning's, such as "last".
+
+    Raises:
+        FileNotFoundError: If a folder has none.
+    """
+    folder = Path(path)
+    if not folder.is_dir() or (folder / "meta.pt").is_file():  # a folder of shards is a checkpoint
+        return path
+    places = [place for place in (folder / "checkpoints", folder) if place.is_dir()]
+    for pattern in ("last*.ckpt", "*.ckpt"):
+        if found := [file for place in places for file in place.glob(pattern)]:
+            return str(max(found, key=lambda file: file.stat().st_mtime))
+    raise FileNotFoundError(
+        f"there is no checkpoint in {path} nor in {folder / 'checkpoints'}; expected the folder of a run, or a file .ckpt"
+    )
+
+
+def _problems(texts: list[str], files: list[str]) -> dict[str, Any] | None:
+    if (texts and files) or len(files) > 1:
+        raise ValueError("expected either --problem TEXT, once or more, or one --problems FILE")
+    if texts:
+        return {"class_path": "masa_lightning.TextDataModule", "init_args": {"problems": texts}}
+    if not files:
+        return None
+    if not Path(files[0]).exists():
+        raise FileNotFoundError(
+            f"there is no file {files[0]!r} for --problems; expected .txt with a problem on each line, .jsonl, .json or "
+            ".parquet. A problem itself is given with --problem TEXT"
+        )
+    return {"class_path": "masa_lightning.MathDataModule", "init_args": {"predict": files[0]}}
+
+
+def _settings_of(command: str, checkpoint: Path, data: dict[str, Any] | None, *, own_data: bool) -> dict[str, Any]:
+    record = read_record(checkpoint)
+    folder = run_folder(checkpoint)
+    remedy = (
+        f"if the run is yours, name its configuration: --config {folder / 'config.yaml'}"
+        if (folder / "config.yaml").is_file()
+        else "give a configuration: --config FILE"
+    )
+    model = _model_of(record, checkpoint, remedy)
+    config = _config_of(folder)
+    given: dict[str, Any] = config["trainer"] if isinstance(config.get("trainer"), dict) else {}
+    shipped = yaml.safe_load(Path(config_path("predict")).read_text(encoding="utf-8"))
+    trainer = shipped["trainer"] | _machine(given)
+    said = f"checkpoint {checkpoint} of a {model['class_path'].rpartition('.')[2]}, with its settings"
+    if command != "predict":
+        trainer["callbacks"], left_out = _callbacks(given)
+        if left_out:
+            rank_zero_info(f"left out of {folder / 'config.yaml'}: {', '.join(left_out)}; {remedy}")
+        trainer["logger"] = {
+            "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+            "init_args": {"save_dir": str(folder.parent), "name": folder.name, "version": ""},
+        }
+    settings: dict[str, Any] = {"trainer": trainer, "model": model}
+    if type(seed := config.get("seed_everything")) is int:
+        settings["seed_everything"] = seed
+    if command == "predict":
+        settings["return_predictions"] = shipped["return_predictions"]
+    if data is None and not own_data:
+        data = _data_of(config.get("data"), folder, command, remedy)
+        said += f"; problems of {folder / 'config.yaml'}"
+    if data is not None:
+        settings["data"] = data
+    rank_zero_info(said)
+    return settings
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """The folder of the run that wrote a checkpoint: the nearest above it with a `config.yaml` or `hparams.yaml`."""
+    above = [*checkpoint.absolute().parents][:3]
+    marked = [f for f in above if (f / "config.yaml").is_file() or (f / "hparams.yaml").is_file()]
+    found = marked[0] if marked else above[1] if above[0].name == "checkpoints" else above[0]
+    return found.relative_to(Path.cwd()) if found.is_relative_to(Path.cwd()) and found != Path.cwd() else found
+
+
+def _config_of(folder: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{folder / 'config.yaml'} cannot be read: {error}; expected what `masa fit` wrote") from error
+    return config if isinstance(config, dict) else {}
+
+
+def _model_of(record: Record, checkpoint: Path, remedy: str) -> dict[str, Any]:
+    if not record.settings:
+        raise ValueError(
+            f"checkpoint {str(checkpoint)!r} does not say with which settings it was trained, as those of earlier versions; "
+            f"expected one of `masa fit` or Trainer.fit; {remedy}"
+        )
+    kind = allowed_class(record.class_path)
+    refused = [] if kind is not None and issubclass(kind, GRPOLightningModule) else [f"model: {record.class_path}"]
+    for name, value in record.settings.items():
+        if name in _OBJECTS and not isinstance(value, Mapping | None):
+            refused.append(f"{name}: {value!r}")
+        if name == "reward_functions" and not (value is None or all(isinstance(each, Mapping) for each in value)):
+            refused.append(f"{name}: {value!r}")
+        refused += _refused(value, name)
+    if refused:
+        raise ValueError(
+            f"checkpoint {str(checkpoint)!r} names what `masa` does not make because a checkpoint says so, for it may be a "
+            f"stranger's: {'; '.join(refused)}. Expected classes of masa_lightning; {remedy}"
+        )
+    return {"class_path": record.class_path, "init_args": record.settings}
+
+
+def _data_of(data: Any, folder: Path, command: str, remedy: str) -> dict[str, Any]:
+    if data is None:
+        also = "--problem TEXT or --problems FILE, or " if command == "predict" else ""
+        raise ValueError(
+            f"there is no config.yaml of `masa fit` in {folder}, and so no problems to {command}; expected {also}"
+            "--data CLASS with its arguments, such as --data MathDataModule --data.init_args.test FILE"
+        )
+    kind = allowed_class(data.get("class_path")) if isinstance(data, Mapping) else None
+    refused = [] if kind is not None and issubclass(kind, LightningDataModule) else [f"data: {_name(data)}"]
+    refused += _refused(data, "data")
+    if refused:
+        raise ValueError(
+            f"{folder / 'config.yaml'} names what `masa` does not make unless you name that file: {'; '.join(refused)}. "
+            f"Expected a datamodule of masa_lightning; {remedy}, or give --data CLASS with its arguments"
+        )
+    return dict(data)
+
+
+def _machine(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's trainer says of devices."""
+    found = {name: trainer[name] for name in _MACHINE if name in trainer}
+    strategy = found.get("strategy")
+    if isinstance(strategy, Mapping) and not (
+        strategy.get("class_path") in _STRATEGIES and not [*_refused(strategy.get("init_args"), "strategy")]
+    ):
+        del found["strategy"]
+    return {
+        name: value for name, value in found.items() if name == "strategy" or isinstance(value, str | int | list | None)
+    }
+
+
+def _callbacks(trainer: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
+    """Those callbacks of a run that are of this package, and the names of the others but Lightning's own."""
+    given = trainer.get("callbacks") or [{"class_path": "masa_lightning.RolloutProgressBar"}]
+    given = given if isinstance(given, list) else [given]
+    kept = [c for c in given if isinstance(c, Mapping) and not [*_refused(c, "callback")] and "class_path" in c]
+    names = [_name(c) for c in given if c not in kept]
+    return kept, [name for name in names if not name.startswith("lightning.")]
+
+
+def _refused(value: Any, place: str) -> Iterator[str]:
+    """What is named in plain values that is not made."""
+    if isinstance(value, Mapping):
+        if "python" in value:
+            yield f"{place}: {value['python']}"
+        if "class_path" in value and (allowed_class(value["class_path"]) is None or value.get("not_kept")):
+            yield f"{place}: {value['class_path']}"
+            return
+        for name, each in value.items():
+            yield from _refused(each, place if name == "init_args" else f"{place}.{name}")
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from _refused(each, f"{place}[{index}]")
+
+
+def _name(thing: Any) -> str:
+    return str(thing.get("class_path", thing)) if isinstance(thing, Mapping) else str(thing)
+
+
+def _inline(settings: Mapping[str, Any]) -> list[str]:
+    return ["--config", yaml.safe_dump(dict(settings), default_flow_style=True, width=float("inf"), allow_unicode=True)]

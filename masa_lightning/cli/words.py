@@ -1,0 +1,138 @@
+"""What `masa` adds to LightningCLI's command line; looked at before anything heavy is imported."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import yaml
+
+import masa_lightning
+from masa_lightning.cli.configs import config_path
+
+_SETTING: Final = re.compile(r"--(?:model|data|trainer)\.[\w.]+")
+_MEANT: Final = {
+    "train": "fit",
+    "run": "fit",
+    "resume": "fit",
+    "eval": "test",
+    "evaluate": "test",
+    "benchmark": "test",
+    "val": "validate",
+    "infer": "predict",
+    "generate": "predict",
+    "config": "configs",
+}
+
+
+def check_command(word: str, known: Sequence[str]) -> None:
+    """Refuses what is no command.
+
+    Args:
+        word: The first one of the command line.
+        known: The commands.
+
+    Raises:
+        ValueError: If it is none of them; the message says which one may have been meant.
+    """
+    if word in known or word.startswith("-"):
+        return
+    close = _MEANT.get(word.lower()) or next(iter(difflib.get_close_matches(word.lower(), known, n=1)), None)
+    meant = f" Did you mean `masa {close}`?" if close else ""
+    raise ValueError(f"there is no command {word!r}.{meant} Expected one of {', '.join(known)}")
+
+
+def debugging(words: list[str]) -> list[str]:
+    """Takes `--debug` off the words: errors then come with where they come from, as with JSONARGPARSE_DEBUG=1."""
+    if "--debug" in words or os.environ.get("JSONARGPARSE_DEBUG") == "1":
+        os.environ["JSONARGPARSE_DEBUG"] = "true"  # jsonargparse knows no other word
+    return [word for word in words if word != "--debug"]
+
+
+def taken(words: Sequence[str], option: str) -> tuple[list[str], list[str]]:
+    """Takes an option off the words.
+
+    Returns:
+        The values that it was given, and the other words.
+
+    >>> taken(["predict", "--problem", "1+1", "--solve", "--problem=2"], "--problem")
+    (['1+1', '2'], ['predict', '--solve'])
+    """
+    values, others, place = [], [], 0
+    while place < len(words):
+        word = words[place]
+        place += 1
+        name, equals, value = word.partition("=")
+        if name != option:
+            others.append(word)
+        elif equals:
+            values.append(value)
+        elif place < len(words):
+            values.append(words[place])
+            place += 1
+        else:
+            raise ValueError(f"{option} is without a value; expected one behind it")
+    return values, others
+
+
+def arguments(words: list[str]) -> list[str]:
+    """Translates what `masa` adds to LightningCLI's command line.
+
+    Names of shipped configurations become their paths, and those of our classes their class paths; `--solve` becomes its
+    setting; and text stays text where YAML would read a dictionary or a list for a colon or a dash in it (those need
+    braces or brackets here).
+
+    Args:
+        words: The command and its arguments.
+
+    Raises:
+        FileNotFoundError: If a configuration is neither a file nor a name.
+
+    >>> arguments(["fit", "--model.init_args.prompts.solution", "Solve: {problem}"])
+    ['fit', '--config', '{"model": {"init_args": {"prompts": {"solution": "Solve: {problem}"}}}}']
+    """
+    translated: list[str] = []
+    place = 0
+    while place < len(words):
+        word = words[place]
+        place += 1
+        option, equals, value = word.partition("=")
+        apart = not equals and option.startswith("-") and place < len(words) and not words[place].startswith("--")
+        if apart:
+            value = words[place]
+        if option in ("-c", "--config") and value:
+            translated += ["--config", value if value.lstrip().startswith("{") else config_path(value)]
+        elif option.startswith("--") and value in masa_lightning.__all__:  # no short names of protocols otherwise
+            translated += [option, f"masa_lightning.{value}"]
+        elif _SETTING.fullmatch(option) and _is_text(value):
+            translated += ["--config", json.dumps(_nested(option.removeprefix("--"), value))]
+        elif word == "--solve" and words[0] == "predict":
+            translated.append("--model.init_args.inference.solve=true")
+            continue
+        else:
+            translated.append(word)
+            continue
+        place += apart
+    return translated
+
+
+def _is_text(value: str) -> bool:
+    try:
+        return not value.lstrip().startswith(("{", "[")) and isinstance(yaml.safe_load(value), dict | list)
+    except yaml.YAMLError:
+        return False
+
+
+def _nested(key: str, value: str) -> Any:
+    """Returns a configuration that sets one key; "model.prompts" is short for "model.init_args.prompts"."""
+    first, *parts = key.split(".")
+    if first in ("model", "data") and parts[0] != "init_args":
+        parts = ["init_args", *parts]
+    nested: Any = value
+    for part in reversed([first, *parts]):
+        nested = {part: nested}
+    return nested

@@ -1,0 +1,63 @@
+"""Callbacks of a Trainer that are none, or that get into each other's way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
+
+
+def check_callbacks(trainer: Trainer) -> None:
+    """Looks at the callbacks of a trainer before anything runs.
+
+    Raises:
+        TypeError: If one is no callback, such as a class where an instance is wanted.
+        ValueError: If two `ModelCheckpoint`s write the same files.
+    """
+    callbacks: list[Any] = [*getattr(trainer, "callbacks", [])]
+    if not all(isinstance(callback, Callback) for callback in callbacks):
+        # Lightning tells callbacks of an error, and would fail at these, with an error about that.
+        trainer.callbacks[:] = [c for c in callbacks if isinstance(c, Callback)]  # type: ignore[attr-defined]
+    for place, callback in enumerate(callbacks):
+        if isinstance(callback, type):
+            raise TypeError(
+                f"callbacks[{place}] of the Trainer is the class {callback.__name__}; expected one made of it: "
+                f"{callback.__name__}()"
+            )
+        if not isinstance(callback, Callback):
+            raise TypeError(
+                f"callbacks[{place}] of the Trainer is {_short(callback)}, which is no callback; expected an object of a "
+                f"lightning.pytorch.Callback, such as masa_lightning.RolloutTable(){_place_of(callback)}"
+            )
+    if trainer.state.fn != TrainerFn.FITTING:
+        return
+    written: dict[tuple[str, str], int] = {}
+    for saver in (c for c in callbacks if isinstance(c, ModelCheckpoint)):
+        files = [saver.filename or "{epoch}-{step}"] if saver.save_top_k else []
+        files += [saver.CHECKPOINT_NAME_LAST] if saver.save_last else []
+        for file in files:
+            written[str(saver.dirpath), file] = written.get((str(saver.dirpath), file), 0) + 1
+    for (folder, file), count in written.items():
+        if count > 1:
+            where = "the run's folder of checkpoints" if folder == "None" else folder
+            raise ValueError(
+                f"{count} ModelCheckpoints write {file}.ckpt in {where}, where one would remove or rename the other's; "
+                "expected a filename, or a dirpath, of its own for each, and save_last for one alone"
+            )
+
+
+def _short(thing: Any) -> str:
+    text = repr(thing) if isinstance(thing, (str, dict, list, tuple, type(None))) else f"a {type(thing).__name__}"
+    return text if len(text) < 80 else f"{text[:80]}..."
+
+
+def _place_of(thing: Any) -> str:
+    if hasattr(thing, "generate") and hasattr(thing, "sync_weights"):
+        return "; a sampler is an argument of the module"
+    if hasattr(thing, "grade"):
+        return "; a grader is an argument of the module"
+    if isinstance(thing, (list, tuple)):
+        return ", without a list in the list"
+    return ""

@@ -1,0 +1,250 @@
+"""`masa predict|test|validate --ckpt_path RUN` without a configuration: the run says what is needed, and nothing hostile."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from masa_lightning import cli
+from masa_lightning.cli.runs import find_checkpoint, run_folder, with_run
+from masa_lightning.data.texts import TextDataModule
+from masa_lightning.modules.masa import MASALightningModule
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists and is not empty"),
+    pytest.mark.timeout(180),
+]
+ROWS = [{"problem": f"{i}+{i}", "answer": str(2 * i)} for i in range(8)]
+
+
+@pytest.fixture(autouse=True)
+def _apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["masa"])
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    monkeypatch.setenv("PL_SEED_WORKERS", "0")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a run of one step."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (folder / "other.jsonl").write_text('{"problem": "7+8", "answer": "15"}\n{"problem": "6+8", "answer": "14"}\n')
+    settings: dict[str, Any] = {
+        "trainer": {
+            "accelerator": "cpu",
+            "max_steps": 1,
+            "num_sanity_val_steps": 0,
+            "log_every_n_steps": 1,
+            "enable_model_summary": False,
+            "limit_val_batches": 0,
+            "logger": {
+                "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+                "init_args": {"save_dir": str(folder / "runs"), "name": "x", "version": ""},
+            },
+            "callbacks": [
+                {"class_path": "masa_lightning.RolloutTable"},
+                {
+                    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                    "init_args": {"every_n_train_steps": 1, "save_last": True, "save_top_k": 0},
+                },
+            ],
+        },
+        "model": {
+            "class_path": "masa_lightning.MASALightningModule",
+            "init_args": {
+                "model": str(tiny_checkpoint),
+                "sampler": {"class_path": "masa_lightning.TransformersSampler"},
+                "prompts": {"solution": "S:{problem}", "meta": "M:{problem}"},
+                "num_generations": 2,
+                "num_meta_generations": 2,
+                "max_prompt_length": 32,
+                "max_completion_length": 6,
+                "pass_rate_scale": 5,
+                "evaluation": {"num_generations": 2, "num_meta_generations": 3},
+            },
+        },
+        "data": {
+            "class_path": "masa_lightning.MathDataModule",
+            "init_args": {
+                "train": str(folder / "train.jsonl"),
+                "validation": str(folder / "other.jsonl"),
+                "validation_split": "train",
+                "test": str(folder / "other.jsonl"),
+                "test_split": "train",
+                "batch_size": 2,
+            },
+        },
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["masa"])
+        patch.setenv("PL_GLOBAL_SEED", "0")
+        patch.setenv("PL_SEED_WORKERS", "0")
+        cli.main(["fit", "--config", str(folder / "run.yaml")])
+    yield folder / "runs" / "x"
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    return Path(shutil.copytree(trained, tmp_path / "runs" / "x"))
+
+
+def changed(run: Path, **settings: Any) -> None:
+    path = run / "checkpoints" / "last.ckpt"
+    saved = torch.load(path, weights_only=True)
+    saved["hyper_parameters"] |= settings
+    torch.save(saved, path)
+
+
+def predictions() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path("runs/predict/predictions.jsonl").read_text().splitlines()]
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*words])
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_predict_a_problem(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = cli.main(["predict", "--ckpt_path", str(run), "--problem", "Compute 17: 5", "--problem=1+1"])
+    assert command is not None
+    assert type(command.model) is MASALightningModule
+    assert command.model.pass_rate_scale == 5
+    assert command.model.prompts.meta == "M:{problem}"
+    assert command.model.max_completion_length == 6
+    assert [(line["problem"], line["predictions"]) for line in predictions()] == [("Compute 17: 5", 3), ("1+1", 3)]
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    weights = command.model.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in saved.items())
+    printed = capsys.readouterr().out
+    assert "Compute 17: 5" in printed
+    assert "pass rate" in printed
+
+
+def test_predict_and_solve_a_file(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("two.txt").write_text("1+2\n2+3\n")
+    override = "--model.init_args.evaluation.num_meta_generations=1"
+    cli.main(
+        ["predict", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--problems", "two.txt", "--solve", override]
+    )
+    assert [(line["problem"], line["predictions"]) for line in predictions()] == [("1+2", 1), ("2+3", 1)]
+    assert all("solved" in line for line in predictions())
+    assert "answer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["test", "validate"])
+def test_measure_with_the_runs_own_problems(run: Path, command: str) -> None:
+    before = (run / "config.yaml").read_text()
+    done = cli.main([command, "--ckpt_path", str(run)])
+    assert done is not None
+    assert ("test/pass@1" if command == "test" else "val/pass@1") in done.trainer.callback_metrics
+    assert Path(str(done.trainer.log_dir)).resolve() == run
+    assert [
+        type(c).__name__ for c in done.trainer.callbacks if type(c).__module__.startswith("masa_lightning.callbacks")
+    ] == ["RolloutTable"]
+    assert (run / "config.yaml").read_text() == before
+
+
+PLANTED: dict[str, Any] = {"class_path": f"{__name__}.Planted"}
+
+
+class Planted:
+    """What a stranger names."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise AssertionError("it was made")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sampler": PLANTED},
+        {"sampler": f"{__name__}.Planted"},
+        {"grader": {"class_path": "masa_lightning.AnswerGrader", "init_args": {"math": PLANTED}}},
+        {"reward_functions": [PLANTED]},
+        {"reward_functions": [f"{__name__}.Planted"]},
+        {"reward_functions": [{"python": "rewards.brief"}]},
+        {"chat_template_kwargs": {"a": PLANTED}},
+        {"prompts": "/etc/hostname"},
+    ],
+)
+def test_a_strangers_checkpoint_is_refused(
+    run: Path, settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed(run, **settings)
+    said = error_of(capsys, "predict", "--ckpt_path", str(run), "--problem", "1+1")
+    assert f"stranger's: {next(iter(settings))}" in said
+    assert "name its configuration: --config" in said
+
+
+def test_a_strangers_class_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run / "checkpoints" / "last.ckpt"
+    saved = torch.load(path, weights_only=True)
+    saved["masa"]["class_path"] = f"{__name__}.Planted"
+    torch.save(saved, path)
+    assert f"model: {__name__}.Planted" in error_of(capsys, "test", "--ckpt_path", str(run))
+
+
+def test_a_strangers_config_is_not_followed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["trainer"]["callbacks"] += [PLANTED]
+    config["trainer"]["strategy"] = PLANTED
+    config["trainer"]["plugins"] = [PLANTED]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    settings = yaml.safe_load(with_run(["test", "--ckpt_path", str(run)])[2])
+    assert "Planted" not in str(settings)
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"data": PLANTED}))
+    assert f"data: {__name__}.Planted" in error_of(capsys, "test", "--ckpt_path", str(run))
+
+
+def test_what_is_missing_is_said(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "none is named; expected --ckpt_path RUN" in error_of(capsys, "predict", "--problem", "1+1")
+    assert "there is no file 'no.txt'" in error_of(capsys, "predict", "--ckpt_path", str(run), "--problems", "no.txt")
+    assert "either --problem TEXT" in error_of(
+        capsys, "predict", "--ckpt_path", str(run), "--problem", "1", "--problems", "no.txt"
+    )
+    assert "there is no checkpoint 'no.ckpt'" in error_of(capsys, "test", "--ckpt_path", "no.ckpt")
+    (run / "config.yaml").unlink()
+    assert "expected --data CLASS" in error_of(capsys, "test", "--ckpt_path", str(run))
+    assert "expected --problem TEXT" in error_of(capsys, "predict", "--ckpt_path", str(run))
+    shutil.rmtree(run / "checkpoints")
+    assert "there is no checkpoint in" in error_of(capsys, "test", "--ckpt_path", str(run))
+
+
+def test_a_configuration_is_followed_alone(run: Path) -> None:
+    words = ["test", "--config", "run.yaml", "--ckpt_path", str(run)]
+    assert with_run(words) == [*words[:-1], str(run / "checkpoints" / "last.ckpt")]
+
+
+def test_a_folder_means_its_last_checkpoint(tmp_path: Path) -> None:
+    places = tmp_path / "runs" / "a" / "checkpoints"
+    places.mkdir(parents=True)
+    (places / "step=9.ckpt").touch()
+    assert find_checkpoint(str(tmp_path / "runs" / "a")) == str(places / "step=9.ckpt")
+    (places / "last.ckpt").mkdir()
+    (places / "last.ckpt" / "meta.pt").touch()
+    assert find_checkpoint(str(tmp_path / "runs" / "a")) == str(places / "last.ckpt") == find_checkpoint(str(places))
+    assert find_checkpoint(str(places / "last.ckpt")) == str(places / "last.ckpt")
+    assert find_checkpoint("last") == "last"
+    assert run_folder(places / "last.ckpt").resolve() == tmp_path / "runs" / "a"
+
+
+def test_problems_that_are_texts() -> None:
+    data = TextDataModule(["1+1", "a: b"])
+    assert [p.problem for batch in data.predict_dataloader() for p in batch] == ["1+1", "a: b"]
+    for wrong in ([], ["1+1", " "]):
+        with pytest.raises(ValueError, match="expected at least one, and none that is empty"):
+            TextDataModule(wrong)

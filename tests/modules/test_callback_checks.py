@@ -1,0 +1,56 @@
+"""Mistakes in `Trainer(callbacks=...)` are answered before any weights are loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from lightning.pytorch.callbacks import ModelCheckpoint
+from training_loop import Loop
+
+from masa_lightning import AnswerGrader, GRPOLightningModule, RolloutTable, TransformersSampler
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "said"),
+    [
+        (
+            [RolloutTable],
+            r"callbacks\[0\] of the Trainer is the class RolloutTable; expected one made of it: RolloutTable\(\)",
+        ),
+        ([ModelCheckpoint], r"is the class ModelCheckpoint"),
+        (
+            ["RolloutTable"],
+            r"callbacks\[0\] of the Trainer is 'RolloutTable', which is no callback; expected an object",
+        ),
+        ([None], r"is None, which is no callback"),
+        ([{"class_path": "masa_lightning.RolloutTable"}], r"is \{'class_path'.*no callback"),
+        ([TransformersSampler()], r"is a TransformersSampler, .*; a sampler is an argument of the module"),
+        ([AnswerGrader()], r"is a AnswerGrader, .*; a grader is an argument of the module"),
+        ([[]], r"is \[\], .*, without a list in the list"),
+    ],
+)
+def test_what_is_no_callback(loop: Loop, callbacks: list[Any], said: str) -> None:
+    trainer = loop.trainer()
+    trainer.callbacks[:0] = callbacks
+    module = loop.module(GRPOLightningModule)
+    with pytest.raises(TypeError, match=said):
+        trainer.fit(module, loop.Problems(2))
+    assert module.policy is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "file"),
+    [
+        ({"filename": "a"}, {"filename": "a"}, "a"),
+        ({}, {}, r"\{epoch\}-\{step\}"),
+        ({"filename": "a", "save_last": True}, {"filename": "b", "save_last": True}, "last"),
+    ],
+)
+def test_two_that_write_one_file(
+    loop: Loop, first: dict[str, Any], second: dict[str, Any], file: str, tmp_path: Any
+) -> None:
+    savers = [ModelCheckpoint(tmp_path, every_n_train_steps=n, **each) for n, each in ((1, first), (2, second))]
+    trainer = loop.trainer(*savers, enable_checkpointing=True)
+    with pytest.raises(ValueError, match=rf"2 ModelCheckpoints write {file}\.ckpt in .*expected a filename"):
+        trainer.fit(loop.module(GRPOLightningModule), loop.Problems(2))

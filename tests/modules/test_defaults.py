@@ -1,0 +1,50 @@
+"""What a module does without being told."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from masa_lightning import GRPOLightningModule, MASALightningModule, PromptTemplates, TransformersSampler, VLLMSampler
+from masa_lightning.models.tiny import PROMPTS
+from masa_lightning.modules import defaults
+
+
+def test_the_embedded_model_is_enough() -> None:
+    module = MASALightningModule("tiny", TransformersSampler())
+    assert module.prompts == PROMPTS
+    assert (module.max_prompt_length, module.max_completion_length, module.max_meta_length) == (64, 192, 64)
+    own = MASALightningModule(
+        "tiny", TransformersSampler(), prompts=PromptTemplates(meta="M {problem}"), max_completion_length=32
+    )
+    assert own.prompts == PromptTemplates(solution=PROMPTS.solution, meta="M {problem}")
+    assert (own.max_completion_length, own.max_meta_length) == (32, 32)
+
+
+def test_other_models_have_the_long_prompts() -> None:
+    module = MASALightningModule("some/model", TransformersSampler())
+    assert module.prompts == PromptTemplates()
+    assert (module.max_prompt_length, module.max_completion_length, module.max_meta_length) == (512, 512, 512)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_sampler_is_vllms_where_it_is_installed(
+    there: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if there:
+        monkeypatch.setattr(defaults, "find_spec", lambda name: name)
+    else:
+        monkeypatch.setitem(sys.modules, "vllm", None)
+    module = GRPOLightningModule("tiny")
+    assert type(module.sampler) is (VLLMSampler if there else TransformersSampler)
+    assert ("vLLM is not installed" in caplog.text) == (not there)
+    assert module.hparams["sampler"] is None  # chosen again where the checkpoint is loaded
+
+
+def test_the_limit_of_predictions_is_looked_at_where_there_are_some() -> None:
+    settings: dict[str, Any] = {"max_completion_length": 32, "max_meta_length": 64}
+    with pytest.raises(ValueError, match=r"max_meta_length is 64; expected 1\.\.max_completion_length = 32"):
+        MASALightningModule("tiny", TransformersSampler(), **settings)
+    assert MASALightningModule("tiny", TransformersSampler(), num_meta_generations=0, **settings).max_meta_length == 32
