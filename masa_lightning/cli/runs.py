@@ -207,7 +207,7 @@ def _machine(trainer: Mapping[str, Any]) -> dict[str, Any]:
 
 def _callbacks(trainer: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
     """Those callbacks of a run that are of this package, and the names of the others but Lightning's own."""
-    given = trainer.get("callbacks") or [{"class_path": "masa_lightning.RolloutProgressBar"}]
+    given = trainer.get("callbacks") or []
     given = given if isinstance(given, list) else [given]
     kept = [c for c in given if isinstance(c, Mapping) and not [*_refused(c, "callback")] and "class_path" in c]
     names = [_name(c) for c in given if c not in kept]
