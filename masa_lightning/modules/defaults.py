@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from importlib.util import find_spec
+from typing import cast
 
 from lightning.pytorch.utilities import rank_zero_info
 
+import masa_lightning
 from masa_lightning.functional.prompts import PromptTemplates
 from masa_lightning.models import tiny
 from masa_lightning.models.loading import TINY
@@ -18,15 +20,11 @@ _LENGTH = 512
 def default_sampler() -> Sampler:
     """A `VLLMSampler` where vLLM is installed, else a `TransformersSampler`, and says so."""
     if find_spec("vllm") is not None:
-        from masa_lightning.sampling.vllm import VLLMSampler
-
-        return VLLMSampler()
-    from masa_lightning.sampling.transformers import TransformersSampler
-
+        return cast("Sampler", masa_lightning.VLLMSampler())
     rank_zero_info(
         "sampler: TransformersSampler, for vLLM is not installed; with it rollouts take a fraction of the time"
     )
-    return TransformersSampler()
+    return cast("Sampler", masa_lightning.TransformersSampler())
 
 
 def default_lengths(model: str, prompt: int | None, completion: int | None) -> tuple[int, int]:
