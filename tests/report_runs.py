@@ -11,6 +11,7 @@ from training_loop import Grades, Loop
 
 from masa_lightning.callbacks.gating import PredictiveGating
 from masa_lightning.callbacks.rollout_table import RolloutTable
+from masa_lightning.callbacks.validate_first import ValidateFirst
 from masa_lightning.modules.settings import Evaluation
 
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1>"
@@ -34,12 +35,11 @@ def train(
         max_completion_length=180, evaluation=Evaluation(num_generations=3, num_meta_generations=2),
     )  # fmt: skip
     logger = (CSVLogger if csv else TensorBoardLogger)(folder.parent, name=folder.name, version="")
-    callbacks = [RolloutTable(every_n_steps=1), PredictiveGating(mode="shadow")]
+    callbacks = [ValidateFirst(), RolloutTable(every_n_steps=1), PredictiveGating(mode="shadow")]
     trainer = loop.trainer(
         *callbacks, logger=logger, max_steps=steps, val_check_interval=1, check_val_every_n_epoch=None
     )
     data = loop.Problems(train=2 * steps, validation=problems)
-    trainer.validate(module, data, verbose=False)
     trainer.fit(module, data)
     settings: dict[str, Any] = {
         "seed_everything": seed,

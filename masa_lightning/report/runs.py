@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from masa_lightning.report.records import Evaluated, read_records
-from masa_lightning.report.scalars import Scalars, Series, read_scalars
+from masa_lightning.report.scalars import HUGE, Scalars, Series, read_scalars
 from masa_lightning.report.settings import Flat, experiment, read_settings, seeds
 from masa_lightning.report.text import shown
 
@@ -150,7 +150,7 @@ def _results(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
             {
                 "name": shown(row["name"], 100) or "-",
                 "problems": int(row["problems"]),
-                "metrics": {str(n): float(v) for n, v in row["metrics"].items() if v is not None},
+                "metrics": {str(n): float(v) for n, v in row["metrics"].items() if v is not None and abs(v) < HUGE},
             }
             for row in found[:200]
         ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 Series = dict[int, float]  # step -> value
 Scalars = dict[str, Series]
 
+HUGE = 1e30
+"""No figure of a run is as large; arithmetic with larger ones would end in an overflow."""
 LARGEST = 64 << 20
 """Bytes of a record of an event file; longer ones are none."""
 
@@ -25,15 +26,15 @@ def read_scalars(folder: Path) -> tuple[Scalars, list[str]]:
         folder: Of the run; folders in it are left alone.
 
     Returns:
-        Values by name and step, without those that are not finite; and what could not be read.
+        Values by name and step, without those that are not finite or huge; and what could not be read.
     """
     scalars: Scalars = {}
     problems: list[str] = []
-    for file in sorted(folder.glob("events.out.tfevents*")):
+    for file in sorted(file for file in folder.glob("events.out.tfevents*") if file.is_file()):
         part: Scalars = {}
         try:
             for tag, step, value in _events(file, problems):
-                if math.isfinite(value):
+                if abs(value) < HUGE:
                     part.setdefault(tag, {})[step] = value
         except OSError as error:
             problems.append(f"{file.name} could not be read: {error.strerror}")
@@ -42,9 +43,9 @@ def read_scalars(folder: Path) -> tuple[Scalars, list[str]]:
         part = {}
         try:
             for tag, step, value in _rows(file):
-                if math.isfinite(value):
+                if abs(value) < HUGE:
                     part.setdefault(tag, {})[step] = value
-        except (OSError, csv.Error, UnicodeDecodeError, ValueError, TypeError) as error:
+        except (OSError, csv.Error, ValueError, TypeError, OverflowError) as error:
             problems.append(f"{file.name} is no table of metrics from some line on: {error}")
         for tag, series in part.items():
             scalars.setdefault(tag, series)  # the same numbers, where a run has both loggers

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from masa_lightning.report.contents import contents
+from masa_lightning.report.page import page
 from masa_lightning.report.runs import Run, arms, find_runs, load_runs
 from masa_lightning.report.scalars import read_scalars
 from masa_lightning.report.settings import differing, read_settings
@@ -94,6 +96,7 @@ def test_what_goes_on_after_an_interruption_counts(tmp_path: Path) -> None:
         ("events.out.tfevents.9", b"\x04\0\0\0\0\0\0\0crc.\xff\xff\xff\xffcrc.", "no event file of TensorBoard"),
         ("metrics.csv", b"step,reward\n1,\xff\xfe\n", "no table of metrics"),
         ("metrics.csv", b"step,x\n1,zebra\n", "no table of metrics"),
+        ("metrics.csv", b"step,x\ninf,1\n", "no table of metrics"),
         ("config.yaml", b"a: [1, 2", "config.yaml could not be read"),
         ("config.yaml", b"\xff\xfe", "config.yaml could not be read"),
         ("config.yaml", b"just text", "config.yaml has no settings"),
@@ -174,3 +177,33 @@ def test_where_there_is_no_run(tmp_path: Path) -> None:
 def test_a_run_without_rollouts_of_validations_says_so(run: Path) -> None:
     (run / "rollouts").rename(run / "elsewhere")
     assert "no rollouts of validations" in "\n".join(load(run).notes)
+
+
+def test_no_figure_breaks_a_page(tmp_path: Path) -> None:
+    names = [
+        "reward",
+        "val/pass@1",
+        "val/pass@1_low",
+        "val/pass@1_high",
+        "pass_rate",
+        "val/calibration/pass_rate/count",
+    ]
+    names += [
+        f"val/calibration/pass_rate/{name}" for name in ("pearson", "predicted_mean", "predicted_std", "actual_mean")
+    ]
+    names += ["tokens_total/solution", "timing_s/step", "controls/x/share", "test/pass@1", "test/<b>/pass@1"]
+    values = ["1e308", "-1e29", "1e29", "nan", "inf", "0", "-5", "1", "0.5", "1e-300"]
+    steps = [-(2**62), -1, 0, 1, 2, 30, 2**62]
+    rows = [[str(step), *(values[(n + k) % len(values)] for n in range(len(names)))] for k, step in enumerate(steps)]
+    for seed in range(3):
+        (tmp_path / str(seed)).mkdir()
+        (tmp_path / str(seed) / "config.yaml").write_text(f"seed_everything: {seed}")
+        turned = [row if seed < 2 else row[:1] + row[:0:-1] for row in rows]
+        text = "\n".join(",".join(row) for row in [["step", *names], *turned])
+        (tmp_path / str(seed) / "metrics.csv").write_text(text)
+    (tmp_path / "0" / "results.json").write_text(
+        '{"benchmarks": [{"name": "b", "problems": 3, "metrics": {"pass@1": NaN, "maj@8": 1e999, "x": 1e308}}]}'
+    )
+    assert len(arms(load_runs(find_runs([tmp_path])))) == 1
+    for folders in ([tmp_path], [tmp_path / "0"]):
+        assert "</html>" in page(contents(load_runs(find_runs(folders))))
