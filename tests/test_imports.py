@@ -22,7 +22,7 @@ STOREYS = (
     {"checks"},
     {"types"},
     {"functional"},
-    {"metrics", "sampling", "models", "data"},
+    {"metrics", "loggers", "sampling", "models", "data"},
     {"modules"},
     {"callbacks", "model_card"},
     {"export", "report"},

@@ -20,9 +20,11 @@ from torch.distributed.tensor import DTensor
 
 from masa_lightning.callbacks._rollout_file import Name, RolloutFile
 from masa_lightning.callbacks._screen import evaluated, screen
+from masa_lightning.loggers.media import log_figure, log_table
 from masa_lightning.metrics.calibration import LengthCalibration, PassRateCalibration
 from masa_lightning.metrics.figures import calibration_figures, save_figure
 from masa_lightning.modules.evaluation import EvaluationLightningModule
+from masa_lightning.modules.run_folder import run_folder
 from masa_lightning.types import Problem, Rollout, RolloutGroup
 
 Figures = dict[str, float]
@@ -61,11 +63,11 @@ class BenchmarkReport(Callback):
     interruption, and gives what an undisturbed one would have given. The folder belongs to one set of weights and settings
     of the rollouts (``settings.json``).
 
-    Metrics of each benchmark go to the loggers as ``test/<benchmark>/<metric>``; those of all problems are logged by the
-    module.
+    Metrics of each benchmark go to the loggers as ``test/<benchmark>/<metric>``, the table and the pictures to those that
+    take them; the metrics of all problems are logged by the module.
 
     Args:
-        dirpath: Folder; by default the logger's.
+        dirpath: Folder; by default the run's.
 
     Raises:
         TypeError: If the module is none of this package's.
@@ -96,7 +98,7 @@ class BenchmarkReport(Callback):
         assert isinstance(pl_module, EvaluationLightningModule)
         self._seen, self._restored, self._left_out = set(), set(), []
         # Collectives: every process asks.
-        self._folder = Path(self.dirpath or trainer.log_dir or trainer.default_root_dir)
+        self._folder = Path(self.dirpath or run_folder(trainer))
         self._settings = settings = _settings(pl_module)
         self._checkpoint = Path(str(trainer.ckpt_path)).name if trainer.ckpt_path else None
         if not trainer.is_global_zero:
@@ -152,22 +154,26 @@ class BenchmarkReport(Callback):
                 "left_out": float(sum(p.source == name for p in self._left_out)),
                 **pl_module.evaluation_metrics(groups),
             }
-            self._draw(name, groups, pl_module.max_completion_length)
+            self._draw(trainer, name, groups, pl_module.max_completion_length, step)
             for logger in trainer.loggers:
                 logger.log_metrics({f"test/{name}/{f}": v for f, v in rows[name].items()}, step=step)
         _write(
             self._folder / "results.json",
             json.dumps(_results(self._settings, self._checkpoint, rows), indent=2, allow_nan=False) + "\n",
         )
+        head, *lines = table_cells(rows, [column for columns in table_columns(rows) for column in columns])
+        log_table(trainer.loggers, "test", head, lines, step)
         table = markdown_table(rows)
         _write(self._folder / "results.md", _page(self._settings, self._checkpoint, table))
         _show(rows, self._folder)
 
-    def _draw(self, name: str, groups: Sequence[RolloutGroup], longest: int) -> None:
+    def _draw(self, trainer: pl.Trainer, name: str, groups: Sequence[RolloutGroup], longest: int, step: int) -> None:
         rates, lengths = PassRateCalibration(sync_on_compute=False), LengthCalibration(sync_on_compute=False)
         rates.add_groups(groups)
         lengths.add_groups(groups, longest)
-        for picture, figure in calibration_figures(rates.points(), lengths.points()).items():
+        where = f"{self._folder.name} \u00b7 test on {name or 'problems'} \u00b7 step {step}"
+        for picture, figure in calibration_figures(rates.points(), lengths.points(), where).items():
+            log_figure(trainer.loggers, f"test/{name}/{picture}" if name else f"test/{picture}", figure, step)
             save_figure(figure, self._folder / "pictures" / f"{_file_name(name)}_{picture}.png")
 
 

@@ -1,55 +1,59 @@
-"""Pictures of how well the policy predicts itself, after every validation and test."""
+"""Pictures of how well the policy predicts itself: over training steps, and after every validation and test."""
 
 from __future__ import annotations
 
-import os
+from dataclasses import astuple
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from matplotlib.figure import Figure
 from torch import nn
 
+from masa_lightning.loggers.media import log_figure
 from masa_lightning.metrics.calibration import LengthCalibration, LengthPoints, PassRateCalibration, PassRatePoints
-from masa_lightning.metrics.figures import calibration_figures, means_over_steps, save_figure
+from masa_lightning.metrics.figures import calibration_figures, save_figure
+from masa_lightning.metrics.over_steps import Gated, History, Means, gated_over_steps, means_over_steps
 from masa_lightning.models.checkpoints import set_aside
+from masa_lightning.modules.run_folder import run_folder
 
-Stage = Literal["validate", "test"]
+Stage = Literal["train", "validate", "test"]
 Quantity = Literal["pass_rate", "length"]
 
-YLABELS: dict[Quantity, str] = {
-    "pass_rate": "Mean pass rate (share of correct rollouts)",
-    "length": "Mean solution length (tokens)",
-}
+_PREFIXES: dict[Stage, str] = {"train": "calibration", "validate": "calibration", "test": "calibration_test"}
+_NAMES: dict[Stage, str] = {"train": "training", "validate": "validation", "test": "test"}
+_Z = 1.96  # of a 95% interval
 
 
 class CalibrationPlots(Callback):
-    """Draws predicted against actual pass rates and lengths on held-out problems.
+    """Draws predicted against actual pass rates and lengths, on training problems over steps and on held-out ones.
 
-    Pictures: ``pass_rate_scatter``, ``pass_rate_reliability``, ``length_scatter``, and during `fit` the means
-    over steps, ``pass_rate_over_steps`` and ``length_over_steps``. They go to every TensorBoard logger under the tag
+    Of a validation or test: ``pass_rate_scatter``, ``pass_rate_reliability`` and ``length_scatter``. Of training, after each
+    validation and at the end: ``pass_rate_over_steps`` and ``length_over_steps``, the means of each step and those of the
+    validations (the paper's figure 5), and where `PredictiveGating` acts or is in shadow mode ``gated_over_steps``, the
+    share of problems that it skips (figure 4). They go to every logger that takes pictures (`loggers.media`) as
     ``calibration/<picture>`` (``calibration_test/<picture>`` after a test) and to PNG files
-    ``<stage>_<picture>_step<global step>.png``. Nothing is drawn in the sanity check, nor of a quantity without a
-    parsed prediction.
+    ``<stage>_<picture>_step<training steps>.png``. Nothing is drawn in the sanity check, nor of a quantity without a parsed
+    prediction.
 
-    The module keeps its metrics in ``pl_module.calibration[stage]["pass_rate" | "length"]``, as `MASALightningModule`
-    does, still filled when callbacks' ``on_validation_epoch_end`` run.
+    The module logs ``calibration/<quantity>/predicted_mean`` and so on in each training step, and keeps its metrics in
+    ``pl_module.calibration[stage]["pass_rate" | "length"]``, as `MASALightningModule` does, still filled when callbacks'
+    ``on_validation_epoch_end`` run.
 
     Args:
         every_n_validations: Draws after every n-th validation, the first one included; the means are recorded after
             each.
-        dirpath: Folder of the PNG files; default ``pictures`` in the logger's folder.
+        dirpath: Folder of the PNG files; default ``pictures`` in the run's folder.
 
     Raises:
         ValueError: If `every_n_validations` is less than 1.
 
     Example:
         >>> callback = CalibrationPlots(every_n_validations=2)
-        >>> callback.state_dict()
-        {'validations': 0, 'history': {'pass_rate': [], 'length': []}}
+        >>> callback.validations, callback.history["length"]
+        (0, History(training=[], held_out=[]))
     """
 
     def __init__(self, every_n_validations: int = 1, dirpath: str | None = None) -> None:
@@ -59,8 +63,11 @@ class CalibrationPlots(Callback):
         self.every_n_validations = every_n_validations
         self.dirpath = dirpath
         self.validations = 0
-        self.history: dict[Quantity, list[tuple[int, float, float]]] = {"pass_rate": [], "length": []}
-        """Step, predicted mean and actual mean of each validation."""
+        self.history: dict[Quantity, History] = {"pass_rate": History(), "length": History()}
+        """Means so far."""
+        self.gated: list[Gated] = []
+        """Shares that `PredictiveGating` decided on so far."""
+        self._drawn = -1  # step of the last pictures over steps
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuses modules that make no predictions.
@@ -76,10 +83,33 @@ class CalibrationPlots(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keeps an earlier run's pictures under another name; a run that is resumed goes on with its own."""
-        folder = self._folder(trainer)  # a collective
+        folder = self._pictures(run_folder(trainer))  # a collective
+        self._drawn = -1
         goes_on = trainer.ckpt_path is not None or trainer.global_step > 0
-        if trainer.is_global_zero and not goes_on and next(folder.glob("validate_*.png"), None):
+        if trainer.is_global_zero and not goes_on and _has_pictures(folder):
             rank_zero_info(f"{folder} had the pictures of another run: they are kept as {set_aside(folder).name}")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Records what the step logged."""
+        logged, step = trainer.callback_metrics, trainer.global_step
+        for quantity in get_args(Quantity):
+            figures = {
+                name.rpartition("/")[2]: v for name, v in logged.items() if name.startswith(f"calibration/{quantity}/")
+            }
+            if figures and (count := figures["count"].item()):
+                _add(
+                    self.history[quantity].training,
+                    Means(
+                        step,
+                        *(figures[f"{name}_mean"].item() for name in ("predicted", "actual")),
+                        *(_Z * figures[f"{name}_std"].item() / count**0.5 for name in ("predicted", "actual")),
+                    ),
+                )
+        shares = [logged.get(f"controls/gating/{name}_share") for name in ("hopeless", "trivial", "acted")]
+        if all(share is not None for share in shares):
+            _add(self.gated, Gated(step, *(share.item() for share in shares if share is not None)))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Records the means and draws."""
@@ -93,55 +123,101 @@ class CalibrationPlots(Callback):
         """Draws."""
         self._report(trainer, pl_module, "test", draw=True)
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draws what was over steps, unless the last validation did."""
+        run = run_folder(trainer)  # a collective
+        if self._drawn != trainer.global_step:
+            self._publish(trainer, run, "train", self._over_steps(trainer, run), trainer.global_step)
+
     def state_dict(self) -> dict[str, Any]:
-        """The history, so that a resumed run continues its lines."""
-        return {"validations": self.validations, "history": {name: list(rows) for name, rows in self.history.items()}}
+        """The history, so that a resumed run continues its lines; plain values."""
+        return {
+            "validations": self.validations,
+            "history": {name: [astuple(row) for row in history.held_out] for name, history in self.history.items()},
+            "training": {name: [astuple(row) for row in history.training] for name, history in self.history.items()},
+            "gated": [astuple(row) for row in self.gated],
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up the history of a checkpoint."""
+        """Takes up the history of a checkpoint; those of earlier versions have none of training."""
         self.validations = state_dict["validations"]
-        self.history = {name: [tuple(row) for row in rows] for name, rows in state_dict["history"].items()}
+        training = state_dict.get("training", {})
+        self.history = {
+            name: History(
+                training=[Means(*row) for row in training.get(name, [])], held_out=[Means(*row) for row in rows]
+            )
+            for name, rows in state_dict["history"].items()
+        }
+        self.gated = [Gated(*row) for row in state_dict.get("gated", [])]
 
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: Stage, *, draw: bool) -> None:
         # Collectives (the points, the folder) come first and are entered by every process.
         metrics = cast("nn.ModuleDict", cast("nn.ModuleDict", pl_module.calibration)[stage])
         rates = cast("PassRateCalibration", metrics["pass_rate"]).points()
         lengths = cast("LengthCalibration", metrics["length"]).points()
-        folder = self._folder(trainer)
-        if trainer.state.fn == "fit":
+        run = run_folder(trainer)
+        fits = trainer.state.fn == "fit"
+        if fits:
             self._record("pass_rate", trainer.global_step, rates)
             self._record("length", trainer.global_step, lengths)
-        if draw and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            figures = self._figures(rates, lengths, with_history=trainer.state.fn == "fit")
-            # Outside of training Lightning's own count is 0.
-            done = 0 if trainer.state.fn == "fit" else int(getattr(pl_module, "rollout_steps", 0))
-            _publish(trainer, folder, stage, figures, done or trainer.global_step)
-
-    def _folder(self, trainer: pl.Trainer) -> Path:
-        return Path(self.dirpath or os.path.join(trainer.log_dir or trainer.default_root_dir, "pictures"))
+        if not draw:
+            return
+        # Outside of training Lightning's own count is 0.
+        step = trainer.global_step if fits else int(getattr(pl_module, "rollout_steps", 0)) or trainer.global_step
+        figures = calibration_figures(rates, lengths, _where(run, stage, step))
+        self._publish(trainer, run, stage, figures, step)
+        if fits:
+            self._drawn = step
+            self._publish(trainer, run, "train", self._over_steps(trainer, run), step)
 
     def _record(self, quantity: Quantity, step: int, points: PassRatePoints | LengthPoints) -> None:
-        if len(points.predicted):
-            row = (step, points.predicted.mean().item(), points.actual.mean().item())
-            self.history[quantity] = [old for old in self.history[quantity] if old[0] < step] + [row]
+        if count := len(points.predicted):
+            sides = (points.predicted, points.actual)
+            means = [side.mean().item() for side in sides]
+            halves = [_Z * side.std(correction=0).item() / count**0.5 for side in sides]
+            _add(self.history[quantity].held_out, Means(step, *means, *halves))
 
-    def _figures(self, rates: PassRatePoints, lengths: LengthPoints, *, with_history: bool) -> dict[str, Figure]:
-        figures = calibration_figures(rates, lengths)
-        if with_history:
-            for quantity, rows in self.history.items():
-                if rows:
-                    steps, predicted, actual = zip(*rows, strict=True)
-                    figures[f"{quantity}_over_steps"] = means_over_steps(steps, predicted, actual, YLABELS[quantity])
+    def _over_steps(self, trainer: pl.Trainer, run: Path) -> dict[str, Figure]:
+        figures: dict[str, Figure] = {}
+        where = _where(run, "train", trainer.global_step)
+        rates, lengths = self.history["pass_rate"], self.history["length"]
+        if rates.training or rates.held_out:
+            label = "Mean pass rate (share of correct rollouts)"
+            figures["pass_rate_over_steps"] = means_over_steps(rates, "Pass rate", label, greatest=1, where=where)
+        if lengths.training or lengths.held_out:
+            label = "Mean solution length (tokens)"
+            figures["length_over_steps"] = means_over_steps(lengths, "Solution length", label, where=where)
+        if self.gated:
+            figures["gated_over_steps"] = gated_over_steps(self.gated, where)
         return figures
 
+    def _pictures(self, run: Path) -> Path:
+        return Path(self.dirpath) if self.dirpath else run / "pictures"
 
-def _publish(trainer: pl.Trainer, folder: Path, stage: Stage, figures: dict[str, Figure], step: int) -> None:
-    prefix = "calibration" if stage == "validate" else "calibration_test"
-    for name, figure in figures.items():
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure(f"{prefix}/{name}", figure, global_step=step)
-        try:
-            save_figure(figure, folder / f"{stage}_{name}_step{step:06d}.png")
-        except OSError as error:  # a full disk must not end a training run over a picture
-            rank_zero_warn(f"CalibrationPlots could not write {name} to {folder}: {error}")
+    def _publish(self, trainer: pl.Trainer, run: Path, stage: Stage, figures: dict[str, Figure], step: int) -> None:
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        folder = self._pictures(run)
+        for name, figure in figures.items():
+            log_figure(trainer.loggers, f"{_PREFIXES[stage]}/{name}", figure, step)
+            try:
+                save_figure(figure, folder / f"{stage}_{name}_step{step:06d}.png")
+            except OSError as error:  # a full disk must not end a training run over a picture
+                rank_zero_warn(f"CalibrationPlots could not write {name} to {folder}: {error}")
+
+
+def _add(rows: list[Any], row: Means | Gated) -> None:
+    """Appends; rows of the same step and of later ones, of before an interruption, go."""
+    while rows and rows[-1].step >= row.step:
+        rows.pop()
+    rows.append(row)
+
+
+def _has_pictures(folder: Path) -> bool:
+    """Of training: those of a test are no run's."""
+    return any(next(folder.glob(f"{stage}_*.png"), None) for stage in ("train", "validate"))
+
+
+def _where(run: Path, stage: Stage, step: int) -> str:
+    name = f"{run.parent.name}/{run.name}" if run.name.startswith("version_") else run.name
+    return f"{name} \u00b7 {_NAMES[stage]} \u00b7 step {step}"

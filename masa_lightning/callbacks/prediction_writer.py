@@ -20,6 +20,7 @@ from masa_lightning.functional.controls import named_notions
 from masa_lightning.functional.voting import ballot, most_common_answer
 from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.modules.masa import MASALightningModule
+from masa_lightning.modules.run_folder import run_folder
 from masa_lightning.types import Rollout, RolloutGroup
 
 _SHOWN = 20  # problems in the table
@@ -37,7 +38,7 @@ class PredictionWriter(Callback):
     solutions and, where answers are known, how many votes are right.
 
     Args:
-        dirpath: Folder; by default the logger's.
+        dirpath: Folder; by default the run's.
 
     Raises:
         TypeError: If the module makes no predictions.
@@ -60,7 +61,7 @@ class PredictionWriter(Callback):
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begins a file."""
         self._lines = []
-        self._folder = Path(self.dirpath or trainer.log_dir or trainer.default_root_dir)  # a collective
+        self._folder = Path(self.dirpath or run_folder(trainer))  # a collective
         if trainer.is_global_zero:
             self._folder.mkdir(parents=True, exist_ok=True)
             for name in ("predictions.jsonl", "summary.json"):

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from masa_lightning.callbacks._rollout_file import TrainingRolloutFile, write_rollouts
+from masa_lightning.loggers.media import Cell, log_table
 from masa_lightning.models.checkpoints import set_aside
+from masa_lightning.modules.run_folder import run_folder
 from masa_lightning.types import Kind, Rollout, RolloutGroup
 
 KINDS: tuple[Kind, ...] = ("solution", "meta")
@@ -22,15 +21,14 @@ NAME = "train_rollouts.jsonl"
 FOLDER = "rollouts"
 LONGEST = 2000
 """Characters of a text in a file of `FOLDER`."""
-LINE_BREAK = " \u23ce "
-"""Stands for a line break in a table's cell."""
+HEAD = ("problem", "kind", "reward", "parts", "tokens", "text")
 
 
 class RolloutTable(Callback):
-    """Shows rollouts of both kinds as a table in TensorBoard and appends them to ``train_rollouts.jsonl``.
+    """Shows rollouts of both kinds as a table in the loggers that take one, and appends them to ``train_rollouts.jsonl``.
 
     Of each kind the best, the worst and rollouts evenly between them are taken, by total reward. The table's cells are
-    escaped and shortened in the middle, for a model may write anything; ``train_rollouts.jsonl``, in the logger's folder,
+    escaped and shortened in the middle, for a model may write anything; ``train_rollouts.jsonl``, in the run's folder,
     has all of a rollout, one JSON object a line, as `BenchmarkReport` writes them; a ``fast_dev_run`` writes none. A run
     that is resumed goes on with the file as it was at its checkpoint. Only the rollouts of the first process are seen.
 
@@ -70,7 +68,7 @@ class RolloutTable(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Goes on with the file of the run that is resumed; another run's is kept under another name."""
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # a collective
+        folder = run_folder(trainer)  # a collective
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         goes_on = trainer.ckpt_path is not None or trainer.global_step > 0
@@ -94,7 +92,7 @@ class RolloutTable(Callback):
         """
         if trainer.fit_loop.total_batch_idx % self.every_n_steps:
             return
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # a collective: every process asks
+        folder = run_folder(trainer)  # a collective: every process asks
         if not outputs or not trainer.is_global_zero:
             return
         if not isinstance(outputs, Mapping) or "groups" not in outputs:
@@ -105,10 +103,7 @@ class RolloutTable(Callback):
         chosen = choose_rollouts(outputs["groups"], self.rows)
         if not chosen or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        table = markdown_table(chosen, self.max_characters)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text("rollouts", table, global_step=trainer.global_step)
+        log_table(trainer.loggers, "rollouts", HEAD, table_rows(chosen, self.max_characters), trainer.global_step)
         try:
             TrainingRolloutFile(folder / NAME).append(trainer.global_step, chosen)
         except OSError as error:  # a full disk must not end a training run over a table
@@ -159,45 +154,27 @@ def choose_rollouts(groups: Sequence[RolloutGroup], rows: int) -> list[tuple[Rol
     return _spread(solutions, rows - for_metas) + _spread(metas, for_metas)
 
 
-def markdown_table(rollouts: Sequence[tuple[RolloutGroup, Rollout]], max_characters: int = 600) -> str:
-    """Writes rollouts as a markdown table; no text in it can leave its cell or become markup.
+def table_rows(rollouts: Sequence[tuple[RolloutGroup, Rollout]], max_characters: int = 600) -> list[list[Cell]]:
+    """Lays out rollouts in the columns `HEAD`.
 
     Args:
         rollouts: Rollouts with their groups.
         max_characters: Longest problem or text, >= 1.
 
     Returns:
-        The table: a head and one line a rollout.
+        A row a rollout.
     """
-    head = ["problem", "kind", "reward", "parts", "tokens", "text"]
-    lines = [head, ["---"] * len(head)]
-    for group, rollout in rollouts:
-        parts = ", ".join(f"{name} {value:.3g}" for name, value in rollout.rewards.items())
-        cells = [
+    return [
+        [
             _shorten(group.problem.problem, max_characters),
             rollout.kind,
             "none" if rollout.reward is None else f"{rollout.reward:.3g}",
-            parts,
+            ", ".join(f"{name} {value:.3g}" for name, value in rollout.rewards.items()),
             f"{rollout.length} ({rollout.completion.finish_reason})",
             _shorten(rollout.text, max_characters),
         ]
-        lines.append([escape(cell) for cell in cells])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def escape(text: str) -> str:
-    """Makes any text safe inside a cell of a markdown table that becomes HTML.
-
-    ASCII punctuation becomes character references, so that it means nothing to markdown or HTML; line breaks become a
-    visible sign; control, format (such as right-to-left overrides) and surrogate characters are dropped.
-
-    Example:
-        >>> escape("a|b <i>")
-        'a&#124;b &#60;i&#62;'
-    """
-    line = LINE_BREAK.join(text.replace("\t", " ").splitlines())
-    kept = (c for c in line if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
-    return "".join(f"&#{ord(c)};" if c.isascii() and not (c.isalnum() or c == " ") else c for c in kept)
+        for group, rollout in rollouts
+    ]
 
 
 def _shorten(text: str, longest: int) -> str:

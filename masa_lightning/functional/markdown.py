@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
+
+LINE_BREAK = " \u23ce "
+"""Stands for a line break in a table's cell."""
 
 
 def code(value: Any) -> str:
@@ -38,6 +42,20 @@ def python_literal(text: str) -> str:
     """
     lines = text.splitlines(keepends=True)
     return repr(text) if len(lines) < 2 else "(\n" + "".join(f"    {line!r}\n" for line in lines) + ")"
+
+
+def plain(text: str) -> str:
+    """Any text on one line of a table that becomes HTML, shown as it is.
+
+    ASCII punctuation becomes character references, so that it means nothing to markdown or HTML; line breaks become a
+    visible sign; control, format (such as right-to-left overrides) and surrogate characters are dropped.
+
+    >>> plain("a|b <i>")
+    'a&#124;b &#60;i&#62;'
+    """
+    line = LINE_BREAK.join(text.replace("\t", " ").splitlines())
+    kept = (c for c in line if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
+    return "".join(f"&#{ord(c)};" if c.isascii() and not (c.isalnum() or c == " ") else c for c in kept)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -6,8 +6,8 @@ Colours are Okabe and Ito's, which remain apart for colour-blind readers; no fig
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from matplotlib.axes import Axes
@@ -16,18 +16,27 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
 
-from masa_lightning.functional.calibration import expected_calibration_error, pearson, reliability_bins
-from masa_lightning.metrics.calibration import LengthPoints, PassRatePoints
+from masa_lightning.functional.calibration import (
+    expected_calibration_error,
+    pearson,
+    rate_interval,
+    reliability_bins,
+)
+
+if TYPE_CHECKING:
+    from masa_lightning.metrics.calibration import LengthPoints, PassRatePoints  # which draw themselves
 
 BLUE, ORANGE, INK, GREY, PALE = "#0072B2", "#D55E00", "#222222", "#767676", "#E3E3E3"
+PREDICTED = "Predicted pass rate (mean of meta rollouts)"
 
 
-def pass_rate_scatter(predicted: Tensor, actual: Tensor) -> Figure:
+def pass_rate_scatter(predicted: Tensor, actual: Tensor, where: str = "") -> Figure:
     """Predicted against actual pass rate; a dot's area grows with the number of problems at that place.
 
     Args:
         predicted: Predicted pass rate of each problem, in [0, 1], [P].
         actual: Share of its solution rollouts that were correct, in [0, 1], [P].
+        where: Run, stage and step, for the second line of the title.
 
     Returns:
         A square figure with the line y = x, and r and n in the title.
@@ -37,15 +46,19 @@ def pass_rate_scatter(predicted: Tensor, actual: Tensor) -> Figure:
         >>> figure.axes[0].get_title(loc="left")
         'Pass rate: r = 1.00, n = 3 problems'
     """
-    figure, axes = _square(f"Pass rate: {_correlation(predicted, actual)}")
+    figure = new_figure(5.2, 5.4)
+    axes = figure.subplots()
+    axes.set_box_aspect(1)
+    set_title(axes, f"Pass rate: {_correlation(predicted, actual)}", where)
     axes.set_xlabel("Actual pass rate (share of correct rollouts)")
-    axes.set_ylabel("Predicted pass rate (mean of meta rollouts)")
+    axes.set_ylabel(PREDICTED)
     axes.set_xlim(-0.04, 1.04)
     axes.set_ylim(-0.04, 1.04)
     ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
     axes.set_xticks(ticks)
     axes.set_yticks(ticks)
     _identity(axes, 0, 1)
+    tidy(axes)
     places = torch.stack([actual.double(), predicted.double()], dim=1).cpu()
     places, problems = torch.unique(places.round(decimals=3), dim=0, return_counts=True)
     if len(places):
@@ -55,13 +68,13 @@ def pass_rate_scatter(predicted: Tensor, actual: Tensor) -> Figure:
             linewidths=0.7, zorder=3, clip_on=False,
         )  # fmt: skip
         if problems.max() > 1:
-            axes.text(
-                1, -0.15, "larger dots: several problems", transform=axes.transAxes, ha="right", color=GREY, fontsize=8
-            )
+            set_note(axes, "larger dots: several problems")
     return figure
 
 
-def length_scatter(predicted: Tensor, actual: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Figure:
+def length_scatter(
+    predicted: Tensor, actual: Tensor, low: Tensor | None = None, high: Tensor | None = None, where: str = ""
+) -> Figure:
     """Predicted against actual length in tokens, on logarithmic axes.
 
     Args:
@@ -69,6 +82,7 @@ def length_scatter(predicted: Tensor, actual: Tensor, low: Tensor | None = None,
         actual: Mean actual length, in tokens, > 0, [P].
         low: Least length of its correct rollouts, drawn with `high` as a thin line; NaN draws none. [P].
         high: Greatest, [P].
+        where: As of `pass_rate_scatter`.
 
     Returns:
         A square figure with the line y = x, and r and n in the title.
@@ -78,7 +92,17 @@ def length_scatter(predicted: Tensor, actual: Tensor, low: Tensor | None = None,
         >>> figure.axes[0].get_title(loc="left")
         'Solution length: r = 1.00, n = 2 problems'
     """
-    figure, axes = _square(f"Solution length: {_correlation(predicted, actual)}")
+    figure = new_figure(5.2, 5.4)
+    draw_lengths(figure.subplots(), predicted, actual, low, high, where)
+    return figure
+
+
+def draw_lengths(
+    axes: Axes, predicted: Tensor, actual: Tensor, low: Tensor | None, high: Tensor | None, where: str = ""
+) -> None:
+    """Draws `length_scatter` on axes."""
+    axes.set_box_aspect(1)
+    set_title(axes, f"Solution length: {_correlation(predicted, actual)}", where)
     axes.set_xlabel("Actual length (tokens)")
     axes.set_ylabel("Predicted length (tokens, mean of meta rollouts)")
     x, y = actual.double().cpu(), predicted.double().cpu()
@@ -99,24 +123,22 @@ def length_scatter(predicted: Tensor, actual: Tensor, low: Tensor | None = None,
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axis.set_minor_formatter(NullFormatter())
     _identity(axes, least, greatest)
+    tidy(axes)
     if low is not None and high is not None and len(x):
         axes.hlines(y.numpy(), low.cpu().numpy(), high.cpu().numpy(), color=GREY, alpha=0.45, linewidth=1, zorder=2)
-        axes.text(
-            1, -0.15, "thin lines: range of correct rollouts", transform=axes.transAxes, ha="right", color=GREY,
-            fontsize=8,
-        )  # fmt: skip
+        set_note(axes, "thin lines: range of correct rollouts")
     axes.scatter(x.numpy(), y.numpy(), s=26, color=BLUE, alpha=0.7, edgecolors="white", linewidths=0.6, zorder=3)
-    return figure
 
 
-def reliability_diagram(predicted: Tensor, correct: Tensor, count: Tensor, n_bins: int = 10) -> Figure:
-    """Share of correct rollouts in each bin of the predicted pass rate, over the number of rollouts there.
+def reliability_diagram(predicted: Tensor, correct: Tensor, count: Tensor, n_bins: int = 10, where: str = "") -> Figure:
+    """Share of correct rollouts against the predicted pass rate, over the number of problems in each bin.
 
     Args:
         predicted: Predicted pass rate of each problem, in [0, 1], [P].
         correct: Its correct solution rollouts, [P].
         count: Its solution rollouts, >= 1, [P].
         n_bins: Equally wide bins.
+        where: As of `pass_rate_scatter`.
 
     Returns:
         A figure of two axes that share the x-axis; the title has the expected calibration error and n.
@@ -124,91 +146,69 @@ def reliability_diagram(predicted: Tensor, correct: Tensor, count: Tensor, n_bin
     Example:
         >>> figure = reliability_diagram(torch.tensor([0.9, 0.1]), torch.tensor([4, 0]), torch.tensor([4, 4]))
         >>> figure.axes[0].get_title(loc="left")
-        'Reliability: ECE = 0.10, n = 8 rollouts'
+        'Reliability: ECE = 0.10, n = 2 problems'
     """
+    figure = new_figure(5.2, 6.2)
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    draw_reliability(axes, predicted, correct, count, n_bins, where)
+    axes.set_xlabel("")
+    problems = reliability_bins(predicted.double().cpu(), (correct / count).cpu(), n_bins)[2]
+    left = [k / n_bins for k in range(n_bins)]
+    below.bar(left, problems.numpy(), 1 / n_bins, align="edge", color=GREY, edgecolor="white", zorder=2)
+    below.set_xlabel(PREDICTED)
+    below.set_ylabel("Problems")
+    below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    set_note(below, "vertical lines: 95% intervals over problems")
+    tidy(below)
+    return figure
+
+
+def draw_reliability(
+    axes: Axes, predicted: Tensor, correct: Tensor, count: Tensor, n_bins: int = 10, where: str = ""
+) -> None:
+    """Draws the upper part of `reliability_diagram` on axes: a dot a bin, with a 95% interval over its problems."""
     predicted, correct, count = (x.double().cpu() for x in (predicted, correct, count))
     actual = correct / count
-    mean_predicted, mean_actual, mass = reliability_bins(predicted, actual, n_bins, count)
     ece = expected_calibration_error(predicted, actual, n_bins, count).item() if len(predicted) else None
     error = "n/a" if ece is None else f"{ece:.2f}"
-    figure = _figure(5.2, 6.0)
-    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-    axes.set_title(f"Reliability: ECE = {error}, n = {int(count.sum()):,} rollouts", loc="left", fontsize=11)
-    edges = torch.linspace(0, 1, n_bins + 1, dtype=torch.float64)
-    width = 1 / n_bins
-    some = mass > 0
-    left = edges[:-1][some].numpy()
-    # The gap between bar and prediction is the miscalibration; it is hatched, so that it reads without colour.
-    heights, means = mean_actual[some].numpy(), mean_predicted[some].numpy()
-    axes.bar(left, heights, width, align="edge", color=BLUE, alpha=0.75, edgecolor="white", label="actual", zorder=2)
-    axes.bar(
-        left, means - heights, width, bottom=heights, align="edge", facecolor="none", edgecolor=ORANGE, hatch="////",
-        linewidth=0.8, label="gap to the mean prediction", zorder=3,
-    )  # fmt: skip
+    set_title(axes, f"Reliability: ECE = {error}, n = {_problems(len(predicted))}", where)
     _identity(axes, 0, 1)
-    if some.any():
-        axes.legend(loc="upper left", frameon=False, fontsize=9)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
+    axes.text(0.03, 0.94, "right more often\nthan predicted", color=GREY, fontsize=8, va="top")
+    axes.text(0.97, 0.06, "right less often\nthan predicted", color=GREY, fontsize=8, ha="right")
+    means, shares, mass = reliability_bins(predicted, actual, n_bins, count)
+    # Problems of equal weight that tell as much as those in the bin (Kish): rollouts of one problem are not independent.
+    square = reliability_bins(predicted, actual, n_bins, count.square())[2]
+    for mean, share, size, squared in zip(*(x.tolist() for x in (means, shares, mass, square)), strict=True):
+        if not size:
+            continue
+        low, high = rate_interval(torch.full((max(1, round(size**2 / squared)),), share))
+        axes.plot([mean, mean], [low, high], color=BLUE, alpha=0.55, linewidth=1.6, zorder=3)
+        axes.plot([mean, mean], [mean, share], color=ORANGE, linewidth=1.2, linestyle=":", zorder=3)
+        axes.plot([mean], [share], color=BLUE, marker="o", markersize=6, markeredgecolor="white", zorder=5)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlabel(PREDICTED)
     axes.set_ylabel("Share of correct rollouts")
-    below.bar(left, mass[some].numpy(), width, align="edge", color=GREY, edgecolor="white", zorder=2)
-    below.set_xlabel("Predicted pass rate (mean of meta rollouts)")
-    below.set_ylabel("Rollouts")
-    below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-    for each in (axes, below):
-        _tidy(each)
-    return figure
+    tidy(axes)
 
 
-def means_over_steps(steps: Sequence[int], predicted: Sequence[float], actual: Sequence[float], ylabel: str) -> Figure:
-    """Predicted and actual means over training steps.
-
-    Args:
-        steps: Optimiser steps, ascending, [K].
-        predicted: Mean prediction at each step, [K].
-        actual: Mean of what happened, [K].
-        ylabel: Name and unit of both.
-
-    Returns:
-        A wide figure of two lines, told apart by marker and stroke as well as by colour.
-
-    Example:
-        >>> figure = means_over_steps([0, 10], [0.9, 0.6], [0.4, 0.5], "Pass rate (share of correct rollouts)")
-        >>> figure.axes[0].get_ylabel()
-        'Pass rate (share of correct rollouts)'
-    """
-    figure = _figure(6.4, 4.0)
-    axes = figure.subplots()
-    axes.set_title(f"Means over steps: n = {len(steps)} evaluations", loc="left", fontsize=11)
-    axes.plot(steps, predicted, color=ORANGE, linestyle="--", marker="o", markersize=4.5, label="predicted")
-    axes.plot(steps, actual, color=BLUE, linestyle="-", marker="s", markersize=4.5, label="actual")
-    axes.set_xlabel("Step")
-    axes.set_ylabel(ylabel)
-    axes.margins(x=0.03, y=0.12)
-    if len(steps) == 1:
-        axes.set_xlim(steps[0] - 1, steps[0] + 1)
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=9, borderaxespad=0.2)
-    _tidy(axes)
-    return figure
-
-
-def calibration_figures(rates: PassRatePoints, lengths: LengthPoints) -> dict[str, Figure]:
+def calibration_figures(rates: PassRatePoints, lengths: LengthPoints, where: str = "") -> dict[str, Figure]:
     """All pictures of one set of problems by name; none of a quantity without a prediction.
 
     Args:
         rates: Of `PassRateCalibration.points`.
         lengths: Of `LengthCalibration.points`.
+        where: As of `pass_rate_scatter`.
 
     Returns:
         ``pass_rate_scatter``, ``pass_rate_reliability`` and ``length_scatter``.
     """
     figures: dict[str, Figure] = {}
     if len(rates.predicted):
-        figures["pass_rate_scatter"] = pass_rate_scatter(rates.predicted, rates.actual)
-        figures["pass_rate_reliability"] = reliability_diagram(rates.predicted, rates.correct, rates.count)
+        figures["pass_rate_scatter"] = pass_rate_scatter(rates.predicted, rates.actual, where)
+        figures["pass_rate_reliability"] = reliability_diagram(rates.predicted, rates.correct, rates.count, where=where)
     if len(lengths.predicted):
-        figures["length_scatter"] = length_scatter(lengths.predicted, lengths.actual, lengths.low, lengths.high)
+        figures["length_scatter"] = length_scatter(lengths.predicted, lengths.actual, lengths.low, lengths.high, where)
     return figures
 
 
@@ -223,22 +223,32 @@ def save_figure(figure: Figure, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """A figure in inches that pyplot does not know."""
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _square(title: str) -> tuple[Figure, Axes]:
-    figure = _figure(5.2, 5.2)
-    axes = figure.subplots()
-    axes.set_title(title, loc="left", fontsize=11)
-    axes.set_box_aspect(1)
-    _tidy(axes)
-    return figure, axes
+def set_title(axes: Axes, title: str, where: str = "") -> None:
+    """Says what is shown and, smaller, of which run, stage and step."""
+    axes.set_title(title, loc="left", fontsize=11, pad=20 if where else 8)
+    if where:
+        axes.annotate(
+            where, (0, 1), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points", color=GREY, fontsize=9
+        )
 
 
-def _tidy(axes: Axes) -> None:
+def set_note(axes: Axes, text: str) -> None:
+    """Explains below the x-axis what is not said by its name."""
+    axes.annotate(
+        text, (1, 0), xytext=(0, -38), xycoords="axes fraction", textcoords="offset points", color=GREY, fontsize=8,
+        ha="right", va="top",
+    )  # fmt: skip
+
+
+def tidy(axes: Axes) -> None:
+    """Leaves of frame and grid what helps reading."""
     axes.grid(color=PALE, linewidth=0.8, zorder=0)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -260,4 +270,8 @@ def _log_ticks(span: float) -> tuple[float, ...]:
 
 def _correlation(predicted: Tensor, actual: Tensor) -> str:
     r = pearson(predicted, actual).item()
-    return f"r = {'n/a' if r != r else f'{r:.2f}'}, n = {len(predicted):,} problems"
+    return f"r = {'n/a' if r != r else f'{r:.2f}'}, n = {_problems(len(predicted))}"
+
+
+def _problems(count: int) -> str:
+    return f"{count:,} problem{'s' * (count != 1)}"

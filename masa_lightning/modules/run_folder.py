@@ -38,6 +38,19 @@ def log_folder(trainer: Trainer) -> Path | None:
     return None
 
 
+def run_folder(trainer: Trainer) -> Path:
+    """Where the files of a run go that are no logger's: beside its metrics, or where its checkpoints go; a collective.
+
+    Loggers such as W&B's and MLflow's name one folder for all runs, in which `ModelCheckpoint` makes one for each: that one
+    is taken. Without a logger it is the Trainer's.
+    """
+    folder = log_folder(trainer) if trainer.is_global_zero else None
+    first = next(iter(trainer.loggers), None)
+    if folder is None and first is not None and first.save_dir is not None:
+        folder = Path(first.save_dir, str(first.name or ""), str(first.version or ""))
+    return Path(trainer.strategy.broadcast(str(folder or trainer.default_root_dir)))
+
+
 @contextmanager
 def room_for_a_run(trainer: Trainer, ckpt_path: str | Path | None) -> Iterator[None]:
     """Keeps an earlier run's folder under another name while the body trains, and gives it back if that never began.

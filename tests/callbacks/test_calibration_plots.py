@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from torch.utils.data import DataLoader
 from masa_lightning.callbacks import calibration_plots
 from masa_lightning.callbacks.calibration_plots import CalibrationPlots
 from masa_lightning.metrics import LengthCalibration, PassRateCalibration
+from masa_lightning.metrics.over_steps import Gated, History, Means
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning"),  # Lightning 2.6 on torch 2.13
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
 ]
 
+OVER_STEPS = {"pass_rate_over_steps", "length_over_steps"}
 PICTURES = {"pass_rate_scatter", "pass_rate_reliability", "length_scatter", "pass_rate_over_steps", "length_over_steps"}
 
 
@@ -40,6 +43,11 @@ class Stub(pl.LightningModule):
         )
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        if self.predicts:
+            for quantity, scale in (("pass_rate", 1.0), ("length", 100.0)):
+                figures = {"predicted_mean": 0.5, "actual_mean": 0.4, "predicted_std": 0.2, "actual_std": 0.1}
+                figures = {name: scale * value for name, value in figures.items()} | {"count": 4.0}
+                self.log_dict({f"calibration/{quantity}/{name}": value for name, value in figures.items()})
         return self.layer(batch).sum()
 
     def evaluate(self, stage: str) -> None:
@@ -75,6 +83,10 @@ def trainer(path: Path, callback: CalibrationPlots, **settings: Any) -> pl.Train
     })  # fmt: skip
 
 
+def file_name(picture: str, step: int) -> str:
+    return f"{'train' if picture in OVER_STEPS else 'validate'}_{picture}_step{step:06d}.png"
+
+
 def images(path: str) -> dict[str, list[int]]:
     events = EventAccumulator(path, size_guidance={"images": 0}).Reload()
     return {tag: [image.step for image in events.Images(tag)] for tag in events.Tags()["images"]}
@@ -86,19 +98,28 @@ def test_draws_after_every_validation(tmp_path: Path) -> None:
     t.fit(Stub(), data(), data())
     assert images(t.log_dir) == {f"calibration/{name}": [2, 4] for name in PICTURES}
     folder = Path(t.log_dir) / "pictures"
-    assert {p.name for p in folder.iterdir()} == {f"validate_{n}_step{s:06d}.png" for n in PICTURES for s in (2, 4)}
+    assert {p.name for p in folder.iterdir()} == {file_name(n, s) for n in PICTURES for s in (2, 4)}
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in folder.iterdir())
     assert callback.validations == 2
-    assert callback.history["pass_rate"] == [(2, 0.5, 0.625), (4, 0.5, 0.625)]
-    assert callback.history["length"] == [(2, 250, 275), (4, 250, 275)]
+    held_out = callback.history["pass_rate"].held_out
+    assert [(row.step, row.predicted, row.actual) for row in held_out] == [(2, 0.5, 0.625), (4, 0.5, 0.625)]
+    assert held_out[0].predicted_half == pytest.approx(1.96 * (0.125 / 8) ** 0.5)
+    assert [(row.step, row.predicted, row.actual) for row in callback.history["length"].held_out] == [
+        (2, 250, 275),
+        (4, 250, 275),
+    ]
+    training = [tuple(round(x, 4) for x in astuple(row)) for row in callback.history["length"].training]
+    assert training == [(step, 50.0, 40.0, 19.6, 9.8) for step in (1, 2, 3, 4)]
 
 
 def test_draws_after_every_other_validation_but_records_each(tmp_path: Path) -> None:
     callback = CalibrationPlots(every_n_validations=2, dirpath=str(tmp_path / "here"))
     t = trainer(tmp_path, callback, max_epochs=4, logger=False)
     t.fit(Stub(), data(), data())
-    assert {p.name[-10:-4] for p in (tmp_path / "here").iterdir()} == {"000002", "000006"}
-    assert [row[0] for row in callback.history["pass_rate"]] == [2, 4, 6, 8]
+    drawn = {p.name[-10:-4] for p in (tmp_path / "here").glob("validate_*")}
+    assert drawn == {"000002", "000006"}
+    assert {p.name[-10:-4] for p in (tmp_path / "here").glob("train_*")} == {*drawn, "000008"}  # and at the end
+    assert [row.step for row in callback.history["pass_rate"].held_out] == [2, 4, 6, 8]
 
 
 def test_test_is_drawn_without_history(tmp_path: Path) -> None:
@@ -109,7 +130,44 @@ def test_test_is_drawn_without_history(tmp_path: Path) -> None:
     assert set(images(t.log_dir)) == {f"calibration_test/{name}" for name in expected}
     names = {p.name for p in (Path(t.log_dir) / "pictures").iterdir()}
     assert names == {f"test_{name}_step000000.png" for name in expected}
-    assert callback.history == {"pass_rate": [], "length": []}
+    assert callback.history == {"pass_rate": History(), "length": History()}
+
+
+def test_training_alone_is_drawn_at_its_end(tmp_path: Path) -> None:
+    t = trainer(tmp_path, CalibrationPlots(), limit_val_batches=0)
+    t.fit(Stub(), data(), data())
+    names = {"pass_rate_over_steps", "length_over_steps"}
+    assert images(t.log_dir) == {f"calibration/{name}": [4] for name in names}
+    assert {p.name for p in (Path(t.log_dir) / "pictures").iterdir()} == {file_name(name, 4) for name in names}
+
+
+def test_gating_is_drawn_where_there_is_any(tmp_path: Path) -> None:
+    class Gates(Stub):
+        def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+            shares = {"hopeless": 0.5, "trivial": 0.25, "acted": 0.5 * (self.global_step > 1)}
+            self.log_dict({f"controls/gating/{name}_share": value for name, value in shares.items()})
+            return super().training_step(batch, batch_idx)
+
+    callback = CalibrationPlots()
+    t = trainer(tmp_path, callback, limit_val_batches=0)
+    t.fit(Gates(), data(), data())
+    assert callback.gated == [Gated(step, 0.5, 0.25, 0.5 * (step > 2)) for step in (1, 2, 3, 4)]
+    assert images(t.log_dir)["calibration/gated_over_steps"] == [4]
+
+
+def test_the_title_says_run_stage_and_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: list[list[str]] = []
+
+    def keep(loggers: Any, name: str, figure: Any, step: int) -> None:
+        texts.append([text.get_text() for text in figure.axes[0].texts])
+
+    monkeypatch.setattr(calibration_plots, "log_figure", keep)
+    t = trainer(tmp_path, CalibrationPlots(), logger=TensorBoardLogger(tmp_path, name="mine", version=""))
+    t.fit(Stub(), data(), data())
+    t.test(Stub(), data(), verbose=False)
+    assert all("mine \u00b7 validation \u00b7 step 2" in each for each in texts[:3])
+    assert all("mine \u00b7 training \u00b7 step 2" in each for each in texts[3:5])
+    assert all("mine \u00b7 test \u00b7 step 4" in each for each in texts[-3:])
 
 
 def test_nothing_to_draw(tmp_path: Path) -> None:
@@ -155,19 +213,24 @@ def test_history_survives_a_resume(tmp_path: Path) -> None:
     callback = CalibrationPlots()
     second = trainer(tmp_path, callback, max_epochs=3, logger=False)
     second.fit(Stub(), data(), data(), ckpt_path=tmp_path / "last.ckpt")
-    assert [row[0] for row in callback.history["length"]] == [2, 4, 6]
+    assert [row.step for row in callback.history["length"].held_out] == [2, 4, 6]
+    assert [row.step for row in callback.history["length"].training] == [1, 2, 3, 4, 5, 6]
     assert callback.validations == 3
 
 
-def test_state_is_a_copy_and_a_repeated_step_replaces(tmp_path: Path) -> None:
+def test_state_of_earlier_versions_and_a_repeated_step(tmp_path: Path) -> None:
     callback = CalibrationPlots()
     callback.load_state_dict({"validations": 2, "history": {"pass_rate": [(2, 0.1, 0.2), (4, 0.3, 0.4)], "length": []}})
-    state = callback.state_dict()
+    before = callback.state_dict()
     metric = PassRateCalibration()
     metric.update(torch.tensor([1.0]), torch.tensor([1]), torch.tensor([2]))
     callback._record("pass_rate", 4, metric.points())
-    assert callback.history["pass_rate"] == [(2, 0.1, 0.2), (4, 1.0, 0.5)]
-    assert state["history"]["pass_rate"] == [(2, 0.1, 0.2), (4, 0.3, 0.4)]
+    assert callback.history["pass_rate"].held_out[1:] == [Means(4, 1.0, 0.5, 0.0, 0.0)]
+    assert [row[:3] for row in before["history"]["pass_rate"]] == [(2, 0.1, 0.2), (4, 0.3, 0.4)]
+    torch.save(callback.state_dict(), tmp_path / "state.pt")
+    again = CalibrationPlots()
+    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert again.history["pass_rate"].held_out[1] == callback.history["pass_rate"].held_out[1]
 
 
 def test_other_processes_enter_the_collectives_but_do_not_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""What Lightning's loggers have no common way to take: pictures and tables."""
