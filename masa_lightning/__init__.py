@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from masa_lightning.callbacks.expert_sft import ExpertSFT as ExpertSFT
     from masa_lightning.callbacks.gating import PredictiveGating as PredictiveGating
     from masa_lightning.callbacks.hinting import NotionHinting as NotionHinting
+    from masa_lightning.callbacks.overview import RunOverview as RunOverview
     from masa_lightning.callbacks.prediction_writer import PredictionWriter as PredictionWriter
     from masa_lightning.callbacks.progress import RolloutProgressBar as RolloutProgressBar
     from masa_lightning.callbacks.rollout_table import RolloutTable as RolloutTable
@@ -62,6 +63,7 @@ _HOMES = {
     "RolloutProgressBar": "callbacks.progress",
     "RolloutTable": "callbacks.rollout_table",
     "RunSummary": "callbacks.run_summary",
+    "RunOverview": "callbacks.overview",
     "SamplingSettings": "types",
     "TextDataModule": "data.texts",
     "TransformersSampler": "sampling.transformers",

@@ -1,12 +1,14 @@
-"""Pictures and tables for Lightning's loggers: the one place that knows how each of them takes one.
+"""Pictures, tables and settings for Lightning's loggers: the one place that knows how each of them takes one.
 
-TensorBoard, Weights & Biases and MLflow take both. Any other logger takes neither; the files in the run's folder have them.
+TensorBoard, Weights & Biases and MLflow take pictures and tables. Any other logger takes neither; the files in the run's
+folder have them.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
@@ -17,6 +19,7 @@ from PIL import Image
 from masa_lightning.functional.markdown import plain, table
 
 Cell = str | int | float | None
+Chart = list[str] | tuple[str, str, str]
 
 
 def log_figure(loggers: Sequence[Logger], name: str, figure: Figure, step: int) -> None:
@@ -69,6 +72,74 @@ def log_table(
                 logger.experiment.log_table(logger.run_id, columns, f"{name}.json")
         except Exception as error:
             _warn(logger, f"table {name}", error)
+
+
+def log_settings(loggers: Sequence[Logger], settings: Mapping[str, Any]) -> None:
+    """Logs settings before Lightning logs those of the module. For the first process alone.
+
+    Args:
+        loggers: Of the Trainer. One that fails is warned of, as in `log_figure`.
+        settings: Plain values, and dictionaries of them.
+    """
+    for logger in loggers:
+        try:
+            if isinstance(logger, TensorBoardLogger):
+                logger.hparams |= (
+                    settings  # for hparams.yaml; it shows the first settings that it is given, and no more
+                )
+            else:
+                logger.log_hyperparams({**settings})
+        except Exception as error:
+            _warn(logger, "settings", error)
+
+
+def log_board(
+    loggers: Sequence[Logger],
+    board: Mapping[str, Mapping[str, Chart]],
+    summary: Sequence[str],
+) -> None:
+    """Lays out TensorBoard's page of figures, and its table of settings. For the first process alone.
+
+    Args:
+        loggers: Of the Trainer. One that fails is warned of, as in `log_figure`.
+        board: Titles of pages -> titles of figures -> patterns of the metrics in it, from their beginning, or a metric with
+            its lower and its upper bound.
+        summary: Metrics that the table of settings shows.
+    """
+    for logger in loggers:
+        if not isinstance(logger, TensorBoardLogger):
+            continue
+        try:
+            from torch.utils.tensorboard.summary import hparams
+
+            layout = {
+                page: {
+                    title: ["Margin" if isinstance(what, tuple) else "Multiline", [*what]]
+                    for title, what in figures.items()
+                }
+                for page, figures in board.items()
+            }
+            logger.experiment.add_custom_scalars(layout)
+            settings = dict(flat(dict(logger.hparams)))  # type: ignore[arg-type]
+            for record in hparams(settings, dict.fromkeys(summary, 0.0)):  # type: ignore[no-untyped-call]
+                logger.experiment.file_writer.add_summary(record)
+        except Exception as error:
+            _warn(logger, "overview", error)
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | int | float | str]]:
+    """Settings in settings as a/b, as Lightning names them; what is no number is text.
+
+    >>> dict(flat({"data": {"batch_size": 2, "sources": ["a"]}, "lora": None}))
+    {'data/batch_size': 2, 'data/sources': '["a"]', 'lora': 'null'}
+    """
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}/")
+        elif isinstance(value, (bool, int, float, str)):
+            yield f"{prefix}{name}", value
+        else:
+            yield f"{prefix}{name}", json.dumps(value, default=str)
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
