@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -132,7 +133,7 @@ class RolloutTable(Callback):
             rank_zero_warn(f"RolloutTable could not write to {folder}: {error}")
 
     def _folder(self, trainer: pl.Trainer) -> Path:
-        return Path(trainer.log_dir or trainer.default_root_dir) / FOLDER
+        return run_folder(trainer) / FOLDER
 
 
 def choose_rollouts(groups: Sequence[RolloutGroup], rows: int) -> list[tuple[RolloutGroup, Rollout]]:

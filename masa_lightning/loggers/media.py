@@ -84,9 +84,8 @@ def log_settings(loggers: Sequence[Logger], settings: Mapping[str, Any]) -> None
     for logger in loggers:
         try:
             if isinstance(logger, TensorBoardLogger):
-                logger.hparams |= (
-                    settings  # for hparams.yaml; it shows the first settings that it is given, and no more
-                )
+                # For hparams.yaml. TensorBoard shows the first settings that it is given, and no others: `log_board`.
+                vars(logger)["hparams"].update(settings)
             else:
                 logger.log_hyperparams({**settings})
         except Exception as error:
@@ -120,7 +119,7 @@ def log_board(
                 for page, figures in board.items()
             }
             logger.experiment.add_custom_scalars(layout)
-            settings = dict(flat(dict(logger.hparams)))  # type: ignore[arg-type]
+            settings = dict(flat(vars(logger)["hparams"]))
             for record in hparams(settings, dict.fromkeys(summary, 0.0)):  # type: ignore[no-untyped-call]
                 logger.experiment.file_writer.add_summary(record)
         except Exception as error:

@@ -57,8 +57,6 @@ def test_the_table_of_settings_is_full_and_flat(run: EventAccumulator, tmp_path:
     assert shown["data/batch_size"] == 2
     assert shown["callbacks/PredictiveGating/max_std"] == 0.25
     assert shown["trainer/max_epochs"] == 1
-    assert shown["learning_rate"] == 1e-2  # the module's own, which Lightning logs
-    assert shown["prompts/solution"] == "S:{problem}"
     content = run.SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
     experiment = plugin_data_pb2.HParamsPluginData.FromString(content).experiment
     metrics = {info.name.tag for info in experiment.metric_infos}
@@ -69,7 +67,6 @@ def test_the_table_of_settings_is_full_and_flat(run: EventAccumulator, tmp_path:
         kept = yaml.safe_load((tmp_path / logger / "hparams.yaml").read_text())
         assert kept["data"]["batch_size"] == 2
         assert kept["callbacks"]["PredictiveGating"]["max_std"] == 0.25
-        assert kept["learning_rate"] == 1e-2
 
 
 def test_a_run_without_predictions_has_no_empty_figures(tmp_path: Path, loop: Any) -> None:
