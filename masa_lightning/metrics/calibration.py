@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from torchmetrics import Metric
 from masa_lightning.checks import check_number
 from masa_lightning.functional.calibration import length_calibration, pass_rate_calibration
 from masa_lightning.types import RolloutGroup
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(slots=True, kw_only=True, frozen=True)
@@ -107,6 +110,14 @@ class _ProblemMetric(Metric):
             others.append(first)
         rows = torch.stack([mean, within, *others], dim=1)
         self.rows.append(rows.flatten().to(self.rows[0]))
+
+    def _axes(self, ax: Axes | None) -> tuple[Any, Axes]:
+        """The axes to draw on and their figure; by default new ones of pyplot, as torchmetrics makes them."""
+        if ax is None:
+            from matplotlib import pyplot
+
+            return pyplot.subplots()
+        return ax.get_figure(), ax
 
     def _gathered(self) -> Tensor:
         """Rows [P, columns] of this process, or of all within the synchronised state, on the CPU."""
@@ -226,6 +237,32 @@ class PassRateCalibration(_ProblemMetric):
         predicted, within, correct, count, weight = self._gathered().unbind(1)
         return self._figures(pass_rate_calibration(predicted, correct, count, self.n_bins, weight), within, weight)
 
+    def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Any, Axes]:
+        """Draws the reliability diagram of all that was added; every process has to call it.
+
+        Args:
+            val: What `compute` or `forward` returned, or several of these: draws these figures, as torchmetrics does.
+            ax: Axes to draw on; by default a new figure's.
+
+        Returns:
+            Figure and axes.
+
+        Example:
+            >>> metric = PassRateCalibration()
+            >>> metric.update(torch.tensor([0.2, 0.9]), torch.tensor([1, 4]), torch.tensor([4, 4]))
+            >>> figure, axes = metric.plot()
+            >>> axes.get_title(loc="left")
+            'Reliability: ECE = 0.08, n = 2 problems'
+        """
+        if val is not None:
+            return self._plot(val, ax)
+        from masa_lightning.metrics.figures import draw_reliability
+
+        points = self.points()
+        figure, axes = self._axes(ax)
+        draw_reliability(axes, points.predicted, points.correct, points.count, self.n_bins)
+        return figure, axes
+
     def points(self) -> PassRatePoints:
         """One entry a problem, of all processes; every process has to call it."""
         predicted, _, correct, count, _ = self._synced().unbind(1)
@@ -319,6 +356,32 @@ class LengthCalibration(_ProblemMetric):
         """Figures over all problems of all processes."""
         predicted, within, actual, low, high, weight = self._gathered().unbind(1)
         return self._figures(length_calibration(predicted, actual, low, high, weight), within, weight)
+
+    def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Any, Axes]:
+        """Draws predicted against actual lengths of all that was added; every process has to call it.
+
+        Args:
+            val: As of `PassRateCalibration.plot`.
+            ax: Axes to draw on; by default a new figure's.
+
+        Returns:
+            Figure and axes.
+
+        Example:
+            >>> metric, low, high = LengthCalibration(), torch.tensor([80.0, 40.0]), torch.tensor([120.0, 60.0])
+            >>> metric.update(torch.tensor([90, 60]), torch.tensor([100, 50]), low, high)
+            >>> figure, axes = metric.plot()
+            >>> axes.get_title(loc="left")
+            'Solution length: r = 1.00, n = 2 problems'
+        """
+        if val is not None:
+            return self._plot(val, ax)
+        from masa_lightning.metrics.figures import draw_lengths
+
+        points = self.points()
+        figure, axes = self._axes(ax)
+        draw_lengths(axes, points.predicted, points.actual, points.low, points.high)
+        return figure, axes
 
     def points(self) -> LengthPoints:
         """One entry a problem, of all processes; every process has to call it."""
