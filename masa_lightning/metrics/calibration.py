@@ -237,7 +237,7 @@ class PassRateCalibration(_ProblemMetric):
         predicted, within, correct, count, weight = self._gathered().unbind(1)
         return self._figures(pass_rate_calibration(predicted, correct, count, self.n_bins, weight), within, weight)
 
-    def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Any, Axes]:
+    def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Any, Any]:
         """Draws the reliability diagram of all that was added; every process has to call it.
 
         Args:
@@ -357,7 +357,7 @@ class LengthCalibration(_ProblemMetric):
         predicted, within, actual, low, high, weight = self._gathered().unbind(1)
         return self._figures(length_calibration(predicted, actual, low, high, weight), within, weight)
 
-    def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Any, Axes]:
+    def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Any, Any]:
         """Draws predicted against actual lengths of all that was added; every process has to call it.
 
         Args:
