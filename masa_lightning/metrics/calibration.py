@@ -8,7 +8,6 @@ All entries of a problem belong into the same update, as all rollouts of a group
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -127,25 +126,6 @@ class _ProblemMetric(Metric):
     def _synced(self) -> Tensor:
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync and not self._is_synced):
             return self._gathered()
-
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Draws predictions against what happened, a dot a problem; given `val` or `ax`, figures as torchmetrics does.
-
-        Args:
-            val: Of `compute`, one result or a list of them.
-            ax: Axes to draw the figures into.
-
-        Returns:
-            A matplotlib figure and its axes.
-        """
-        if val is not None or ax is not None:
-            return self._plot(self.compute() if val is None else val, ax)
-        figure = self._scatter()
-        return figure, figure.axes[0]
-
-    @abstractmethod
-    def _scatter(self) -> Any:
-        """The picture of all points."""
 
     def _figures(self, figures: dict[str, Tensor], within: Tensor, weight: Tensor) -> dict[str, Tensor]:
         several = ~within.isnan()
@@ -268,12 +248,6 @@ class PassRateCalibration(_ProblemMetric):
         predicted, _, correct, count, _ = self._synced().unbind(1)
         return PassRatePoints(predicted=predicted, correct=correct, count=count)
 
-    def _scatter(self) -> Any:
-        from masa_lightning.metrics.figures import pass_rate_scatter  # which knows the points of this file
-
-        points = self.points()
-        return pass_rate_scatter(points.predicted, points.actual)
-
 
 class LengthCalibration(_ProblemMetric):
     r"""Predicted against actual solution lengths over problems.
@@ -387,12 +361,6 @@ class LengthCalibration(_ProblemMetric):
         """One entry a problem, of all processes; every process has to call it."""
         predicted, _, actual, low, high, _ = self._synced().unbind(1)
         return LengthPoints(predicted=predicted, actual=actual, low=low, high=high)
-
-    def _scatter(self) -> Any:
-        from masa_lightning.metrics.figures import length_scatter  # which knows the points of this file
-
-        points = self.points()
-        return length_scatter(points.predicted, points.actual, points.low, points.high)
 
 
 def _columns(rows: Sequence[Sequence[float]], count: int) -> tuple[Tensor, ...]:

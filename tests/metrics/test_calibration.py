@@ -294,7 +294,8 @@ def test_plot_shows_the_points() -> None:
     metric.update(torch.tensor([0.25, 1.0]), torch.tensor([1, 3]), torch.tensor([4, 4]))
     figure, axes = metric.plot()
     assert axes.figure is figure
-    assert axes.collections[0].get_offsets().tolist() == [[0.25, 0.25], [0.75, 1.0]]
+    dots = [line.get_xydata().tolist()[0] for line in axes.lines if line.get_marker() == "o"]
+    assert dots == [[0.25, 0.25], [1.0, 0.75]]  # predicted, actual
 
     lengths = LengthCalibration()
     lengths.update(torch.tensor([90.0]), torch.tensor([100.0]), torch.tensor([80.0]), torch.tensor([120.0]))
