@@ -25,9 +25,18 @@ ProgressFn = Callable[[int, int], None]  # (done, total)
 
 @dataclass(slots=True, kw_only=True)
 class Problem:
-    """One task, as text."""
+    """One task, as text.
+
+    >>> Problem(id="1", problem="Compute 17+25.", answer="42").answer_type
+    'math'
+    >>> volume = Problem(id="2", problem="Litres?", answer="2.5", answer_type="number", metadata={"tolerance": 0.01})
+    >>> letter = Problem(
+    ...     id="3", problem="Which is prime? A. 4 B. 5", answer="B", answer_type="choice", metadata={"options": ["4", "5"]}
+    ... )
+    """
 
     id: str
+    """Names it, with `source`, in logs and files, and so to seeds: each problem of a data set has its own."""
     problem: str
     """The problem statement alone, without instructions."""
     answer: str
@@ -46,6 +55,7 @@ class Problem:
     there is one, passes the tests, which are Python or JSON with inputs and outputs (`functional.programs.stdio`).
     """
     metadata: dict[str, Any] = field(default_factory=dict)
+    """What `answer_type` needs besides, and anything of yours, for your reward functions and graders to read."""
 
 
 @dataclass(kw_only=True, frozen=True)  # no slots: jsonargparse reads default instances with vars()
