@@ -5,8 +5,7 @@ from random import Random
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
-from masa_lightning import MASALightningModule, VLLMSampler
-from masa_lightning.models.tiny import PROMPTS
+from masa_lightning import MASALightningModule
 from masa_lightning.types import Problem
 
 
@@ -19,16 +18,7 @@ class Sums(LightningDataModule):
 
 
 if __name__ == "__main__":
-    module = MASALightningModule(
-        model="tiny",
-        sampler=VLLMSampler(),
-        prompts=PROMPTS,
-        max_prompt_length=64,
-        max_completion_length=64,
-        num_generations=4,
-        num_meta_generations=4,
-        learning_rate=2e-4,
-    )
+    module = MASALightningModule("tiny", num_generations=4, num_meta_generations=4, learning_rate=2e-4)
     trainer = Trainer(max_steps=3, log_every_n_steps=1)
     trainer.fit(module, datamodule=Sums())
     trainer.save_checkpoint("sums.ckpt")

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from lightning.pytorch import Trainer
 
-from masa_lightning import ArithmeticDataModule, MASALightningModule, VLLMSampler
-from masa_lightning.models.tiny import PROMPTS
+from masa_lightning import ArithmeticDataModule, MASALightningModule
 from masa_lightning.types import Problem
 
 
@@ -22,9 +21,9 @@ class Brief:
 
 
 if __name__ == "__main__":
-    sizes = {"max_prompt_length": 64, "max_completion_length": 64, "num_generations": 4, "num_meta_generations": 4}
+    sizes = {"num_generations": 4, "num_meta_generations": 4, "learning_rate": 2e-4}
     rewards = {"reward_functions": [boxed, Brief()], "reward_weights": [0.1, 0.05]}
-    module = MASALightningModule("tiny", VLLMSampler(), prompts=PROMPTS, learning_rate=2e-4, **sizes, **rewards)
+    module = MASALightningModule("tiny", **sizes, **rewards)
     trainer = Trainer(max_steps=2, limit_val_batches=0, log_every_n_steps=1)
     trainer.fit(module, ArithmeticDataModule(batch_size=8, train_size=16))
     for name in ("rewards/boxed/mean", "rewards/Brief/mean", "reward"):
