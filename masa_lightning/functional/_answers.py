@@ -47,9 +47,9 @@ def _same_based(predicted: str, expected: str, mine: re.Match[str] | None, truth
         except ValueError:
             return None
 
-    if mine is None and truth is not None and predicted == truth[1]:
-        return True  # the question said which base
     a, b = value(predicted, mine), value(expected, truth)
+    if mine is None and truth is not None and predicted == truth[1]:
+        return b is not None  # the question said which base; A_5 has none
     same_base = mine is not None and truth is not None and (mine[2] or mine[3]) == (truth[2] or truth[3])
     ten = mine is not None and truth is None and (mine[2] or mine[3]) == "10"
     return a is not None and a == b and (same_base or ten)

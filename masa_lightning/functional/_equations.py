@@ -32,6 +32,22 @@ _NAME: Final = re.compile(
 _MEASURE: Final = re.compile(
     rf"P ?\([^=]*\)|\| ?[^|=]+ ?\|(?: ?\^ ?\{{? ?2 ?\}}?)?|\\(?:sin|cos|tan|cot|log|ln|det|max|min) ?\(? ?{_LETTER} ?\)?"
 )
+_INNER: Final = r"[^()\[\]{}]*(?:[(\[{][^()\[\]{}]*[)\]}][^()\[\]{}]*)*"
+_FUNCTION: Final = (
+    r"(?:[fghpqEFGHNPnV]|\\(?:text|mathbb|mathcal) ?\{[^{}]*\}|\\Pr|\( ?[fgh](?: ?\\circ ?[fgh](?: ?\^ ?\{-1\})?)+ ?\))"
+    r"(?:_ ?(?:\{[^{}=]*\}|\w)|'| ?\^ ?(?:\{ ?(?:-1|\\prime|\(\d+\)) ?\}|\\prime))*"
+)
+_QUANTITY: Final = re.compile(
+    rf"{_FUNCTION} ?(?:\({_INNER}\)|\[{_INNER}\])|\[ ?[A-Z]{{3,}} ?\]|\\triangle ?[A-Z]{{3}}|"
+    rf"\\text ?\{{[^{{}}]*\}} ?[A-Z]{{2,}}|\\(?:overline|overrightarrow|vec|hat|bar|tilde|widehat|mathcal|mathbf) ?"
+    r"(?:\{[^{}=]*\}|\w)|"
+    rf"\\\| ?[^|=]+ ?\\\||[A-Za-z]_ ?\{{ ?\\text ?\{{[^{{}}]*\}} ?\}}"
+)
+_WORKED_OUT: Final = re.compile(
+    rf"\\(?:lim|i*nt|oint)(?![A-Za-z]).*|[A-Z]{{2}} ?\^ ?\{{? ?2 ?\}}?|"
+    rf"\\(?:sin|cos|tan|cot) ?(?:\^ ?\{{? ?2 ?\}}?)? ?\(? ?(?:\\angle ?)?(?:[A-Z]+|{_LETTER}) ?\)?|"
+    rf"\\log ?_ ?(?:\{{[^{{}}]*\}}|\d) ?\(? ?{_LETTER} ?\)?|{_LETTER} ?\\mod ?\d+"
+)
 _COMBINATION: Final = re.compile(rf"-? ?(?:\d* ?{_LETTER} ?)+(?:(?:[+*/-]|\\cdot|\\times) ?(?:\d* ?{_LETTER} ?)+)*")
 _FRACTION_OF_LETTERS: Final = re.compile(rf"\\frac ?\{{ ?{_LETTER} ?\}} ?\{{ ?{_LETTER} ?\}}")
 _NUMERIC: Final = re.compile(r"\\(?:frac|sqrt|cdot|times|div|binom|pi|log|ln|ldots|[%$])(?![A-Za-z])")
@@ -128,7 +144,7 @@ def named_value(parts: list[str], *, wide: bool) -> tuple[str, str]:
 
 def is_name(text: str, *, wide: bool) -> bool:
     """Is this what may stand before the value of an answer, `x`, `f(2)`, or if `wide` also `m + n`?"""
-    if _NAME.fullmatch(text) or _GEOMETRY.fullmatch(text):
+    if _NAME.fullmatch(text) or _GEOMETRY.fullmatch(text) or _QUANTITY.fullmatch(text):
         return True
     if not wide:
         return False
@@ -136,7 +152,7 @@ def is_name(text: str, *, wide: bool) -> bool:
     if _COMBINATION.fullmatch(text):
         coefficients = re.search(r"\d", re.sub(r"_ ?(?:\{[^{}]*\}|\w)", "", text))
         return not coefficients or (len(letters) > 1 and not letters <= _LINE_LETTERS)
-    return bool(_MEASURE.fullmatch(text) or _FRACTION_OF_LETTERS.fullmatch(text))
+    return any(pattern.fullmatch(text) for pattern in (_MEASURE, _FRACTION_OF_LETTERS, _WORKED_OUT))
 
 
 def _value(parts: list[str]) -> str:

@@ -30,7 +30,7 @@ _AND: Final = re.compile(rf"{AND}|[,;]")
 _COMMA: Final = re.compile(r"[,;]")
 _MID: Final = re.compile(r"\\mid(?![A-Za-z])")
 _RELATION: Final = re.compile(r"[<>=]|\\(?:leq|geq|neq|notin|in)(?![A-Za-z])")
-_REALS: Final = re.compile(r"\\mathbb ?\{? ?R ?\}?")
+_REALS: Final = re.compile(r"\\mathbb ?\{? ?R ?\}?|(?:\\text ?\{)? ?[Aa]ll (?:real numbers|reals) ?\}?")
 _VARIABLE: Final = re.compile(r"[A-Za-z]|\\[a-z]+")
 FLIPPED: Final = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq", "=": "=", "\\neq": "\\neq"}
 _MAX_ENDS: Final = 40

@@ -25,7 +25,9 @@ _MAX_ELEMENTS: Final = 64
 _COMMA: Final = re.compile(rf"(?:{OR}|{AND}|,|;)\s*")
 # "(x, y) =" or "x \in" before a list or an interval.
 _LIST_NAME: Final = re.compile(
-    r"([A-Za-z]|\( ?[A-Za-z](?: ?, ?[A-Za-z])+ ?\)) ?(?:=|\\in(?![a-zA-Z])) ?(?=\(|\[|\\\{|\\mathbb|\\begin)"
+    r"([A-Za-z](?:_ ?(?:\{ ?\w+ ?\}|\w)|[A-Z]| ?\^ ?\{? ?(?:-1|T|\d) ?\}?)?|"
+    r"\\(?:vec|hat|overrightarrow) ?(?:\{[^{}=]*\}|\w)|\( ?[A-Za-z](?: ?, ?[A-Za-z])+ ?\)) ?"
+    r"(?:=|\\in(?![a-zA-Z])) ?(?=\(|\[|\\\{|\\mathbb|\\begin)"
 )
 _INTERVAL: Final = re.compile(r"[(\[][)\]]")
 _ANGLES: Final = re.compile(r"\\[lr]angle(?![A-Za-z]) ?")
@@ -42,6 +44,7 @@ _LOST: Final = re.compile(r"\\\\(?=(?:frac|sqrt|sin|cos|pi)(?![A-Za-z]))")
 _SUM: Final = re.compile("[+-]")
 _COLUMN: Final = re.compile("&")
 _COLON: Final = re.compile(r":(?!=)")
+_TO: Final = re.compile(r" ?(?:\\text ?\{ ?to ?\}|(?<![A-Za-z\\])to(?![A-Za-z])) ?")
 _TIME: Final = re.compile(r"\d{1,2}:[0-5]\d(?::[0-5]?\d)?")
 _QUOTIENT: Final = re.compile(r"\\frac ?\{ ?\d+ ?\} ?\{ ?\d+ ?\}|\d+ ?/ ?\d+")
 _WHOLE: Final = re.compile(r" ?, ?(?:\\text ?\{[^{}]*\} ?)?([a-z]) ?\\in ?\\mathbb ?\{? ?Z ?\}?$")
@@ -248,7 +251,9 @@ def _compare_matrices(mine: list[list[str]] | None, truth: list[list[str]] | Non
 
 
 def _compare_ratios(mine: str, truth: str, leaf: LeafCheck) -> bool | None:
-    """4:6 is 2:3. Two times of day are none."""
+    """4:6 is 2:3, and "4 to 6" where a ratio is asked for. Two times of day are none."""
+    if ":" in truth:
+        mine = _TO.sub(":", mine)
     parts, wanted = (split_outside(text, _COLON)[0] for text in (mine, truth))
     if len(parts) + len(wanted) == 3 and not (_TIME.fullmatch(mine) or _TIME.fullmatch(truth)):
         (ratio, quotient) = (parts, truth) if len(parts) == 2 else (wanted, mine)
