@@ -20,6 +20,8 @@ PRINTED = {
     "own_grader": r"pass_rate 0\.\d+\ncompletions/ungraded_ratio 0\.\d+\n",
     "own_prompts": r"meta/parse_rate (1\.000|0\.[89]\d+)\n",
     "own_optimizer": r"learning_rate 1\.0e-05, after it fell from 2\.0e-05\n",
+    "ema": r"val/pass@1 0\.\d+ of the averaged weights\n",
+    "expert_sft_foreign": r"sft/loss \d\.\d+\ntokens_total/sft \d+\.000\n",
     "extra_loss": r"extra_loss 0\.0*[1-9]\d*\nagree 0\.\d+\n",
     "vllm_sampler": r"(.* \| log-probability -?\d+\.\d\d\n){4}.+\n",
     "calibration_metrics": r"mae 0\.\d+\nbias 0\.\d+\npearson 0\.\d+\nece 0\.\d+\n",

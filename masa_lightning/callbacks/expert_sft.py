@@ -102,7 +102,7 @@ class ExpertSFT(Callback):
         """Refuses modules that have no examples; after `configure_model`, which may make the policy.
 
         Raises:
-            TypeError: If the module is no `ExampleSource`.
+            TypeError: If the module is no `ExampleSource`, or its policy is no `Policy`.
             ValueError: If the precision is none to train with.
         """
         check_precision(trainer.precision)
@@ -110,6 +110,13 @@ class ExpertSFT(Callback):
             raise TypeError(
                 f"ExpertSFT found no examples to clone: {type(pl_module).__name__} lacks `policy` or `expert_examples`; "
                 "expected a MASALightningModule, or a module of yours that satisfies masa_lightning.types.ExampleSource"
+            )
+        if not hasattr(pl_module.policy, "packs"):
+            raise TypeError(
+                f"`policy` of {type(pl_module).__name__} is a {type(pl_module.policy).__name__}, which gives no "
+                "log-probabilities of packed tokens; expected a masa_lightning.models.policy.Policy, which wraps a causal "
+                "language model of transformers and shares its weights: self.policy = Policy(model), as in "
+                "examples/expert_sft_foreign.py"
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -13,7 +13,7 @@ def main(args: Sequence[str]) -> None:
         prog="masa report",
         description="Write one HTML page of runs, from their files alone: curves with intervals, predictions before and "
         "after, controls, tokens, settings that differ, and each problem with its rollouts. Runs whose settings differ in "
-        "the seed alone are shown as means with 95%% intervals. The page needs no network.",
+        "the seed alone are shown as means with 95% intervals. The page needs no network.",
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or one with runs in it")
     parser.add_argument(

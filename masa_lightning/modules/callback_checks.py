@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
 
@@ -14,7 +15,7 @@ def check_callbacks(trainer: Trainer) -> None:
 
     Raises:
         TypeError: If one is no callback, such as a class where an instance is wanted.
-        ValueError: If two `ModelCheckpoint`s write the same files.
+        ValueError: If two `ModelCheckpoint`s write the same files, or weights are to be averaged that are sharded.
     """
     callbacks: list[Any] = [*getattr(trainer, "callbacks", [])]
     if not all(isinstance(callback, Callback) for callback in callbacks):
@@ -33,6 +34,12 @@ def check_callbacks(trainer: Trainer) -> None:
             )
     if trainer.state.fn != TrainerFn.FITTING:
         return
+    averages = [c for c in callbacks if isinstance(c, WeightAveraging)]
+    if averages and isinstance(trainer.strategy, ModelParallelStrategy):
+        raise ValueError(
+            f"{type(averages[0]).__name__} makes the model before ModelParallelStrategy can shard it, so that each process "
+            "would train alone; expected strategy ddp or one process, or a run without this callback"
+        )
     written: dict[tuple[str, str], int] = {}
     for saver in (c for c in callbacks if isinstance(c, ModelCheckpoint)):
         files = [saver.filename or "{epoch}-{step}"] if saver.save_top_k else []

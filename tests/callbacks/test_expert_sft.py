@@ -219,3 +219,10 @@ def test_it_needs_examples(loop):
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         ExpertSFT(**settings)
+
+
+def test_a_plain_model_is_refused_with_what_wraps_it(loop):
+    module = Foreign(loop.checkpoint)
+    module.policy = module.policy.model
+    with pytest.raises(TypeError, match=r"is a Qwen3ForCausalLM, .* expected a masa_lightning\.models\.policy\.Policy"):
+        loop.trainer(ExpertSFT()).fit(module, DataLoader(range(2)))
