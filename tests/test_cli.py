@@ -289,6 +289,16 @@ def test_no_vllm(tiny_checkpoint, monkeypatch):
 # -- the command line ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_help_of_a_command_begins_with_what_is_ours(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: masa {command} [--config NAME ...]")
+    assert said.index("configs` lists") < said.index("  --model.help") < said.index("  --trainer.max_steps")
+    assert said.index("  --ckpt_path") < said.index("  --trainer.max_steps")
+
+
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
 def test_help_says_what_this_is_and_lists_all_commands(words, capsys):
     assert cli.main(words) is None
@@ -409,4 +419,4 @@ def test_usage_names_the_command(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/__main__.py"])
     with pytest.raises(SystemExit):
         cli.main(["fit", "--help"])
-    assert capsys.readouterr().out.startswith("usage: masa [options] fit ")
+    assert capsys.readouterr().out.startswith("usage: masa fit ")

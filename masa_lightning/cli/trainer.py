@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
@@ -21,6 +21,13 @@ from masa_lightning.cli.errors import is_mistake, readable, stop
 from masa_lightning.cli.runs import with_run
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.run_folder import room_for_a_run
+
+_HELP: Final = """
+The shortest way is a configuration: `masa configs` lists those that come with the package. `--config` takes a name or path,
+and several of them. Each key of a configuration is an option, too: `--model.learning_rate 1e-6`. `--model.help
+MASALightningModule` lists the settings of MASA, `--data.help MathDataModule` those of data. Models are MASALightningModule
+and GRPOLightningModule; data are MathDataModule, ArithmeticDataModule and BenchmarkDataModule.
+"""
 
 
 class _Parser(LightningArgumentParser):
@@ -46,10 +53,15 @@ class _CLI(LightningCLI):
         parser.add_argument("--validate_first", type=bool, default=True, help=text)
 
     def _prepare_subcommand_parser(self, *args: Any, **kwargs: Any) -> LightningArgumentParser:
-        """Lightning's table of all figures is off: `RunSummary` has one to read, the loggers have all."""
+        """Help begins with what is ours; Lightning's table of all figures is off, for `RunSummary` has one to read."""
         parser = super()._prepare_subcommand_parser(*args, **kwargs)
         if "verbose" in parser.get_defaults():
             parser.set_defaults(verbose=False)
+        # The Trainer's options, which Lightning's users know, come behind those of model, data and command.
+        groups: list[Any] = parser._action_groups  # type: ignore[assignment]  # a list, which argparse prints in order
+        groups.sort(key=lambda group: any(a.dest == "trainer" for a in group._group_actions))
+        parser.usage = f"masa {args[1]} [--config NAME ...] [--model MODULE] [--data DATAMODULE] [--OPTION VALUE ...]"
+        parser.description = f"{parser.description}\n{_HELP}"
         return parser
 
     def before_instantiate_classes(self) -> None:
