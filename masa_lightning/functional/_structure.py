@@ -48,6 +48,7 @@ _TO: Final = re.compile(r" ?(?:\\text ?\{ ?to ?\}|(?<![A-Za-z\\])to(?![A-Za-z]))
 _TIME: Final = re.compile(r"\d{1,2}:[0-5]\d(?::[0-5]?\d)?")
 _QUOTIENT: Final = re.compile(r"\\frac ?\{ ?\d+ ?\} ?\{ ?\d+ ?\}|\d+ ?/ ?\d+")
 _WHOLE: Final = re.compile(r" ?, ?(?:\\text ?\{[^{}]*\} ?)?([a-z]) ?\\in ?\\mathbb ?\{? ?Z ?\}?$")
+_DIGITS: Final = re.compile(r"\d+(?:,\d+)+")
 _GROUP: Final = re.compile(r"0\d")
 
 
@@ -145,14 +146,14 @@ def _all(verdicts: Iterable[bool | None]) -> bool | None:
 def _readings(text: str) -> list[Answer]:
     """Commas before digits may group thousands or part elements, so there can be two readings.
 
-    "20,000" is no list: no element is written 000.
+    "20,000" is no list: no element is written 000. Nor is "86,0400", which is nothing at all.
     """
     grouped = _take_apart(join_thousands(text))
     plain = _take_apart(text)
     if grouped.opening and len(grouped.elements) == 1 and len(plain.elements) > 1:
         return [plain]  # (1,234) is a pair
     if not grouped.opening and any(map(_GROUP.match, plain.elements[1:])):
-        return [grouped]
+        return [Answer("", "", (text,)) if _DIGITS.fullmatch(text) and len(grouped.elements) > 1 else grouped]
     return [grouped] if grouped == plain else [grouped, plain]
 
 

@@ -48,9 +48,12 @@ _MAX_INT_DIGITS: Final = 18  # longer ones are out of any range, and int() refus
 _ESCAPE: Final = re.compile(r'\\(?:["\\/]|u[0-9a-fA-F]{4}|[bfr](?![A-Za-z])|([nt][A-Za-z]*)|)')
 _LIKE_NEWLINE: Final = (
     "n ne neq neg nabla nu not notin ni nmid nexists nleq ngeq nless ngtr nparallel nsim ncong nsubseteq nsupseteq norm "
-    "natural nearrow nwarrow nolimits nonumber "
+    "natural nearrow nwarrow nolimits nonumber newline nleftarrow nrightarrow nLeftarrow nRightarrow nleftrightarrow nprec "
+    "nsucc nvdash nshortmid ntriangleleft ntriangleright "
     "t to tan tanh tau theta times top text textbf textit textrm texttt textsf textsc textup textnormal textstyle tilde "
-    "triangle triangleq triangleleft triangleright therefore tfrac tbinom tag tr thickapprox thicksim"
+    "textcolor textsl textmd textbackslash trianglelefteq trianglerighteq triangledown twoheadrightarrow twoheadleftarrow "
+    "thinspace thickspace tiny triangle triangleq triangleleft triangleright therefore tfrac tbinom tag tr thickapprox "
+    "thicksim"
 )
 _CONTROL: Final = re.compile(r'\\(?:(["\\/u])|[bfnrt])')
 _CODES: Final = {"b": 8, "t": 9, "n": 10, "f": 12, "r": 13}
