@@ -50,6 +50,7 @@ _QUOTIENT: Final = re.compile(r"\\frac ?\{ ?\d+ ?\} ?\{ ?\d+ ?\}|\d+ ?/ ?\d+")
 _WHOLE: Final = re.compile(r" ?, ?(?:\\text ?\{[^{}]*\} ?)?([a-z]) ?\\in ?\\mathbb ?\{? ?Z ?\}?$")
 _DIGITS: Final = re.compile(r"\d+(?:,\d+)+")
 _GROUP: Final = re.compile(r"0\d")
+_MISPLACED: Final = re.compile(r"\d\.,\d")
 
 
 class Answer(NamedTuple):
@@ -115,8 +116,11 @@ def _verdicts(predicted: str, expected: str, leaf: LeafCheck) -> Iterable[bool |
 
     if MARK.search(predicted) or MARK.search(expected):
         yield leaf(predicted, expected)  # sets of numbers, whole
+    number = "." not in expected and join_thousands(expected) != expected
     for mine in _readings(predicted):
         for truth in _readings(expected):
+            if number and len(truth.elements) > 1 and any("." in element for element in mine.elements):
+                continue  # 3.000,890 for 3,890
             yield _compare_lists(mine, truth, value)
 
 
@@ -146,8 +150,10 @@ def _all(verdicts: Iterable[bool | None]) -> bool | None:
 def _readings(text: str) -> list[Answer]:
     """Commas before digits may group thousands or part elements, so there can be two readings.
 
-    "20,000" is no list: no element is written 000. Nor is "86,0400", which is nothing at all.
+    "20,000" is no list: no element is written 000. Nor is "86,0400", which is nothing at all, as is "3.,890".
     """
+    if _MISPLACED.search(text):
+        return []
     grouped = _take_apart(join_thousands(text))
     plain = _take_apart(text)
     if grouped.opening and len(grouped.elements) == 1 and len(plain.elements) > 1:
