@@ -168,7 +168,7 @@ class _Reader:
 
     def _beside(self, left: Node) -> Node:
         """Two factors without a sign between them; a number before a fraction is a mixed number."""
-        if self.peek()[0].isdigit() or self.peek()[0] == ".":
+        if (self.peek()[0].isdigit() and self.tokens[self.at - 1] != "!") or self.peek()[0] == ".":
             raise Unreadable("a number stands right behind another factor")
         bare = self.tokens[self.at - 1][-1].isdigit()
         right = self._factor()
@@ -188,17 +188,19 @@ class _Reader:
         return token not in _CLOSING.values() or token == "|"
 
     def _factor(self) -> Node:
+        closed = self.peek() == "("
         base = self._base()
         while self.peek() in ("^", "!", "°"):
             sign = self.take()
+            open_power, closed = base.op == "pow" and not closed, False
             if sign == "°":
                 base = self._in_degrees(base)
             elif sign == "!":
-                if base.op == "pow" or self.peek() == "!":
+                if open_power or self.peek() == "!":
                     raise Unreadable("a factorial of a power, or a double one")
                 base = self.node("factorial", base)
             else:
-                if base.op == "pow":
+                if open_power:
                     raise Unreadable("two exponents")
                 base = self.node("pow", base, self._script())
                 if self.peek() == "!":

@@ -61,6 +61,7 @@ _FRACTION: Final = re.compile(r"\\frac ?(?:\{ ?([^{} ]+) ?\}|([0-9a-zA-Z])) ?(?:
 _ROOT: Final = re.compile(r"\\sqrt ?(\[\d+\])? ?(?:\(([^()]*)\)(?=[^\w^(]|$)|([0-9]+(?![.\d])|[a-zA-Z](?![a-zA-Z])))")
 _PLAIN_ROOT: Final = re.compile(r"(?<![\\A-Za-z])sqrt ?(?:\(([^()]*)\)|(?=\{))")
 _PLAIN_NAME: Final = re.compile(r"(?<![\\A-Za-z])(?:(pi)|infinity|infty)(?![A-Za-z])")
+_PLAIN_FUNCTION: Final = re.compile(r"(?<![\\A-Za-z{])(sin|cos|tan|ln|log|exp)(?= ?\()")
 _NUMBER_WORD: Final = re.compile(
     rf"(?<![\w.,}}\\])(\d+(?:\.\d+)?) ?(?:\\text ?\{{ ?({'|'.join(NUMBER_WORDS)})(?![A-Za-z]) ?([^{{}}]*)\}}|"
     rf"({'|'.join(NUMBER_WORDS)})(?![A-Za-z]))"
@@ -205,6 +206,8 @@ def _words_and_roots(text: str) -> str:
         text = re.sub(r"\{([0-9A-Z]+)\}(?=_)", r"\1", text)
         text = re.sub(r"(?<=[\w)\]])(?<!\\text)\{(or|and)\}", r"\\text{ \1 }", text)
         text = re.sub(r"(?<![\w}\]^_\\ ])\{(\w+)\}", r"\1", text)  # ({H})
+    if "(" in text:
+        text = _PLAIN_FUNCTION.sub(r"\\\1", text)
     text = _PLAIN_NAME.sub(lambda match: "\\pi" if match[1] else "\\infty", text)
     for sign, command in (("<=", "\\leq "), (">=", "\\geq "), (" != ", " \\neq ")):  # 5!=120 is a factorial
         text = text.replace(sign, command)

@@ -560,6 +560,13 @@ CASES = {
     ),
     "formulas": (
         [
+            ("(2^3)^2", "64"),
+            ("(e^x)^2", "e^{2x}"),
+            (r"\left(x^{2}+1\right)^{3}(x^2)^2", "x^4(1+x^2)^3"),
+            ("(2^3)!", "40320"),
+            (r"\frac{7!}{3!4!}", "35"),
+            ("\\sin(x)", "sin(x)"),
+            ("ln(2)", r"\ln 2"),
             (r"\frac{\sqrt6+\sqrt2}{4}", r"\frac{\sqrt{2+\sqrt3}}{2}"),
             (r"\sin\frac{\pi}{8}", r"\frac{\sqrt{2-\sqrt2}}{2}"),
             (r"\arctan 2+\arctan 3", r"\frac{3\pi}{4}"),
@@ -579,6 +586,11 @@ CASES = {
             (r"a<b<c", r"c>b>a"),
         ],
         [
+            ("(2^3)^2", "2^{3^2}"),
+            ("2^3^2", "64"),
+            ("(x^2)^{1/2}", "x"),
+            (r"\frac{7!}{3!4!}", "1"),
+            ("sin(x)", r"\cos(x)"),
             (r"\frac{\sqrt6-\sqrt2}{4}", r"\frac{\sqrt{2+\sqrt3}}{2}"),
             (r"\cos\frac{\pi}{8}", r"\frac{\sqrt{2-\sqrt2}}{2}"),
             (r"\ln 5", r"\ln 2+\ln 3"),

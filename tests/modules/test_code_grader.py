@@ -190,6 +190,16 @@ def test_preamble_is_below_the_program_and_its_helpers_are_not_the_programs_to_r
 
 
 @sandboxed
+def test_a_check_that_nobody_calls_is_for_the_one_function_to_complete():
+    tests = "def check(candidate):\n    assert candidate(3) == 4\n    assert candidate(7) == 8"
+    for stub in ("def inc(x):\n    ...", 'def inc(x: int) -> int:\n    """The next number."""'):
+        assert grade("def inc(x): return x + 1", tests, stub) is True
+        assert grade("def inc(x): return 4", tests, stub) is False
+        assert grade("def other(x): return x + 1", tests, stub) is False
+    assert grade("def inc(x): return x + 1", tests, "def inc(x):\n    ...\ndef dec(x):\n    ...") is None  # which one?
+
+
+@sandboxed
 def test_program_cannot_replace_builtins_of_tests():
     program = """
         import builtins

@@ -91,7 +91,8 @@ class Tests:
             if any(isinstance(node, ast.stmt) and hasattr(node, "name") for node in walk(self._written)):
                 from masa_lightning.functional.programs.collect import run_defined  # not needed by bare assertions
 
-                run_defined(self._written, namespace, ledger, namespace.get(self._candidate))
+                candidate = namespace.get(self._candidate, _undefined) if self._candidate else None
+                run_defined(self._written, namespace, ledger, candidate)
         except ImportError as error:  # a package that tests need and this machine lacks
             if OF_PROGRAM not in getattr(error, "__notes__", ()):
                 raise ledger.cannot(f"its tests import what is not there: {error}") from None
@@ -101,6 +102,11 @@ class Tests:
         except BaseException:
             return "broken" if ledger.broken else "fail"
         return ledger.outcome()
+
+
+def _undefined(*_: Any, **__: Any) -> None:
+    """Stands for the function to complete, of a program without it."""
+    raise NameError("the program does not define the function to complete")
 
 
 def run_tests(preamble: str, text: str, requests: BinaryIO, replies: BinaryIO, report: Callable[[str], None]) -> None:
