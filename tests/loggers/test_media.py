@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from masa_lightning.callbacks.calibration_plots import CalibrationPlots
+from masa_lightning.callbacks.overview import RunOverview
 from masa_lightning.callbacks.rollout_table import HEAD, RolloutTable
-from masa_lightning.loggers.media import log_figure, log_table
+from masa_lightning.loggers.media import flat, log_figure, log_table
 from masa_lightning.metrics.figures import pass_rate_scatter
 
 # MLflow 3.17 on pandas 3.
@@ -103,6 +105,11 @@ def wandb_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def wandb_settings(folder: Path) -> dict[str, Any]:
+    updates = [r.config.update for r in wandb_records(folder) if r.WhichOneof("record_type") == "config"]
+    return {item.key: json.loads(item.value_json) for update in updates for item in update}
+
+
 def wandb_numbers(folder: Path) -> Numbers:
     return {
         (name, int(row["trainer/global_step"])): float(value)
@@ -135,7 +142,7 @@ def test_all_loggers_have_the_same(tmp_path: Path, loop: Any, quiet: None) -> No
         WandbLogger(save_dir=tmp_path / "wandb", offline=True),
         mlflow,
     ]
-    trainer = loop.trainer(CalibrationPlots(), RolloutTable(every_n_steps=1), logger=loggers)
+    trainer = loop.trainer(RunOverview(), CalibrationPlots(), RolloutTable(every_n_steps=1), logger=loggers)
     trainer.fit(loop.scripted(predicts), loop.Problems(4, 2))
     trainer.loggers[2].experiment.finish()
 
@@ -147,6 +154,14 @@ def test_all_loggers_have_the_same(tmp_path: Path, loop: Any, quiet: None) -> No
     assert same(numbers, wandb_numbers(tmp_path / "wandb"))
     renamed = {(name.replace("@", ""), step): value for (name, step), value in numbers.items()}
     assert same(renamed, mlflow_numbers(mlflow))
+
+    settings = dict(flat(yaml.safe_load((tmp_path / "csv/hparams.yaml").read_text())))
+    assert settings["data/batch_size"] == 2 and settings["learning_rate"] == 0.01
+    assert settings["callbacks/RolloutTable/every_n_steps"] == 1
+    online = dict(flat({k: v for k, v in wandb_settings(tmp_path / "wandb").items() if k != "_wandb"}))
+    assert settings == online
+    kept = {name for name, value in settings.items() if value != "[]"}  # Lightning leaves empty lists out there
+    assert kept == mlflow.experiment.get_run(mlflow.run_id).data.params.keys()
 
     pictures = {f"calibration/{name}" for name in PICTURES}
     files = {path.name for path in (tmp_path / "csv/pictures").glob("*_step000002.png")}
