@@ -48,6 +48,7 @@ _TO: Final = re.compile(r" ?(?:\\text ?\{ ?to ?\}|(?<![A-Za-z\\])to(?![A-Za-z]))
 _TIME: Final = re.compile(r"\d{1,2}:[0-5]\d(?::[0-5]?\d)?")
 _QUOTIENT: Final = re.compile(r"\\frac ?\{ ?\d+ ?\} ?\{ ?\d+ ?\}|\d+ ?/ ?\d+")
 _WHOLE: Final = re.compile(r" ?, ?(?:\\text ?\{[^{}]*\} ?)?([a-z]) ?\\in ?\\mathbb ?\{? ?Z ?\}?$")
+_STEM: Final = re.compile(r" ?([A-Za-z]|\\[a-z]+)(?:_ ?(?:\{[^{}]*\}|\w))? ?=")
 _DIGITS: Final = re.compile(r"\d+(?:,\d+)+")
 _GROUP: Final = re.compile(r"0\d")
 _MISPLACED: Final = re.compile(r"\d\.,\d")
@@ -204,7 +205,9 @@ def _compare_lists(mine: Answer, truth: Answer, leaf: LeafCheck) -> bool | None:
     kinds = set(signs)
     if len(kinds) > 1 and kinds not in ({"", "()"}, {"", "{}"}):
         return False
-    if any(map(_INTERVAL.fullmatch, kinds)):
+    letters = {match[1] for element in truth.elements if (match := _STEM.match(element))}
+    named = len(letters) == len(truth.elements) and not any("=" in element for element in mine.elements)
+    if named or any(map(_INTERVAL.fullmatch, kinds)):  # of "x = 4, y = 8" the values are 4, 8
         return _all([leaf(p, e) for p, e in zip(mine.elements, truth.elements, strict=True)])
     return _match(list(mine.elements), truth.elements, leaf)
 
