@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from masa_lightning import EarlyCutoff, ExpertSFT, MASALightningModule, NotionHinting, PredictiveGating
+import masa_lightning
+from masa_lightning import EarlyCutoff, ExpertSFT, MASALightningModule, NotionHinting, PredictiveGating, functional
 from masa_lightning.modules.settings import Algorithm, Evaluation
 from masa_lightning.types import Problem
 
@@ -65,6 +66,12 @@ def test_every_page_has_its_place_on_the_site() -> None:
     """mkdocs would only say so when the site is made."""
     placed = re.findall(r"^ +- [^:]+: ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     assert sorted(f"docs/{page}" for page in placed) == sorted(PAGES)
+
+
+def test_every_public_class_and_function_is_described() -> None:
+    pages = PAGES["docs/settings.md"] + PAGES["docs/api.md"]
+    described = set(re.findall(r"^::: masa_lightning\.(?:functional\.)?(\w+)$", pages, re.MULTILINE))
+    assert {*masa_lightning.__all__, *functional.__all__} - described == {"__version__"}
 
 
 def test_the_site_asks_the_network_for_nothing() -> None:
