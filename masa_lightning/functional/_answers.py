@@ -8,11 +8,18 @@ from typing import Final
 from masa_lightning.functional._letters import lone_letter
 from masa_lightning.functional._quantity import read_number, same_number, without_units
 from masa_lightning.functional._spelling import squeeze
+from masa_lightning.functional.boxes import all_boxes
 
 MAX_ANSWER_CHARS: Final = 2000
 _BASED: Final = re.compile(r"([0-9A-Z]+)_ ?(?:\{ ?(\d+) ?\}|(\d+))")
 _WORDS: Final = re.compile(r"[A-Za-z][A-Za-z' -]*")
 _SHOUTED: Final = ("yes", "no", "true", "false", "none", "even", "odd")  # words that do not change with their case
+
+
+def right_parts(answer: str) -> list[str]:
+    """Returns what the boxes of a right answer hold, or all of one without boxes; [] if it is longer than any answer."""
+    parts = (list(dict.fromkeys(all_boxes(answer))) if "\\" in answer else []) or [answer.strip()]
+    return parts if sum(map(len, parts)) <= MAX_ANSWER_CHARS else []
 
 
 def quick_leaf(predicted: str, expected: str) -> bool | None:

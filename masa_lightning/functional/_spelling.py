@@ -37,6 +37,7 @@ _DRESS: Final = (
     ("'", "'"),
     ("{", "}"),
 )
+_MAX_DRESS: Final = 20  # layers
 _COMMAND: Final = re.compile(r"\\(not ?=|operatorname\*|[A-Za-z]+)")
 _COLOUR: Final = re.compile(
     r"\\(?:textcolor|colorbox|color|fcolorbox ?\{[^{}]*\}) ?(?:\[[^\[\]]*\] ?)?\{[^{}]*\}|"
@@ -172,7 +173,7 @@ def _text(match: re.Match[str]) -> str:
 
 def _undress(text: str) -> str:
     """Takes off what stands around all of a text: emphasis, quotes, braces, a full stop."""
-    while True:
+    for _ in range(_MAX_DRESS):
         before = text
         text = re.sub(r"(?<![.\\,;])[.,;]$|(?<!\\)\\$", "", _ROOM.sub("", text)).strip()
         for opening, closing in _DRESS:
@@ -183,7 +184,8 @@ def _undress(text: str) -> str:
         if whole := _WHOLE_TEXT.fullmatch(text):
             text = whole[1].strip()
         if text == before:
-            return text
+            break
+    return text
 
 
 def _is_whole(inner: str, opening: str, closing: str) -> bool:

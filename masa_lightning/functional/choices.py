@@ -52,7 +52,7 @@ def chosen_letter(completion: str, options: Sequence[str]) -> str | None:
     if not box or len(box) > MAX_ANSWER_CHARS:
         return None
     text = plain(box)
-    texts = [_key(plain(option)) for option in options[: len(LETTERS)]]
+    texts = [_key(plain(option) if len(option) <= MAX_ANSWER_CHARS else option) for option in options[: len(LETTERS)]]
     said = {_key(text), _key(without_phrase(text))}
     named = {index for index, option in enumerate(texts) if option in said}
     for letter, rest in readings(text):

@@ -15,7 +15,7 @@ from __future__ import annotations
 from functools import lru_cache, partial
 from typing import Final
 
-from masa_lightning.functional._answers import MAX_ANSWER_CHARS, quick_leaf
+from masa_lightning.functional._answers import MAX_ANSWER_CHARS, quick_leaf, right_parts
 from masa_lightning.functional._chains import holds
 from masa_lightning.functional._equality import Formula, same_formula, same_zeros
 from masa_lightning.functional._equations import SIGN
@@ -26,7 +26,7 @@ from masa_lightning.functional._quantity import without_units
 from masa_lightning.functional._regions import FLIPPED, MARK, same_region
 from masa_lightning.functional._spelling import normalise
 from masa_lightning.functional._structure import compare, part_equations
-from masa_lightning.functional.boxes import all_boxes, last_box
+from masa_lightning.functional.boxes import last_box
 
 _COMPARISON_COST: Final = 2e-4  # seconds, to read the texts
 
@@ -72,7 +72,10 @@ def quick_box_verdict(box: str | None, answer: str) -> bool | None:
         return False
     if box.strip() == answer.strip():
         return True
-    predicted, expected = _answer(box), _expected(answer)
+    expected = _expected(answer)
+    if expected is None:
+        return False
+    predicted = _answer(box)
     if len(expected) > MAX_ANSWER_CHARS:
         return predicted == expected
     try:
@@ -87,7 +90,7 @@ def checked_box_verdict(box: str | None, answer: str) -> bool:
     if quick is not None or box is None:
         return bool(quick)
     try:
-        return bool(compare(_answer(box), _expected(answer), partial(_checked_leaf, budget=Budget())))
+        return bool(compare(_answer(box), _expected(answer) or "", partial(_checked_leaf, budget=Budget())))
     except (RecursionError, ValueError, ArithmeticError):
         return False
 
@@ -96,10 +99,10 @@ def _answer(box: str) -> str:
     return normalise(part_equations(box))
 
 
-def _expected(answer: str) -> str:
-    """Several boxes are a list of all they hold."""
-    boxes = list(dict.fromkeys(all_boxes(answer))) if "\\" in answer else []
-    return ", ".join(map(_answer, boxes or [answer]))
+def _expected(answer: str) -> str | None:
+    """Several boxes are a list of all they hold. None for what is longer than any answer."""
+    boxes = right_parts(answer)
+    return ", ".join(map(_answer, boxes)) if boxes else None
 
 
 def _checked_leaf(predicted: str, expected: str, budget: Budget) -> bool:

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from masa_lightning.functional._answers import MAX_ANSWER_CHARS
+from masa_lightning.functional._answers import MAX_ANSWER_CHARS, right_parts
 from masa_lightning.functional._equations import SIGN, part_equations
 from masa_lightning.functional._evaluation import Budget
 from masa_lightning.functional._formula import Unreadable, read_formula
@@ -15,7 +15,6 @@ from masa_lightning.functional._quantity import read_number, split_unit
 from masa_lightning.functional._regions import MARK, same_region
 from masa_lightning.functional._spelling import normalise
 from masa_lightning.functional._structure import readings
-from masa_lightning.functional.boxes import all_boxes
 
 _VALUE: Final = re.compile(r"[\d\\^=<>]")
 _BASED: Final = re.compile(r"[0-9A-Z]+_ ?(?:\{ ?\d+ ?\}|\d+)")
@@ -35,8 +34,8 @@ def is_readable(answer: str) -> bool:
     >>> is_readable("7 apples"), is_readable(r"\frac{1}{2}"), is_readable("no solution"), is_readable("about 7")
     (True, True, True, False)
     """
-    boxes = list(dict.fromkeys(all_boxes(answer))) if "\\" in answer else []
-    for box in boxes or [answer]:
+    boxes = right_parts(answer)
+    for box in boxes:
         text = normalise(part_equations(box))
         if len(text) > MAX_ANSWER_CHARS:
             return False
@@ -45,7 +44,7 @@ def is_readable(answer: str) -> bool:
                 return False
         except (RecursionError, ValueError, ArithmeticError):
             return False
-    return True
+    return bool(boxes)
 
 
 def _is_region(text: str) -> bool:

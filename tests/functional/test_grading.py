@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from masa_lightning.functional.boxes import last_box
 from masa_lightning.functional.grading import checked_verdict, grade, quick_verdict
+from masa_lightning.functional.readable import is_readable
 
 # (content of the box, answer, does the quick path decide?)
 RIGHT = [
@@ -174,6 +175,21 @@ def test_hostile_megabytes(unit):
     assert grade(text, "5") is False
     assert grade(text + " \\boxed{5}", "5") is True
     assert grade("\\boxed{" + text + "}", "5") is False
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("unit", ["{", "\\text{", "\\frac{", "(", "\\{", "|", "1,", "\\quad x=", "\\sqrt("])
+def test_hostile_megabytes_as_right_answers(unit):
+    closing = unit[-1].translate(str.maketrans("{(", "})"))
+    text = unit * (500_000 // len(unit)) + "5" + closing * (500_000 // len(unit))
+    assert grade("\\boxed{5}", text) is False
+    assert is_readable(text) is False
+
+
+def test_a_long_right_answer_with_a_box_is_its_box():
+    assert grade("\\boxed{5}", "so it is " * 1000 + "\\boxed{5}") is True
+    assert grade("\\boxed{5}", "\\boxed{5}" * 1000) is True
+    assert grade("\\boxed{5}", " ".join(f"\\boxed{{{i}}}" for i in range(10_000))) is False
 
 
 def test_long_answers():

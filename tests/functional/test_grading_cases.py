@@ -714,6 +714,19 @@ def test_a_gold_with_one_thing_changed_is_wrong(gold: str) -> None:
         assert grade(rf"\boxed{{{gold}}}", changed) is False, (kind, changed)
 
 
+PIECES = [
+    "+".join(f"|x\\sqrt{{{k}}}-\\pi|" for k in range(2, 60)),
+    "+".join(f"|\\sin({k}x)|" for k in range(1, 40)),
+    "+".join(f"|x_{{{k}}}-y|" for k in range(2, 60)),
+    "+".join(f"\\sqrt{{(x-{k})^2}}" for k in range(50)),
+    "+".join(f"\\lfloor x/{k}\\rfloor" for k in range(1, 60)),
+    "\\max(x," * 30 + "x" + ")" * 30,
+    "\\max(" + ",".join(f"{k}x-{k * k}" for k in range(100)) + ")",
+    "\\lfloor x+" * 30 + "1" + "\\rfloor" * 30,
+    "\\sqrt{x^2+" * 30 + "1" + "}" * 30,
+]
+"""Formulas in pieces."""
+
 HOSTILE = [
     r"9^{9^{9^{9}}}",
     r"10^{10^{10^{10}}}",
@@ -766,3 +779,10 @@ def test_hostile_formulas_end(formula: str) -> None:
     assert grade(rf"\boxed{{{formula}}}", r"\sqrt{7}") is False
     assert grade(rf"\boxed{{{formula}+1}}", formula) is False
     assert grade(r"\boxed{x<3 \text{ or } x>\sqrt{5}}", formula) is False
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("formula", PIECES, ids=range(len(PIECES)))
+def test_hostile_formulas_in_pieces_end(formula: str) -> None:
+    for gold in ("|x|", formula.replace("2", "3", 1)):
+        assert grade(rf"\boxed{{{formula}}}", gold) is False or gold == formula
