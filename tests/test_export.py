@@ -120,14 +120,17 @@ def test_the_card_has_what_was_logged(runs: Path, tmp_path: Path, kind: str, ada
     assert card.data.base_model is None
     low, high = logged["val/pass@1_low"], logged["val/pass@1_high"]
     assert f"| `validation` | `3` | {logged['val/pass@1']:.4g} [{low:.4g}, {high:.4g}] |" in card.text
-    assert "of the weights here: num_generations `3`" in card.text
+    assert "with the weights here: `3` solutions a problem" in card.text
     for quantity in ("pass_rate/mae", "pass_rate/pearson", "pass_rate/ece", "length/bias"):
         value = logged[f"val/calibration/{quantity}"]
         assert value == value
         assert f"| `calibration/{quantity}` | {value:.4g} | - |" in card.text
     assert logged["val/meta/parse_rate"] == 1
-    assert "| `class` | `MASALightningModule` |" in card.text
-    assert "| `learning_rate` | `0.001` |" in card.text
+    assert "| learning rate | `0.001` |" in card.text
+    settings = json.loads((out / "training_settings.json").read_text())
+    assert (settings["module"]["class"], settings["module"]["learning_rate"]) == ("MASALightningModule", 1e-3)
+    assert settings["module"]["prompts"]["meta"] == "M:{problem}"
+    assert f"`torch` `{torch.__version__}`" in card.text
     assert f"| problems a step | `{4 if 'shards' in kind else 2}` |" in card.text  # two on each process
     assert ("| LoRA: rank | `4` |" in card.text) is ("lora" in kind)
     for file in out.iterdir():

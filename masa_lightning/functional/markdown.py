@@ -24,9 +24,8 @@ def code(value: Any) -> str:
     return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"
 
 
-def python_block(lines: Sequence[str]) -> str:
-    """Lines of Python as a fenced block."""
-    text = "\n".join(lines)
+def python_block(text: str) -> str:
+    """Python as a fenced block."""
     fence = _fence(text, 3)
     return f"{fence}python\n{text}\n{fence}"
 

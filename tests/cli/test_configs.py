@@ -88,6 +88,7 @@ def test_a_wheel_has_them(tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
     pages = tmp_path / "installed" / "masa_lightning" / "report" / "page"
     assert {path.name for path in pages.iterdir()} == {"page.html", "page.css", "page.js"}
+    assert (tmp_path / "installed" / "masa_lightning" / "model_card" / "card.md.jinja").is_file()
     command = [sys.executable, "-c", "from masa_lightning.cli import main; main(['configs'])"]
     listed = subprocess.run(command, cwd=tmp_path / "installed", capture_output=True, text=True, timeout=120)
     assert listed.returncode == 0, listed.stderr

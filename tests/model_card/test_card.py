@@ -116,7 +116,10 @@ def test_figures(tmp_path: Path) -> None:
     metrics: dict[str, Any] = {"calibration/pass_rate/pearson": 0.25, "calibration/pass_rate/mae": None}
     card = written(tmp_path, checkpoint(), results=[results(**metrics)])
     tokens = parsed(card)
-    assert "`AIME24`: `masa test` of the model `model`, num_generations `8`, max_completion_length `99`." in card.text
+    assert (
+        "`AIME24`: `masa test` of the model `model`, `8` solutions a problem, at most `99` tokens a solution."
+        in card.text
+    )
     assert "means over `256` (`validation`), `30` (`AIME24`) problems" in card.text
     *_, scores, calibration = tables(tokens)
     assert scores[1] == ["validation", "256", "0.5123 [0.4, 0.6]", "-", "-", "-"]
@@ -124,12 +127,48 @@ def test_figures(tmp_path: Path) -> None:
     assert scores[2] == ["AIME24", "30 (1 left out)", "0.25 [0.125, 0.375]", "-", "0.5", "-"]
     assert calibration[1:] == [["calibration/pass_rate/pearson", "0.7123", "0.25"], ["meta/parse_rate", "0.98", "-"]]
     settings = {row[0]: row[1] for table in tables(tokens)[:-2] for row in table}
-    assert settings["learning_rate"] == "1e-06"
-    assert settings["algorithm.loss_type"] == "gspo"
-    assert settings["grader"] == "MathGrader"
+    assert settings["learning rate"] == "1e-06"
+    assert settings["objective"] == "gspo"
     assert settings["problems a step"] == "128"
-    assert settings["sources.train"] == '["org/data:main", "train"]'
-    assert (settings["0"], settings["0.learning_rate"]) == ("ExpertSFT", "1e-05")
+    assert settings["training data"] == "org/data"
+    assert "decided from final answers" in card.text and "(`MathGrader`)" in card.text
+    assert "fine-tuned on its own best predictions" in card.text
+
+
+def test_all_settings_are_in_a_file_beside_the_card(tmp_path: Path) -> None:
+    saved = checkpoint()
+    saved["run"]["module"] |= {"clip": float("inf"), "unset": None, "text": "\ud800"}
+    card = written(tmp_path, saved)
+    assert "[`training_settings.json`](training_settings.json)" in card.text
+    found = json.loads((tmp_path / "training_settings.json").read_text(encoding="utf-8"))
+    module = saved["run"]["module"]
+    assert found["module"].pop("clip") == "inf"
+    assert found["module"] == {n: v for n, v in module.items() if n not in ("clip", "unset")}
+    assert found["data"] == saved["run"]["data"]
+    assert found["callbacks"] == saved["run"]["callbacks"]
+    assert found["tokens"] == saved["ledger"]
+    assert len(tables(parsed(card))[0]) < 30  # of the 60 settings of a run
+
+
+def test_the_template_says_what_a_reader_looks_for(tmp_path: Path) -> None:
+    card = written(tmp_path, checkpoint(run={"versions": {"torch": "2.13.0", "<b>": "1"}}))
+    assert headings(parsed(card)) == [
+        f"`{tmp_path.name}`", "How to use it", "Training", "Results", "Calibration", "Limitations", "Citation"
+    ]  # fmt: skip
+    assert 'Trained with `torch` `2.13.0`, `"<b>"` `1`.' in card.text
+    assert "MASA (" in card.text and "{2510.03259}" in card.text and "{2402.03300}" in card.text
+    assert not {"{{", "{%", "{#", "Undefined", "None"} & set(card.text.split())
+
+
+def test_before_and_after(tmp_path: Path) -> None:
+    first = {"rollout_steps": 0, "problems": 256, "measured": "a", "metrics": {"val/pass@1": 0.125}}
+    last = {"rollout_steps": 40, "problems": 256, "measured": "a", "metrics": {"val/pass@1": 0.5}}
+    card = written(tmp_path, checkpoint(run={"first_validation": first, "validation": last}))
+    rows = tables(parsed(card))[-1][1:]
+    assert [(row[0], row[2]) for row in rows] == [("validation before training", "0.125"), ("validation", "0.5")]
+    assert [r.metric_value for r in card.data.eval_results] == [0.5]
+    other = written(tmp_path, checkpoint(run={"first_validation": first | {"measured": "b"}, "validation": last}))
+    assert "before training" not in other.text  # other problems, or asked in another way
 
 
 def test_figures_of_earlier_weights_say_so(tmp_path: Path) -> None:
@@ -166,6 +205,7 @@ def test_no_text_breaks_the_card(tmp_path: Path, text: str) -> None:
         return [text] if isinstance(value, list) else text if isinstance(value, str) else value
 
     plain = parsed(written(tmp_path, checkpoint(), results=[results()]))
+    citations = [t.content for t in plain if t.type == "fence" and t.info != "python"]
     saved = checkpoint(model=text or "a\nb|`c")
     saved["run"] = {n: fill(v) if n not in ("validation", "callbacks") else v for n, v in saved["run"].items()}
     prompts = {"solution": f"{text}{{problem}}{text}", "meta": f"{text}{{problem}}", "system": text}
@@ -176,10 +216,11 @@ def test_no_text_breaks_the_card(tmp_path: Path, text: str) -> None:
     assert not {"html_block", "hr", "html_inline"} & {t.type for t in tokens}
     assert not spans(tokens, "html_inline") and not spans(tokens, "image")
     links = [child.attrs["href"] for t in tokens for child in t.children or [] if child.type == "link_open"]
-    assert all(str(link).startswith("https://arxiv.org/abs/") for link in links)
+    assert all(str(link).startswith(("https://arxiv.org/abs/", "training_settings.json")) for link in links)
     assert all(len(row) == len(table[0]) for table in tables(tokens) for row in table)
     assert len(tables(tokens)) == len(tables(plain))
-    code = [t for t in tokens if t.type == "fence"]
+    assert [t.content for t in tokens if t.type == "fence" and t.info != "python"] == citations
+    code = [t for t in tokens if t.type == "fence" and t.info == "python"]
     assert len(code) == 3
     names: dict[str, Any] = {}
     exec(code[0].content, names)
@@ -205,6 +246,8 @@ def test_folders_of_this_machine_stay_here(tmp_path: Path, place: str) -> None:
     saved["run"]["callbacks"][0]["dirpath"] = place
     card = written(tmp_path, saved, results=[results()])
     assert "secret" not in card.content
+    assert "secret" not in (tmp_path / "training_settings.json").read_text()
+    assert "/home" not in (tmp_path / "training_settings.json").read_text()
     assert str(tmp_path.parent) not in card.content
     assert "/home" not in card.content
     assert "local folder `last`" in card.text
@@ -213,7 +256,7 @@ def test_folders_of_this_machine_stay_here(tmp_path: Path, place: str) -> None:
 
 def test_what_an_early_checkpoint_does_not_say_is_left_out(tmp_path: Path) -> None:
     card = written(tmp_path, {"model": "tiny", "dtype": "float32", "lora": None, "chat_template": None})
-    assert headings(parsed(card)) == [f"`{tmp_path.name}`", "Training", "Limitations"]
+    assert headings(parsed(card)) == [f"`{tmp_path.name}`", "Training", "Limitations", "Citation"]
     assert "No evaluation is recorded here" in card.text
     assert card.data.eval_results is None
 

@@ -123,6 +123,8 @@ def test_a_checkpoint_says_how_it_came_about(loop: Loop, tmp_path: Path, kind: s
     assert saved["callbacks"] == [{"class": "Recorder"}]
     assert (saved["training_problems"], saved["processes"], saved["seed"]) == (4, 1, 7)
     assert saved["model_is_local"]
+    assert saved["versions"]["torch"] == torch.__version__
+    assert {"masa_lightning", "lightning", "transformers"} <= saved["versions"].keys()
     validation = saved["validation"]
     logged = {n: v.item() for n, v in recorder.trainer.callback_metrics.items() if n.startswith("val/")}
     assert (validation["rollout_steps"], validation["problems"]) == (2, 3)

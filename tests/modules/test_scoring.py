@@ -190,9 +190,9 @@ def test_names_are_the_same_in_metrics_records_and_cards(loop, tmp_path):
     assert settings["reward_functions"]["Const_2"] == {"class": "Const", "value": 0.25}
     assert settings["reward_weights"] == [1.0, 1.0, 1.0]
     write_card(tmp_path, saved["masa"])
-    card = (tmp_path / "README.md").read_text()
-    assert "| `reward_functions.Const_2` | `Const` |" in card
-    assert "| `reward_functions.Const_2.value` | `0.25` |" in card
+    assert '| further rewards | `["Const", "Const_2", "mine"]` |' in (tmp_path / "README.md").read_text()
+    written = json.loads((tmp_path / "training_settings.json").read_text())["module"]
+    assert written["reward_functions"]["Const_2"] == {"class": "Const", "value": 0.25}
 
 
 # -- what reward functions give ----------------------------------------------------------------------------------------
