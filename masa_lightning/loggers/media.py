@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
@@ -17,6 +17,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from masa_lightning.functional.markdown import plain, table
+
+_WIDEST = 90  # characters of a table that TensorBoard shows without breaking words, in a window of 1,300 pixels
+_LONGEST = 40  # characters of a cell that shares a line with others
 
 Cell = str | int | float | None
 Chart = list[str] | tuple[str, str, str]
@@ -144,12 +147,30 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, b
 def markdown(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
     """Lays out a table as markdown in which no text can leave its cell or become markup.
 
+    One too wide becomes paragraphs, one or more a row: TensorBoard would break the words in its narrow columns.
+
     >>> print(markdown(["text", "reward"], [["a|b", 0.5]]))
     | text | reward |
     | --- | --- |
     | a&#124;b | 0&#46;5 |
+    >>> print(markdown(["text", "reward"], [["word " * 20, 0.5]])[:43])
+    **reward** 0&#46;5
+    <BLANKLINE>
+    **text** word word word
     """
-    return table([plain(title) for title in head], [["" if c is None else plain(str(c)) for c in row] for row in rows])
+    titles, cells = [plain(t) for t in head], [["" if c is None else plain(str(c)) for c in row] for row in rows]
+    widths = [max(len(str(each)) for each in column) for column in zip(head, *rows, strict=True)]
+    if sum(widths) + 4 * len(widths) <= _WIDEST:
+        return table(titles, cells)
+    long = {i for i, width in enumerate(widths) if width > _LONGEST}
+    return "\n\n---\n\n".join(_paragraphs([*zip(titles, row, strict=True)], long) for row in cells)
+
+
+def _paragraphs(row: Sequence[tuple[str, str]], long: Container[int]) -> str:
+    """Short cells on one line, and each long one below."""
+    said = [f"**{title}** {cell}" if title else cell for title, cell in row]
+    line = " \u00b7 ".join(text for i, text in enumerate(said) if i not in long)
+    return "\n\n".join(filter(None, [line, *(text for i, text in enumerate(said) if i in long)]))
 
 
 def _image(figure: Figure) -> Image.Image:

@@ -166,7 +166,9 @@ class _Facts:
 
     def all_settings(self) -> dict[str, Any]:
         """What `SETTINGS` holds."""
-        parts = {"module": self.settings, "data": self.data, "callbacks": self.run.get("callbacks"), "lora": self.lora}
+        states = {"first_validation", "last_validation", *self.checkpoint}
+        module = {name: value for name, value in self.settings.items() if name not in states}
+        parts = {"module": module, "data": self.data, "callbacks": self.run.get("callbacks"), "lora": self.lora}
         parts |= {"tokens": self.ledger}
         return {name: _public(what) for name, what in parts.items() if what}
 

