@@ -49,9 +49,8 @@ _ROOM: Final = re.compile(r"(?<!\\)\\\\(?=\s*$)")
 _DEGREE: Final = re.compile(
     r" ?\^ ?(?:\\circ|\{ ?\\circ ?\})(?![a-zA-Z])(?: ?(?:\\text ?\{ ?([CFK]) ?\}|([CFK])(?![\w])))?"
 )
-_NO_BRACES: Final = re.compile(
-    r"\\(math(?:rm|bf|it|sf|tt)|text[a-z]*|operatorname|boldsymbol|bm) +([A-Za-z0-9])(?![A-Za-z])"
-)
+_OF_TEXT: Final = [re.escape(w) for w, command in COMMANDS.items() if command in ("\\text", "\\style") and w != "rm"]
+_NO_BRACES: Final = re.compile(rf"\\({'|'.join(_OF_TEXT)}) +([A-Za-z0-9])(?![A-Za-z])")
 _SWITCHED: Final = re.compile(
     r"(?<!\\)\{ ?\\text(?![a-zA-Z]|\s*\{)\s*([^{}\\]*)\}|\\text(?![a-zA-Z]|\s*\{)\s*([^{}\\]*)$"
 )

@@ -40,7 +40,8 @@ class MASALightningModule(GRPOLightningModule):
 
     The meta rollouts of a problem are rewarded for matching what its solution rollouts then really did; both kinds are
     drawn in one call of the sampler and share the policy update, with advantages of their own. With
-    ``num_meta_generations=0`` this is GRPO, evaluated on its (untrained) predictions all the same.
+    ``num_meta_generations=0`` this is GRPO, evaluated on its (untrained) predictions all the same. The method is that of
+    arXiv 2510.03259, MAPR in its ICML version (docs/method.md).
 
     Args:
         num_meta_generations: Meta rollouts a problem in training (M), >= 2, or 0 for GRPO; 1 with a `meta_weight` of 0.
