@@ -1,24 +1,26 @@
 r"""Equations between numbers, `3+4 = 7`. A false one is no answer, whatever stands behind its last sign.
 
-Judged are parts of plain arithmetic. Degrees, percents and `\log` without a base have two readings, so that what has them
-is left alone.
+Judged are parts of plain arithmetic, with sines of multiples of pi and powers `e^{...}`. Percents, `\log` without a base and
+degrees outside of a sine have two readings, so that what has them is left alone; `e = 2` names a quantity.
 """
 
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from itertools import pairwise
 from typing import Final
 
 from masa_lightning.functional._equality import Formula, same_formula
 from masa_lightning.functional._evaluation import Budget, complex_value
-from masa_lightning.functional._formula import Node, Unreadable, names, read_formula
+from masa_lightning.functional._formula import OF_ANGLES, Node, Unreadable, names, read_formula
 
 _OPERATIONS: Final = (
     "number name pi add mul div neg pow root sum prod factorial binom floor ceil abs max min gcd lcm ln log"
 )
 _ARITHMETIC: Final = frozenset(_OPERATIONS.split())
 _BARE_LOG: Final = re.compile(r"\\log(?! ?_|[A-Za-z])")
+_REMAINDER: Final = re.compile(r"(\d{1,9}) ?\\mod ?([1-9]\d{0,8})")
 _DECIMAL: Final = re.compile(r"[+-]? ?\d*\.(\d+)")
 
 
@@ -27,7 +29,7 @@ def is_arithmetic(text: str) -> bool:
     if _BARE_LOG.search(text):
         return False
     try:
-        tree, _ = read_formula(text)
+        tree = _tree(text)
     except Unreadable:
         return False
     return not names(tree) and _plain(tree)
@@ -44,7 +46,7 @@ def holds(parts: list[str], budget: Budget) -> bool:
 
 
 def _link(left: str, right: str, budget: Budget) -> bool:
-    (a, _), (b, _) = read_formula(left), read_formula(right)
+    a, b = _tree(left), _tree(right)
     if same_formula(Formula(a, False), Formula(b, False), budget):
         return True
     places = [len(match[1]) for text in (left, right) if (match := _DECIMAL.fullmatch(text))]
@@ -54,5 +56,24 @@ def _link(left: str, right: str, budget: Budget) -> bool:
     return error is not None and bool(abs(error) <= 0.500001 * 10.0 ** -min(places))
 
 
+def _tree(text: str) -> Node:
+    if match := _REMAINDER.fullmatch(text):
+        return Node("number", value=Fraction(int(match[1]) % int(match[2])))
+    return read_formula(text)[0]
+
+
 def _plain(tree: Node) -> bool:
+    if tree.op in OF_ANGLES:
+        return _has(tree, "pi") and all(map(_plain, tree.args))
+    if tree.op == "pow" and tree.args[0].op == "e":
+        return _has(tree, "i") and _turns(tree.args[1])
     return tree.op in _ARITHMETIC and all(map(_plain, tree.args))
+
+
+def _turns(tree: Node) -> bool:
+    r"""Is this the exponent of a turn, `i\pi`?"""
+    return tree.op == "i" or (_plain(tree) if not tree.args else all(map(_turns, tree.args)) and tree.op in _ARITHMETIC)
+
+
+def _has(tree: Node, op: str) -> bool:
+    return tree.op == op or any(_has(part, op) for part in tree.args)

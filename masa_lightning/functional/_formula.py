@@ -28,7 +28,9 @@ _NAMED: Final = re.compile(r"\\([a-z]+)\*?\s*\{?\s*([^{}]*?)\s*\}?")
 
 _JOINED: Final = re.compile(r"\\(arc(?:sin|cos|tan)|sin|cos|tan|sec|csc|cot|log|ln|pi)([a-z])(?![A-Za-z])")
 _UNKNOWN_FUNCTIONS: Final = frozenset("fghFGH")
-_OF_ANGLES: Final = frozenset({"sin", "cos", "tan", "cot", "sec", "csc"})
+OF_ANGLES: Final = frozenset({"sin", "cos", "tan", "cot", "sec", "csc"})
+"""Functions that take an angle."""
+
 _TIMES: Final = frozenset({"\\cdot", "\\times", "*"})
 _OVER: Final = frozenset({"/", "\\div"})
 _CLOSING: Final = {
@@ -364,9 +366,9 @@ class _Reader:
                 raise Unreadable("two exponents")
         if power == Node("neg", (Node("number", value=Fraction(1)),)) and name in ("sin", "cos", "tan"):
             name, power = f"a{name}", None
-        self.turned += name in _OF_ANGLES
+        self.turned += name in OF_ANGLES
         argument = self._bare_argument()
-        self.turned -= name in _OF_ANGLES
+        self.turned -= name in OF_ANGLES
         if name == "log":
             found = self.node("log", argument, base or self.node("number", value=Fraction(10)))
         else:

@@ -25,7 +25,7 @@ _SLASH: Final = re.compile(r"([+-]? ?\d+) ?/ ?(\d+)")
 _FRAC: Final = re.compile(r"([+-]? ?)\\frac ?\{ ?([+-]? ?\d+) ?\} ?\{ ?(\d+) ?\}")
 _MIXED: Final = re.compile(r"([+-]? ?)(\d+)(?: (\d+) ?/ ?(\d+)| ?\\frac ?\{ ?(\d+) ?\} ?\{ ?(\d+) ?\})")
 _REPEATING: Final = re.compile(r"([+-]? ?)(\d*)\.(\d*)\\overline ?(?:\{ ?(\d+) ?\}|(\d))")
-_PERCENT: Final = re.compile(r" ?(?:\\?%|\\text ?\{ ?per ?cent ?\}|per ?cent)$")
+_PERCENT: Final = re.compile(r" ?(?:\\?%|\\text ?\{ ?(?:per ?cent|pct) ?\}|per ?cent)$|(?<=\d) pct$")
 
 _MONEY_BEFORE: Final = re.compile(
     r"([+-]? ?)(?:\\text ?\{ ?)?(?:US)?(\\\$|[€£¥₹]|Rs\b|USD\b|EUR\b|GBP\b|INR\b)\.? ?\}? ?"

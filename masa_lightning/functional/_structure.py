@@ -22,6 +22,7 @@ __all__ = ["LeafCheck", "compare", "part_equations", "readings"]
 LeafCheck = Callable[[str, str], bool | None]  # (predicted, expected) -> equal?, None for "cannot tell"
 
 _MAX_ELEMENTS: Final = 64
+_MAX_LAYERS: Final = 4  # of parentheses
 _COMMA: Final = re.compile(rf"(?:{OR}|{AND}|,|;)\s*")
 # "(x, y) =" or "x \in" before a list or an interval.
 _LIST_NAME: Final = re.compile(
@@ -164,7 +165,8 @@ def _readings(text: str) -> list[Answer]:
     return [grouped] if grouped == plain else [grouped, plain]
 
 
-def _take_apart(text: str) -> Answer:
+def _take_apart(text: str, layers: int = _MAX_LAYERS) -> Answer:
+    """Takes off brackets; parentheses that hold one point or interval only group, `((1,2))`."""
     if "angle" in text:
         text = _ANGLES.sub(lambda match: "(" if match[0][1] == "l" else ")", text)
     opening = "\\{" if text.startswith("\\{") else text[:1]
@@ -174,7 +176,8 @@ def _take_apart(text: str) -> Answer:
         if len(elements) > 1 or (opening == "\\{" and "\\mid" not in text):
             return Answer(opening[-1], closing[-1], elements)
         if (opening, closing) == ("(", ")"):
-            return Answer("", "", elements)
+            again = layers > 1 and len(elements) == 1
+            return _take_apart(elements[0], layers - 1) if again else Answer("", "", elements)
     return Answer("", "", _split(text))
 
 
