@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import masa_lightning
 from masa_lightning import cli
@@ -84,6 +85,15 @@ def test_configuration_is_shipped(name: str) -> None:
 def test_command_exists(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["--help"])
     assert re.search(rf"^  {command} ", capsys.readouterr().out, flags=re.MULTILINE)
+
+
+def test_it_says_how_to_cite_the_software_and_the_paper() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == masa_lightning.__version__
+    (paper,) = citation["references"]
+    assert paper["identifiers"] == [{"type": "other", "value": "arXiv:2510.03259"}]
+    assert paper["title"] in (ROOT / "masa_lightning/model_card/card.md.jinja").read_text()
+    assert "MAPR" in citation["abstract"]
 
 
 @pytest.mark.parametrize("setting", ["metadata", "extras"])
