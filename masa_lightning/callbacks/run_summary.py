@@ -159,7 +159,7 @@ class RunSummary(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prints the table, below the progress bar."""
         figures, self._figures = self._figures, None
-        if not figures or not trainer.is_global_zero:
+        if not figures or not trainer.is_global_zero or not isinstance(pl_module, EvaluationLightningModule):
             return
         console = _screen.screen()
         if len(self._rows) > 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.utilities.seed import isolate_rng
 
 
@@ -13,8 +13,8 @@ class ValidateFirst(Callback):
     """Validates before the first training step, and behind the last one if no other validation came between.
 
     So a run has a before and an after, and costs one validation more. The first is logged at step 0. A run that is resumed
-    does not repeat it, and `fast_dev_run` has none. Training goes as it would without. Lightning's sanity check is of no use
-    beside it: `Trainer(num_sanity_val_steps=0)`.
+    does not repeat it, and `fast_dev_run` has none. Training goes as it would without; `EarlyStopping` does not count it.
+    Lightning's sanity check is of no use beside it: `Trainer(num_sanity_val_steps=0)`.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,12 @@ class ValidateFirst(Callback):
         """Validates, before the first step of a new run."""
         if trainer.ckpt_path is None and not trainer.global_step and not self._first:
             self._first = True
+            stop = trainer.should_stop
+            early = [(c, c.state_dict()) for c in _callbacks(trainer) if isinstance(c, EarlyStopping)]
             _validate(trainer)
+            for callback, state in early:  # which would count it, or stop a run that has not begun
+                callback.load_state_dict(state)
+                trainer.should_stop = stop
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Counts those after a step."""
@@ -40,6 +45,10 @@ class ValidateFirst(Callback):
         """Validates, if there is nothing to compare the first one with."""
         if self._first and trainer.global_step and not self._validations:
             _validate(trainer)
+
+
+def _callbacks(trainer: Any) -> list[Callback]:
+    return list(trainer.callbacks)
 
 
 def _validate(trainer: Any) -> None:

@@ -17,7 +17,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from masa_lightning.cli.configs import config_path
 from masa_lightning.cli.words import taken
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.hyperparameters import Record, allowed_class, read_record
+from masa_lightning.modules.hyperparameters import (
+    Record,
+    allowed_class,
+    annotations_of,
+    element_of,
+    read_record,
+    unmade,
+)
 
 _OBJECTS: Final = ("sampler", "grader", "prompts", "sampling", "evaluation", "inference", "algorithm", "lora")
 _MACHINE: Final = ("accelerator", "devices", "num_nodes", "precision", "strategy")  # of a trainer
@@ -111,9 +118,10 @@ def _settings_of(command: str, checkpoint: Path, data: dict[str, Any] | None, *,
     given: dict[str, Any] = config["trainer"] if isinstance(config.get("trainer"), dict) else {}
     shipped = yaml.safe_load(Path(config_path("predict")).read_text(encoding="utf-8"))
     trainer = shipped["trainer"] | _machine(given)
-    said = f"checkpoint {checkpoint} of a {model['class_path'].rpartition('.')[2]}, with its settings"
+    name, of = model["class_path"].rpartition(".")[2], record.settings.get("model")
+    said = f"checkpoint {checkpoint} of a {name}, with its settings; model {of}"
     if command != "predict":
-        trainer["callbacks"], left_out = _callbacks(given)
+        trainer["callbacks"], left_out = _callbacks(given, folder)
         if left_out:
             rank_zero_info(f"left out of {folder / 'config.yaml'}: {', '.join(left_out)}; {remedy}")
         trainer["logger"] = {
@@ -127,7 +135,7 @@ def _settings_of(command: str, checkpoint: Path, data: dict[str, Any] | None, *,
         settings["return_predictions"] = shipped["return_predictions"]
     if data is None and not own_data:
         data = _data_of(config.get("data"), folder, command, remedy)
-        said += f"; problems of {folder / 'config.yaml'}"
+        said += f"; problems of {folder / 'config.yaml'}: {_sources(data, command)}"
     if data is not None:
         settings["data"] = data
     rank_zero_info(said)
@@ -160,12 +168,13 @@ def _model_of(record: Record, checkpoint: Path, remedy: str) -> dict[str, Any]:
         )
     kind = allowed_class(record.class_path)
     refused = [] if kind is not None and issubclass(kind, GRPOLightningModule) else [f"model: {record.class_path}"]
+    hints = annotations_of(kind) if kind is not None else {}
     for name, value in record.settings.items():
         if name in _OBJECTS and not isinstance(value, Mapping | None):
             refused.append(f"{name}: {value!r}")
         if name == "reward_functions" and not (value is None or all(isinstance(each, Mapping) for each in value)):
             refused.append(f"{name}: {value!r}")
-        refused += _refused(value, name)
+        refused += _refused(value, name, hints.get(name))
     if refused:
         raise ValueError(
             f"checkpoint {str(checkpoint)!r} names what `masa` does not make because a checkpoint says so, for it may be a "
@@ -196,37 +205,58 @@ def _machine(trainer: Mapping[str, Any]) -> dict[str, Any]:
     """What a run's trainer says of devices."""
     found = {name: trainer[name] for name in _MACHINE if name in trainer}
     strategy = found.get("strategy")
-    if isinstance(strategy, Mapping) and not (
-        strategy.get("class_path") in _STRATEGIES and not [*_refused(strategy.get("init_args"), "strategy")]
-    ):
-        del found["strategy"]
+    if isinstance(strategy, Mapping):
+        settings = strategy.get("init_args") or {}
+        # Strings with a point would be imported: Lightning's strategies take objects and functions.
+        plain = isinstance(settings, Mapping) and all(
+            value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and "." not in value)
+            for value in settings.values()
+        )
+        if strategy.get("class_path") not in _STRATEGIES or not plain or strategy.get("dict_kwargs"):
+            del found["strategy"]
     return {
         name: value for name, value in found.items() if name == "strategy" or isinstance(value, str | int | list | None)
     }
 
 
-def _callbacks(trainer: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
-    """Those callbacks of a run that are of this package, and the names of the others but Lightning's own."""
+def _sources(data: Mapping[str, Any], command: str) -> str:
+    """The class of the problems, and where it reads them."""
+    settings: Mapping[str, Any] = data.get("init_args") or {}
+    own = ("validation", "train") if command == "validate" else (command,)
+    read = [f"{name} {settings[name]}" for name in (*own, "sources") if settings.get(name) is not None]
+    return ", ".join([_name(data).rpartition(".")[2], *read])
+
+
+def _callbacks(trainer: Mapping[str, Any], folder: Path) -> tuple[list[Any], list[str]]:
+    """Those callbacks of a run that are of this package, and the names of the others but Lightning's own.
+
+    One that would write into another folder than the run's is left out too.
+    """
+
+    def stays(callback: Mapping[str, Any]) -> bool:
+        place = (callback.get("init_args") or {}).get("dirpath")
+        return place is None or (isinstance(place, str) and Path(place).resolve().is_relative_to(folder.resolve()))
+
     given = trainer.get("callbacks") or []
     given = given if isinstance(given, list) else [given]
-    kept = [c for c in given if isinstance(c, Mapping) and not [*_refused(c, "callback")] and "class_path" in c]
+    named = [c for c in given if isinstance(c, Mapping) and "class_path" in c]
+    kept = [c for c in named if not [*_refused(c, "callback")] and stays(c)]
     names = [_name(c) for c in given if c not in kept]
     return kept, [name for name in names if not name.startswith("lightning.")]
 
 
-def _refused(value: Any, place: str) -> Iterator[str]:
+def _refused(value: Any, place: str, annotation: Any = None) -> Iterator[str]:
     """What is named in plain values that is not made."""
-    if isinstance(value, Mapping):
-        if "python" in value:
-            yield f"{place}: {value['python']}"
-        if "class_path" in value and (allowed_class(value["class_path"]) is None or value.get("not_kept")):
-            yield f"{place}: {value['class_path']}"
-            return
-        for name, each in value.items():
-            yield from _refused(each, place if name == "init_args" else f"{place}.{name}")
+    if wrong := unmade(value, annotation):
+        yield f"{place}: {wrong}"
+    elif isinstance(value, Mapping):
+        kind = allowed_class(value["class_path"]) if "class_path" in value else None
+        hints = annotations_of(kind) if kind is not None else {}
+        for name, each in (value.get("init_args") or {} if kind is not None else value).items():
+            yield from _refused(each, f"{place}.{name}", hints.get(name))
     elif isinstance(value, list):
         for index, each in enumerate(value):
-            yield from _refused(each, f"{place}[{index}]")
+            yield from _refused(each, f"{place}[{index}]", element_of(annotation))
 
 
 def _name(thing: Any) -> str:

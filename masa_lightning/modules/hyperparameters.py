@@ -10,10 +10,9 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
-from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, get_args, get_origin, get_type_hints
@@ -21,6 +20,7 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 import torch
 from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin
+from lightning.pytorch.core.saving import CHECKPOINT_PAST_HPARAMS_KEYS
 from lightning.pytorch.utilities.parsing import collect_init_args
 
 import masa_lightning
@@ -181,9 +181,18 @@ def read_record(checkpoint: Any) -> Record:
         saved = torch.load(checkpoint, **options, weights_only=True)
         checkpoint.seek(0)
     saved = saved if isinstance(saved, dict) else {}
+    other = [key for key in (*CHECKPOINT_PAST_HPARAMS_KEYS, "hparams_type") if key in saved]
+    if saved.get("hparams_name") not in (None, "kwargs"):
+        other.append("hparams_name")
+    if other:
+        raise ValueError(
+            f"checkpoint {str(checkpoint)!r} has settings in places where this package writes none: {', '.join(other)}; "
+            "Lightning would take them unseen. Expected a checkpoint as Trainer.save_checkpoint writes it"
+        )
     state, settings = saved.get("masa"), saved.get("hyper_parameters")
-    if not isinstance(state, dict) or not isinstance(settings, dict):
+    if not isinstance(settings, dict):
         return Record("", {})
+    state = state if isinstance(state, dict) else {}
     settings = {str(name): value for name, value in settings.items() if not str(name).startswith("_")}
     template = state.get("chat_template")
     if "chat_template" in settings:
@@ -254,9 +263,7 @@ def remade(
     Raises:
         ValueError: If there are objects in them that are not made; the message names them all.
     """
-    annotations: dict[str, Any] = {}
-    for base in reversed(kind.__mro__):
-        annotations |= _annotations(base)
+    annotations = annotations_of(kind)
     refused: list[str] = []
     made = {
         name: _remade(value, annotations.get(name), name, refused)
@@ -273,56 +280,107 @@ def remade(
 
 def _remade(value: Any, annotation: Any, place: str, refused: list[str]) -> Any:
     kinds = _alternatives(annotation)
-    if isinstance(value, Mapping) and "class_path" in value:
-        path, found = str(value["class_path"]), allowed_class(value["class_path"], kinds)
-        if found is None or value.get("not_kept"):
-            lost = f" (without {', '.join(map(str, value['not_kept']))})" if found and value.get("not_kept") else ""
-            refused.append(f"{place}: {path}{lost}")
-            return None
-        inner, hints = value.get("init_args") or {}, _annotations(found)
-        before = len(refused)
-        made = {name: _remade(each, hints.get(name), f"{place}.{name}", refused) for name, each in inner.items()}
-        return found(**made) if len(refused) == before else None
-    if isinstance(value, Mapping) and set(value) == {"python"}:
-        refused.append(f"{place}: {value['python']}")
+    before = len(refused)
+    if wrong := unmade(value, annotation):
+        refused.append(f"{place}: {wrong}")
         return None
+    if isinstance(value, Mapping) and "class_path" in value:
+        found = allowed_class(value["class_path"], kinds)
+        assert found is not None
+        hints = annotations_of(found)
+        made = {n: _remade(v, hints.get(n), f"{place}.{n}", refused) for n, v in (value.get("init_args") or {}).items()}
+        return _called(found, made, place, refused) if len(refused) == before else None
     if isinstance(value, Mapping):
         if kind := next((k for k in kinds if isinstance(k, type) and is_dataclass(k)), None):
-            hints = _annotations(kind)
-            return kind(**{n: _remade(each, hints.get(n), f"{place}.{n}", refused) for n, each in value.items()})
+            hints = annotations_of(kind)
+            made = {n: _remade(each, hints.get(n), f"{place}.{n}", refused) for n, each in value.items()}
+            return _called(kind, made, place, refused) if len(refused) == before else None
         return {name: _remade(each, None, f"{place}.{name}", refused) for name, each in value.items()}
     if isinstance(value, list):
-        several = next((k for k in kinds if get_origin(k) in (list, tuple, Sequence)), None)
-        element = next(iter(get_args(several)), None)
-        made_list = [_remade(each, element, f"{place}[{i}]", refused) for i, each in enumerate(value)]
+        several = _several(annotation)
+        made_list = [_remade(each, element_of(annotation), f"{place}[{i}]", refused) for i, each in enumerate(value)]
         return tuple(made_list) if get_origin(several) is tuple else made_list
     return value
 
 
+def _called(kind: type, settings: dict[str, Any], place: str, refused: list[str]) -> Any:
+    try:
+        return kind(**settings)
+    except TypeError as error:  # arguments that it does not take
+        refused.append(f"{place}: {error}")
+        return None
+
+
+def unmade(value: Any, annotation: Any = None) -> str | None:
+    """What a plain value names that is not made because a stranger's file says so; what is in it is not looked at.
+
+    Args:
+        value: As `plain` writes it, or as a YAML has it.
+        annotation: Of the argument that it is for.
+
+    Returns:
+        A phrase, or None if nothing is named but classes of this package.
+    """
+    kinds = _alternatives(annotation)
+    if isinstance(value, Mapping) and "class_path" in value:
+        path, found = str(value["class_path"]), allowed_class(value["class_path"], kinds)
+        if found is None:
+            return path
+        if value.get("not_kept"):
+            return f"{path} (without {', '.join(map(str, value['not_kept']))})"
+        if value.get("dict_kwargs") or not isinstance(value.get("init_args") or {}, Mapping):
+            return f"{path} (with arguments that are no dictionary of its own)"
+    elif isinstance(value, Mapping) and "python" in value:
+        return str(value["python"])
+    elif isinstance(value, str) and any(map(_is_of_objects, kinds)) and not {str, Path} & {*kinds}:
+        return value  # jsonargparse would import what it names, or read the file
+    return None
+
+
+def element_of(annotation: Any) -> Any:
+    """The annotation of what is in a list, or None."""
+    return next(iter(get_args(_several(annotation))), None)
+
+
+def _several(annotation: Any) -> Any:
+    return next((k for k in _alternatives(annotation) if get_origin(k) in (list, tuple, Sequence)), None)
+
+
+def _is_of_objects(kind: Any) -> bool:
+    """Whether a type is one of objects: a class, a protocol, settings or a function."""
+    if get_origin(kind) is Callable or kind is Callable:
+        return True
+    plain_kinds = (bool, int, float, str, bytes, list, tuple, dict, set, frozenset, type(None), object, Path)
+    if not isinstance(kind, type) or get_origin(kind) is not None or issubclass(kind, Enum):
+        return False
+    return kind not in plain_kinds
+
+
 def allowed_class(path: Any, kinds: Sequence[Any] = ()) -> type | None:
-    """The class of a path, if it is a public one of this package or among `kinds`; nothing else is imported."""
+    """The class of a path, if `masa_lightning` exports it or it is among `kinds`; no module is imported by its name.
+
+    Not `ReasoningGymGrader`, say, whose scorers evaluate what a model wrote.
+    """
     for kind in kinds:
         if isinstance(kind, type) and path == class_path(kind):
             return kind
     home, _, name = str(path).rpartition(".")
-    if home == _OURS and name in masa_lightning.__all__:
-        found = getattr(masa_lightning, name)
-    elif home.startswith(f"{_OURS}.") and not name.startswith("_"):
-        try:
-            found = getattr(import_module(home), name, None)
-        except ImportError:
-            return None
-    else:
+    if home.partition(".")[0] != _OURS or name not in masa_lightning.__all__:
         return None
-    return found if isinstance(found, type) and _is_ours(found) else None
+    found = getattr(masa_lightning, name)
+    return found if isinstance(found, type) and home in (_OURS, found.__module__) else None
 
 
-def _annotations(kind: type) -> dict[str, Any]:
-    init = vars(kind).get("__init__")
-    try:
-        return get_type_hints(init) if init is not None else {}
-    except (NameError, TypeError):  # names that are imported for type checkers alone
-        return {}
+def annotations_of(kind: type) -> dict[str, Any]:
+    """The annotations of a class's arguments, of those of its bases too."""
+    found: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        init = vars(base).get("__init__")
+        try:
+            found |= get_type_hints(init) if init is not None else {}
+        except (NameError, TypeError):  # names that are imported for type checkers alone
+            continue
+    return found
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:

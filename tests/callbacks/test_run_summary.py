@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger
 
 from masa_lightning.callbacks.run_summary import RunSummary, next_commands, savings
@@ -53,6 +54,14 @@ def test_a_fit_ends_with_one_panel(loop: Any, capsys: pytest.CaptureFixture[str]
         '  masa predict --ckpt_path runs/x --problem "Compute 17+25."',
         "  masa report runs/x",
     ]
+
+
+def test_a_module_without_rollouts_has_no_table_of_them(loop: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """It was one of 0 problems, and nothing below."""
+    trainer = loop.trainer(RunSummary())
+    trainer.test(BoringModel(), verbose=False)
+    trainer.validate(BoringModel(), verbose=False)
+    assert "problems" not in capsys.readouterr().out
 
 
 def test_a_validation_that_did_not_follow_the_last_step_is_not_called_after(loop: Any, capsys: Any) -> None:

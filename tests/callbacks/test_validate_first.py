@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 
 from masa_lightning.callbacks.validate_first import ValidateFirst
 
@@ -38,6 +40,18 @@ def test_training_does_not_notice_it(loop: Any) -> None:
     for name, weight in loop.weights(with_it).items():
         assert torch.equal(weight, loop.weights(without)[name])
     assert [m["reward"] for m in first] == [m["reward"] for m in second]
+
+
+@pytest.mark.parametrize("settings", [{"patience": 1}, {"stopping_threshold": -1.0}])
+def test_early_stopping_does_not_count_it(loop: Any, settings: dict[str, Any]) -> None:
+    """With a pass rate that never rises `patience` ended a run a validation early; a threshold ended it before it began."""
+    taken = []
+    for first in ([ValidateFirst()], []):
+        stopper = EarlyStopping("val/pass@1", mode="max", min_delta=2.0, **settings)
+        options = {"max_steps": 4, "val_check_interval": 1, "check_val_every_n_epoch": None}
+        trainer = loop.fit(loop.module(), loop.Problems(8, 4), stopper, *first, **options).trainer
+        taken.append(trainer.global_step)
+    assert taken[0] == taken[1] < 4
 
 
 def test_a_resumed_run_does_not_repeat_it(loop: Any, tmp_path: Any) -> None:

@@ -179,11 +179,17 @@ class Planted:
         {"reward_functions": [{"python": "rewards.brief"}]},
         {"chat_template_kwargs": {"a": PLANTED}},
         {"prompts": "/etc/hostname"},
+        {"grader": {"class_path": "masa_lightning.AnswerGrader", "init_args": {"math": "planted.Planted"}}},
+        {"grader": {"class_path": "masa_lightning.AnswerGrader", "init_args": "planted.yaml"}},
+        {"grader": {"class_path": "masa_lightning.data.reasoning_gym.ReasoningGymGrader"}},
+        {"grader": {"class_path": "masa_lightning.cli.__main__.Planted"}},
     ],
 )
 def test_a_strangers_checkpoint_is_refused(
-    run: Path, settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    run: Path, settings: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    Path("planted.py").write_text("raise AssertionError('it was imported')")
+    monkeypatch.syspath_prepend(".")
     changed(run, **settings)
     said = error_of(capsys, "predict", "--ckpt_path", str(run), "--problem", "1+1")
     assert f"stranger's: {next(iter(settings))}" in said
@@ -208,6 +214,37 @@ def test_a_strangers_config_is_not_followed(run: Path, capsys: pytest.CaptureFix
     assert "Planted" not in str(settings)
     (run / "config.yaml").write_text(yaml.safe_dump(config | {"data": PLANTED}))
     assert f"data: {__name__}.Planted" in error_of(capsys, "test", "--ckpt_path", str(run))
+
+
+@pytest.mark.parametrize("name", ["cluster_environment", "ddp_comm_hook", "checkpoint_io"])
+def test_a_strangers_strategy_imports_nothing(run: Path, name: str) -> None:
+    """jsonargparse imports what a text names where Lightning wants an object or a function."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    strategy = {"class_path": "lightning.pytorch.strategies.DDPStrategy", "init_args": {"static_graph": True}}
+    for planted in ({}, {name: "planted.Planted"}):
+        init_args = strategy["init_args"] | planted
+        config["trainer"]["strategy"] = strategy | {"init_args": init_args}
+        (run / "config.yaml").write_text(yaml.safe_dump(config))
+        settings = yaml.safe_load(with_run(["test", "--ckpt_path", str(run)])[2])
+        assert ("strategy" in settings["trainer"]) == (not planted)
+
+
+def test_a_run_writes_into_its_own_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    folders = [str(run / "pictures"), "elsewhere", str(run / ".." / ".." / "..")]
+    config["trainer"]["callbacks"] = [
+        {"class_path": "masa_lightning.BenchmarkReport", "init_args": {"dirpath": folder}} for folder in folders
+    ]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    settings = yaml.safe_load(with_run(["test", "--ckpt_path", str(run)])[2])
+    assert [c["init_args"]["dirpath"] for c in settings["trainer"]["callbacks"]] == folders[:1]
+
+
+def test_what_is_read_is_said(run: Path, trained: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    with_run(["test", "--ckpt_path", str(run)])
+    model = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["hyper_parameters"]["model"]
+    assert f"; model {model}; problems of runs/x/config.yaml: MathDataModule, test {trained.parents[1]}" in caplog.text
 
 
 def test_what_is_missing_is_said(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

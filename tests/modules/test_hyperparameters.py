@@ -163,6 +163,10 @@ class Planted:
         {"class_path": "masa_lightning.modules.grader._Worker"},
         {"class_path": "masa_lightning.modules.grader.subprocess"},
         {"class_path": "masa_lightning.TransformersSampler", "init_args": {"batch_size": {"class_path": "os.system"}}},
+        {"class_path": "masa_lightning.TransformersSampler", "init_args": {"nosuch": 1}},
+        {"class_path": "masa_lightning.TransformersSampler", "init_args": [1]},
+        {"class_path": "masa_lightning.cli.__main__.Planted"},
+        f"{__name__}.Planted",
     ],
 )
 def test_a_strangers_checkpoint_makes_nothing(loop: Loop, tmp_path: Path, planted: Any) -> None:
@@ -174,6 +178,33 @@ def test_a_strangers_checkpoint_makes_nothing(loop: Loop, tmp_path: Path, plante
         GRPOLightningModule.load_from_checkpoint(path)
     GRPOLightningModule.load_from_checkpoint(path, sampler=TransformersSampler())
     assert not Planted.made
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        {"hparams": {"chat_template": "/etc/hostname"}},
+        {"module_arguments": {"chat_template": "/etc/hostname"}},
+        {"hparams_name": "chat_template"},
+    ],
+)
+def test_settings_in_other_places_of_a_checkpoint(loop: Loop, tmp_path: Path, planted: dict[str, Any]) -> None:
+    """Lightning reads those of its earlier versions too, after ours were looked at."""
+    path = saved(loop, loop.module(sampler=TransformersSampler()), tmp_path)
+    evil = torch.load(path, weights_only=True)
+    evil["hyper_parameters"].pop("chat_template")
+    torch.save(evil | planted, path)
+    with pytest.raises(ValueError, match=f"settings in places where this package writes none: {next(iter(planted))}"):
+        MASALightningModule.load_from_checkpoint(path)
+
+
+def test_a_chat_template_of_a_checkpoint_that_hides_its_state(loop: Loop, tmp_path: Path) -> None:
+    path = saved(loop, loop.module(sampler=TransformersSampler()), tmp_path)
+    evil = torch.load(path, weights_only=True)
+    del evil["masa"]
+    evil["hyper_parameters"]["chat_template"] = "/etc/hostname"
+    torch.save(evil, path)
+    assert read_record(path).settings["chat_template"] is None
 
 
 def test_a_chat_template_is_kept_as_its_text(loop: Loop, tmp_path: Path) -> None:
@@ -231,5 +262,8 @@ def test_checkpoints_of_earlier_versions_say_nothing(loop: Loop, tmp_path: Path)
 def test_classes_that_may_be_made() -> None:
     assert allowed_class("masa_lightning.TransformersSampler") is TransformersSampler
     assert allowed_class("masa_lightning.modules.masa.MASALightningModule") is MASALightningModule
+    gym = "masa_lightning.data.reasoning_gym.ReasoningGymGrader"  # whose scorers evaluate what a model wrote
+    for path in (gym, "masa_lightning.types.MASALightningModule", "masa_lightning.cli.__main__.main"):
+        assert allowed_class(path) is None
     for path in ("os.system", "masa_lightning", "masa_lightning.no.Such", "masa_lightning.modules.grader._Worker", 5):
         assert allowed_class(path) is None
