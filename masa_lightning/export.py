@@ -4,7 +4,7 @@ The checkpoint may be a stranger's: nothing in it is run, and no file that it na
 
 Takes files and the folders of shards that `ModelParallelStrategy` writes::
 
-    masa export runs/tiny/checkpoints/last.ckpt OUT_DIR
+    masa export runs/tiny OUT_DIR
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from masa_lightning.model_card.card import base_name, write_card
 from masa_lightning.model_card.results import read_results
 from masa_lightning.models import loading
-from masa_lightning.models.checkpoints import reading
+from masa_lightning.models.checkpoints import find_checkpoint, reading
 from masa_lightning.models.lora import LoRA
 from masa_lightning.models.shards import SafeReader, read_metadata
 
@@ -208,7 +208,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         "masa export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", type=Path, help="file or folder of shards")
+    parser.add_argument("checkpoint", type=Path, help="file or folder of shards; or a run's folder, for its newest")
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--model", help="base model, if it is no longer where the run found it")
     parser.add_argument("--chat-template", help="in place of the run's: Jinja text or a file with it")
@@ -219,7 +219,7 @@ def main(args: Sequence[str] | None = None) -> None:
     given = parser.parse_args(args)
     try:
         export_checkpoint(
-            given.checkpoint,
+            find_checkpoint(str(given.checkpoint)),
             given.out,
             model=given.model,
             chat_template=given.chat_template,

@@ -281,6 +281,13 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
             export_checkpoint(tmp_path / "other.ckpt", tmp_path / "out")
 
 
+def test_the_folder_of_a_run_is_enough(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").symlink_to(runs / "file.ckpt")
+    cli.main(["export", str(tmp_path / "run"), str(tmp_path / "out")])
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out")), trained(runs, "file"))
+
+
 def test_the_command_says_what_is_wrong(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def error(*words: str | Path) -> str:
         with pytest.raises(SystemExit) as stopped:

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 _COMMANDS: Final = ("fit", "validate", "test", "predict", "export", "report", "configs")
 _HELP: Final = f"""\
-masa_lightning {__version__}: train reasoning language models that predict themselves (MASA), with PyTorch Lightning.
+masa_lightning {__version__}: train reasoning language models that predict themselves
+(MASA), with PyTorch Lightning.
 
 usage: masa COMMAND [arguments]
 
   fit        train: masa fit --config tiny
   validate   measure a checkpoint on the validation problems
-  test       measure a checkpoint, or any model, on benchmarks: masa test --config eval/math
+  test       measure a checkpoint, or any model, on benchmarks:
+             masa test --config eval/math
   predict    predict how problems will go, and with --solve solve them:
              masa predict --ckpt_path runs/tiny --problem "Compute 17+25."
   export     write a checkpoint as a Hugging Face folder with a model card
@@ -31,8 +33,9 @@ usage: masa COMMAND [arguments]
   masa COMMAND --debug   where an error comes from
   masa --version         the version
 
-fit, validate, test and predict are LightningCLI's: each argument of the module, datamodule, callbacks and Trainer is a
-YAML key and an option. Several --config are laid over each other: masa fit --config masa --config with/grpo
+fit, validate, test and predict are LightningCLI's: each argument of the module,
+datamodule, callbacks and Trainer is a YAML key and an option. Several --config
+are laid over each other: masa fit --config masa --config with/grpo
 """
 
 

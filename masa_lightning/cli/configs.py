@@ -8,6 +8,9 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import shutil
+import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -37,10 +40,9 @@ def config_path(config: str) -> str:
         return config
     if config in names():
         return str(FOLDER / f"{config}.yaml")
-    close = difflib.get_close_matches(config.removesuffix(".yaml").removeprefix("configs/"), names(), n=1)
-    meant = f" Did you mean {close[0]}?" if close else ""
     raise FileNotFoundError(
-        f"there is no file {config!r}, and no shipped configuration of that name.{meant} `masa configs` lists them"
+        f"there is no file {config!r}, and no shipped configuration of that name.{_meant(config)} `masa configs` lists "
+        "them"
     )
 
 
@@ -58,23 +60,54 @@ def main(args: Sequence[str]) -> None:
     copy.add_argument("file", nargs="?", type=Path, help="where to; NAME.yaml in this folder by default")
     given = parser.parse_args(args)
     if given.command in (None, "list"):
-        width = max(map(len, names()))
-        for name in names():
-            print(f"{name:<{width}}  {_first_line(name)}")
+        print(*_lines(shutil.get_terminal_size().columns if sys.stdout.isatty() else None), sep="\n")
         return
     if given.name not in names():
-        parser.error(f"there is no shipped configuration {given.name!r}; expected one of {', '.join(names())}")
+        parser.error(
+            f"there is no shipped configuration {given.name!r};{_meant(given.name)} expected one of {', '.join(names())}"
+        )
     text = (FOLDER / f"{given.name}.yaml").read_text(encoding="utf-8")
     if given.command == "show":
         print(text, end="")
         return
-    target = given.file or Path(f"{Path(given.name).name}.yaml")
+    own = f"{Path(given.name).name}.yaml"
+    target = given.file or Path(own)
+    if target.is_dir():
+        target /= own
     try:
         with open(target, "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         parser.error(f"{target} is there already; remove it, or give another file")
-    print(f"{target}: change it, then `masa {'test' if '/' in given.name else 'fit'} --config {target}`")
+    except OSError as error:
+        parser.error(f"{target} cannot be written ({error.strerror}); expected a file in a folder that exists")
+    print(f"{target}: change it, then `masa {_use(given.name)} --config {target}`")
+
+
+def _lines(columns: int | None) -> list[str]:
+    """Returns the list: a line each, or as many as a terminal needs, without words broken at its edge."""
+    width = max(map(len, names())) + 2
+    lines = [f"{name:<{width}}{_first_line(name)}" for name in names()]
+    if columns is None:
+        return lines
+    return [part for line in lines for part in textwrap.wrap(line, columns, subsequent_indent=" " * width)]
+
+
+def _meant(name: str) -> str:
+    close = difflib.get_close_matches(name.removesuffix(".yaml").removeprefix("configs/"), names(), n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def _use(name: str) -> str:
+    """Returns the command that a shipped configuration is for."""
+    match name.partition("/")[0]:
+        case "eval":
+            return "test"
+        case "with":
+            return "fit --config masa"
+        case "predict":
+            return "predict"
+    return "fit"
 
 
 def _first_line(name: str) -> str:

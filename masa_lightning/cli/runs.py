@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from masa_lightning.cli.configs import config_path
 from masa_lightning.cli.words import taken
+from masa_lightning.models.checkpoints import find_checkpoint
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.hyperparameters import (
     Record,
@@ -66,28 +67,6 @@ def with_run(words: Sequence[str]) -> list[str]:
         )
     settings = _settings_of(command, Path(checkpoint), data, own_data=any(w.startswith("--data") for w in rest))
     return [command, *_inline(settings), *rest]
-
-
-def find_checkpoint(path: str) -> str:
-    """The checkpoint that is meant by a path.
-
-    Args:
-        path: A checkpoint; or a run's folder, or that of its checkpoints, for the newest ``last.ckpt``, or the newest one
-            where there is none; or a word of Lightning's, such as "last".
-
-    Raises:
-        FileNotFoundError: If a folder has none.
-    """
-    folder = Path(path)
-    if not folder.is_dir() or (folder / "meta.pt").is_file():  # a folder of shards is a checkpoint
-        return path
-    places = [place for place in (folder / "checkpoints", folder) if place.is_dir()]
-    for pattern in ("last*.ckpt", "*.ckpt"):
-        if found := [file for place in places for file in place.glob(pattern)]:
-            return str(max(found, key=lambda file: file.stat().st_mtime))
-    raise FileNotFoundError(
-        f"there is no checkpoint in {path} nor in {folder / 'checkpoints'}; expected the folder of a run, or a file .ckpt"
-    )
 
 
 def _problems(texts: list[str], files: list[str]) -> dict[str, Any] | None:

@@ -26,6 +26,28 @@ class OtherSettingsError(ValueError):
     """A checkpoint is whole, and of other settings than those of the module that is to load it."""
 
 
+def find_checkpoint(path: str) -> str:
+    """The checkpoint that is meant by a path.
+
+    Args:
+        path: A checkpoint; or a run's folder, or that of its checkpoints, for the newest ``last.ckpt``, or the newest one
+            where there is none; or a word of Lightning's, such as "last".
+
+    Raises:
+        FileNotFoundError: If a folder has none.
+    """
+    folder = Path(path)
+    if not folder.is_dir() or (folder / "meta.pt").is_file():  # a folder of shards is a checkpoint
+        return path
+    places = [place for place in (folder / "checkpoints", folder) if place.is_dir()]
+    for pattern in ("last*.ckpt", "*.ckpt"):
+        if found := [file for place in places for file in place.glob(pattern)]:
+            return str(max(found, key=lambda file: file.stat().st_mtime))
+    raise FileNotFoundError(
+        f"there is no checkpoint in {path} nor in {folder / 'checkpoints'}; expected the folder of a run, or a file .ckpt"
+    )
+
+
 @contextmanager
 def replaced(path: Path, *, folder: bool = False) -> Iterator[Path]:
     """Gives a file or folder beside `path` to write to; after the body it is on the disk, and takes the place of `path`.

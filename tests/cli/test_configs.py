@@ -66,12 +66,56 @@ def test_one_is_shown_and_copied_but_never_over_a_file(
     assert Path("own.yaml").read_text() == (configs.FOLDER / "tiny.yaml").read_text()
 
 
+def test_they_are_listed_within_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    main(["configs"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines if line[0] != " "] == configs.names()
+    main(["--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("eval/math", "masa test --config math.yaml"),
+        ("with/grpo", "masa fit --config masa --config grpo.yaml"),
+        ("predict", "masa predict --config predict.yaml"),
+        ("masa_1gpu", "masa fit --config masa_1gpu.yaml"),
+    ],
+)
+def test_a_copy_comes_with_the_command_that_it_is_for(
+    name: str, command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["configs", "copy", name])
+    assert f"`{command}`" in capsys.readouterr().out
+
+
+def test_a_copy_goes_into_a_folder_and_not_into_one_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    main(["configs", "copy", "tiny", "mine"])
+    assert Path("mine/tiny.yaml").is_file()
+    with pytest.raises(SystemExit) as stopped:
+        main(["configs", "copy", "tiny", "nowhere/tiny.yaml"])
+    assert stopped.value.code == 2
+    assert "nowhere/tiny.yaml cannot be written (No such file or directory)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["show", "copy"])
 def test_an_unknown_one_is_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["configs", command, "nothing"])
     assert stopped.value.code == 2
     assert "expected one of masa, " in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["configs", command, "eval/maths"])
+    assert "Did you mean eval/math?" in capsys.readouterr().err
 
 
 def test_a_wheel_has_them(tmp_path: Path) -> None:

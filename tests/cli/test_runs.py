@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from masa_lightning import cli
-from masa_lightning.cli.runs import find_checkpoint, run_folder, with_run
+from masa_lightning.cli.runs import run_folder, with_run
 from masa_lightning.data.texts import TextDataModule
 from masa_lightning.modules.masa import MASALightningModule
 
@@ -266,17 +266,8 @@ def test_a_configuration_is_followed_alone(run: Path) -> None:
     assert with_run(words) == [*words[:-1], str(run / "checkpoints" / "last.ckpt")]
 
 
-def test_a_folder_means_its_last_checkpoint(tmp_path: Path) -> None:
-    places = tmp_path / "runs" / "a" / "checkpoints"
-    places.mkdir(parents=True)
-    (places / "step=9.ckpt").touch()
-    assert find_checkpoint(str(tmp_path / "runs" / "a")) == str(places / "step=9.ckpt")
-    (places / "last.ckpt").mkdir()
-    (places / "last.ckpt" / "meta.pt").touch()
-    assert find_checkpoint(str(tmp_path / "runs" / "a")) == str(places / "last.ckpt") == find_checkpoint(str(places))
-    assert find_checkpoint(str(places / "last.ckpt")) == str(places / "last.ckpt")
-    assert find_checkpoint("last") == "last"
-    assert run_folder(places / "last.ckpt").resolve() == tmp_path / "runs" / "a"
+def test_the_folder_of_the_run_that_wrote_a_checkpoint(run: Path) -> None:
+    assert run_folder(run / "checkpoints" / "last.ckpt").resolve() == run.resolve()
 
 
 def test_problems_that_are_texts() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributed import checkpoint
 
-from masa_lightning.models.checkpoints import OtherSettingsError, reading
+from masa_lightning.models.checkpoints import OtherSettingsError, find_checkpoint, reading
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
@@ -54,3 +54,17 @@ def test_the_description_is_missing(shards, name):
 def test_errors_that_say_it_all_stay(shards, error):
     with pytest.raises(error, match=r"^as it was$"), reading(shards):
         raise error("as it was")
+
+
+def test_a_folder_means_its_last_checkpoint(tmp_path):
+    places = tmp_path / "runs" / "a" / "checkpoints"
+    places.mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint in .*; expected the folder of a run"):
+        find_checkpoint(str(places))
+    (places / "step=9.ckpt").touch()
+    assert find_checkpoint(str(tmp_path / "runs" / "a")) == str(places / "step=9.ckpt")
+    (places / "last.ckpt").mkdir()
+    (places / "last.ckpt" / "meta.pt").touch()
+    assert find_checkpoint(str(tmp_path / "runs" / "a")) == str(places / "last.ckpt") == find_checkpoint(str(places))
+    assert find_checkpoint(str(places / "last.ckpt")) == str(places / "last.ckpt")
+    assert find_checkpoint("last") == "last"
