@@ -166,7 +166,7 @@ def draw(chart: Chart, arms: Sequence[Arm]) -> dict[str, Any] | None:
                 continue
             points = _over_seeds(series, width) if len(series) > 1 else _of_one(*series[0], tag, width)
             raw = _raw(series[0][1], _MOST_RAW // len(arms)) if len(series) == 1 and width > 1 else []
-            over = f"{len(series)} seeds" if len(series) > 1 else _of_what(tag, width)
+            over = f"{len(series)} seeds" if len(series) > 1 else f"{width} steps" if width > 1 else "problems"
             lines.append(
                 {
                     "arm": number,
@@ -274,10 +274,6 @@ def _raw(series: Series, most: int) -> list[list[float]]:
     steps = sorted(series)
     stride = max(1, math.ceil(len(steps) / max(1, most)))
     return [[step, _rounded(series[step])] for step in steps[::stride]]
-
-
-def _of_what(tag: str, width: int) -> str:
-    return f"{width} steps" if width > 1 else "problems" if tag.startswith("val/") else ""
 
 
 def _tokens_at_validations(run: Run) -> dict[int, tuple[float, Estimate]]:

@@ -36,7 +36,7 @@ def overview(arms: Sequence[Arm]) -> Table:
     """One line an arm: held-out pass@1 before and after, how well it predicts itself, and what that cost."""
     head = ["", "runs", "training steps", "validated at", "pass@1, first validation", "pass@1, last", "change"]
     head += ["r of pass rates, first", "r, last", "bias, last", "length error, last"]
-    head += ["pass@1 of the test", "r of the test", "tokens generated", "time"]
+    head += ["pass@1 of the test", "r of the test", "tokens generated", "time, without validation"]
     rows = []
     for arm in arms:
         first, last = _validation_steps(arm)

@@ -56,6 +56,16 @@ def test_a_line_of_seeds_is_of_means_over_them() -> None:
     assert drawn["lines"][0]["of"] == "3 seeds"
 
 
+def test_intervals_of_single_steps_are_over_problems() -> None:
+    name = "calibration/pass_rate"
+    scalars = {f"{name}/pearson": {1: 0.5, 2: 0.6}, f"{name}/count": {1: 30, 2: 30}}
+    chart = curves.Chart(title="", y="", lines=((f"{name}/pearson", ""),))
+    drawn = curves.draw(chart, [Arm(label="a", runs=[made(scalars)])])
+    assert drawn is not None
+    assert drawn["lines"][0]["of"] == "problems"
+    assert drawn["lines"][0]["points"][0] == pytest.approx([1, 0.5, 0.170, 0.729, 30], abs=1e-3)  # Fisher's
+
+
 def test_validations_have_the_interval_of_their_figures() -> None:
     run = made(
         {
