@@ -59,7 +59,7 @@ def test_errors_that_say_it_all_stay(shards, error):
 def test_a_folder_means_its_last_checkpoint(tmp_path):
     places = tmp_path / "runs" / "a" / "checkpoints"
     places.mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match="there is no checkpoint in .*; expected the folder of a run"):
+    with pytest.raises(FileNotFoundError, match=r"there is no checkpoint in .*; expected the folder of a run"):
         find_checkpoint(str(places))
     (places / "step=9.ckpt").touch()
     assert find_checkpoint(str(tmp_path / "runs" / "a")) == str(places / "step=9.ckpt")
