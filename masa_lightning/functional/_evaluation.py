@@ -14,13 +14,14 @@ from fractions import Fraction
 from importlib import import_module
 from typing import Any, Final
 
-from masa_lightning.functional._formula import Node
+from masa_lightning.functional._formula import Node, names
 
 _MAX_BITS: Final = 150_000  # of a rational number
 _MAX_NEEDED: Final = 15_000  # bits
 _MAX_FACTORIAL: Final = 10_000
 _MAX_ABOVE: Final = 10**6  # of a binomial
 _MAX_TERMS: Final = 2_000  # of a sum or product
+_SERIES_COST: Final = 2e-3  # seconds, of one without end
 _MAX_EXPONENT: Final = 2**20  # bits of what a power may grow to
 _MAX_ARGUMENT: Final = 400  # bits before the point in what a function takes
 _GROWING: Final = frozenset({"exp", "sinh", "cosh", "tanh", "coth"})
@@ -83,6 +84,8 @@ class Exact:
             return tree.value
         if tree.op == "name" and tree.name in bound:
             return Fraction(bound[tree.name])
+        if tree.op == "sum" and tree.args[1].op == "infinity":
+            return self._geometric(tree, bound)
         if tree.op in {"sum", "prod"}:
             total = Fraction(tree.op == "prod")
             for turn in _turns(*(self._value(limit, bound) for limit in tree.args[:2])):
@@ -93,6 +96,18 @@ class Exact:
         if operation is None:
             raise _Irrational
         return self._checked(operation(*(self._value(part, bound) for part in tree.args)))
+
+    def _geometric(self, tree: Node, bound: Bound) -> Fraction:
+        """The sum of a series without end, if its terms are powers and fall."""
+        first, body = _integer(self._value(tree.args[0], bound)), tree.args[2]
+        self._budget.charge(_SERIES_COST)
+        if _shape(body, tree.name) != "power":
+            raise _Irrational
+        start, second = (self._value(body, {**bound, tree.name: first + turn}) for turn in (0, 1))
+        ratio = second / start
+        if abs(ratio) >= 1:
+            raise _Irrational
+        return self._checked(start / (1 - ratio))
 
     def _checked(self, result: Fraction) -> Fraction:
         bits = _bits(result)
@@ -265,6 +280,27 @@ def _context() -> Any:
 
 class _Irrational(ArithmeticError):
     pass
+
+
+def _shape(tree: Node, name: str) -> str:
+    r"""How the name is in a formula: "free" of it, "line" (2k + 1), "power" (3 \cdot 2^{-k}), or "other"."""
+    if tree.op == "name":
+        return "line" if tree.name == name else "free"
+    if tree.op in {"sum", "prod"}:
+        return "other" if name in names(tree) else "free"
+    parts = [_shape(part, name) for part in tree.args]
+    kinds = set(parts) - {"free"}
+    if not kinds:
+        return "free"
+    if kinds == {"power"}:
+        return "power" if tree.op in {"mul", "div", "neg"} else "other"
+    if kinds != {"line"}:
+        return "other"
+    if tree.op in {"add", "neg"} or (tree.op == "mul" and len(parts) - parts.count("free") == 1):
+        return "line"
+    if parts == ["line", "free"]:
+        return "line" if tree.op == "div" else "other"
+    return "power" if tree.op == "pow" and parts == ["free", "line"] else "other"
 
 
 def _bits(value: Fraction) -> int:

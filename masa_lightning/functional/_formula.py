@@ -221,7 +221,13 @@ class _Reader:
             return self._group()
         negative = self._sign()
         token = self.peek()
-        if not (token[:1].isdigit() or token.isalpha() or token == "\\frac" or token[1:] in GREEK or token == "\\pi"):
+        if not (
+            token[:1].isdigit()
+            or token.isalpha()
+            or token == "\\frac"
+            or token[1:] in GREEK
+            or token in ("\\pi", "\\infty")
+        ):
             raise Unreadable(f"{token!r} as an exponent")
         script = self._base()
         return self.node("neg", script) if negative else script

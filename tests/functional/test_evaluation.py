@@ -124,3 +124,25 @@ def test_formulas_are_finite_or_none(text: str) -> None:
 def test_hostile_formulas_take_no_time(unit: str) -> None:
     for tail in ("", "1", "1" + "}" * 900):
         evaluate(unit * (1900 // len(unit)) + tail)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (r"\sum_{n=0}^{\infty} \frac{1}{2^n}", Fraction(2)),
+        (r"\sum_{n=1}^\infty 3\cdot\left(-\frac13\right)^{n-1}", Fraction(9, 4)),
+        (r"1+\sum_{k=2}^{\infty} 5^{-k}\cdot 2^{k}", 1 + Fraction(4, 15)),
+        (r"\sum_{n=0}^{\infty} 2^n", None),
+        (r"\sum_{n=1}^{\infty} \frac{1}{n^2}", None),
+        (r"\sum_{n=1}^{\infty} \frac{1}{2^{n^2}}", None),
+        (r"\sum_{n=0}^{\infty} 2^{-n-\lfloor n/13\rfloor}", None),
+        (r"\sum_{n=0}^{\infty} n 2^{-n}", None),
+        (r"\sum_{n=0}^{\infty} \frac{2^n}{2^n}", None),
+        (r"\sum_{n=0}^{\infty} 0^n", None),
+        (r"\sum_{n=0}^{\infty} \left(\frac12\right)^n+1", 3),
+        (r"\prod_{n=0}^{\infty} 2^{-n}", None),
+        (r"2^\infty", None),
+    ],
+)
+def test_series_without_end(text: str, value: Fraction | None) -> None:
+    assert evaluate(normalise(text)) == value
