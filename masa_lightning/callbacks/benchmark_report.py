@@ -156,7 +156,7 @@ class BenchmarkReport(Callback):
             }
             self._draw(trainer, name, groups, pl_module.max_completion_length, step)
             for logger in trainer.loggers:
-                logger.log_metrics({f"test/{name}/{f}": v for f, v in rows[name].items()}, step=step)
+                logger.log_metrics({f"test/{name or '-'}/{f}": v for f, v in rows[name].items()}, step=step)
         _write(
             self._folder / "results.json",
             json.dumps(_results(self._settings, self._checkpoint, rows), indent=2, allow_nan=False) + "\n",

@@ -13,18 +13,24 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from masa_lightning.callbacks.benchmark_report import BenchmarkReport
 from masa_lightning.callbacks.calibration_plots import CalibrationPlots
 from masa_lightning.callbacks.overview import RunOverview
 from masa_lightning.callbacks.rollout_table import HEAD, RolloutTable
 from masa_lightning.loggers.media import flat, log_figure, log_table
 from masa_lightning.metrics.figures import pass_rate_scatter
+from masa_lightning.modules.run_folder import run_folder
 
 # MLflow 3.17 on pandas 3.
-pytestmark = pytest.mark.filterwarnings("ignore:For backward compatibility, 'str' dtypes are included")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:For backward compatibility, 'str' dtypes are included"),
+    pytest.mark.filterwarnings("ignore:MLFlow only allows"),  # in names of metrics: pass@1 is pass1 there
+]
 
 Numbers = dict[tuple[str, int], float]
 
@@ -133,7 +139,6 @@ def predicts(kind: str, problem: str, index: int, call: int) -> str:
     )
 
 
-@pytest.mark.filterwarnings("ignore:MLFlow only allows")  # in names of metrics: pass@1 is pass1 there
 def test_all_loggers_have_the_same(tmp_path: Path, loop: Any, quiet: None) -> None:
     mlflow = MLFlowLogger(tracking_uri=f"file:{tmp_path}/mlruns")
     loggers: list[Logger] = [
@@ -232,3 +237,31 @@ def test_pictures_are_as_large_as_drawn(tmp_path: Path, quiet: None) -> None:
     (path,) = (i.path for i in mlflow.experiment.list_artifacts(mlflow.run_id, "images") if i.path.endswith(".png"))
     with Image.open(mlflow.experiment.download_artifacts(mlflow.run_id, path, str(tmp_path))) as image:
         assert image.size == tuple(math.floor(inches * 120) for inches in figure.get_size_inches())
+
+
+def test_benchmarks_reach_a_logger_that_is_alone(tmp_path: Path, loop: Any, quiet: None) -> None:
+    mlflow = MLFlowLogger(tracking_uri=f"file:{tmp_path}/mlruns")
+    trainer = loop.trainer(BenchmarkReport(), logger=mlflow)
+    trainer.test(loop.scripted(predicts), loop.Problems(validation=3), verbose=False)
+    results = json.loads((run_folder(trainer) / "results.json").read_text())
+    table = mlflow.experiment.load_table(mlflow.experiment_id, "test.json")
+    assert [*table["problems"]] == [3] == [b["problems"] for b in results["benchmarks"]]
+    images = {Path(i.path).name.partition("+")[0] for i in mlflow.experiment.list_artifacts(mlflow.run_id, "images")}
+    assert any(name.startswith("test~") and name.endswith("pass_rate_reliability") for name in images)
+
+
+@pytest.mark.parametrize("kind", ["wandb", "mlflow"])
+def test_the_files_of_a_run_stand_beside_its_checkpoints(tmp_path: Path, loop: Any, quiet: None, kind: str) -> None:
+    """Where the only logger names one folder for all runs."""
+    logger = (
+        WandbLogger(save_dir=tmp_path, offline=True)
+        if kind == "wandb"
+        else MLFlowLogger(tracking_uri=f"file:{tmp_path}/mlruns")
+    )
+    saver = ModelCheckpoint(save_last=True)
+    trainer = loop.trainer(RolloutTable(every_n_steps=1), saver, logger=logger, enable_checkpointing=True)
+    trainer.fit(loop.scripted(predicts), loop.Problems(4, 2))
+    folder = run_folder(trainer)
+    assert Path(saver.last_model_path).parent == folder / "checkpoints"
+    assert folder.is_relative_to(tmp_path) and str(logger.version) in folder.parts
+    assert (folder / "train_rollouts.jsonl").read_text().count("\n") == 8
