@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from summary import Scalars, last, read_scalars, total
+from masa_lightning.report.scalars import Scalars, read_scalars
 
 TINY = Path(__file__).resolve().parents[1] / "configs" / "tiny.yaml"
 MAX_STD = 0.025  # of gated predictions; at the default, 0.1, more is gated and less of it rightly: scripts/gating.py
@@ -118,7 +118,7 @@ def run(out: Path, name: str, seed: int) -> Path:
 
 def figures(folder: Path) -> dict[str, float]:
     """The rows of the table for one run."""
-    fit, test = read_scalars(folder / "fit"), read_scalars(folder / "test")
+    (fit, _), (test, _) = read_scalars(folder / "fit"), read_scalars(folder / "test")
     values = {label: last(test, tag) for label, tag in TESTED}
     values |= {
         "generated tokens, thousands": (total(fit, "tokens/solution") + total(fit, "tokens/meta")) / 1000,
@@ -134,6 +134,17 @@ def figures(folder: Path) -> dict[str, float]:
     return {label: math.nan if value is None else value for label, value in values.items()}
 
 
+def last(scalars: Scalars, tag: str, prefix: str = "test/") -> float | None:
+    """The last finite value of a tag; None if there is none."""
+    steps = scalars.get(prefix + tag)
+    return steps[max(steps)] if steps else None
+
+
+def total(scalars: Scalars, tag: str) -> float:
+    """The sum of a tag over all training steps."""
+    return math.fsum(scalars.get(tag, {}).values())
+
+
 def saved(fit: Scalars, control: str) -> float | None:
     """Tokens that a control saved in the whole run; None without the control."""
     return total(fit, f"tokens/saved_{control}") / 1000 if f"tokens/saved_{control}" in fit else None
@@ -141,7 +152,7 @@ def saved(fit: Scalars, control: str) -> float | None:
 
 def curve(folder: Path) -> list[tuple[float, float, float, float]]:
     """(training step, thousands of generated tokens, seconds, pass@1) at each validation of a run."""
-    fit = read_scalars(folder / "fit")
+    fit, _ = read_scalars(folder / "fit")
     costs = []
     for names in (("tokens/solution", "tokens/meta"), ("timing_s/step", "timing_s/sft")):
         by_step: dict[int, float] = {}
