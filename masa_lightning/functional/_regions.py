@@ -26,7 +26,8 @@ _UNION: Final = re.compile(r"\\cup(?![A-Za-z])")
 _MEET: Final = re.compile(r"\\cap(?![A-Za-z])")
 _MINUS: Final = re.compile(r"\\setminus(?![A-Za-z])|-")
 _OR: Final = re.compile(OR)
-_AND: Final = re.compile(rf"{AND}|[,;]")
+_AND: Final = re.compile(AND)
+_AND_OR_COMMA: Final = re.compile(rf"{AND}|[,;]")
 _COMMA: Final = re.compile(r"[,;]")
 _MID: Final = re.compile(r"\\mid(?![A-Za-z])")
 _RELATION: Final = re.compile(r"[<>=]|\\(?:leq|geq|neq|notin|in)(?![A-Za-z])")
@@ -144,6 +145,9 @@ class _Reader:
         if len(parts) > 1:
             return _joined([self._condition(part) for part in parts], frozenset.union)
         parts, _ = split_outside(text, _AND)
+        if len(parts) > 1 and all(split_outside(part, _RELATION)[1] for part in parts):
+            return _joined([self._condition(part) for part in parts], frozenset.intersection)
+        parts, _ = split_outside(text, _AND_OR_COMMA)
         if len(parts) == 1:
             return self._chain(text)
         read: list[Part] = []

@@ -208,7 +208,9 @@ def _compare_lists(mine: Answer, truth: Answer, leaf: LeafCheck) -> bool | None:
     kinds = set(signs)
     if len(kinds) > 1 and kinds not in ({"", "()"}, {"", "{}"}):
         return False
-    letters = {match[1] for element in truth.elements if (match := _STEM.match(element))}
+    letters, own = ({m[1] for e in side.elements if (m := _STEM.match(e))} for side in (truth, mine))
+    if letters and own - letters:
+        return False  # y = 8 where all are values of x
     named = len(letters) == len(truth.elements) and not any("=" in element for element in mine.elements)
     if named or any(map(_INTERVAL.fullmatch, kinds)):  # of "x = 4, y = 8" the values are 4, 8
         return _all([leaf(p, e) for p, e in zip(mine.elements, truth.elements, strict=True)])

@@ -117,7 +117,8 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        return f"[{', '.join(_text(each) for each in value[:50])}{', ...' if len(value) > 50 else ''}]"
+        texts = ["[...]" if isinstance(each, list) else _text(each) for each in value[:50]]  # which may hold itself
+        return f"[{', '.join(texts)}{', ...' if len(value) > 50 else ''}]"
     if isinstance(value, Mapping):
         return "{...}" if value else "{}"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -457,6 +457,9 @@ CASES = {
             (r"(x, y) = (5, 8) \quad \text{and} \quad (8, 5)", "(5, 8), (8, 5)"),
         ],
         [
+            (r"x=4 \text{ or } y=8", r"x=4, 8"),
+            (r"x=4, y=8", r"x=4, x=8"),
+            (r"x = 1, t = 2", r"x = 1 \text{ or } 2"),
             (r"19, 46, \text{ and } 83", "19, 46, 82"),
             ("1, 2, and 4", "1,2,3"),
             (r"1 \text{, or } 2", "1,2,3"),
@@ -471,6 +474,8 @@ CASES = {
     ),
     "sets": (
         [
+            (r"1<x<4 \text{ and } x>2", r"(2,4)"),
+            (r"x>-2 \text{ and } x \neq 3", r"(-2,3)\cup(3,\infty)"),
             (r"\text{all real numbers}", r"\mathbb{R}"),
             (r"(-\infty,\infty)", r"\text{all real numbers}"),
             (r"x<2 \text{ or } x>3", r"(-\infty,2)\cup(3,\infty)"),
@@ -494,6 +499,7 @@ CASES = {
             (r"x \notin \{1,2\}", r"\mathbb{R}\setminus\{2,1\}"),
         ],
         [
+            (r"1<x<2 \text{ and } x>5", r"(1,2)\cup(5,\infty)"),
             (r"\text{all real numbers}", r"\mathbb{Z}"),
             (r"\text{all real numbers except } 3", r"\mathbb{R}"),
             (r"x<2 \text{ or } x>4", r"(-\infty,2)\cup(3,\infty)"),

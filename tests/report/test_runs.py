@@ -152,6 +152,9 @@ def test_an_alias_bomb_and_unknown_tags_are_no_danger(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(bomb)
     flat, _, notes = read_settings(tmp_path)
     assert len(flat) == 2000 and "more than 2000 settings" in notes[0]
+    (tmp_path / "config.yaml").write_text("a: &a [*a, 1]\nb: 2\n")
+    flat, _, notes = read_settings(tmp_path)  # a list that holds itself
+    assert flat["a.1"] == "1" and flat["b"] == "2" and len(flat) < 50 and not notes
     (tmp_path / "config.yaml").write_text("a: !!python/object/apply:os.system [exit 1]\nb: 2\n")
     flat, _, notes = read_settings(tmp_path)
     assert flat["b"] == "2" and not notes
