@@ -289,6 +289,24 @@ def test_no_vllm(tiny_checkpoint, monkeypatch):
 # -- the command line ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("fit", "expected masa fit --config tiny."),
+        ("test", "expected masa test --ckpt_path RUN, or --config eval/math."),
+        ("validate --seed_everything 1", "expected masa validate --ckpt_path RUN."),
+        ("predict", 'expected masa predict --ckpt_path RUN --problem "Compute 17+25.".'),
+        ("fit --config with/grpo", "with/grpo is laid over a configuration; expected --config tiny --config with/grpo"),
+        ("trian --config tiny", "Did you mean `masa fit`?"),
+        ("pedict --config tiny", "Did you mean `masa predict`?"),
+    ],
+)
+def test_a_command_that_says_too_little_is_answered_with_one_that_works(words, said, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(words.split())
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
 def test_help_of_a_command_begins_with_what_is_ours(command, capsys):
     with pytest.raises(SystemExit):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from masa_lightning import __version__
 from masa_lightning.cli.errors import stop
-from masa_lightning.cli.words import arguments, check_command, debugging
+from masa_lightning.cli.words import arguments, check_command, check_configured, debugging
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import ArgsType, LightningCLI
@@ -76,6 +76,7 @@ def main(args: ArgsType = None) -> LightningCLI | None:
                 return None
         try:  # before torch is imported, which takes seconds
             check_command(words[0], _COMMANDS)
+            check_configured(words)
             words = arguments(words)
         except (FileNotFoundError, ValueError) as error:
             stop(error)

@@ -52,6 +52,10 @@ def with_run(words: Sequence[str]) -> list[str]:
     checkpoint = find_checkpoint(paths[-1]) if paths else None
     if checkpoint is not None:
         rest = [*others, "--ckpt_path", str(checkpoint)]
+        if not _is_there(checkpoint):
+            raise FileNotFoundError(
+                f"there is no checkpoint {str(checkpoint)!r}; expected a file, the folder of a run, or last, best or hpc"
+            )
     configured = [value for value in taken(rest, "--config")[0] if not value.startswith("{")]
     if command == "fit" or configured or checkpoint is None:
         if data is not None and not configured:
@@ -61,12 +65,16 @@ def with_run(words: Sequence[str]) -> list[str]:
             )
         return [command, *rest, *(_inline({"data": data}) if data else [])]
     if not Path(checkpoint).exists():
-        raise FileNotFoundError(
-            f"there is no checkpoint {checkpoint!r}; expected a file, the folder of a run, or a configuration besides: "
-            "--config FILE"
-        )
+        raise ValueError(f"--ckpt_path {checkpoint} names no file or folder; expected one, or --config FILE besides")
     settings = _settings_of(command, Path(checkpoint), data, own_data=any(w.startswith("--data") for w in rest))
     return [command, *_inline(settings), *rest]
+
+
+def _is_there(checkpoint: str | Path) -> bool:
+    text = str(checkpoint)
+    return (
+        text in ("last", "best", "hpc", "null") or text.startswith("registry") or "://" in text or Path(text).exists()
+    )
 
 
 def _problems(texts: list[str], files: list[str]) -> dict[str, Any] | None:

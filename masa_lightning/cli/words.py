@@ -41,9 +41,39 @@ def check_command(word: str, known: Sequence[str]) -> None:
     """
     if word in known or word.startswith("-"):
         return
-    close = _MEANT.get(word.lower()) or next(iter(difflib.get_close_matches(word.lower(), known, n=1)), None)
-    meant = f" Did you mean `masa {close}`?" if close else ""
+    close = difflib.get_close_matches(word.lower(), [*known, *_MEANT], n=1)
+    meant = f" Did you mean `masa {_MEANT.get(close[0], close[0])}`?" if close else ""
     raise ValueError(f"there is no command {word!r}.{meant} Expected one of {', '.join(known)}")
+
+
+def check_configured(words: Sequence[str]) -> None:
+    """Refuses a command of Lightning's that says neither what to train nor where that is written.
+
+    Args:
+        words: The command and its arguments.
+
+    Raises:
+        ValueError: If there is nothing to begin with, or only what is laid over something.
+    """
+    command, *rest = words
+    options = {word.partition("=")[0] for word in rest}
+    if command.startswith("-") or options & {"-h", "--help", "--ckpt_path", "--problem", "--problems"}:
+        return
+    if any(option.startswith(("--model", "--data", "--trainer.")) and option.endswith(".help") for option in options):
+        return
+    layers = [*taken(rest, "--config")[0], *taken(rest, "-c")[0]]
+    if not layers and "--model" not in options:
+        begin = {
+            "fit": "--config tiny",
+            "validate": "--ckpt_path RUN",
+            "test": "--ckpt_path RUN, or --config eval/math",
+        }
+        usual = begin.get(command, '--ckpt_path RUN --problem "Compute 17+25."')
+        raise ValueError(
+            f"masa {command} is told nothing; expected masa {command} {usual}. `masa configs` lists configurations"
+        )
+    if layers and all(layer.startswith("with/") for layer in layers) and "--model" not in options:
+        raise ValueError(f"{layers[0]} is laid over a configuration; expected --config tiny --config {layers[0]}, say")
 
 
 def debugging(words: list[str]) -> list[str]:

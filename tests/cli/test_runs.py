@@ -254,6 +254,10 @@ def test_what_is_missing_is_said(run: Path, capsys: pytest.CaptureFixture[str], 
         capsys, "predict", "--ckpt_path", str(run), "--problem", "1", "--problems", "no.txt"
     )
     assert "there is no checkpoint 'no.ckpt'" in error_of(capsys, "test", "--ckpt_path", "no.ckpt")
+    for command in ("fit", "test"):  # before weights are loaded, and an earlier run makes room
+        assert "there is no checkpoint 'no.ckpt'" in error_of(
+            capsys, command, "--config", "tiny", "--ckpt_path", "no.ckpt"
+        )
     (run / "config.yaml").unlink()
     assert "expected --data CLASS" in error_of(capsys, "test", "--ckpt_path", str(run))
     assert "expected --problem TEXT" in error_of(capsys, "predict", "--ckpt_path", str(run))
