@@ -21,7 +21,7 @@ from masa_lightning.modules.masa import MASALightningModule
 FOLDER = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(path for path in FOLDER.glob("*.yaml") if path.stem != "predict")
 EVALUATIONS = sorted((FOLDER / "eval").glob("*.yaml"))
-OVERLAYS = sorted((FOLDER / "with").glob("*.yaml"))
+OVERLAYS = [FOLDER / "with" / f"{name}.yaml" for name in ("dapo", "efficient", "grpo")]
 GPUS = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.precision=32-true", "--trainer.strategy=auto"]
 
 
@@ -67,6 +67,23 @@ def test_methods_are_laid_over_any_other(
     assert (cli.model.num_meta_generations == 0) == (overlay.stem == "grpo")
     assert cli.model.algorithm.dynamic_sampling == (overlay.stem == "dapo")
     assert cli.trainer.log_dir != plain.trainer.log_dir
+
+
+def test_two_nodes_are_laid_over_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["masa"])
+    printed = []
+    for more in ([], ["--config", "with/two_nodes"]):
+        with pytest.raises(SystemExit):
+            command.main(["fit", "--config", "masa", *more, "--print_config"])
+        printed.append(yaml.safe_load(capsys.readouterr().out))
+    one, two = printed
+    assert (one["trainer"]["num_nodes"], two["trainer"]["num_nodes"]) == (1, 2)
+    devices = [run["trainer"]["devices"] * run["trainer"]["num_nodes"] for run in printed]
+    assert [run["trainer"]["strategy"]["init_args"]["data_parallel_size"] for run in printed] == devices
+    batches = [run["data"]["init_args"]["batch_size"] * n for run, n in zip(printed, devices, strict=True)]
+    assert batches == [128, 128]
+    sampler = two["model"]["init_args"]["sampler"]["init_args"]
+    assert sampler == one["model"]["init_args"]["sampler"]["init_args"] | {"tensor_parallel_size": 4}
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
@@ -145,8 +162,8 @@ def test_there_are_configs_and_each_fits_a_screen() -> None:
     assert {"tiny", "tiny_efficient", "smollm2_asdiv", "masa", "masa_1gpu", "masa_lora"} <= {
         path.stem for path in CONFIGS
     }
-    assert {path.stem for path in OVERLAYS} == {"grpo", "dapo", "efficient"}
-    assert all(len(path.read_text().splitlines()) <= 60 for path in FOLDER.glob("**/*.yaml"))
+    assert {*(FOLDER / "with").glob("*.yaml")} == {*OVERLAYS, FOLDER / "with" / "two_nodes.yaml"}
+    assert all(len(path.read_text().splitlines()) <= 50 for path in FOLDER.glob("**/*.yaml"))
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
