@@ -116,7 +116,8 @@ class PredictionWriter(Callback):
         if summary:
             (self._folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
             console.print_json(data=summary)
-        console.print(f"{len(self._lines)} problems: {self._folder / 'predictions.jsonl'}", markup=False)
+        count = "1 problem" if len(self._lines) == 1 else f"{len(self._lines)} problems"
+        console.print(f"{count}: {self._folder / 'predictions.jsonl'}", markup=False)
 
 
 def describe(group: RolloutGroup, plain: RolloutGroup | None = None) -> dict[str, Any]:
