@@ -160,7 +160,7 @@ OF_MASA = {
 }  # fmt: skip
 MAY_BE_NONE = {
     "dual_clip", "aggregation", "clip_low", "clip_high", "cutoff_factor", "every_n_steps", "max_grad_norm", "seed",
-    "max_meta_length",
+    "max_prompt_length", "max_completion_length", "max_meta_length",
 }  # fmt: skip
 
 
