@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from masa_lightning.modules.grader import MathGrader as MathGrader
     from masa_lightning.modules.grpo import GRPOLightningModule as GRPOLightningModule
     from masa_lightning.modules.masa import MASALightningModule as MASALightningModule
-    from masa_lightning.modules.settings import Algorithm as Algorithm
-    from masa_lightning.modules.settings import Evaluation as Evaluation
-    from masa_lightning.modules.settings import Inference as Inference
     from masa_lightning.sampling.transformers import TransformersSampler as TransformersSampler
     from masa_lightning.sampling.vllm import VLLMSampler as VLLMSampler
-    from masa_lightning.types import SamplingSettings as SamplingSettings
+    from masa_lightning.settings import Algorithm as Algorithm
+    from masa_lightning.settings import Evaluation as Evaluation
+    from masa_lightning.settings import Inference as Inference
+    from masa_lightning.settings import SamplingSettings as SamplingSettings
 
 # Lazy: importing the package loads neither torch nor transformers nor vLLM.
 _HOMES = {
-    "Algorithm": "modules.settings",
+    "Algorithm": "settings",
     "AnswerGrader": "modules.answer_grader",
     "ArithmeticDataModule": "data.arithmetic",
     "BenchmarkDataModule": "data.benchmarks",
@@ -47,10 +47,10 @@ _HOMES = {
     "CalibrationPlots": "callbacks.calibration_plots",
     "CodeGrader": "modules.code_grader",
     "EarlyCutoff": "callbacks.cutoff",
-    "Evaluation": "modules.settings",
+    "Evaluation": "settings",
     "ExpertSFT": "callbacks.expert_sft",
     "GRPOLightningModule": "modules.grpo",
-    "Inference": "modules.settings",
+    "Inference": "settings",
     "LoRA": "models.lora",
     "MASALightningModule": "modules.masa",
     "MathDataModule": "data.math",
@@ -64,7 +64,7 @@ _HOMES = {
     "RolloutTable": "callbacks.rollout_table",
     "RunSummary": "callbacks.run_summary",
     "RunOverview": "callbacks.overview",
-    "SamplingSettings": "types",
+    "SamplingSettings": "settings",
     "TextDataModule": "data.texts",
     "TransformersSampler": "sampling.transformers",
     "ValidateFirst": "callbacks.validate_first",

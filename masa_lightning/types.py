@@ -1,26 +1,22 @@
 """What travels between the rooms of the house: problems in, rollouts and training batches out.
 
-Everything here is plain data plus the protocols that a sampler, a grader or a reward function satisfies.
+Everything here is plain data; what a sampler, a grader or a reward function has to offer is in `protocols`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
-
-from masa_lightning.checks import check_number
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 Kind = Literal["solution", "meta"]
 AnswerType = Literal["math", "number", "choice", "code"]
 FinishReason = Literal["stop", "length"]
-ProgressFn = Callable[[int, int], None]  # (done, total)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,44 +54,6 @@ class Problem:
     """What `answer_type` needs besides, and anything of yours, for your reward functions and graders to read."""
 
 
-@dataclass(kw_only=True, frozen=True)  # no slots: jsonargparse reads default instances with vars()
-class SamplingSettings:
-    """How tokens are drawn. The defaults draw from the policy itself, as on-policy training needs.
-
-    Args:
-        temperature: Softmax temperature, >= 0; 0 is greedy.
-        top_p: Nucleus mass in (0, 1]; 1 is off.
-        top_k: Number of most likely tokens kept; 0 is off (TRL's convention).
-        min_p: Least probability relative to the most likely token, in [0, 1]; 0 is off.
-        stop_token_ids: Tokens that end a completion, besides the model's own end of sequence and its chat template's end of
-            turn. As with these, the token is part of the completion and trained, and not of its text.
-        stop: Texts that end a completion once they stand in it. The tokens up to the one that completes the text are part
-            of the completion and trained; its text ends before the stop, as in vLLM.
-    """
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    stop_token_ids: tuple[int, ...] = ()
-    stop: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        check_number("temperature", self.temperature, ">= 0", note="(0 is greedy)")
-        check_number("top_p", self.top_p, "> 0", "<= 1", note="(1 is off)")
-        check_number("top_k", self.top_k, ">= 0", whole=True, note="(0 is off)")
-        check_number("min_p", self.min_p, ">= 0", "<= 1", note="(0 is off)")
-        for name in ("stop_token_ids", "stop"):
-            if not isinstance(given := getattr(self, name), (list, tuple)):
-                raise ValueError(f"{name} is {given!r}; expected a list")
-            object.__setattr__(self, name, tuple(given))
-        for token in self.stop_token_ids:
-            check_number("a token of stop_token_ids", token, ">= 0", whole=True)
-        for text in self.stop:
-            if not isinstance(text, str) or not text:
-                raise ValueError(f"a text of stop is {text!r}; expected a text that is not empty")
-
-
 @dataclass(slots=True, kw_only=True)
 class SamplingRequest:
     """One completion to draw. Equal requests give equal tokens, whatever else is in the batch."""
@@ -123,53 +81,6 @@ class Completion:
     """"stop" at any of the stops, "length" where the request's limit cut it short."""
 
 
-@runtime_checkable
-class Sampler(Protocol):
-    """Draws completions from the policy. `VLLMSampler` and `TransformersSampler` satisfy it.
-
-    One that cannot be right on every model may also have `check_model(model_path, config, device)`, which raises a
-    ValueError and is called before weights are loaded; `config` is transformers'.
-    """
-
-    def setup(
-        self, policy: nn.Module, model_path: str, *, max_model_length: int, stop_token_ids: Sequence[int]
-    ) -> None:
-        """Gets ready to sample from `policy`, a transformers causal language model; called once, before anything else.
-
-        Args:
-            policy: The trainer's own model, already on its device.
-            model_path: Folder or hub name of its configuration.
-            max_model_length: Most tokens of prompt and completion together.
-            stop_token_ids: Any of these ends a completion.
-
-        Raises:
-            RuntimeError: It draws from another policy already.
-        """
-
-    def sync_weights(self) -> None:
-        """Makes the next `generate` use the policy's present weights."""
-
-    def generate(
-        self,
-        requests: Sequence[SamplingRequest],
-        settings: SamplingSettings,
-        on_progress: ProgressFn | None = None,
-    ) -> list[Completion]:
-        """Draws one completion a request, in the order of the requests. No requests give no completions.
-
-        Args:
-            requests: What is to be drawn.
-            settings: How; `stop_token_ids` and `stop` end completions besides the tokens of `setup`.
-            on_progress: Told (done, total).
-        """
-
-    def sleep(self) -> None:
-        """Gives accelerator memory back until `wake`; does nothing where there is none to give."""
-
-    def wake(self) -> None:
-        """Undoes `sleep`."""
-
-
 @dataclass(slots=True, kw_only=True)  # not frozen: Lightning takes no frozen dataclass among predictions
 class MetaPrediction:
     """What a meta rollout predicts of its own solution rollouts. A part that is absent or malformed is None."""
@@ -188,98 +99,6 @@ class MetaPrediction:
     def rate(self) -> float | None:
         """Predicted pass rate in [0, 1]."""
         return None if self.pass_rate is None else self.pass_rate / self.pass_rate_scale
-
-
-@runtime_checkable
-class Grader(Protocol):
-    """Decides which completions are right."""
-
-    def grade(
-        self, problems: Sequence[Problem], completions: Sequence[str], on_progress: ProgressFn | None = None
-    ) -> list[bool | None]:
-        """Returns one verdict a pair; None where no verdict could be had (it then counts as wrong, and is counted).
-
-        1 and 0 count as True and False; anything else is an error.
-        """
-
-    def close(self) -> None:
-        """Frees what `grade` holds, such as worker processes. `grade` may be called again after it."""
-
-
-@runtime_checkable
-class RewardFunction(Protocol):
-    """An extra reward for solution rollouts, added to their correctness with a weight.
-
-    An attribute `name`, if it has one, is its name in metrics (`modules.scoring.reward_names`).
-    """
-
-    def __call__(self, problem: Problem, completions: Sequence[str]) -> Sequence[float]:
-        """Returns one finite reward a completion of this problem."""
-
-
-@runtime_checkable
-class RolloutControl(Protocol):
-    """A callback that uses the predictions of a training step to change how its problems are solved.
-
-    The module asks all of them at each training step: `decide`, then, when all solutions are drawn and graded, `settle`
-    each, then `figures` each.
-    """
-
-    def acts(self, step: int) -> bool:
-        """Whether it may act at this training step, so that meta rollouts have to be drawn before solutions.
-
-        Args:
-            step: Training steps done before, over the whole run.
-        """
-
-    def decide(self, groups: Sequence[RolloutGroup], *, step: int, key: str, budget: int) -> None:
-        """Writes `decisions` into groups, and into `gated`, `token_limit` or `hint` where it acts.
-
-        Args:
-            groups: With scored predictions; with solutions only where no control acts.
-            step: As in `acts`.
-            key: Random draws are functions of it and of a group's place alone.
-            budget: Most tokens of a solution rollout.
-        """
-
-    def settle(self, groups: Sequence[RolloutGroup]) -> None:
-        """Corrects the weights of its decisions by what the solutions of a step turned out to be."""
-
-    def figures(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
-        """Takes the evidence of a step, and returns what is to be logged of it."""
-
-
-@runtime_checkable
-class ExampleSource(Protocol):
-    """A LightningModule whose training steps yield examples to clone (`ExpertSFT`)."""
-
-    policy: Any
-    """A `models.policy.Policy`."""
-
-    def expert_examples(self, outputs: Any) -> Sequence[tuple[list[int], list[int]]]:
-        """Returns (prompt ids, target ids) of the step that returned `outputs`; the end of sequence included.
-
-        With several processes each returns its own: together they are the examples of the step.
-        """
-
-
-@runtime_checkable
-class RolloutStore(Protocol):
-    """A callback that keeps the rollouts of a test, so that an interrupted one goes on where it was."""
-
-    def restore(self, group: RolloutGroup) -> list[Rollout]:
-        """Returns the scored rollouts of a problem that were drawn before, without prompt ids; none if there are none.
-
-        Each process asks for the same problems; what the first one gets counts.
-        """
-
-
-@runtime_checkable
-class PhaseListener(Protocol):
-    """A callback that is told how far the phases inside a training or validation step are (a progress bar, say)."""
-
-    def on_phase_progress(self, phase: str, done: int, total: int) -> None:
-        """`done` of `total` units of `phase` ("generate", "grade", "update") are finished."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -370,17 +189,6 @@ class RolloutGroup:
         if not self.solutions or self.hint or cut:
             return None
         return prod(decision.weight for decision in self.decisions.values())
-
-
-@dataclass(slots=True, kw_only=True)
-class RolloutPlan:
-    """What one call of the sampler is asked for."""
-
-    groups: list[RolloutGroup] = field(default_factory=list)
-    """One a problem, still without rollouts."""
-    requests: list[SamplingRequest] = field(default_factory=list)
-    owners: list[tuple[int, Kind]] = field(default_factory=list)
-    """Index of the group and kind, one a request."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -41,7 +41,7 @@ def update(args: argparse.Namespace) -> list[Row]:
     import torch
     from torch.nn import functional as F
 
-    from masa_lightning.modules.experience import micro_batches
+    from masa_lightning.update.experience import micro_batches
 
     run = Run(args, steps=1)
     module = run.module

@@ -75,7 +75,7 @@ def generation(args: argparse.Namespace) -> list[Row]:
     """`VLLMSampler.generate` against bare `LLM.generate`, natural lengths and all at the limit, in tokens a second."""
     import torch
 
-    from masa_lightning.types import SamplingSettings
+    from masa_lightning.settings import SamplingSettings
 
     run = Run(args, steps=1)
     module, sampler = run.module, run.module.sampler

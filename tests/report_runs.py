@@ -12,7 +12,7 @@ from training_loop import Grades, Loop
 from masa_lightning.callbacks.gating import PredictiveGating
 from masa_lightning.callbacks.rollout_table import RolloutTable
 from masa_lightning.callbacks.validate_first import ValidateFirst
-from masa_lightning.modules.settings import Evaluation
+from masa_lightning.settings import Evaluation
 
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1>"
 UNSEEN = "\u202ereversed\u2028\x00<!--\u0430\u0301"

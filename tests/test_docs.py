@@ -14,7 +14,7 @@ import pytest
 
 import masa_lightning
 from masa_lightning import EarlyCutoff, ExpertSFT, MASALightningModule, NotionHinting, PredictiveGating, functional
-from masa_lightning.modules.settings import Algorithm, Evaluation
+from masa_lightning.settings import Algorithm, Evaluation
 from masa_lightning.types import Problem
 
 ROOT = Path(__file__).parents[1]

@@ -21,7 +21,7 @@ from masa_lightning import LoRA, cli
 from masa_lightning.export import export_checkpoint
 from masa_lightning.models import loading, tiny
 from masa_lightning.models.lora import add_adapters
-from masa_lightning.modules.settings import Evaluation
+from masa_lightning.settings import Evaluation
 
 LORA = LoRA(rank=4)
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"

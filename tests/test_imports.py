@@ -22,7 +22,10 @@ STOREYS = (
     {"checks"},
     {"types"},
     {"functional"},
+    {"settings", "distributed"},
+    {"protocols"},
     {"metrics", "loggers", "sampling", "models", "data"},
+    {"rollouts", "update"},
     {"modules"},
     {"callbacks", "model_card"},
     {"export", "report"},
@@ -80,6 +83,11 @@ def test_imports_go_downwards(path: Path) -> None:
     for other in rooms_imported(path):
         assert other in STOREY, f"{named(path)} imports {other}, which has no place in the house"
         assert other == room or STOREY[other] < STOREY[room], f"{named(path)} imports {other}"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room_of(p) in ("rollouts", "update")], ids=named)
+def test_rollouts_and_update_know_no_lightning(path: Path) -> None:
+    assert not {"lightning", "pytorch_lightning"} & packages_imported(path)
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if room_of(p) in ("checks", "types", "functional")], ids=named)

@@ -17,7 +17,8 @@ from masa_lightning.models import loading
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.masa import MASALightningModule
 from masa_lightning.sampling.transformers import TransformersSampler
-from masa_lightning.types import Completion, Kind, Problem, RolloutGroup, SamplingRequest, SamplingSettings
+from masa_lightning.settings import SamplingSettings
+from masa_lightning.types import Completion, Kind, Problem, RolloutGroup, SamplingRequest
 
 Answer = str | tuple[str, str]  # text, or text and finish reason
 

@@ -23,7 +23,7 @@ Mode = Literal["off", "shadow", "act"]
 class PredictionControl(Callback):
     """Decides on every problem of a training step from its predictions; a subclass says what, and what that cost.
 
-    Satisfies `types.RolloutControl`. In shadow mode, before `start_step`, and while the guard holds it back, a control
+    Satisfies `protocols.RolloutControl`. In shadow mode, before `start_step`, and while the guard holds it back, a control
     decides and is scored but changes nothing. While it acts, a random share of the problems that it wants to change is
     audited: left alone, and counted for those that were changed.
 

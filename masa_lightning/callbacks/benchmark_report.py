@@ -111,7 +111,7 @@ class BenchmarkReport(Callback):
         _write(file, json.dumps(settings, indent=2) + "\n")
 
     def restore(self, group: RolloutGroup) -> list[Rollout]:
-        """`types.RolloutStore`."""
+        """`protocols.RolloutStore`."""
         problem = group.problem
         name = (problem.source, problem.id)
         if name in self._seen:

@@ -18,12 +18,13 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.tensor import DTensor
 
 from masa_lightning.checks import check_number
+from masa_lightning.distributed import Processes
 from masa_lightning.functional.losses import sft_loss
 from masa_lightning.models.packing import pack, split
 from masa_lightning.models.policy import Policy
-from masa_lightning.modules.learner import Learner, check_precision, check_trained_dtype, decay_groups
-from masa_lightning.modules.processes import Processes
-from masa_lightning.types import ExampleSource, PhaseListener
+from masa_lightning.modules.optimization import check_precision, check_trained_dtype, decay_groups
+from masa_lightning.protocols import ExampleSource, PhaseListener
+from masa_lightning.update.learner import Learner
 
 Example = tuple[list[int], list[int]]  # prompt ids, target ids
 
@@ -38,7 +39,7 @@ class ExpertSFT(Callback):
     After each training step the module's examples go into a buffer. A phase takes an optimiser step on each batch of
     them, oldest first, with an AdamW of its own: neither the module's optimiser nor its schedule nor the Trainer's
     `global_step` notices. Buffer, optimiser and counters are in the checkpoint. Works with any LightningModule that is a
-    `types.ExampleSource`. With several processes all of them share one buffer and work on each batch together.
+    `protocols.ExampleSource`. With several processes all of them share one buffer and work on each batch together.
 
     Logged: ``sft/buffer``, ``sft/examples`` (of this step), ``tokens/sft`` (target tokens of this step),
     ``tokens_total/sft``, ``timing_s/sft``, ``sft/loss`` and ``sft/grad_norm`` (means over the batches of this step, NaN
@@ -109,7 +110,7 @@ class ExpertSFT(Callback):
         if not isinstance(pl_module, ExampleSource):
             raise TypeError(
                 f"ExpertSFT found no examples to clone: {type(pl_module).__name__} lacks `policy` or `expert_examples`; "
-                "expected a MASALightningModule, or a module of yours that satisfies masa_lightning.types.ExampleSource"
+                "expected a MASALightningModule, or a module of yours that satisfies masa_lightning.protocols.ExampleSource"
             )
         if not hasattr(pl_module.policy, "packs"):
             raise TypeError(

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from masa_lightning.loggers.media import Chart, log_board, log_settings
 from masa_lightning.modules.evaluation import EvaluationLightningModule
 from masa_lightning.modules.provenance import provenance
-from masa_lightning.types import RolloutControl
+from masa_lightning.protocols import RolloutControl
 
 _SOLVING: dict[str, Chart] = {
     "Solved: training, and held-out pass@1": ["pass_rate$", "val/pass@1$"],

@@ -128,7 +128,7 @@ class RolloutProgressBar(TQDMProgressBar):
     Figures are the pass rate, the meta reward, the correlation r of predicted and actual pass rates, and tokens generated a
     second. The time left is by the speed of this session's steps, with the validations between them.
 
-    Satisfies `types.PhaseListener`.
+    Satisfies `protocols.PhaseListener`.
 
     Args:
         refresh_rate: Update at every how many batches; 0 shows nothing.

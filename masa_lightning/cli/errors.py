@@ -92,7 +92,7 @@ def _said(text: str, kinds: list[tuple[int, Any]]) -> str:
     if text.startswith("Expected a dot import path string: "):
         name = text.rpartition(" ")[2]
         return f"there is no class {name!r}; expected package.module.Class, such as masa_lightning.VLLMSampler"
-    if text.endswith("masa_lightning.types.Sampler is a protocol"):
+    if text.endswith("masa_lightning.protocols.Sampler is a protocol"):
         return "of which class? Expected it first: --model.sampler VLLMSampler"
     text = _TYPE.sub(lambda match: match[1] or f"one of {match[2]}", text)
     return text.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")

@@ -10,7 +10,8 @@ from typing import Any
 from masa_lightning.data._questions import same_text_key
 from masa_lightning.data.base import ProblemDataModule, Split
 from masa_lightning.functional.boxes import last_box
-from masa_lightning.types import Problem, ProgressFn
+from masa_lightning.protocols import ProgressFn
+from masa_lightning.types import Problem
 
 _ORDER: tuple[Split, ...] = ("test", "validation", "train")  # evaluation first: its problems depend on no train_size
 _INSTALL = "reasoning-gym is not installed; install the extra with: pip install 'masa_lightning[gym]'"

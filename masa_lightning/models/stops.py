@@ -12,7 +12,8 @@ from masa_lightning.models.turns import end_of_turn
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from masa_lightning.types import Completion, SamplingSettings
+    from masa_lightning.settings import SamplingSettings
+    from masa_lightning.types import Completion
 
 
 @dataclass(frozen=True, kw_only=True)

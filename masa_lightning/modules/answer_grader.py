@@ -9,7 +9,8 @@ from typing import Any
 from masa_lightning.functional.choices import grade_choice, grade_number
 from masa_lightning.modules.code_grader import CodeGrader
 from masa_lightning.modules.grader import MathGrader
-from masa_lightning.types import Grader, Problem, ProgressFn
+from masa_lightning.protocols import Grader, ProgressFn
+from masa_lightning.types import Problem
 
 
 class AnswerGrader:

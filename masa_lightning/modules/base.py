@@ -24,6 +24,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from masa_lightning.checks import check_choice, check_number
+from masa_lightning.distributed import Processes
 from masa_lightning.models import loading
 from masa_lightning.models.lora import LoRA, add_adapters, check_same, leave_out_frozen, without_adapters
 from masa_lightning.models.policy import Policy
@@ -32,22 +33,21 @@ from masa_lightning.models.stops import Stops, find_stops, read_stops
 from masa_lightning.modules import hyperparameters
 from masa_lightning.modules.callback_checks import check_callbacks
 from masa_lightning.modules.checkpointing import check_savers, make_durable
-from masa_lightning.modules.learner import (
-    Learner,
+from masa_lightning.modules.optimization import (
     Uncounted,
-    are_finite,
     check_precision,
     check_trained_dtype,
     decay_groups,
     lost_share,
 )
 from masa_lightning.modules.parity import ParityGuard, claim
-from masa_lightning.modules.processes import Processes
 from masa_lightning.modules.run_folder import RunFolder
 from masa_lightning.modules.schedules import Schedules
 from masa_lightning.modules.termination import SaveOnSigterm
-from masa_lightning.modules.update import LogProbs
-from masa_lightning.types import PhaseListener, ProgressFn, Sampler, SamplingSettings
+from masa_lightning.protocols import PhaseListener, ProgressFn, Sampler
+from masa_lightning.settings import SamplingSettings
+from masa_lightning.update.learner import Learner, are_finite
+from masa_lightning.update.policy_update import LogProbs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

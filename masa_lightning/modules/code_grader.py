@@ -19,7 +19,8 @@ from masa_lightning.functional.programs.launch import START_LIMIT, launch, why_u
 from masa_lightning.functional.programs.names import tested_names
 from masa_lightning.functional.programs.stdio import is_cases, read_cases
 from masa_lightning.functional.sandbox import check_sandbox, kill
-from masa_lightning.types import Problem, ProgressFn
+from masa_lightning.protocols import ProgressFn
+from masa_lightning.types import Problem
 
 _MAX_REPORT: Final = 1 << 16  # bytes
 

@@ -12,7 +12,7 @@ import masa_lightning
 from masa_lightning.functional.prompts import PromptTemplates
 from masa_lightning.models import tiny
 from masa_lightning.models.loading import TINY
-from masa_lightning.types import Sampler
+from masa_lightning.protocols import Sampler
 
 _LENGTH = 512
 

@@ -17,10 +17,11 @@ from masa_lightning.functional.voting import ballot, majority_vote, predicted_vo
 from masa_lightning.models.loading import DType, check_prompt
 from masa_lightning.models.lora import LoRA
 from masa_lightning.models.turns import check_roles
-from masa_lightning.modules import summary
 from masa_lightning.modules.answer_grader import AnswerGrader
 from masa_lightning.modules.base import PolicyLightningModule
-from masa_lightning.modules.rollouts import (
+from masa_lightning.protocols import Grader, RewardFunction, RolloutStore, Sampler
+from masa_lightning.rollouts import summary
+from masa_lightning.rollouts.plan import (
     collect_rollouts,
     keys_by_problem,
     left_out,
@@ -28,18 +29,9 @@ from masa_lightning.modules.rollouts import (
     merge_batches,
     plan_rollouts,
 )
-from masa_lightning.modules.scoring import SolutionScorer
-from masa_lightning.modules.settings import Evaluation
-from masa_lightning.types import (
-    Grader,
-    Kind,
-    Problem,
-    RewardFunction,
-    RolloutGroup,
-    RolloutStore,
-    Sampler,
-    SamplingSettings,
-)
+from masa_lightning.rollouts.scorers import SolutionScorer
+from masa_lightning.settings import Evaluation, SamplingSettings
+from masa_lightning.types import Kind, Problem, RolloutGroup
 
 Stage = Literal["fit", "validate", "test", "predict"]
 

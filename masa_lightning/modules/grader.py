@@ -21,7 +21,8 @@ from typing import Any, Final
 import masa_lightning.types
 from masa_lightning.functional.boxes import last_box
 from masa_lightning.functional.grading import quick_box_verdict
-from masa_lightning.types import Problem, ProgressFn
+from masa_lightning.protocols import ProgressFn
+from masa_lightning.types import Problem
 
 _START_LIMIT: Final = 120.0  # seconds to import mpmath; cluster file systems are slow
 _MAX_LOSSES: Final = 3  # workers in a row that are lost without having taken a task

@@ -12,36 +12,28 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from masa_lightning.checks import check_number
+from masa_lightning.distributed import cut, imbalance
 from masa_lightning.functional.advantages import group_advantages
 from masa_lightning.functional.prompts import PromptTemplates
 from masa_lightning.models import loading
 from masa_lightning.models.lora import LoRA, check_same
 from masa_lightning.models.packing import pack
-from masa_lightning.modules import summary
 from masa_lightning.modules.defaults import default_lengths, default_sampler, fitting_prompts
 from masa_lightning.modules.evaluation import EvaluationLightningModule
-from masa_lightning.modules.experience import micro_batches, mini_batches, token_costs
 from masa_lightning.modules.hyperparameters import class_path
-from masa_lightning.modules.learner import are_finite
-from masa_lightning.modules.processes import cut, imbalance
 from masa_lightning.modules.provenance import fingerprint, provenance
-from masa_lightning.modules.refill import ProblemReserve, teaches, training_problems
 from masa_lightning.modules.resume import Resumption
-from masa_lightning.modules.rollouts import keys_by_place, merge_batches
-from masa_lightning.modules.settings import Algorithm, Evaluation
-from masa_lightning.modules.unfinished import UnfinishedWarning
-from masa_lightning.modules.update import PolicyUpdate
-from masa_lightning.types import (
-    Experience,
-    Grader,
-    Kind,
-    Problem,
-    RewardFunction,
-    Rollout,
-    RolloutGroup,
-    Sampler,
-    SamplingSettings,
-)
+from masa_lightning.protocols import Grader, RewardFunction, Sampler
+from masa_lightning.rollouts import summary
+from masa_lightning.rollouts.plan import keys_by_place, merge_batches
+from masa_lightning.rollouts.refill import ProblemReserve, teaches, training_problems
+from masa_lightning.rollouts.unfinished import UnfinishedWarning
+from masa_lightning.settings import Algorithm, Evaluation, SamplingSettings
+from masa_lightning.types import Experience, Kind, Problem, Rollout, RolloutGroup
+from masa_lightning.update.experience import micro_batches, mini_batches, token_costs
+from masa_lightning.update.learner import are_finite
+from masa_lightning.update.policy_update import PolicyUpdate
+from masa_lightning.update.summary import compact, merge_processes, update_metrics
 
 
 class GRPOLightningModule(EvaluationLightningModule):
@@ -53,7 +45,7 @@ class GRPOLightningModule(EvaluationLightningModule):
     ``every_n_train_steps``, `global_step` and the axis of logs are training steps, however many optimiser steps each takes.
 
     With several processes the batches of all of them are one batch, of which each draws, grades and trains on its part
-    (`modules.processes`); settings such as `num_mini_batches` are of that batch.
+    (`distributed`); settings such as `num_mini_batches` are of that batch.
 
     Args:
         model: Hugging Face folder or hub name; "tiny" is the embedded model.
@@ -463,8 +455,8 @@ class GRPOLightningModule(EvaluationLightningModule):
                 progress=self._progress("update", self.num_iterations * sum(len(batches) for batches, _ in steps)),
             )
         with self._timed("exchange"):
-            stats = summary.merge_processes(self.processes.gather(summary.compact(stats)))
-        return summary.update_metrics(
+            stats = merge_processes(self.processes.gather(compact(stats)))
+        return update_metrics(
             stats,
             norms,
             steps=len(norms),

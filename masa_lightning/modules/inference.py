@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from masa_lightning.functional.controls import cutoff_tokens, gate, hint_notions, sample_count
-from masa_lightning.modules.settings import Inference
+from masa_lightning.settings import Inference
 from masa_lightning.types import Decision, RolloutGroup
 
 

@@ -16,23 +16,15 @@ from masa_lightning.functional.rewards import Counting, Scoring, check_weights, 
 from masa_lightning.metrics.calibration import LengthCalibration, PassRateCalibration
 from masa_lightning.models.loading import DType
 from masa_lightning.models.lora import LoRA
-from masa_lightning.modules import summary
 from masa_lightning.modules.defaults import default_meta_length
 from masa_lightning.modules.evaluation import Stage
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.inference import control_solving
-from masa_lightning.modules.rollouts import keys_by_place, keys_by_problem, left_out, merge_batches
-from masa_lightning.modules.settings import Algorithm, Evaluation, Inference
-from masa_lightning.types import (
-    Grader,
-    Kind,
-    Problem,
-    RewardFunction,
-    RolloutControl,
-    RolloutGroup,
-    Sampler,
-    SamplingSettings,
-)
+from masa_lightning.protocols import Grader, RewardFunction, RolloutControl, Sampler
+from masa_lightning.rollouts import summary
+from masa_lightning.rollouts.plan import keys_by_place, keys_by_problem, left_out, merge_batches
+from masa_lightning.settings import Algorithm, Evaluation, Inference, SamplingSettings
+from masa_lightning.types import Kind, Problem, RolloutGroup
 
 
 class MASALightningModule(GRPOLightningModule):

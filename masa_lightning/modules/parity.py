@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from masa_lightning.distributed import Processes
 from masa_lightning.models.policy import Policy
-from masa_lightning.modules.experience import make_experience
-from masa_lightning.modules.processes import Processes
-from masa_lightning.types import Rollout, Sampler, SamplingRequest, SamplingSettings
+from masa_lightning.protocols import Sampler
+from masa_lightning.settings import SamplingSettings
+from masa_lightning.types import Rollout, SamplingRequest
+from masa_lightning.update.experience import make_experience
 
 # As training data looks, in digits, formulas, code and other letters; no real prompt starts like them, so that what an
 # engine caches of them serves none.

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from masa_lightning.modules.processes import Processes, end_of_another
+from masa_lightning.distributed import Processes, end_of_another
 
 STATUS = 128 + signal.SIGTERM
 """Exit status of a run that a SIGTERM has ended, as shells have it."""

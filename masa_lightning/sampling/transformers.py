@@ -16,7 +16,9 @@ from masa_lightning.sampling._stops import StopStrings, load_tokenizer
 from masa_lightning.types import Completion, SamplingRequest
 
 if TYPE_CHECKING:
-    from masa_lightning.types import FinishReason, ProgressFn, SamplingSettings
+    from masa_lightning.protocols import ProgressFn
+    from masa_lightning.settings import SamplingSettings
+    from masa_lightning.types import FinishReason
 
 
 class TransformersSampler:

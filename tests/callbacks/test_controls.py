@@ -8,8 +8,9 @@ from masa_lightning import EarlyCutoff, ExpertSFT, NotionHinting, PredictiveGati
 from masa_lightning.callbacks._control import PredictionControl
 from masa_lightning.functional.prompts import PromptTemplates
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.settings import Algorithm
-from masa_lightning.types import Problem, RolloutControl
+from masa_lightning.protocols import RolloutControl
+from masa_lightning.settings import Algorithm
+from masa_lightning.types import Problem
 
 PROBLEMS = [Problem(id=name, problem=name, answer="2") for name in ("lost", "easy", "open")]
 RATES = {"lost": 0, "easy": 8, "open": 4}

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from masa_lightning.callbacks.rollout_table import HEAD, RolloutTable, choose_rollouts, table_rows
 from masa_lightning.loggers.media import markdown
-from masa_lightning.modules.settings import Evaluation
+from masa_lightning.settings import Evaluation
 from masa_lightning.types import Completion, MetaPrediction, Problem, Rollout, RolloutGroup
 
 pytestmark = [

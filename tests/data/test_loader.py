@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from masa_lightning.data.base import ProblemDataModule, Split
 from masa_lightning.data.loader import ProblemLoader
-from masa_lightning.modules.rollouts import merge_batches
+from masa_lightning.rollouts.plan import merge_batches
 from masa_lightning.types import Problem
 
 # From Lightning 2.6 with torch 2.13, on every loader.

@@ -6,7 +6,8 @@ import pytest
 
 from masa_lightning.data._questions import same_text_key
 from masa_lightning.data.reasoning_gym import ReasoningGymDataModule, ReasoningGymGrader, _shares
-from masa_lightning.types import Grader, Problem
+from masa_lightning.protocols import Grader
+from masa_lightning.types import Problem
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

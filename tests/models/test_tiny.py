@@ -11,7 +11,8 @@ from masa_lightning.functional.parsing import parse_meta_prediction
 from masa_lightning.functional.prompts import meta_messages, solution_messages
 from masa_lightning.models import loading, tiny
 from masa_lightning.sampling.transformers import TransformersSampler
-from masa_lightning.types import SamplingRequest, SamplingSettings
+from masa_lightning.settings import SamplingSettings
+from masa_lightning.types import SamplingRequest
 
 
 def test_it_is_small_and_an_ordinary_checkpoint() -> None:

@@ -6,7 +6,8 @@ from programs import block, sandboxed
 from masa_lightning.modules.answer_grader import AnswerGrader
 from masa_lightning.modules.code_grader import CodeGrader
 from masa_lightning.modules.grader import MathGrader
-from masa_lightning.types import Grader, Problem
+from masa_lightning.protocols import Grader
+from masa_lightning.types import Problem
 
 
 def problem(answer_type, answer, **metadata):

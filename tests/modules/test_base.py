@@ -13,8 +13,8 @@ from lightning.pytorch.strategies import FSDPStrategy
 from masa_lightning.models import loading
 from masa_lightning.models.lora import LoRA
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.settings import Algorithm
 from masa_lightning.sampling.transformers import TransformersSampler
+from masa_lightning.settings import Algorithm
 
 
 def test_longer_than_the_context(loop, monkeypatch):

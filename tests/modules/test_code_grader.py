@@ -10,7 +10,7 @@ from programs import alive, block, grade, grade_all, sandboxed, task
 from masa_lightning.functional.programs import launch
 from masa_lightning.modules import code_grader as module
 from masa_lightning.modules.code_grader import CodeGrader
-from masa_lightning.types import Grader
+from masa_lightning.protocols import Grader
 
 # -- what is right and what is wrong -------------------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ from torch.utils.data import DataLoader
 
 from masa_lightning.functional.rewards import soft_overlong_penalty
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.refill import ProblemReserve, teaches, training_problems
-from masa_lightning.modules.settings import Algorithm
+from masa_lightning.rollouts.refill import ProblemReserve, teaches, training_problems
+from masa_lightning.settings import Algorithm
 from masa_lightning.types import Problem
 
 DAPO = Algorithm(dynamic_sampling=True, max_refills=2)

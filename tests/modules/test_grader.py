@@ -8,7 +8,8 @@ import pytest
 
 from masa_lightning.modules import grader as module
 from masa_lightning.modules.grader import MathGrader
-from masa_lightning.types import Grader, Problem
+from masa_lightning.protocols import Grader
+from masa_lightning.types import Problem
 
 # Speaks the protocol without the maths checker: what the box says is what it does.
 FAKE = """

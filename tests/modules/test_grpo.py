@@ -10,8 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from masa_lightning.data.loader import ProblemLoader
 from masa_lightning.models import loading
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.settings import Algorithm, Evaluation
-from masa_lightning.types import SamplingSettings
+from masa_lightning.settings import Algorithm, Evaluation, SamplingSettings
 
 # -- rollouts ----------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from masa_lightning.models.lora import LoRA
 from masa_lightning.models.packing import pack
 from masa_lightning.models.policy import Policy
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.settings import Algorithm
+from masa_lightning.settings import Algorithm
 
 LORA = LoRA(rank=4)
 TOKENS = pack([([5, 6, 7], [8, 9, 1]), ([10], [11, 12])])

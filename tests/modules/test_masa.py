@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from masa_lightning.models import loading
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.masa import MASALightningModule
-from masa_lightning.modules.settings import Algorithm, Evaluation
+from masa_lightning.settings import Algorithm, Evaluation
 from masa_lightning.types import Completion, Problem, Rollout
 
 # Two problems, four solutions and two predictions each. Lengths count characters and the end token.

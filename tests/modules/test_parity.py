@@ -12,13 +12,14 @@ import torch
 import two_processes
 
 from masa_lightning import cli
+from masa_lightning.distributed import Processes
 from masa_lightning.models import loading
 from masa_lightning.models.policy import Policy
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.parity import ParityGuard, claim, probe_requests
-from masa_lightning.modules.processes import Processes
 from masa_lightning.sampling.transformers import TransformersSampler
-from masa_lightning.types import Completion, SamplingSettings
+from masa_lightning.settings import SamplingSettings
+from masa_lightning.types import Completion
 
 FOREIGN = "the sampler does not draw from the policy"
 

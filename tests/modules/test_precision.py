@@ -8,7 +8,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 
 from masa_lightning.callbacks.expert_sft import ExpertSFT
 from masa_lightning.models import loading
-from masa_lightning.modules.settings import Algorithm, Evaluation
+from masa_lightning.settings import Algorithm, Evaluation
 
 
 @pytest.fixture(scope="module")

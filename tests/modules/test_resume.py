@@ -23,7 +23,7 @@ from masa_lightning.data.loader import ProblemLoader
 from masa_lightning.models import loading
 from masa_lightning.models.policy import Policy
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.settings import Evaluation
+from masa_lightning.settings import Evaluation
 from masa_lightning.types import Completion
 
 CLOCKS = ("timing_s/", "tokens_per_second")

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, ReduceLROnPlateau, StepLR
 
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.settings import Evaluation
+from masa_lightning.settings import Evaluation
 
 ONE = Evaluation(num_generations=1)
 

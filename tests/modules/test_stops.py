@@ -13,8 +13,7 @@ from masa_lightning.models import loading, tiny
 from masa_lightning.models.stops import find_stops
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.masa import MASALightningModule
-from masa_lightning.modules.settings import Evaluation
-from masa_lightning.types import SamplingSettings
+from masa_lightning.settings import Evaluation, SamplingSettings
 
 END_OF_TEXT, END_OF_TURN = 0, 2
 KINDS = ["transformers", "vllm"]

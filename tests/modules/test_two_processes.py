@@ -12,7 +12,7 @@ from training_loop import Loop, Problems
 
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.masa import MASALightningModule
-from masa_lightning.modules.settings import Algorithm
+from masa_lightning.settings import Algorithm
 from masa_lightning.types import Completion, Problem
 
 

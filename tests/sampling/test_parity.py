@@ -7,7 +7,9 @@ import pickle
 import pytest
 import torch
 
-from masa_lightning.types import Sampler, SamplingRequest, SamplingSettings
+from masa_lightning.protocols import Sampler
+from masa_lightning.settings import SamplingSettings
+from masa_lightning.types import SamplingRequest
 
 KINDS = ["transformers", "vllm"]
 GREEDY = SamplingSettings(temperature=0.0)

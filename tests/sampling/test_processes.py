@@ -9,7 +9,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from transformers import Qwen3ForCausalLM
 
-from masa_lightning.types import SamplingRequest, SamplingSettings
+from masa_lightning.settings import SamplingSettings
+from masa_lightning.types import SamplingRequest
 
 
 def _work(rank, folder, path, tensor_parallel_size, fsdp):

@@ -6,7 +6,8 @@ import pytest
 
 from masa_lightning.functional.stopping import before_stop
 from masa_lightning.models import loading
-from masa_lightning.types import SamplingRequest, SamplingSettings
+from masa_lightning.settings import SamplingSettings
+from masa_lightning.types import SamplingRequest
 
 KINDS = ["transformers", "vllm"]
 PROBLEMS = ["2 + 3 = ?", "17 + 25 = ?", "Compute 12 * 3.", "9 - 4 = ?", "8 * 7 = ?", "30 - 11 + 2 = ?"]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from masa_lightning.sampling.transformers import TransformersSampler
-from masa_lightning.types import SamplingSettings
+from masa_lightning.settings import SamplingSettings
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])

@@ -15,7 +15,8 @@ from transformers import Qwen3ForCausalLM
 
 from masa_lightning.sampling._weights import HandOver, match
 from masa_lightning.sampling.vllm import VLLMSampler
-from masa_lightning.types import SamplingRequest, SamplingSettings
+from masa_lightning.settings import SamplingSettings
+from masa_lightning.types import SamplingRequest
 
 SAMPLE = SamplingSettings()
 

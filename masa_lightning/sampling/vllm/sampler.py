@@ -20,10 +20,12 @@ from masa_lightning.sampling._weights import HandOver, MissingWeightsError
 from masa_lightning.sampling.vllm.architectures import check_experts
 from masa_lightning.sampling.vllm.cpu import PackedLayers, draw_with_less_python
 from masa_lightning.sampling.vllm.engine import engine_environment, make_engine
-from masa_lightning.types import Completion, SamplingRequest, SamplingSettings
+from masa_lightning.settings import SamplingSettings
+from masa_lightning.types import Completion, SamplingRequest
 
 if TYPE_CHECKING:
-    from masa_lightning.types import FinishReason, ProgressFn
+    from masa_lightning.protocols import ProgressFn
+    from masa_lightning.types import FinishReason
 
 
 class VLLMSampler:

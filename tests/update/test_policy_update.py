@@ -14,11 +14,11 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from masa_lightning.models.packing import pack, padded
 from masa_lightning.models.policy import Policy
-from masa_lightning.modules.experience import make_experience, micro_batches
-from masa_lightning.modules.settings import Algorithm
-from masa_lightning.modules.summary import compact, merge_processes
-from masa_lightning.modules.update import PolicyUpdate, merge_stats
+from masa_lightning.settings import Algorithm
 from masa_lightning.types import Completion, Rollout
+from masa_lightning.update.experience import make_experience, micro_batches
+from masa_lightning.update.policy_update import PolicyUpdate, merge_stats
+from masa_lightning.update.summary import compact, merge_processes
 
 LOSSES = ("ppo_clip", "gspo", "cispo")
 AGGREGATIONS = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm")

@@ -16,8 +16,9 @@ from masa_lightning.functional.losses import (
     loss_denominator,
     policy_loss,
 )
-from masa_lightning.modules.settings import Algorithm
-from masa_lightning.types import Experience, PackedTokens, ProgressFn, Rollout
+from masa_lightning.protocols import ProgressFn
+from masa_lightning.settings import Algorithm
+from masa_lightning.types import Experience, PackedTokens, Rollout
 
 LogProbs = Callable[[PackedTokens, float], tuple[Tensor, Tensor]]  # `Policy.forward`
 TokenLoss = Callable[[Tensor, Experience], Tensor]  # `GRPOLightningModule.extra_loss`

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 
-from masa_lightning.modules.unfinished import UnfinishedWarning
+from masa_lightning.rollouts.unfinished import UnfinishedWarning
 from masa_lightning.types import Completion, Problem, Rollout, RolloutGroup
 
 

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from masa_lightning.models.packing import padded
-from masa_lightning.modules.experience import make_experience, micro_batches, mini_batches, token_costs
 from masa_lightning.types import Completion, Problem, Rollout, RolloutGroup
+from masa_lightning.update.experience import make_experience, micro_batches, mini_batches, token_costs
 
 
 def rollout(prompt, completion, kind="solution", advantage=0.0):

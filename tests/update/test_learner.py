@@ -10,7 +10,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from masa_lightning.callbacks.expert_sft import ExpertSFT
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.learner import Learner, are_finite, decay_groups, lost_share
+from masa_lightning.modules.optimization import decay_groups, lost_share
+from masa_lightning.update.learner import Learner, are_finite
 
 
 def weight(value=1.0, grad=None):

@@ -15,9 +15,8 @@ from masa_lightning.checks import check_choice, check_number
 from masa_lightning.models.lora import LoRA
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.masa import MASALightningModule
-from masa_lightning.modules.settings import Algorithm, Evaluation, Inference
 from masa_lightning.sampling.transformers import TransformersSampler
-from masa_lightning.types import SamplingSettings
+from masa_lightning.settings import Algorithm, Evaluation, Inference, SamplingSettings
 
 # -- the surrogate's own ------------------------------------------------------------------------------------------------
 
@@ -56,7 +55,7 @@ def test_without_settings_a_module_has_the_papers(loop):
 
 def test_each_kind_is_divided_by_its_own_longest(loop, monkeypatch):
     """seq-mean-token-sum-norm: Dr.GRPO's constant is the limit of that kind of rollout."""
-    from masa_lightning.modules import update
+    from masa_lightning.update import policy_update as update
 
     seen = []
     plain = update.policy_loss

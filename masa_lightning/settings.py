@@ -8,7 +8,6 @@ from typing import Literal, get_args
 from masa_lightning.checks import check_choice, check_number
 from masa_lightning.functional.advantages import Baseline, Scale
 from masa_lightning.functional.losses import Aggregation, KLKind, LossType
-from masa_lightning.types import SamplingSettings
 
 Correction = Literal["off", "token", "sequence"]
 
@@ -17,6 +16,44 @@ _OWN: dict[str, tuple[Aggregation, float, float]] = {  # of a surrogate's paper:
     "gspo": ("seq-mean-token-mean", 3e-4, 4e-4),
     "cispo": ("token-mean", 1.0, 0.28),
 }
+
+
+@dataclass(kw_only=True, frozen=True)  # no slots: jsonargparse reads default instances with vars()
+class SamplingSettings:
+    """How tokens are drawn. The defaults draw from the policy itself, as on-policy training needs.
+
+    Args:
+        temperature: Softmax temperature, >= 0; 0 is greedy.
+        top_p: Nucleus mass in (0, 1]; 1 is off.
+        top_k: Number of most likely tokens kept; 0 is off (TRL's convention).
+        min_p: Least probability relative to the most likely token, in [0, 1]; 0 is off.
+        stop_token_ids: Tokens that end a completion, besides the model's own end of sequence and its chat template's end of
+            turn. As with these, the token is part of the completion and trained, and not of its text.
+        stop: Texts that end a completion once they stand in it. The tokens up to the one that completes the text are part
+            of the completion and trained; its text ends before the stop, as in vLLM.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    stop_token_ids: tuple[int, ...] = ()
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, ">= 0", note="(0 is greedy)")
+        check_number("top_p", self.top_p, "> 0", "<= 1", note="(1 is off)")
+        check_number("top_k", self.top_k, ">= 0", whole=True, note="(0 is off)")
+        check_number("min_p", self.min_p, ">= 0", "<= 1", note="(0 is off)")
+        for name in ("stop_token_ids", "stop"):
+            if not isinstance(given := getattr(self, name), (list, tuple)):
+                raise ValueError(f"{name} is {given!r}; expected a list")
+            object.__setattr__(self, name, tuple(given))
+        for token in self.stop_token_ids:
+            check_number("a token of stop_token_ids", token, ">= 0", whole=True)
+        for text in self.stop:
+            if not isinstance(text, str) or not text:
+                raise ValueError(f"a text of stop is {text!r}; expected a text that is not empty")
 
 
 @dataclass(kw_only=True, frozen=True)

@@ -7,8 +7,8 @@ from itertools import accumulate
 
 import torch
 
+from masa_lightning.distributed import cut
 from masa_lightning.models.packing import pack, split
-from masa_lightning.modules.processes import cut
 from masa_lightning.types import Experience, Rollout, RolloutGroup
 
 

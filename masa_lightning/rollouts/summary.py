@@ -1,19 +1,14 @@
-"""Rollouts and update statistics -> the scalars that are logged. Names follow TRL's and verl's where they have one.
+"""Rollouts -> the scalars that are logged. Names follow TRL's and verl's where they have one.
 
 Each step gives the same names, NaN where there is nothing to say: Lightning would log the last value of a missing one again.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-import torch
-from torch import Tensor
-
 from masa_lightning.functional.parsing import FAILURE_REASONS
-from masa_lightning.modules.update import merge_stats
 from masa_lightning.types import Rollout, RolloutGroup
 
 NAN = float("nan")
@@ -59,70 +54,6 @@ def meta_metrics(groups: Sequence[RolloutGroup], parts: Sequence[str]) -> dict[s
     }
     metrics |= {f"meta/failures/{reason}": reasons.count(reason) / len(predictions) for reason in FAILURE_REASONS}
     return metrics | _reward_parts(rollouts, parts, "meta/rewards/{}/mean")
-
-
-def merge_processes(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Merges the statistics of all processes (`compact`), as `merge_stats` does those of micro-batches."""
-    total: dict[str, Tensor] = {}
-    for part in parts:
-        merge_stats(total, part)
-    for name in ("policy_loss_sum", "extra_loss_sum"):
-        if name in total:
-            total[name] /= len(parts)  # their losses are averaged like their gradients
-    return total
-
-
-def compact(stats: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Statistics on the CPU, with an even sample of at most 65,536 values of each vector: enough for a median."""
-    return {name: (x[:: 1 + len(x) // 65536] if x.dim() else x).cpu() for name, x in stats.items()}
-
-
-def update_metrics(
-    stats: dict[str, Tensor],
-    norms: Sequence[float],
-    *,
-    steps: int,
-    learning_rate: float,
-    with_kl: bool,
-    with_extra: bool = False,
-) -> dict[str, float]:
-    """Statistics of a whole update (`PolicyUpdate.loss`, merged) as means.
-
-    Args:
-        stats: Sums over tokens and extremes; may be empty.
-        norms: Gradient norm of each optimiser step, NaN where the step was skipped.
-        steps: Optimiser steps of the training step.
-        learning_rate: Of the first step.
-        with_kl: Whether the loss has a KL term.
-        with_extra: Whether it has a further one, of a subclass.
-    """
-    finite = [norm for norm in norms if norm == norm]
-    metrics = {
-        "grad_norm": _mean(finite),
-        "learning_rate": learning_rate,
-        "skipped_updates": float(len(norms) - len(finite)),
-    }
-    s = defaultdict(lambda: NAN, {name: value.item() for name, value in stats.items() if value.dim() == 0})
-    tokens = max(s["tokens"], 1.0)  # NaN stays NaN
-    difference = stats["sampling_logp_difference"].float() if stats else torch.empty(0)
-    metrics |= {
-        "policy_loss": s["policy_loss_sum"] / steps,
-        "entropy": s["entropy_sum"] / tokens,
-        "approx_kl": s["approx_kl_sum"] / tokens,
-        "clip_ratio/low_mean": s["clip_low"] / tokens,
-        "clip_ratio/high_mean": s["clip_high"] / tokens,
-        "clip_ratio/region_mean": (s["clip_low"] + s["clip_high"]) / tokens,
-        "clip_ratio/dual_mean": s["dual_clip"] / tokens,
-        "sampling/sampling_logp_difference/mean": s["sampling_logp_difference_sum"] / tokens,
-        "sampling/sampling_logp_difference/median": difference.median().item() if len(difference) else NAN,
-        "sampling/sampling_logp_difference/max": s["sampling_logp_difference_max"],
-        "sampling/importance_sampling_ratio/mean": s["sampling_ratio_sum"] / tokens,
-        "sampling/importance_sampling_ratio/min": s["sampling_ratio_min"],
-        "sampling/importance_sampling_ratio/max": s["sampling_ratio_max"],
-    }
-    if with_extra:
-        metrics["extra_loss"] = s["extra_loss_sum"] / steps
-    return metrics | ({"kl": s["kl_sum"] / tokens} if with_kl else {})
 
 
 def _group_rewards(groups: Sequence[Sequence[Rollout]]) -> dict[str, float]:

@@ -14,7 +14,8 @@ from numbers import Real
 from typing import Any
 
 from masa_lightning.functional.rewards import soft_overlong_penalty
-from masa_lightning.types import Grader, Problem, ProgressFn, RewardFunction, Rollout, RolloutGroup
+from masa_lightning.protocols import Grader, ProgressFn, RewardFunction
+from masa_lightning.types import Problem, Rollout, RolloutGroup
 
 RESERVED = ("correct", "overlong", "length", "difficulty", "notion")
 """Names of the parts of a reward that are no reward functions."""

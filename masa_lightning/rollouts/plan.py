@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import chain, zip_longest
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
-from masa_lightning.types import Completion, Kind, Problem, Rollout, RolloutGroup, RolloutPlan, SamplingRequest
+from masa_lightning.types import Completion, Kind, Problem, Rollout, RolloutGroup, SamplingRequest
 
 PromptIds = Callable[[Kind, RolloutGroup], list[int]]
+
+
+@dataclass(slots=True, kw_only=True)
+class RolloutPlan:
+    """What one call of the sampler is asked for."""
+
+    groups: list[RolloutGroup] = field(default_factory=list)
+    """One a problem, still without rollouts."""
+    requests: list[SamplingRequest] = field(default_factory=list)
+    owners: list[tuple[int, Kind]] = field(default_factory=list)
+    """Index of the group and kind, one a request."""
 
 
 def merge_batches(batches: Sequence[Any]) -> list[Problem]:

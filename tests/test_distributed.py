@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import distributed, multiprocessing
 
-from masa_lightning.modules.processes import Processes, cut, imbalance
-from masa_lightning.modules.rollouts import merge_batches
+from masa_lightning.distributed import Processes, cut, imbalance
+from masa_lightning.rollouts.plan import merge_batches
 from masa_lightning.types import Problem
 
 

@@ -1,0 +1,1 @@
+"""Problems -> groups of rollouts -> verdicts and rewards; without Lightning."""

@@ -1,0 +1,1 @@
+"""Rollouts with advantages -> optimiser steps; without Lightning."""
