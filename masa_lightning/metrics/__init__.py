@@ -1,5 +1,14 @@
-"""The torchmetrics twins of `functional.calibration`, and (in `figures`) the pictures drawn from them."""
+"""torchmetrics: how often problems are solved, and how well a model predicts that; `figures` has the pictures."""
 
 from masa_lightning.metrics.calibration import LengthCalibration, LengthPoints, PassRateCalibration, PassRatePoints
+from masa_lightning.metrics.solving import MajorityVote, PassAtK, PredictedVote
 
-__all__ = ["LengthCalibration", "LengthPoints", "PassRateCalibration", "PassRatePoints"]
+__all__ = [
+    "LengthCalibration",
+    "LengthPoints",
+    "MajorityVote",
+    "PassAtK",
+    "PassRateCalibration",
+    "PassRatePoints",
+    "PredictedVote",
+]

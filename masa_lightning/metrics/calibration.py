@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from masa_lightning.checks import check_number
 from masa_lightning.functional.calibration import length_calibration, pass_rate_calibration
+from masa_lightning.metrics.rows import RowMetric
 from masa_lightning.types import RolloutGroup
 
 if TYPE_CHECKING:
@@ -49,33 +49,8 @@ class LengthPoints:
     high: Tensor  # [P] greatest
 
 
-class _ProblemMetric(Metric):
-    """Rows of figures, one a problem, gathered over processes as one flat list state."""
-
-    is_differentiable = False
-    higher_is_better = None
-    full_state_update = False
-
-    columns = 0
-    """Numbers in a row: mean prediction, standard deviation within the problem, the actual figures, weight."""
-
-    rows: list[Tensor]
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("rows", default=[], dist_reduce_fx="cat")
-        self.reset()
-
-    @property
-    def update_called(self) -> bool:
-        """Always true: figures of nothing are NaN by contract and need no warning."""
-        return True
-
-    def reset(self) -> None:
-        """Forgets all rows."""
-        super().reset()
-        # Never an empty list: a process without entries must still enter the gathering, with the dtype of the others.
-        self.rows.append(torch.empty(0, dtype=torch.float64, device=self.device))
+class _PredictionMetric(RowMetric):
+    """Rows of a mean prediction, the standard deviation within the problem, the actual figures and the weight."""
 
     def _add(self, predicted: Tensor, problem: Tensor | None, weight: Tensor | None, **actual: Tensor) -> None:
         actual["weight"] = torch.ones_like(predicted) if weight is None else weight
@@ -107,25 +82,7 @@ class _ProblemMetric(Metric):
             if not same.all():
                 raise ValueError(f"{name} differs between entries of one problem; expected one value a problem")
             others.append(first)
-        rows = torch.stack([mean, within, *others], dim=1)
-        self.rows.append(rows.flatten().to(self.rows[0]))
-
-    def _axes(self, ax: Axes | None) -> tuple[Any, Axes]:
-        """The axes to draw on and their figure; by default new ones of pyplot, as torchmetrics makes them."""
-        if ax is None:
-            from matplotlib import pyplot
-
-            return pyplot.subplots()
-        return ax.get_figure(), ax
-
-    def _gathered(self) -> Tensor:
-        """Rows [P, columns] of this process, or of all within the synchronised state, on the CPU."""
-        rows = torch.cat(self.rows) if isinstance(self.rows, list) else self.rows
-        return rows.cpu().double().view(-1, self.columns)
-
-    def _synced(self) -> Tensor:
-        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync and not self._is_synced):
-            return self._gathered()
+        self.add_rows(torch.stack([mean, within, *others], dim=1))
 
     def _figures(self, figures: dict[str, Tensor], within: Tensor, weight: Tensor) -> dict[str, Tensor]:
         several = ~within.isnan()
@@ -134,7 +91,7 @@ class _ProblemMetric(Metric):
         return {name: value.to(self.device, torch.float32) for name, value in figures.items()}
 
 
-class PassRateCalibration(_ProblemMetric):
+class PassRateCalibration(_PredictionMetric):
     r"""Predicted against actual pass rates over problems.
 
     With :math:`\hat p_q` the mean of the parsed predictions of problem q, and c of its n solution rollouts correct,
@@ -214,7 +171,7 @@ class PassRateCalibration(_ProblemMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """Figures over all problems of all processes."""
-        predicted, within, correct, count, weight = self._gathered().unbind(1)
+        predicted, within, correct, count, weight = self.gathered().unbind(1)
         return self._figures(pass_rate_calibration(predicted, correct, count, self.n_bins, weight), within, weight)
 
     def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Any, Any]:
@@ -239,17 +196,17 @@ class PassRateCalibration(_ProblemMetric):
         from masa_lightning.metrics.figures import draw_reliability
 
         points = self.points()
-        figure, axes = self._axes(ax)
+        figure, axes = self.axes(ax)
         draw_reliability(axes, points.predicted, points.correct, points.count, self.n_bins)
         return figure, axes
 
     def points(self) -> PassRatePoints:
         """One entry a problem, of all processes; every process has to call it."""
-        predicted, _, correct, count, _ = self._synced().unbind(1)
+        predicted, _, correct, count, _ = self.synced().unbind(1)
         return PassRatePoints(predicted=predicted, correct=correct, count=count)
 
 
-class LengthCalibration(_ProblemMetric):
+class LengthCalibration(_PredictionMetric):
     r"""Predicted against actual solution lengths over problems.
 
     With :math:`\hat l_q` the mean of the parsed predictions of problem q and :math:`l_q` its actual mean length,
@@ -328,7 +285,7 @@ class LengthCalibration(_ProblemMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """Figures over all problems of all processes."""
-        predicted, within, actual, low, high, weight = self._gathered().unbind(1)
+        predicted, within, actual, low, high, weight = self.gathered().unbind(1)
         return self._figures(length_calibration(predicted, actual, low, high, weight), within, weight)
 
     def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Any, Any]:
@@ -353,13 +310,13 @@ class LengthCalibration(_ProblemMetric):
         from masa_lightning.metrics.figures import draw_lengths
 
         points = self.points()
-        figure, axes = self._axes(ax)
+        figure, axes = self.axes(ax)
         draw_lengths(axes, points.predicted, points.actual, points.low, points.high)
         return figure, axes
 
     def points(self) -> LengthPoints:
         """One entry a problem, of all processes; every process has to call it."""
-        predicted, _, actual, low, high, _ = self._synced().unbind(1)
+        predicted, _, actual, low, high, _ = self.synced().unbind(1)
         return LengthPoints(predicted=predicted, actual=actual, low=low, high=high)
 
 

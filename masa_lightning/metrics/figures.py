@@ -6,6 +6,7 @@ Colours are Okabe and Ito's, which remain apart for colour-blind readers; no fig
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -189,6 +190,29 @@ def draw_reliability(
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlabel(PREDICTED)
     axes.set_ylabel("Share of correct rollouts")
+    tidy(axes)
+
+
+def draw_pass_at_k(axes: Axes, shares: Sequence[float], interval: tuple[float, float], problems: int) -> None:
+    """Draws pass@k against k on axes, with the 95% interval of pass@1.
+
+    Args:
+        axes: To draw on.
+        shares: pass@1, pass@2 and so on.
+        interval: Of pass@1.
+        problems: That it is over.
+    """
+    names = [f"pass@{k} = {shares[k - 1]:.2f}" for k in dict.fromkeys((1, len(shares)))] if shares else ["pass@k: n/a"]
+    set_title(axes, ", ".join([*names, f"n = {_problems(problems)}"]))
+    if shares:
+        axes.plot(range(1, len(shares) + 1), shares, color=BLUE, marker="o", markersize=5, linewidth=1.6, zorder=3)
+        axes.plot([1, 1], interval, color=BLUE, alpha=0.55, linewidth=1.6, zorder=3)
+        set_note(axes, "vertical line: 95% interval over problems")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlabel("Solutions that one may try (k)")
+    axes.set_ylabel("Share of problems solved")
     tidy(axes)
 
 

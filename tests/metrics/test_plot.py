@@ -1,4 +1,4 @@
-"""torchmetrics' `plot` of the calibration metrics, as in a project that uses them alone."""
+"""torchmetrics' `plot` of our metrics, as in a project that uses them alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from matplotlib import pyplot
 from torchmetrics import Metric
 
-from masa_lightning.metrics import LengthCalibration, PassRateCalibration
+from masa_lightning.metrics import LengthCalibration, MajorityVote, PassAtK, PassRateCalibration
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +52,22 @@ def test_nothing_was_added() -> None:
         figure, axes = metric.plot()
         assert "n = 0 problems" in axes.get_title(loc="left")
         figure.canvas.draw()
+
+
+def test_pass_at_k_is_drawn_up_to_the_solutions_that_all_have() -> None:
+    metric = PassAtK(k=(2,))
+    metric.update(torch.tensor([1, 4]), torch.tensor([4, 8]))
+    figure, axes = metric.plot()
+    curve = axes.lines[0].get_xydata().tolist()
+    assert [k for k, _ in curve] == [1, 2, 3, 4]
+    assert [share for _, share in curve[:2]] == pytest.approx([metric.compute()[f"pass@{k}"].item() for k in (1, 2)])
+    figure.canvas.draw()
+    _, axes = metric.plot([metric.compute()] * 2)
+    assert {"pass@2", "pass@1_low"} <= {text.get_text() for text in axes.get_legend().get_texts()}
+    assert PassAtK().plot()[1].get_title(loc="left") == "pass@k: n/a, n = 0 problems"
+
+
+def test_votes_are_drawn_as_torchmetrics_does() -> None:
+    metric = MajorityVote()
+    metric.update(torch.tensor([[1, 1, 2]]), torch.tensor([[True, True, False]]))
+    assert metric.plot()[1].lines[0].get_ydata()[0] == 1
