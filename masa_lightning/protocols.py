@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 ProgressFn = Callable[[int, int], None]  # (done, total)
+PhaseProgress = Callable[[str, int], ProgressFn]  # (phase, total) -> whom to tell how far it is
 
 
 @runtime_checkable
@@ -81,7 +82,7 @@ class Grader(Protocol):
 class RewardFunction(Protocol):
     """An extra reward for solution rollouts, added to their correctness with a weight.
 
-    An attribute `name`, if it has one, is its name in metrics (`rollouts.scorers.reward_names`).
+    An attribute `name`, if it has one, is its name in metrics (`rollouts.solution_scorer.reward_names`).
     """
 
     def __call__(self, problem: Problem, completions: Sequence[str]) -> Sequence[float]:

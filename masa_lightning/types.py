@@ -159,6 +159,8 @@ class RolloutGroup:
     """Solution rollouts to draw, where it is not the number that all problems get."""
     hint: tuple[str, ...] = ()
     """Notions that are put into the solution prompt."""
+    prompts: dict[Kind, list[int]] = field(default_factory=dict)
+    """Token ids of the prompt of each kind that is drawn."""
 
     @property
     def rollouts(self) -> list[Rollout]:
@@ -179,15 +181,22 @@ class RolloutGroup:
         return fmean(self.correct) if self.solutions else None
 
     @property
-    def weight(self) -> float | None:
-        """Problems that the statistics of this one stand for, >= 1; None where a control kept them from being true.
+    def teaches(self) -> bool:
+        """Whether the rewards of its solutions differ, so that the group has a gradient; the overlong penalty aside."""
+        return len({round((r.reward or 0.0) - r.rewards.get("overlong", 0.0), 9) for r in self.solutions}) > 1
 
-        The statistics of a gated problem do not exist, and those of a hinted one, or of one with a rollout that was cut
-        short by its limit, are not what the policy does on its own.
+    @property
+    def is_unbiased(self) -> bool:
+        """Whether the solutions are what the policy does on its own, so that statistics of them are true.
+
+        A gated problem has none, and those of a hinted one, or of one with a rollout that its limit cut short, are not.
         """
         cut = self.token_limit is not None and any(r.completion.finish_reason == "length" for r in self.solutions)
-        if not self.solutions or self.hint or cut:
-            return None
+        return bool(self.solutions) and not self.hint and not cut
+
+    @property
+    def weight(self) -> float:
+        """Problems that the statistics of this one stand for, >= 1, if they are unbiased: more than 1 if it was audited."""
         return prod(decision.weight for decision in self.decisions.values())
 
 

@@ -22,7 +22,7 @@ STOREYS = (
     {"checks"},
     {"types"},
     {"functional"},
-    {"settings", "distributed"},
+    {"settings", "distributed", "timing"},
     {"protocols"},
     {"metrics", "loggers", "sampling", "models", "data"},
     {"rollouts", "update"},

@@ -87,7 +87,7 @@ class PredictionControl(Callback):
         """What this step saved, by the estimate of its audits, and what these cost: entries of the token ledger."""
         saved = cost = 0.0
         for group, decision in decided:
-            if decision.weight > 1 and group.weight is not None:
+            if decision.weight > 1 and group.is_unbiased:
                 counts = ControlCounts()
                 self.count(counts, group, decision)
                 saved += counts.saved * (1 - 1 / decision.weight)  # but for the audited problem itself

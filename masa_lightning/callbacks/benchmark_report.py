@@ -23,7 +23,7 @@ from masa_lightning.callbacks._screen import evaluated, screen
 from masa_lightning.loggers.media import log_figure, log_table
 from masa_lightning.metrics.calibration import LengthCalibration, PassRateCalibration
 from masa_lightning.metrics.figures import calibration_figures, save_figure
-from masa_lightning.modules.evaluation import EvaluationLightningModule
+from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.run_folder import run_folder
 from masa_lightning.types import Problem, Rollout, RolloutGroup
 
@@ -87,7 +87,7 @@ class BenchmarkReport(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuses modules without rollouts."""
-        if stage == "test" and not isinstance(pl_module, EvaluationLightningModule):
+        if stage == "test" and not isinstance(pl_module, GRPOLightningModule):
             raise TypeError(
                 f"BenchmarkReport reports rollouts, and {type(pl_module).__name__} makes none; expected a GRPO or MASA "
                 "Lightning module"
@@ -95,7 +95,7 @@ class BenchmarkReport(Callback):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Looks for the rollouts of an interrupted test."""
-        assert isinstance(pl_module, EvaluationLightningModule)
+        assert isinstance(pl_module, GRPOLightningModule)
         self._seen, self._restored, self._left_out = set(), set(), []
         # Collectives: every process asks.
         self._folder = Path(self.dirpath or run_folder(trainer))
@@ -142,7 +142,7 @@ class BenchmarkReport(Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Reports."""
-        assert isinstance(pl_module, EvaluationLightningModule)
+        assert isinstance(pl_module, GRPOLightningModule)
         if not trainer.is_global_zero:
             return
         rows: dict[str, Figures] = {}
@@ -272,7 +272,7 @@ def _show(rows: dict[str, Figures], folder: Path) -> None:
     console.print(f"results.md, results.json and rollouts.jsonl are in {folder}", soft_wrap=True, markup=False)
 
 
-def _settings(module: EvaluationLightningModule) -> dict[str, Any]:
+def _settings(module: GRPOLightningModule) -> dict[str, Any]:
     """What the rollouts depend on, as plain values. A collective."""
     assert module.policy is not None
     evaluation = asdict(module.evaluation)

@@ -71,7 +71,7 @@ class EarlyCutoff(PredictionControl):
                 decision.weight = 1.0
 
     def count(self, counts: ControlCounts, group: RolloutGroup, decision: Decision) -> None:
-        if group.weight is None:
+        if not group.is_unbiased:
             return
         for rollout in group.solutions:
             beyond = max(0, rollout.length - decision.detail) if decision.wanted else 0

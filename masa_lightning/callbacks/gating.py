@@ -81,7 +81,7 @@ class PredictiveGating(PredictionControl):
         return figures | {f"controls/{self.name}/{name}_share": share for name, share in shares.items()}
 
     def count(self, counts: ControlCounts, group: RolloutGroup, decision: Decision) -> None:
-        if group.weight is None:
+        if not group.is_unbiased:
             return
         correct, tokens = sum(group.correct), sum(group.lengths)
         counts.add(

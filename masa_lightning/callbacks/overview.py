@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from masa_lightning.loggers.media import Chart, log_board, log_settings
-from masa_lightning.modules.evaluation import EvaluationLightningModule
+from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.provenance import provenance
 from masa_lightning.protocols import RolloutControl
 
@@ -57,7 +57,7 @@ class RunOverview(Callback):
         Raises:
             TypeError: If the module is none of this package's.
         """
-        if not isinstance(pl_module, EvaluationLightningModule):
+        if not isinstance(pl_module, GRPOLightningModule):
             raise TypeError(
                 f"RunOverview shows rollouts, and {type(pl_module).__name__} makes none; expected a GRPO or MASA Lightning "
                 "module"
@@ -80,7 +80,7 @@ class RunOverview(Callback):
         return {"Overview": first} | ({"Controls": _CONTROLS} if controls else {})
 
 
-def settings_around(module: EvaluationLightningModule) -> dict[str, Any]:
+def settings_around(module: GRPOLightningModule) -> dict[str, Any]:
     """The settings of a run that are not the module's, as plain values: of data, callbacks and Trainer."""
     run, trainer = provenance(module), module.trainer
     return {

@@ -18,7 +18,7 @@ from rich.table import Table
 from masa_lightning.callbacks import _screen
 from masa_lightning.callbacks._screen import COMPARED, Figures
 from masa_lightning.callbacks.benchmark_report import BenchmarkReport
-from masa_lightning.modules.evaluation import EvaluationLightningModule
+from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.provenance import fingerprint
 from masa_lightning.modules.run_folder import log_folder
 
@@ -159,7 +159,7 @@ class RunSummary(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prints the table, below the progress bar."""
         figures, self._figures = self._figures, None
-        if not figures or not trainer.is_global_zero or not isinstance(pl_module, EvaluationLightningModule):
+        if not figures or not trainer.is_global_zero or not isinstance(pl_module, GRPOLightningModule):
             return
         console = _screen.screen()
         if len(self._rows) > 1:
@@ -177,9 +177,9 @@ class RunSummary(Callback):
             console.print(f"All figures, by name: {_short(folder)}", soft_wrap=True)
 
     def _take(self, module: LightningModule) -> None:
-        groups = module.evaluated if isinstance(module, EvaluationLightningModule) else []
+        groups = module.evaluated if isinstance(module, GRPOLightningModule) else []
         self._count, self._rows = len(groups), {}
-        if isinstance(module, EvaluationLightningModule):
+        if isinstance(module, GRPOLightningModule):
             self._measured = fingerprint(module, groups)
             for name in dict.fromkeys(g.problem.source for g in groups):
                 part = [g for g in groups if g.problem.source == name]

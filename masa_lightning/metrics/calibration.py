@@ -165,7 +165,7 @@ class PassRateCalibration(_PredictionMetric):
             (r.prediction.rate, sum(g.correct), len(g.solutions), place, g.weight)
             for place, g in enumerate(groups)
             for r in g.metas
-            if g.weight is not None and r.prediction is not None and r.prediction.rate is not None
+            if g.is_unbiased and r.prediction is not None and r.prediction.rate is not None
         ]
         self.update(*_columns(rows, 5))
 
@@ -275,7 +275,7 @@ class LengthCalibration(_PredictionMetric):
         rows = []
         for place, g in enumerate(groups):
             right = [r.length for r in g.solutions if r.correct]
-            if g.weight is None or not right:
+            if not g.is_unbiased or not right:
                 continue
             for prediction in (r.prediction for r in g.metas):
                 if prediction is not None and prediction.solution_length is not None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import inspect
 import math
 import os
-import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any, Self, cast, get_args
@@ -46,6 +45,7 @@ from masa_lightning.modules.schedules import Schedules
 from masa_lightning.modules.termination import SaveOnSigterm
 from masa_lightning.protocols import PhaseListener, ProgressFn, Sampler
 from masa_lightning.settings import SamplingSettings
+from masa_lightning.timing import Stopwatch
 from masa_lightning.update.learner import Learner, are_finite
 from masa_lightning.update.policy_update import LogProbs
 
@@ -154,7 +154,7 @@ class PolicyLightningModule(LightningModule):
         self._guard: ParityGuard | None = None  # as soon as the sampler is ready
         self._training_steps = 0  # of this run
         self._shards_checked = False
-        self._seconds: dict[str, float] = {}
+        self.watch = Stopwatch()
 
     @property
     def stops(self) -> Stops:
@@ -386,7 +386,7 @@ class PolicyLightningModule(LightningModule):
         """Readies the sampler and compares it with the policy."""
         assert self.policy is not None
         length = self.max_prompt_length + self.max_completion_length
-        with torch.inference_mode(False), torch.enable_grad(), self._timed("start"):
+        with torch.inference_mode(False), torch.enable_grad(), self.watch.phase("start"):
             claim(self.sampler, self)
             if self._guard is None:
                 self._set_up_sampler(self.policy, length)
@@ -459,13 +459,6 @@ class PolicyLightningModule(LightningModule):
         if not self._shards_checked and meta.is_file():
             check_same(torch.load(meta, map_location="cpu", weights_only=True, mmap=True)["masa"]["lora"], self.lora)
         self._shards_checked = True
-
-    @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        """Adds the seconds of its body to those of `phase`."""
-        start = time.perf_counter()
-        yield
-        self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - start
 
     def _progress(self, phase: str, total: int) -> ProgressFn:
         """Tells the callbacks that listen how far a phase is."""

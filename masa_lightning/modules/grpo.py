@@ -5,38 +5,47 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 
 from masa_lightning.checks import check_number
-from masa_lightning.distributed import cut, imbalance
-from masa_lightning.functional.advantages import group_advantages
-from masa_lightning.functional.prompts import PromptTemplates
+from masa_lightning.distributed import imbalance
+from masa_lightning.functional.calibration import pass_at_k, rate_interval
+from masa_lightning.functional.prompts import PromptTemplates, solution_messages
+from masa_lightning.functional.voting import ballot, majority_vote, predicted_vote
 from masa_lightning.models import loading
 from masa_lightning.models.lora import LoRA, check_same
 from masa_lightning.models.packing import pack
+from masa_lightning.models.turns import check_roles
+from masa_lightning.modules.answer_grader import AnswerGrader
+from masa_lightning.modules.base import PolicyLightningModule
 from masa_lightning.modules.defaults import default_lengths, default_sampler, fitting_prompts
-from masa_lightning.modules.evaluation import EvaluationLightningModule
 from masa_lightning.modules.hyperparameters import class_path
 from masa_lightning.modules.provenance import fingerprint, provenance
 from masa_lightning.modules.resume import Resumption
-from masa_lightning.protocols import Grader, RewardFunction, Sampler
+from masa_lightning.protocols import Grader, RewardFunction, RolloutStore, Sampler
 from masa_lightning.rollouts import summary
-from masa_lightning.rollouts.plan import keys_by_place, merge_batches
-from masa_lightning.rollouts.refill import ProblemReserve, teaches, training_problems
+from masa_lightning.rollouts.plan import keys_by_place, keys_by_problem, left_out, merge_batches
+from masa_lightning.rollouts.refill import ProblemReserve, fill, training_problems
+from masa_lightning.rollouts.rollouter import Rollouter, shrink
+from masa_lightning.rollouts.scorers import Scorer, Scorers
+from masa_lightning.rollouts.solution_scorer import SolutionScorer
 from masa_lightning.rollouts.unfinished import UnfinishedWarning
 from masa_lightning.settings import Algorithm, Evaluation, SamplingSettings
-from masa_lightning.types import Experience, Kind, Problem, Rollout, RolloutGroup
-from masa_lightning.update.experience import micro_batches, mini_batches, token_costs
+from masa_lightning.types import Experience, Kind, Problem, RolloutGroup
+from masa_lightning.update.advantages import assign_advantages
+from masa_lightning.update.batch_update import BatchUpdate, trained_rollouts
 from masa_lightning.update.learner import are_finite
 from masa_lightning.update.policy_update import PolicyUpdate
-from masa_lightning.update.summary import compact, merge_processes, update_metrics
+
+Stage = Literal["fit", "validate", "test", "predict"]
 
 
-class GRPOLightningModule(EvaluationLightningModule):
+class GRPOLightningModule(PolicyLightningModule):
     """Trains a causal language model with group-relative policy optimisation on problems with known answers.
 
     Batches are `list[Problem]`. Each training step draws `num_generations` solutions a problem from the sampler, grades
@@ -118,17 +127,11 @@ class GRPOLightningModule(EvaluationLightningModule):
         super().__init__(
             model=model,
             sampler=default_sampler() if sampler is None else sampler,
-            grader=grader,
-            reward_functions=reward_functions,
-            reward_weights=reward_weights,
-            overlong_buffer=algorithm.overlong_buffer,
-            prompts=fitting_prompts(model, prompts),
             chat_template=chat_template,
             chat_template_kwargs=chat_template_kwargs,
             sampling=sampling,
             max_prompt_length=max_prompt_length,
             max_completion_length=max_completion_length,
-            evaluation=evaluation,
             needs_reference=algorithm.kl_coef > 0,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -157,6 +160,15 @@ class GRPOLightningModule(EvaluationLightningModule):
             )
         if sampling.temperature == 0:
             raise ValueError("sampling.temperature is 0, so all rollouts of a problem would be equal; expected > 0")
+        self.scorer = SolutionScorer(
+            grader if grader is not None else AnswerGrader(),
+            reward_functions,
+            reward_weights,
+            max_length=max_completion_length,
+            overlong_buffer=algorithm.overlong_buffer,
+        )
+        self.prompts = fitting_prompts(model, prompts)
+        self.evaluation = evaluation
         self.num_generations = num_generations
         self.algorithm = algorithm
         self.num_iterations = num_iterations
@@ -164,6 +176,10 @@ class GRPOLightningModule(EvaluationLightningModule):
         self.max_tokens_per_micro_batch = max_tokens_per_micro_batch
         self.kind_weights = (1.0, 1.0)
 
+        self.evaluated: list[RolloutGroup] = []
+        """Groups of the validation that is going on, and of the last test."""
+        self._overlong = 0  # problems of the evaluation that is going on whose prompts are too long
+        self._expected: dict[Kind, float] = {}  # tokens of a completion
         self.rollout_steps = 0
         """Training steps so far; resumed from checkpoints."""
         self.num_tokens = 0
@@ -179,7 +195,6 @@ class GRPOLightningModule(EvaluationLightningModule):
         """What a validation before the first step logged, of which problems; None if there was none."""
         self.last_validation: dict[str, Any] | None = None
         """The same of the last one; after how many training steps is ``rollout_steps``."""
-        self._trained_tokens: list[list[int]] = []  # computed by each process, one list for each optimiser step
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what an exact resume needs beyond weights, optimisers and loops, and what an export needs."""
@@ -237,9 +252,51 @@ class GRPOLightningModule(EvaluationLightningModule):
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------------
 
+    def setup(self, stage: str) -> None:
+        """Looks at the chat template too, which has to show the messages of `prompts`.
+
+        Raises:
+            ValueError: If it does not, or as `PolicyLightningModule.setup`.
+        """
+        super().setup(stage)
+        system = self.prompts.system is not None
+        check_roles(self.tokenizer, model=self.model_name, system=system, template_kwargs=self.chat_template_kwargs)
+
+    def on_validation_epoch_start(self) -> None:
+        self._begin_evaluation(self.trainer.num_val_batches, self.trainer.val_dataloaders)
+
+    def on_test_epoch_start(self) -> None:
+        self._begin_evaluation(self.trainer.num_test_batches, self.trainer.test_dataloaders)
+
+    def on_predict_epoch_start(self) -> None:
+        self._begin_evaluation(self.trainer.num_predict_batches, self.trainer.predict_dataloaders)
+
+    def validation_step(self, batch: list[Problem], batch_idx: int) -> dict[str, Any]:
+        """As `test_step`."""
+        return self._evaluation_step(batch, "validate")
+
+    def test_step(self, batch: list[Problem], batch_idx: int) -> dict[str, Any]:
+        """Draws and scores rollouts with the settings of `evaluation`.
+
+        Returns:
+            ``groups``: the step's `list[RolloutGroup]` of all processes, for callbacks; ``left_out``: its problems whose
+            prompts are too long.
+        """
+        return self._evaluation_step(batch, "test")
+
+    def predict_step(self, batch: list[Problem], batch_idx: int) -> dict[str, Any]:
+        """As `test_step`."""
+        return self._evaluation_step(batch, "predict")
+
     def on_validation_epoch_end(self) -> None:
+        """Logs what was measured.
+
+        Raises:
+            ValueError: If the prompts of all problems are too long.
+        """
         record = {"problems": len(self.evaluated), "measured": fingerprint(self, self.evaluated)}
-        super().on_validation_epoch_end()
+        self._log_evaluation("val")
+        self.evaluated = []
         if not self.trainer.sanity_checking:
             if self.trainer.state.fn == TrainerFn.FITTING:
                 self.log_dict(self._place())
@@ -251,12 +308,15 @@ class GRPOLightningModule(EvaluationLightningModule):
                 self.first_validation = self.last_validation
 
     def on_test_epoch_end(self) -> None:
-        super().on_test_epoch_end()
+        self._log_evaluation("test")
         self._log_step_of_checkpoint()
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
         self._resumption.prepare(self.trainer)
+
+    def teardown(self, stage: str) -> None:
+        self.grader.close()
 
     def on_train_start(self) -> None:
         self._start()
@@ -268,9 +328,17 @@ class GRPOLightningModule(EvaluationLightningModule):
         Returns:
             ``groups``: the step's `list[RolloutGroup]` of all processes, for callbacks.
         """
+        self.watch.restart()
         with self.processes.together():
             self._step_monitored_schedules(self.current_epoch)
-            groups = self._train(batch)
+            with self.watch.phase("step"):
+                self._hand_over()
+                groups, refills = self._roll_out(merge_batches(self.processes.gather(batch)))
+                self.sampler.sleep()
+                assign_advantages(groups, self.algorithm)
+                update, trained_tokens = self._update(groups)
+            self._count(groups)
+            self.log_step(self._step_metrics(groups, trained_tokens) | update | refills)
         if self.trainer.is_last_batch:
             self._schedules.after_epoch(self.current_epoch + 1)
         return {"groups": groups}
@@ -299,7 +367,43 @@ class GRPOLightningModule(EvaluationLightningModule):
         known = {**(self.last_validation or {}).get("metrics", {}), **self._metrics, **self.trainer.callback_metrics}
         self._schedules.monitor(known, training_steps=self.rollout_steps, epochs=epochs)
 
+    @property
+    def grader(self) -> Grader:
+        """Decides which solutions are right."""
+        return self.scorer.grader
+
+    @property
+    def reward_functions(self) -> list[RewardFunction]:
+        """Extra rewards of solution rollouts; `scorer` has them by name."""
+        return list(self.scorer.functions.values())
+
+    @property
+    def reward_weights(self) -> list[float]:
+        """One factor a reward function."""
+        return self.scorer.weights
+
     # -- what a subclass extends -------------------------------------------------------------------------------------
+
+    def evaluation_counts(self) -> dict[Kind, int]:
+        """Rollouts a problem in validation, test and predict, by kind."""
+        return {"solution": self.evaluation.num_generations}
+
+    @property
+    def evaluation_sampling(self) -> SamplingSettings:
+        """How tokens are drawn in validation, test and predict."""
+        e = self.evaluation
+        return SamplingSettings(temperature=e.temperature, top_p=e.top_p, top_k=e.top_k)
+
+    def messages(self, kind: Kind, group: RolloutGroup) -> list[dict[str, str]]:
+        """The chat that a rollout of this kind starts from."""
+        if kind != "solution":
+            raise ValueError(f"this module makes solution rollouts only; got kind {kind!r}")
+        problem = group.problem
+        return solution_messages(self.prompts, problem.problem, group.hint, problem.answer_type)
+
+    def completion_limit(self, kind: Kind) -> int:
+        """Most tokens of a completion of this kind."""
+        return self.max_completion_length
 
     def training_counts(self) -> dict[Kind, int]:
         """Rollouts a problem in training, by kind."""
@@ -308,6 +412,33 @@ class GRPOLightningModule(EvaluationLightningModule):
     def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         """What a training step logs of its rollouts."""
         return summary.solution_metrics(groups, self.scorer.parts)
+
+    def evaluation_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
+        """What validation and test log of their rollouts."""
+        rates = torch.tensor([g.pass_rate for g in groups if g.pass_rate is not None])
+        low, high = rate_interval(rates)
+        metrics = {"pass@1": rates.mean().item(), "pass@1_low": low, "pass@1_high": high}
+        for k in self.evaluation.pass_at:
+            values = [pass_at_k(len(g.correct), sum(g.correct), k) for g in groups if g.solutions]
+            metrics[f"pass@{k}"] = sum(values) / len(values) if values else float("nan")
+        return metrics | self._vote_metrics(groups) | summary.solution_metrics(groups, self.scorer.parts)
+
+    def _vote_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
+        """How often answers are right that solutions agree on.
+
+        Programs have no vote, and numbers within a tolerance none that does not look at the right one: who is near whom?
+        """
+        counts = self.evaluation_counts()
+        names = ["maj"] * (counts["solution"] > 1)
+        names += ["maj_predicted"] * bool(names and counts.get("meta"))
+        votes: dict[str, list[float]] = {name: [] for name in names}
+        for group in (g for g in groups if names and g.solutions and g.problem.answer_type in ("math", "choice")):
+            boxes = [ballot(group.problem, r.text) for r in group.solutions]
+            rates = [r.prediction.rate for r in group.metas if r.prediction and r.prediction.rate is not None]
+            votes["maj"].append(majority_vote(boxes, group.correct))
+            if "maj_predicted" in votes:
+                votes["maj_predicted"].append(predicted_vote(boxes, group.correct, rates))
+        return {f"{n}@{counts['solution']}": fmean(v) if v else float("nan") for n, v in votes.items()}
 
     def extra_loss(self, logp: Tensor, batch: Experience) -> Tensor:
         """A further loss of each token, for a subclass to override; aggregated and weighed as the policy's loss is.
@@ -321,64 +452,47 @@ class GRPOLightningModule(EvaluationLightningModule):
         """
         return torch.zeros_like(logp)
 
+    def prompt_ids(self, kind: Kind, group: RolloutGroup) -> list[int]:
+        """Token ids of a prompt, ready for the completion to follow."""
+        text = self.tokenizer.apply_chat_template(
+            self.messages(kind, group), add_generation_prompt=True, tokenize=False, **self.chat_template_kwargs
+        )
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
+        loading.check_prompt(self.model_name, self._vocabulary, self.tokenizer, ids)
+        return ids
+
     # -- the walk of one batch ---------------------------------------------------------------------------------------
 
-    def _train(self, batch: list[Problem]) -> list[RolloutGroup]:
-        """The whole step, also what is logged of it."""
-        self._seconds, self._generated, self._trained_tokens = {}, [], []
-        with self._timed("step"):
-            with self._timed("sync"):
-                self.sampler.wake()
-                self.sampler.sync_weights()
-                if self._training_steps == 1:
-                    self._compare("after the first update")
-            groups, draws = self._draw_step(merge_batches(self.processes.gather(batch)))
-            self.sampler.sleep()
-            self._assign_advantages(groups)
-            update_metrics = self._update(groups)
-        self.rollout_steps += 1
-        self._training_steps += 1
-        self._resumption.steps, self._resumption.updating = self.trainer.global_step, False
-        self.num_tokens += sum(len(r.prompt_ids) + r.length for g in groups for r in g.rollouts)
-        metrics = self.training_metrics(groups) | update_metrics | draws
-        metrics["num_tokens"] = float(self.num_tokens)
-        metrics["tokens/trained"] = float(self.num_iterations * sum(r.length for g in groups for r in self._trained(g)))
-        for name in [name for name in metrics if name.startswith("tokens/")]:
-            self.ledger[name] = self.ledger.get(name, 0.0) + metrics[name]
-            metrics[name.replace("tokens/", "tokens_total/")] = self.ledger[name]
-        timings = self.processes.gather(self._seconds)
-        seconds = {name: max(each.get(name, 0.0) for each in timings) for name in self._seconds}
-        metrics["tokens_per_second"] = sum(map(sum, self._generated)) / max(seconds["generate"], 1e-9)
-        metrics |= {f"timing_s/{name}": value for name, value in seconds.items()}
-        if self.processes.size > 1:
-            metrics["balance/generated_tokens"] = imbalance(self._generated)
-            metrics["balance/trained_tokens"] = imbalance(self._trained_tokens)
-        self._expect(groups)
-        self._unfinished.look(groups, budget=self.max_completion_length, stops=self.stops.described(self.tokenizer))
-        self._metrics = {}
-        self.log_step(metrics)
-        return groups
+    def _hand_over(self) -> None:
+        """Gives the sampler the policy's present weights."""
+        with self.watch.phase("sync"):
+            self.sampler.wake()
+            self.sampler.sync_weights()
+            if self._training_steps == 1:
+                self._compare("after the first update")
 
-    def _draw_step(self, batch: Sequence[Problem]) -> tuple[list[RolloutGroup], dict[str, float]]:
+    def _roll_out(self, problems: Sequence[Problem]) -> tuple[list[RolloutGroup], dict[str, float]]:
         """Draws and scores the groups of a training step; dynamic sampling refills the places that teach nothing."""
         key, counts = f"fit/{self.rollout_steps}", self.training_counts()
-        groups = self.start(batch, counts)
+        groups = self.rollouter.new_groups(problems, counts)
         if not groups:
             raise ValueError(
-                f"none of the {len(batch)} problems of the batch has a prompt of at most {self.max_prompt_length} tokens; "
-                "raise max_prompt_length"
+                f"none of the {len(problems)} problems of the batch has a prompt of at most {self.max_prompt_length} "
+                "tokens; raise max_prompt_length"
             )
-        self.draw(groups, key)
-        overlong, places, refilled = len(batch) - len(groups), len(groups), 0
-        reserve = self._problem_reserve() if self.algorithm.dynamic_sampling else None
-        for refill in range(self.algorithm.max_refills if reserve else 0):
-            missing = places - sum(map(teaches, groups))
-            problems = reserve.draw(missing, without={g.problem.id for g in groups}) if reserve and missing else []
-            if not problems:
-                break
-            more = self.draw(self.start(problems, counts), f"{key}/refill/{refill}")
-            groups, overlong, refilled = groups + more, overlong + len(problems) - len(more), refilled + len(more)
-        return groups, {"prompts/overlong": float(overlong), "prompts/refilled": float(refilled)}
+        overlong, drawn = len(problems) - len(groups), len(groups)
+        self.roll_out(groups, key)
+        if self.algorithm.dynamic_sampling:
+
+            def draw(more: list[Problem], number: int) -> list[RolloutGroup]:
+                refill = self.rollouter.new_groups(more, counts)
+                self.roll_out(refill, f"{key}/refill/{number}")
+                return refill
+
+            reserve, most = self._problem_reserve(), self.algorithm.max_refills
+            groups, more = fill(groups, reserve=reserve, draw=draw, max_refills=most)
+            overlong += more
+        return groups, {"prompts/overlong": float(overlong), "prompts/refilled": float(len(groups) - drawn)}
 
     def _problem_reserve(self) -> ProblemReserve:
         if self._reserve is None:
@@ -387,34 +501,25 @@ class GRPOLightningModule(EvaluationLightningModule):
             self._reserve.taken = self._reserve_taken
         return self._reserve
 
-    def draw(self, groups: list[RolloutGroup], key: str) -> list[RolloutGroup]:
-        """Draws and scores the rollouts of groups in training; in place.
+    def roll_out(self, groups: list[RolloutGroup], key: str) -> None:
+        """Draws and scores the rollouts of groups in training, in place; a collective.
 
         Args:
-            groups: Without rollouts.
+            groups: With prompts, without rollouts.
             key: Seeds are functions of it and of a group's place.
         """
-        self.generate(groups, self.training_counts(), self.sampling, keys_by_place(groups, key))
-        self._score_parts(groups)
-        return groups
+        self._generate(groups, self.training_counts(), self.sampling, keys_by_place(groups, key))
+        self.scorers.score(groups)
 
-    def _assign_advantages(self, groups: Sequence[RolloutGroup]) -> None:
-        for kind in ("solution", "meta"):
-            members = [
-                (i, r) for i, g in enumerate(groups) for r in g.rollouts if r.kind == kind and r.reward is not None
-            ]
-            advantages = group_advantages(
-                torch.tensor([r.reward for _, r in members], dtype=torch.float64),
-                torch.tensor([i for i, _ in members], dtype=torch.long),
-                scale=self.algorithm.scale_rewards,
-                baseline=self.algorithm.baseline,
-            )
-            for (_, rollout), advantage in zip(members, advantages.tolist(), strict=True):
-                rollout.advantage = advantage
+    def _generate(
+        self, groups: Sequence[RolloutGroup], counts: dict[Kind, int], sampling: SamplingSettings, keys: Sequence[str]
+    ) -> None:
+        self.rollouter.generate(groups, counts, sampling, keys, logprobs=self.trainer.training)
 
-    def _update(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
+    def _update(self, groups: Sequence[RolloutGroup]) -> tuple[dict[str, float], list[list[int]]]:
+        """Takes the optimiser steps; returns what to log of them, and the tokens that each process trained on."""
         assert self.policy is not None
-        update = PolicyUpdate(
+        loss = PolicyUpdate(
             policy=self.policy,
             reference=self._reference[0] if self._reference else None,
             algorithm=self.algorithm,
@@ -424,46 +529,56 @@ class GRPOLightningModule(EvaluationLightningModule):
             idle=pack([([0], [0])]).to(self.device),
             extra=None if type(self).extra_loss is GRPOLightningModule.extra_loss else self.extra_loss,
         )
-        rank, size = self.processes.rank, self.processes.size
-        steps = []
-        for part in mini_batches([g for g in groups if self._trained(g)], self.num_mini_batches):
-            rollouts = [r for g in part for r in self._trained(g)]
-            chosen = update.select(rollouts)
-            batches = micro_batches(
-                chosen,
-                self.max_tokens_per_micro_batch,
-                self.device,
-                share_prompts=self.policy.packs,
-                rank=rank,
-                processes=size,
-            )
-            steps.append((batches, update.denominators(rollouts) / size))
-            costs = token_costs(chosen, share_prompts=self.policy.packs)
-            self._trained_tokens.append([sum(costs[part]) for part in cut(costs, size)])
-        with self._timed("logprobs"):
-            for i, (batches, _) in enumerate(steps):
-                for batch in batches:  # the first step is taken with the policy as it is
-                    update.annotate(batch, old=i > 0 or self.num_iterations > 1)
-        learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self._resumption.updating = True
-        with self._timed("update"):
-            stats, norms = update.run(
-                steps * self.num_iterations,
-                backward=self._backward,
-                step=self._optimizer_step,
-                first=self._compare_first,
-                progress=self._progress("update", self.num_iterations * sum(len(batches) for batches, _ in steps)),
-            )
-        with self._timed("exchange"):
-            stats = merge_processes(self.processes.gather(compact(stats)))
-        return update_metrics(
-            stats,
-            norms,
-            steps=len(norms),
-            learning_rate=learning_rate,
-            with_kl=bool(self._reference),
-            with_extra=update.extra is not None,
+        update = BatchUpdate(
+            loss=loss,
+            num_iterations=self.num_iterations,
+            num_mini_batches=self.num_mini_batches,
+            max_tokens_per_micro_batch=self.max_tokens_per_micro_batch,
+            share_prompts=self.policy.packs,
+            device=self.device,
+            processes=self.processes,
+            progress=self._progress,
+            watch=self.watch,
         )
+        self._resumption.updating = True
+        metrics = update.run(
+            groups,
+            backward=self._backward,
+            step=self._optimizer_step,
+            first=self._compare_first,
+            learning_rate=self.trainer.optimizers[0].param_groups[0]["lr"],
+        )
+        return metrics, update.trained_tokens
+
+    def _count(self, groups: Sequence[RolloutGroup]) -> None:
+        """Counts the training step as taken."""
+        self.rollout_steps += 1
+        self._training_steps += 1
+        self._resumption.steps, self._resumption.updating = self.trainer.global_step, False
+        self.num_tokens += sum(len(r.prompt_ids) + r.length for g in groups for r in g.rollouts)
+        self.rollouter.expect(groups)
+        self._unfinished.look(groups, budget=self.max_completion_length, stops=self.stops.described(self.tokenizer))
+        self._metrics = {}
+
+    def _step_metrics(self, groups: Sequence[RolloutGroup], trained_tokens: list[list[int]]) -> dict[str, float]:
+        """What a training step logs of its rollouts, tokens and seconds."""
+        trained = sum(r.length for g in groups for r in trained_rollouts(g, self.algorithm))
+        metrics = self.training_metrics(groups) | {
+            "num_tokens": float(self.num_tokens),
+            "tokens/trained": float(self.num_iterations * trained),
+        }
+        for name in [name for name in metrics if name.startswith("tokens/")]:
+            self.ledger[name] = self.ledger.get(name, 0.0) + metrics[name]
+            metrics[name.replace("tokens/", "tokens_total/")] = self.ledger[name]
+        timings = self.processes.gather(self.watch.seconds)
+        seconds = {name: max(each.get(name, 0.0) for each in timings) for name in self.watch.seconds}
+        generated = self.rollouter.take_generated()
+        metrics["tokens_per_second"] = sum(map(sum, generated)) / max(seconds["generate"], 1e-9)
+        metrics |= {f"timing_s/{name}": value for name, value in seconds.items()}
+        if self.processes.size > 1:
+            metrics["balance/generated_tokens"] = imbalance(generated)
+            metrics["balance/trained_tokens"] = imbalance(trained_tokens)
+        return metrics
 
     def _compare_first(self, differences: Tensor) -> None:
         """Compares sampler and policy on the first micro-batch of a step; a collective."""
@@ -472,18 +587,69 @@ class GRPOLightningModule(EvaluationLightningModule):
             when = f"in training step {self.rollout_steps + 1}"
             self._guard.check(differences, when, sampling.temperature)
 
-    def _expect(self, groups: Sequence[RolloutGroup]) -> None:
-        """Takes the mean length of a kind's completions for what the next step's will have."""
-        for kind in self.training_counts():
-            lengths = [r.length for g in groups for r in g.rollouts if r.kind == kind]
-            if lengths:
-                self._expected[kind] = fmean(lengths)
+    def _start(self) -> None:
+        super()._start()
+        self.rollouter = Rollouter(
+            sampler=self.sampler,
+            tokenizer=self.tokenizer,
+            stops=self.stops,
+            prompt_ids=self.prompt_ids,
+            limit=self.completion_limit,
+            max_prompt_length=self.max_prompt_length,
+            seed=self._run_seed(),
+            processes=self.processes,
+            progress=self._progress,
+            watch=self.watch,
+            expected=self._expected,
+        )
+        self.scorers = Scorers(self._all_scorers(), processes=self.processes, progress=self._progress, watch=self.watch)
 
-    def _trained(self, group: RolloutGroup) -> list[Rollout]:
-        """The rollouts of a group that the update's loss is a mean over."""
-        solutions = group.solutions
-        if self.algorithm.dynamic_sampling and not teaches(group):
-            solutions = []
-        if self.algorithm.mask_truncated_completions:
-            solutions = [r for r in solutions if r.completion.finish_reason != "length"]
-        return [r for r in (*solutions, *group.metas) if r.reward is not None]
+    def _all_scorers(self) -> list[Scorer]:
+        return [self.scorer]
+
+    # -- evaluation --------------------------------------------------------------------------------------------------
+
+    def _begin_evaluation(self, batches: list[int | float], loaders: Any) -> None:
+        """Gets ready; `batches` are those of this process, of each loader."""
+        for loader in CombinedLoader(loaders, "sequential").flattened:
+            if hasattr(loader, "rewind"):  # `limit_val_batches` and the sanity check end early
+                loader.rewind()
+        counts = self.processes.gather(list(batches))
+        if any(count != counts[0] for count in counts):  # some would wait for ever for the others to come along
+            raise ValueError(
+                f"processes have different numbers of batches, {counts}; expected equal ones: use a datamodule of this "
+                "package, or a loader that deals problems out evenly"
+            )
+        self._start()
+        self.evaluated, self._overlong = [], 0
+
+    def _evaluation_step(self, batch: list[Problem], stage: Stage) -> dict[str, Any]:
+        self.watch.restart()
+        with self.processes.together():
+            problems = merge_batches(self.processes.gather(batch))
+            groups = self.rollouter.new_groups(problems, self.evaluation_counts())
+            if stage == "test":
+                # By class: an object that answers to any name, such as Lightning's DummyLogger, is no store.
+                stores = [c for c in getattr(self.trainer, "callbacks", []) if issubclass(type(c), RolloutStore)]
+                self.rollouter.restore(groups, stores)
+            new = [g for g in groups if not g.rollouts]
+            self._generate(new, self.evaluation_counts(), self.evaluation_sampling, keys_by_problem(new, stage))
+            self.scorers.score(new)
+        excluded = left_out(problems, groups)
+        self._overlong += len(excluded)
+        if stage != "predict":
+            shrink(new)
+            self.evaluated += groups
+        return {"groups": groups, "left_out": excluded}
+
+    def _log_evaluation(self, prefix: str) -> None:
+        self.sampler.sleep()
+        if (
+            self._overlong and not self.evaluated and not self.trainer.sanity_checking
+        ):  # which looks at the first ones alone
+            raise ValueError(
+                f"none of the {self._overlong} problems has a prompt of at most {self.max_prompt_length} tokens, so that "
+                f"nothing can be measured under {prefix}/; expected some. Raise max_prompt_length, or shorten the prompts"
+            )
+        metrics = self.evaluation_metrics(self.evaluated) | {"prompts/overlong": float(self._overlong)}
+        self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()})

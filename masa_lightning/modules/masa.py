@@ -12,17 +12,18 @@ from masa_lightning.checks import check_choice, check_number
 from masa_lightning.functional.experts import choose_expert, expert_target
 from masa_lightning.functional.parsing import parse_meta_prediction
 from masa_lightning.functional.prompts import PromptTemplates, meta_messages
-from masa_lightning.functional.rewards import Counting, Scoring, check_weights, meta_reward, prepare_texts
+from masa_lightning.functional.rewards import Counting, Scoring
 from masa_lightning.metrics.calibration import LengthCalibration, PassRateCalibration
 from masa_lightning.models.loading import DType
 from masa_lightning.models.lora import LoRA
 from masa_lightning.modules.defaults import default_meta_length
-from masa_lightning.modules.evaluation import Stage
-from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.grpo import GRPOLightningModule, Stage
 from masa_lightning.modules.inference import control_solving
 from masa_lightning.protocols import Grader, RewardFunction, RolloutControl, Sampler
 from masa_lightning.rollouts import summary
+from masa_lightning.rollouts.meta_scorer import MetaScorer
 from masa_lightning.rollouts.plan import keys_by_place, keys_by_problem, left_out, merge_batches
+from masa_lightning.rollouts.scorers import Scorer
 from masa_lightning.settings import Algorithm, Evaluation, Inference, SamplingSettings
 from masa_lightning.types import Kind, Problem, RolloutGroup
 
@@ -155,11 +156,16 @@ class MASALightningModule(GRPOLightningModule):
         if meta_reward_weights is None:
             meta_reward_weights = {"length": 1.0, "difficulty": 1.0, "notion": 1.0}
         self.meta_reward_weights = meta_reward_weights
-        check_weights(self.meta_reward_weights)
-        self._meta_parts = [name for name, weight in self.meta_reward_weights.items() if weight > 0]
         self.difficulty_scoring: Scoring = difficulty_scoring
         self.difficulty_base = difficulty_base
         self.notion_counting: Counting = notion_counting
+        self.meta_scorer = MetaScorer(
+            meta_reward_weights,
+            pass_rate_scale=pass_rate_scale,
+            base=difficulty_base,
+            scoring=difficulty_scoring,
+            counting=notion_counting,
+        )
         self.min_expert_reward = min_expert_reward
         self.kind_weights = (solution_weight, meta_weight)
         self.inference = inference
@@ -194,14 +200,14 @@ class MASALightningModule(GRPOLightningModule):
     def completion_limit(self, kind: Kind) -> int:
         return self.max_completion_length if kind == "solution" else self.max_meta_length
 
-    def draw(self, groups: list[RolloutGroup], key: str) -> list[RolloutGroup]:
+    def roll_out(self, groups: list[RolloutGroup], key: str) -> None:
         """Draws and scores rollouts: both kinds in one call, or meta rollouts first where a control may act on them."""
         controls = self._controls()
         sequential = any(control.acts(self.rollout_steps) for control in controls)
         first: dict[Kind, int] = {"meta": self.num_meta_generations} if sequential else self.training_counts()
         keys = keys_by_place(groups, key)
-        self.generate(groups, first, self.sampling, keys)
-        self._read_predictions(groups)
+        self._generate(groups, first, self.sampling, keys)
+        self.meta_scorer.read(groups)
         for control in controls:
             control.decide(
                 groups,
@@ -210,39 +216,14 @@ class MASALightningModule(GRPOLightningModule):
                 budget=self.max_completion_length,
             )
         if sequential:
-            self._drop_overlong_hints(groups)
-            self.generate(groups, {"solution": self.num_generations}, self.sampling, keys)
-        self._score_parts(groups)
+            self.rollouter.hint(groups)
+            self._generate(groups, {"solution": self.num_generations}, self.sampling, keys)
+        self.scorers.score(groups)
         for control in controls:
             control.settle(groups)
-        return groups
 
-    def score(self, groups: Sequence[RolloutGroup]) -> None:
-        """Grades the solutions, then rewards the meta rollouts for what they foresaw of them; in place.
-
-        A meta rollout has no reward, and stays out of the update, where a control kept its problem's statistics from
-        being true.
-        """
-        super().score(groups)
-        self._read_predictions(groups)
-        with self._timed("meta_rewards"):
-            for group in groups:
-                if group.weight is None:
-                    continue
-                texts = prepare_texts([r.text for r in group.solutions])
-                for rollout in group.metas:
-                    assert rollout.prediction is not None
-                    rollout.reward, rollout.rewards = meta_reward(
-                        rollout.prediction,
-                        group.problem.problem,
-                        group.correct,
-                        group.lengths,
-                        texts,
-                        weights=self.meta_reward_weights,
-                        base=self.difficulty_base,
-                        scoring=self.difficulty_scoring,
-                        counting=self.notion_counting,
-                    )
+    def _all_scorers(self) -> list[Scorer]:
+        return [*super()._all_scorers(), self.meta_scorer]
 
     def predict_step(self, batch: list[Problem], batch_idx: int) -> dict[str, Any]:
         """Draws the predictions of problems and, with `inference.solve`, solves them under its controls.
@@ -261,19 +242,20 @@ class MASALightningModule(GRPOLightningModule):
         plain: list[RolloutGroup] = []
         with self.processes.together():
             problems = merge_batches(self.processes.gather(batch))
-            groups = self.start(problems, kinds | ({"solution": count} if settings.solve else {}))
+            solutions: dict[Kind, int] = {"solution": count} if settings.solve else {}
+            groups = self.rollouter.new_groups(problems, kinds | solutions)
             keys = keys_by_problem(groups, "predict")
-            self.generate(groups, kinds, self.evaluation_sampling, keys)
-            self._read_predictions(groups)
+            self._generate(groups, kinds, self.evaluation_sampling, keys)
+            self.meta_scorer.read(groups)
             if settings.solve:
                 control_solving(groups, settings, count=count, budget=self.max_completion_length)
-                self._drop_overlong_hints(groups)
-                self.generate(groups, {"solution": count}, self.evaluation_sampling, keys)
-                self._score_parts(groups)
+                self.rollouter.hint(groups)
+                self._generate(groups, solutions, self.evaluation_sampling, keys)
+                self.scorers.score(groups)
             if settings.solve and settings.compare:
-                plain = [RolloutGroup(problem=group.problem) for group in groups]
-                self.generate(plain, {"solution": count}, self.evaluation_sampling, keys)
-                self._score_parts(plain)
+                plain = self.rollouter.new_groups([group.problem for group in groups], solutions)
+                self._generate(plain, solutions, self.evaluation_sampling, keys)
+                self.scorers.score(plain)
         return {"groups": groups, "left_out": left_out(problems, groups), "plain": plain}
 
     def expert_examples(self, outputs: Any) -> list[tuple[list[int], list[int]]]:
@@ -287,7 +269,7 @@ class MASALightningModule(GRPOLightningModule):
         groups: list[RolloutGroup] = outputs["groups"]
         unwanted = {*self.tokenizer.all_special_ids, *self.stops.token_ids}  # a hostile text may spell a special token
         for group in groups[self.processes.part([1.0] * len(groups))]:
-            expert = None if group.weight is None else choose_expert(group, min_notion_reward=self.min_expert_reward)
+            expert = choose_expert(group, min_notion_reward=self.min_expert_reward) if group.is_unbiased else None
             if expert is None:
                 continue
             text = expert_target(expert, group.correct, group.lengths, pass_rate_scale=self.pass_rate_scale)
@@ -301,7 +283,7 @@ class MASALightningModule(GRPOLightningModule):
         return examples
 
     def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
-        metrics = super().training_metrics(groups) | summary.meta_metrics(groups, self._meta_parts)
+        metrics = super().training_metrics(groups) | summary.meta_metrics(groups, self.meta_scorer.parts)
         if self.num_meta_generations:
             self._reset_calibration("fit")
             metrics |= _figures(self._calibrate(self._metrics_of("fit"), groups))
@@ -309,11 +291,11 @@ class MASALightningModule(GRPOLightningModule):
         for control in controls:
             metrics |= control.figures(groups)
         if controls and groups:
-            metrics["controls/unbiased_share"] = fmean(g.weight is not None for g in groups)
+            metrics["controls/unbiased_share"] = fmean(g.is_unbiased for g in groups)
         return metrics
 
     def evaluation_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
-        metrics = super().evaluation_metrics(groups) | summary.meta_metrics(groups, self._meta_parts)
+        metrics = super().evaluation_metrics(groups) | summary.meta_metrics(groups, self.meta_scorer.parts)
         calibration = {
             "pass_rate": PassRateCalibration(sync_on_compute=False),
             "length": LengthCalibration(sync_on_compute=False),
@@ -337,18 +319,6 @@ class MASALightningModule(GRPOLightningModule):
     def _controls(self) -> list[RolloutControl]:
         # By class: an object that answers to any name, such as Lightning's DummyLogger, is no control.
         return [c for c in getattr(self.trainer, "callbacks", []) if issubclass(type(c), RolloutControl)]
-
-    def _drop_overlong_hints(self, groups: Sequence[RolloutGroup]) -> None:
-        for group in groups:
-            if group.hint and len(self.prompt_ids("solution", group)) > self.max_prompt_length:
-                group.hint = ()
-
-    def _read_predictions(self, groups: Sequence[RolloutGroup]) -> None:
-        for rollout in (r for g in groups for r in g.metas):
-            if rollout.prediction is None:
-                cut = rollout.completion.finish_reason == "length"  # perhaps within its last number
-                text = f"{rollout.text}\u2026" if cut else rollout.text
-                rollout.prediction = parse_meta_prediction(text, pass_rate_scale=self.pass_rate_scale)
 
     def _calibrate(self, metrics: dict[str, Any], groups: Sequence[RolloutGroup]) -> dict[str, Any]:
         """Adds groups to metrics, and returns these."""

@@ -19,7 +19,7 @@ from masa_lightning.checks import is_secret
 from masa_lightning.models import loading
 
 if TYPE_CHECKING:
-    from masa_lightning.modules.evaluation import EvaluationLightningModule
+    from masa_lightning.modules.grpo import GRPOLightningModule
     from masa_lightning.types import RolloutGroup
 
 _MOST_ENTRIES = 100  # of a list or dictionary that is a setting; a longer one is data
@@ -36,7 +36,7 @@ _PACKAGES = ("masa_lightning", "lightning", "torch", "transformers", "peft", "vl
 _OF_LIGHTNING = {*vars(LightningModule()), *vars(LightningDataModule())}
 
 
-def provenance(module: EvaluationLightningModule) -> dict[str, Any]:
+def provenance(module: GRPOLightningModule) -> dict[str, Any]:
     """Settings of a module, of its data and of the callbacks of its trainer, and how they are run."""
     trainer: Any = module.trainer
     data = getattr(trainer, "datamodule", None)
@@ -63,7 +63,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def fingerprint(module: EvaluationLightningModule, groups: Sequence[RolloutGroup]) -> str:
+def fingerprint(module: GRPOLightningModule, groups: Sequence[RolloutGroup]) -> str:
     """Tells apart what evaluations measured: problems, and how their rollouts were drawn.
 
     Args:
@@ -77,7 +77,7 @@ def fingerprint(module: EvaluationLightningModule, groups: Sequence[RolloutGroup
     return blake2b(repr([problems, how]).encode(), digest_size=8).hexdigest()
 
 
-def module_settings(module: EvaluationLightningModule, *, arguments_only: bool = False) -> dict[str, Any]:
+def module_settings(module: GRPOLightningModule, *, arguments_only: bool = False) -> dict[str, Any]:
     """The settings of a module and of how it scores.
 
     Args:

@@ -24,7 +24,7 @@ from torch import Tensor
 from masa_lightning.modules.resumed_settings import OptimizerSettings, changed_settings, message
 
 if TYPE_CHECKING:
-    from masa_lightning.modules.evaluation import EvaluationLightningModule
+    from masa_lightning.modules.grpo import GRPOLightningModule
 
 FORMAT = 2
 """Of what is in checkpoints; in those without a number steps are optimiser steps."""
@@ -137,7 +137,7 @@ class Resumption:
             "optimizer_settings": None if self._optimizers is None else self._optimizers.state_dict(),
         }
 
-    def load(self, module: EvaluationLightningModule, checkpoint: dict[str, Any]) -> None:
+    def load(self, module: GRPOLightningModule, checkpoint: dict[str, Any]) -> None:
         """Takes up what a run needs that goes on; nothing where none does, as in a test. For ``on_load_checkpoint``.
 
         Args:
@@ -212,7 +212,7 @@ class Resumption:
         point.reach(trainer)
 
 
-def _check_base(module: EvaluationLightningModule, state: Mapping[str, Any]) -> None:
+def _check_base(module: GRPOLightningModule, state: Mapping[str, Any]) -> None:
     """Refuses adapters of another model, whose weights they would be added to without a word."""
     if module.lora is not None and Path(state["model"]).name != Path(module.model_name).name:
         raise ValueError(

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from masa_lightning.modules.provenance import described, module_settings
 
 if TYPE_CHECKING:
-    from masa_lightning.modules.evaluation import EvaluationLightningModule
+    from masa_lightning.modules.grpo import GRPOLightningModule
 
 _OF_THE_MODEL = (
     "The weights are those of the checkpoint, but tokenizer, stop tokens and the reference of a KL term are those of the "
@@ -20,7 +20,7 @@ _OF_THE_MODEL = (
 )
 
 
-def changed_settings(module: EvaluationLightningModule, recorded: Mapping[str, Any]) -> list[str]:
+def changed_settings(module: GRPOLightningModule, recorded: Mapping[str, Any]) -> list[str]:
     """What module, datamodule and callbacks were made with, where it is not what the checkpoint's were made with.
 
     Args:

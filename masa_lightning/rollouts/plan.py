@@ -49,7 +49,7 @@ def merge_batches(batches: Sequence[Any]) -> list[Problem]:
 def make_groups(
     problems: Sequence[Problem], kinds: Sequence[Kind], *, prompt_ids: PromptIds, max_prompt_length: int
 ) -> list[RolloutGroup]:
-    """Makes a group, still without rollouts, of each problem whose prompts are short enough.
+    """Makes a group with its prompts, still without rollouts, of each problem whose prompts are short enough.
 
     Args:
         problems: Those with an over-long prompt are left out, with a warning that names one and counts them.
@@ -60,7 +60,8 @@ def make_groups(
     groups, overlong = [], []
     for problem in problems:
         group = RolloutGroup(problem=problem)
-        longest = max(len(prompt_ids(kind, group)) for kind in kinds)
+        group.prompts = {kind: prompt_ids(kind, group) for kind in kinds}
+        longest = max(map(len, group.prompts.values()))
         if longest <= max_prompt_length:
             groups.append(group)
         else:
@@ -95,7 +96,6 @@ def plan_rollouts(
     groups: Sequence[RolloutGroup],
     counts: Mapping[Kind, int],
     *,
-    prompt_ids: PromptIds,
     limit: Callable[[Kind], int],
     keys: Sequence[str],
     logprobs: bool = True,
@@ -106,7 +106,6 @@ def plan_rollouts(
         groups: Of `make_groups`; a gated one gets no solution rollouts, and a token limit and a number of solutions of its
             own hold for its solutions.
         counts: Rollouts a group, by kind.
-        prompt_ids: Gives the prompt of a kind for a group.
         limit: Gives the most tokens of a completion of a kind.
         keys: One a group. Every request's seed is a function of its group's key, of the kind and of the rollout's index
             alone: a resumed run draws what an undisturbed one would have drawn.
@@ -117,7 +116,7 @@ def plan_rollouts(
         for kind, count in counts.items():
             if not count or (kind == "solution" and group.gated):
                 continue
-            ids, most = prompt_ids(kind, group), limit(kind)
+            ids, most = group.prompts[kind], limit(kind)
             if kind == "solution":
                 most = most if group.token_limit is None else min(most, group.token_limit)
                 count = count if group.num_solutions is None else group.num_solutions

@@ -3,10 +3,39 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from masa_lightning.types import Problem, RolloutGroup
+
+
+def fill(
+    groups: list[RolloutGroup],
+    *,
+    reserve: ProblemReserve,
+    draw: Callable[[list[Problem], int], list[RolloutGroup]],
+    max_refills: int,
+) -> tuple[list[RolloutGroup], int]:
+    """Draws other problems for the places of those that teach nothing (DAPO's dynamic sampling).
+
+    Args:
+        groups: Of a step, scored.
+        reserve: Where the other problems come from.
+        draw: Makes scored groups of problems; told the number of the refill, from 0.
+        max_refills: Most times that it is called.
+
+    Returns:
+        All groups, and how many of the reserve's problems had prompts that are too long.
+    """
+    places, overlong = len(groups), 0
+    for number in range(max_refills):
+        missing = places - sum(group.teaches for group in groups)
+        problems = reserve.draw(missing, without={g.problem.id for g in groups}) if missing else []
+        if not problems:
+            break
+        more = draw(problems, number)
+        groups, overlong = groups + more, overlong + len(problems) - len(more)
+    return groups, overlong
 
 
 class ProblemReserve:
@@ -49,11 +78,6 @@ class ProblemReserve:
             self._epoch, self._shuffled = epoch, list(range(len(self.problems)))
             random.Random(f"{self.seed}/reserve/{epoch}").shuffle(self._shuffled)
         return self._shuffled
-
-
-def teaches(group: RolloutGroup) -> bool:
-    """Whether the rewards of its solutions differ, so that the group has a gradient; the overlong penalty aside."""
-    return len({round((r.reward or 0.0) - r.rewards.get("overlong", 0.0), 9) for r in group.solutions}) > 1
 
 
 def training_problems(loader: Any) -> Sequence[Problem]:

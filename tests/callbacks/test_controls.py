@@ -62,7 +62,7 @@ def test_gated_problems_have_no_solutions_and_teach_nothing(run):
     assert [g.gated for g in map(groups.get, RATES)] == [True, True, False]
     assert [len(g.solutions) for g in map(groups.get, RATES)] == [0, 0, 4]
     assert [g.decisions["gating"].detail for g in map(groups.get, RATES)] == ["hopeless", "trivial", None]
-    assert groups["lost"].weight is groups["easy"].weight is None
+    assert not groups["lost"].is_unbiased and not groups["easy"].is_unbiased
     assert groups["open"].weight == 1
     assert all(r.reward is None and r.advantage == 0 for r in groups["lost"].metas + groups["easy"].metas)
     assert all(r.reward is not None for r in groups["open"].metas)
@@ -157,7 +157,7 @@ def test_a_cut_rollout_is_wrong_and_its_problem_has_no_true_statistics(loop):
     groups = [g for step in recorder.groups for g in step]
     cut = [g for g in groups if any(r.completion.finish_reason == "length" for r in g.solutions)]
     assert cut
-    assert all(g.weight is None for g in cut)
+    assert not any(g.is_unbiased for g in cut)
     assert all(r.reward is None for g in cut for r in g.metas)
     assert all(g.weight == 1 for g in groups if g not in cut)
     assert all(r.length <= 3 for g in groups for r in g.solutions)
@@ -195,7 +195,7 @@ def test_hinted_problems_are_solved_with_the_hint_and_trained_on_with_it(run, lo
     for group in groups:
         prompt = f"<user>S:{group.problem.problem}{'+sum' if group.hint else ''}<assistant>"
         assert {module.tokenizer.decode(r.prompt_ids) for r in group.solutions} == {prompt}
-        assert group.weight == (None if group.hint else 2)
+        assert (group.is_unbiased, group.weight) == ((False, 1) if group.hint else (True, 2))
         assert all((r.reward is None) == bool(group.hint) for r in group.metas)
         assert all(r.reward is not None for r in group.solutions)
     metrics = recorder.metrics[-1]

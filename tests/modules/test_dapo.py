@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from masa_lightning.functional.rewards import soft_overlong_penalty
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.rollouts.refill import ProblemReserve, teaches, training_problems
+from masa_lightning.rollouts.refill import ProblemReserve, training_problems
 from masa_lightning.settings import Algorithm
 from masa_lightning.types import Problem
 
@@ -38,7 +38,7 @@ def test_places_without_variance_are_refilled(loop):
     assert metrics["prompts/refilled"] == len(groups) - 4 > 0
     easy = sum(not is_open(g) for g in groups[:4])
     assert len(groups) <= 4 + 2 * easy
-    assert [teaches(g) for g in groups] == [is_open(g) for g in groups]
+    assert [g.teaches for g in groups] == [is_open(g) for g in groups]
     trained = sum(r.length for g in groups if is_open(g) for r in g.solutions)
     assert metrics["tokens/trained"] == trained
     assert metrics["tokens/solution"] == sum(r.length for g in groups for r in g.solutions)
@@ -147,8 +147,8 @@ def test_the_penalty_is_taken_off_the_reward_and_makes_no_variance(loop):
     groups = {g.problem.id: g for g in recorder.groups[0]}
     assert [r.reward for r in groups["a"].solutions] == pytest.approx([0, 1 - 0.4, -0.2])
     assert recorder.metrics[0]["rewards/overlong/mean"] == pytest.approx(-0.2)
-    assert teaches(groups["a"])
-    assert not teaches(groups["b"])
+    assert groups["a"].teaches
+    assert not groups["b"].teaches
 
 
 def test_truncated_completions_leave_the_loss_and_stay_in_the_statistics(loop):

@@ -14,7 +14,7 @@ from training_loop import Loop, Problems
 
 from masa_lightning.model_card.card import write_card
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.rollouts.scorers import SolutionScorer, read_verdicts, reward_names
+from masa_lightning.rollouts.solution_scorer import SolutionScorer, read_verdicts, reward_names
 from masa_lightning.types import Completion, Problem, Rollout, RolloutGroup
 
 

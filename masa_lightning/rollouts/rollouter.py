@@ -1,0 +1,148 @@
+"""Problems -> groups with prompts -> one call of the sampler -> groups with rollouts."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from masa_lightning.distributed import Processes
+from masa_lightning.functional.stopping import before_stop
+from masa_lightning.models.stops import Stops
+from masa_lightning.protocols import PhaseProgress, RolloutStore, Sampler
+from masa_lightning.rollouts.plan import PromptIds, collect_rollouts, make_groups, plan_rollouts
+from masa_lightning.settings import SamplingSettings
+from masa_lightning.timing import Stopwatch
+from masa_lightning.types import Kind, Problem, RolloutGroup
+
+
+class Rollouter:
+    """Draws the rollouts of groups, each process its part of them; tokens go in and come out, and are never tokenised again.
+
+    Args:
+        sampler: Draws completions.
+        tokenizer: Decodes them.
+        stops: What ends a completion.
+        prompt_ids: Gives the prompt of a kind for a group, as token ids.
+        limit: Gives the most tokens of a completion of a kind.
+        max_prompt_length: Longest prompt, tokens.
+        seed: Of the run.
+        processes: Those of the run.
+        progress: Told how far "generate" is.
+        watch: Measures "generate" and "exchange".
+        expected: Mean tokens of a completion by kind, as far as known; updated in place by `expect`.
+    """
+
+    def __init__(
+        self,
+        *,
+        sampler: Sampler,
+        tokenizer: Any,
+        stops: Stops,
+        prompt_ids: PromptIds,
+        limit: Callable[[Kind], int],
+        max_prompt_length: int,
+        seed: int,
+        processes: Processes,
+        progress: PhaseProgress,
+        watch: Stopwatch,
+        expected: dict[Kind, float],
+    ) -> None:
+        self.sampler, self.tokenizer, self.stops = sampler, tokenizer, stops
+        self.prompt_ids, self.limit, self.max_prompt_length = prompt_ids, limit, max_prompt_length
+        self.seed, self.processes, self.progress, self.watch = seed, processes, progress, watch
+        self.expected = expected
+        self.generated: list[list[int]] = []
+        """Tokens that each process drew, one list for each call of `generate`, until somebody empties it."""
+
+    def new_groups(self, problems: Sequence[Problem], counts: Mapping[Kind, int]) -> list[RolloutGroup]:
+        """Makes the groups of problems with their prompts, still without rollouts.
+
+        Args:
+            problems: Those whose prompts are too long are left out, with a warning that names one and counts them.
+            counts: Rollouts a group, by kind.
+        """
+        kinds = [kind for kind, count in counts.items() if count]
+        return make_groups(problems, kinds, prompt_ids=self.prompt_ids, max_prompt_length=self.max_prompt_length)
+
+    def hint(self, groups: Sequence[RolloutGroup]) -> None:
+        """Puts the hints of groups into their solution prompts, in place; a hint that makes one too long is dropped."""
+        for group in (g for g in groups if g.hint):
+            ids = self.prompt_ids("solution", group)
+            if len(ids) <= self.max_prompt_length:
+                group.prompts["solution"] = ids
+            else:
+                group.hint = ()
+
+    def generate(
+        self,
+        groups: Sequence[RolloutGroup],
+        counts: Mapping[Kind, int],
+        sampling: SamplingSettings,
+        keys: Sequence[str],
+        *,
+        logprobs: bool,
+    ) -> None:
+        """Draws rollouts of groups, all kinds in one call of the sampler; in place.
+
+        Each process draws its part of them, and all get all: a collective.
+
+        Args:
+            groups: Of `new_groups`, the same on each process.
+            counts: Rollouts a group, by kind.
+            sampling: How tokens are drawn.
+            keys: One a group; seeds are functions of them and of the run's seed (`plan_rollouts`).
+            logprobs: Whether the log-probabilities of the drawn tokens are wanted, which an update needs.
+        """
+        keys = [f"{self.seed}/{key}" for key in keys]
+        plan = plan_rollouts(groups, counts, limit=self.limit, keys=keys, logprobs=logprobs)
+        expected = [
+            min(request.max_tokens, self.expected.get(kind, request.max_tokens))
+            for request, (_, kind) in zip(plan.requests, plan.owners, strict=True)
+        ]
+        requests = plan.requests[self.processes.part(expected)]
+        progress = self.progress("generate", len(requests))
+        with self.watch.phase("generate"):
+            completions = self.sampler.generate(requests, self.stops.with_texts(sampling), progress)
+        ids = [self.stops.without_token(c) for c in completions]
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True) if ids else []  # it makes [""] of []
+        texts = [before_stop(text, self.stops.texts) for text in texts]
+        with self.watch.phase("exchange"):
+            parts = self.processes.gather((completions, texts))
+        self.generated.append([sum(len(c.token_ids) for c in part) for part, _ in parts])
+        collect_rollouts(plan, [c for part, _ in parts for c in part], [text for _, part in parts for text in part])
+
+    def take_generated(self) -> list[list[int]]:
+        """Returns `generated`, and begins anew."""
+        generated, self.generated = self.generated, []
+        return generated
+
+    def restore(self, groups: Sequence[RolloutGroup], stores: Sequence[RolloutStore]) -> None:
+        """Fills groups that a store has the rollouts of, in place; of several stores the first that has any. A collective.
+
+        Args:
+            groups: Of `new_groups`.
+            stores: Those of the first process count.
+        """
+        for store in stores:
+            restored = self.processes.gather([store.restore(g) for g in groups])[0]
+            for group, rollouts in zip(groups, restored, strict=True):
+                if group.rollouts:
+                    continue
+                for rollout in rollouts:
+                    rollout.prompt_ids = group.prompts[rollout.kind]
+                    (group.solutions if rollout.kind == "solution" else group.metas).append(rollout)
+
+    def expect(self, groups: Sequence[RolloutGroup]) -> None:
+        """Takes the mean length of a kind's completions for what those of the next step will have."""
+        for kind in ("solution", "meta"):
+            lengths = [r.length for g in groups for r in g.rollouts if r.kind == kind]
+            if lengths:
+                self.expected[kind] = fmean(lengths)
+
+
+def shrink(groups: Sequence[RolloutGroup]) -> None:
+    """Keeps tokens in 4 bytes each, in place: there may be very many in the end."""
+    for rollout in (r for g in groups for r in g.rollouts):
+        rollout.completion.token_ids = array("I", rollout.completion.token_ids)

@@ -1,0 +1,33 @@
+"""How long the phases of a step take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Stopwatch:
+    """Adds up seconds by phase.
+
+    >>> watch = Stopwatch()
+    >>> with watch.phase("generate"):
+    ...     pass
+    >>> list(watch.seconds), watch.seconds["generate"] >= 0
+    (['generate'], True)
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        """By phase, since the last `restart`."""
+
+    def restart(self) -> None:
+        """Forgets what was measured."""
+        self.seconds = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Adds the seconds of its body to those of a phase."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
