@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from masa_lightning.data.reasoning_gym import ReasoningGymDataModule as ReasoningGymDataModule
     from masa_lightning.data.texts import TextDataModule as TextDataModule
     from masa_lightning.functional.prompts import PromptTemplates as PromptTemplates
+    from masa_lightning.grading.answer_grader import AnswerGrader as AnswerGrader
+    from masa_lightning.grading.code_grader import CodeGrader as CodeGrader
+    from masa_lightning.grading.math_grader import MathGrader as MathGrader
     from masa_lightning.models.lora import LoRA as LoRA
-    from masa_lightning.modules.answer_grader import AnswerGrader as AnswerGrader
-    from masa_lightning.modules.code_grader import CodeGrader as CodeGrader
-    from masa_lightning.modules.grader import MathGrader as MathGrader
     from masa_lightning.modules.grpo import GRPOLightningModule as GRPOLightningModule
     from masa_lightning.modules.masa import MASALightningModule as MASALightningModule
     from masa_lightning.sampling.transformers import TransformersSampler as TransformersSampler
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 # Lazy: importing the package loads neither torch nor transformers nor vLLM.
 _HOMES = {
     "Algorithm": "settings",
-    "AnswerGrader": "modules.answer_grader",
+    "AnswerGrader": "grading.answer_grader",
     "ArithmeticDataModule": "data.arithmetic",
     "BenchmarkDataModule": "data.benchmarks",
     "BenchmarkReport": "callbacks.benchmark_report",
     "CalibrationPlots": "callbacks.calibration_plots",
-    "CodeGrader": "modules.code_grader",
+    "CodeGrader": "grading.code_grader",
     "EarlyCutoff": "callbacks.cutoff",
     "Evaluation": "settings",
     "ExpertSFT": "callbacks.expert_sft",
@@ -54,7 +54,7 @@ _HOMES = {
     "LoRA": "models.lora",
     "MASALightningModule": "modules.masa",
     "MathDataModule": "data.math",
-    "MathGrader": "modules.grader",
+    "MathGrader": "grading.math_grader",
     "NotionHinting": "callbacks.hinting",
     "PredictionWriter": "callbacks.prediction_writer",
     "PredictiveGating": "callbacks.gating",

@@ -48,7 +48,7 @@ class Problem:
     "math": a box that holds an equal expression; "number": a box with a number within a relative tolerance,
     ``metadata["tolerance"]``; "choice": a box with the letter or the text of the right one of ``metadata["options"]``, a
     list of texts; "code": the last block of Python code that defines what is tested, behind ``metadata["preamble"]`` if
-    there is one, passes the tests, which are Python or JSON with inputs and outputs (`functional.programs.stdio`).
+    there is one, passes the tests, which are Python or JSON with inputs and outputs (`grading.programs.stdio`).
     """
     metadata: dict[str, Any] = field(default_factory=dict)
     """What `answer_type` needs besides, and anything of yours, for your reward functions and graders to read."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from masa_lightning.functional.sandbox import check_sandbox
-from masa_lightning.modules.code_grader import CodeGrader
+from masa_lightning.grading.code_grader import CodeGrader
+from masa_lightning.grading.sandbox.start import check_sandbox
 from masa_lightning.types import Problem
 
 try:

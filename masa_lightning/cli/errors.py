@@ -16,6 +16,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+import masa_lightning
+
 _PACKAGE: Final = str(Path(__file__).parents[1])
 _KEY: Final = re.compile(r'(?:- )?Parser key "(.+?)":(?: (.*))?$')
 _CLASS: Final = re.compile(r"(?:- )?Problem with given class_path '(.+?)':$")
@@ -38,7 +40,7 @@ def readable(message: str) -> str:
     """
     lines: list[str] = []
     keys: list[tuple[int, str]] = []  # (indentation, part of the key), from the outermost
-    kinds: list[tuple[int, Any]] = []  # (indentation, class)
+    kinds: list[tuple[int, Any]] = []  # (indentation, class, or its path if there is none)
     for line in message.splitlines():
         text = line.strip()
         depth = len(line) - len(line.lstrip()) + 2 * text.startswith("- ")
@@ -51,7 +53,7 @@ def readable(message: str) -> str:
             keys.append((depth, f"init_args.{match[1]}" if inside else match[1]))
             text = match[2] or ""
         elif match := _CLASS.match(text):
-            kinds.append((depth, _imported(match[1])))
+            kinds.append((depth, _imported(match[1]) or match[1]))
             text = ""
         if text:
             lines.append(": ".join(filter(None, [".".join(part for _, part in keys), _said(text, kinds)])))
@@ -84,18 +86,28 @@ def stop(error: BaseException, status: int = 2) -> NoReturn:
 
 def _said(text: str, kinds: list[tuple[int, Any]]) -> str:
     text = text.removeprefix("- ")
-    if (match := _OPTION.match(text)) and kinds and kinds[-1][1] is not None:
-        names = [name for name in inspect.signature(kinds[-1][1]).parameters if name not in ("args", "kwargs")]
+    kind = kinds[-1][1] if kinds else None
+    if isinstance(kind, str) and _of_this_package(kind) and "masa_lightning" in text:  # and no package is missing
+        return f"there is no class {kind!r}; expected {_of_this_package(kind)}"
+    if isinstance(kind, type) and (match := _OPTION.match(text)):
+        names = [name for name in inspect.signature(kind).parameters if name not in ("args", "kwargs")]
         close = difflib.get_close_matches(match[1], names, n=1)
         meant = f"did you mean {close[0]}?" if close else f"it has {', '.join(names)}"
-        return f"{kinds[-1][1].__name__} has no setting {match[1]!r}; {meant}"
+        return f"{kind.__name__} has no setting {match[1]!r}; {meant}"
     if text.startswith("Expected a dot import path string: "):
-        name = text.rpartition(" ")[2]
-        return f"there is no class {name!r}; expected package.module.Class, such as masa_lightning.VLLMSampler"
+        path = text.rpartition(" ")[2]
+        expected = _of_this_package(path) or "package.module.Class, such as masa_lightning.VLLMSampler"
+        return f"there is no class {path!r}; expected {expected}"
     if text.endswith("masa_lightning.protocols.Sampler is a protocol"):
         return "of which class? Expected it first: --model.sampler VLLMSampler"
     text = _TYPE.sub(lambda match: match[1] or f"one of {match[2]}", text)
     return text.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
+
+
+def _of_this_package(path: str) -> str | None:
+    """Returns the public path of a class of this package, whose files move from version to version."""
+    package, name = path.partition(".")[0], path.rpartition(".")[2]
+    return f"masa_lightning.{name}" if package == "masa_lightning" and name in masa_lightning.__all__ else None
 
 
 def _imported(path: str) -> Any:

@@ -10,7 +10,7 @@ from masa_lightning.data._cells import Row, UnusableRowError, first, own_id
 from masa_lightning.data._questions import plain_text
 from masa_lightning.data._readers import read_humaneval, read_mbpp
 from masa_lightning.data._rows import Reader
-from masa_lightning.functional.programs.stdio import read_cases
+from masa_lightning.grading.programs.stdio import read_cases
 from masa_lightning.types import Problem
 
 _SCRIPT = "Write a program that reads standard input and prints the answer, and nothing else, to standard output."

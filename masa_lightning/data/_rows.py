@@ -146,7 +146,7 @@ def leave_out_without_tests(table: Table, numbers: list[int]) -> list[int]:
     Returns:
         [problems left] likewise.
     """
-    from masa_lightning.functional.programs import launch  # not needed by most data
+    from masa_lightning.grading.programs import launch  # not needed by most data
 
     places = [place for place, problem in enumerate(table.problems) if problem.answer_type == "code"]
     tests = [(str(p.metadata.get("preamble", "")), p.answer) for p in (table.problems[place] for place in places)]

@@ -35,7 +35,7 @@ def grade(completion: str, answer: str) -> bool:
     r"""Decides whether the last box of a completion holds the answer. Never raises.
 
     It ends within about 2 s, whatever the texts are: the work is counted before it is done. For many completions
-    `modules.grader.MathGrader` uses several processes.
+    `grading.math_grader.MathGrader` uses several processes.
 
     Args:
         completion: Text with the final answer in `\boxed{}` or `\fbox{}`.

@@ -1,1 +1,1 @@
-"""The training loops, and the worker processes that grade for them."""
+"""The training loops."""

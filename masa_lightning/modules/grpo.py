@@ -17,11 +17,11 @@ from masa_lightning.distributed import imbalance
 from masa_lightning.functional.calibration import pass_at_k, rate_interval
 from masa_lightning.functional.prompts import PromptTemplates, solution_messages
 from masa_lightning.functional.voting import ballot, majority_vote, predicted_vote
+from masa_lightning.grading.answer_grader import AnswerGrader
 from masa_lightning.models import loading
 from masa_lightning.models.lora import LoRA, check_same
 from masa_lightning.models.packing import pack
 from masa_lightning.models.turns import check_roles
-from masa_lightning.modules.answer_grader import AnswerGrader
 from masa_lightning.modules.base import PolicyLightningModule
 from masa_lightning.modules.defaults import default_lengths, default_sampler, fitting_prompts
 from masa_lightning.modules.hyperparameters import class_path

@@ -44,6 +44,11 @@ from masa_lightning.cli.errors import readable
             "model=Foo",
             "model: there is no class 'Foo'; expected package.module.Class, such as masa_lightning.VLLMSampler",
         ),
+        (
+            "model.init_args.grader={class_path: masa_lightning.modules.grader.MathGrader}",  # where version 0.1 had it
+            "model.init_args.grader: there is no class 'masa_lightning.modules.grader.MathGrader'; "
+            "expected masa_lightning.MathGrader",
+        ),
         ("data=masa_lightning.MathDataModul", "data: module 'masa_lightning' has no attribute 'MathDataModul'"),
         ("data.init_args.batch_size=x", "data.init_args.batch_size: expected int, got x"),
         ("trainer.max_steps=two", "trainer.max_steps: expected int, got two"),

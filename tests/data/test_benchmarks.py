@@ -18,8 +18,8 @@ from lightning.pytorch import Trainer
 from masa_lightning import cli
 from masa_lightning.data._benchmarks import BENCHMARKS
 from masa_lightning.data.benchmarks import BenchmarkDataModule
-from masa_lightning.functional import sandbox
-from masa_lightning.functional.programs import launch
+from masa_lightning.grading.programs import launch
+from masa_lightning.grading.sandbox import start as sandbox
 from masa_lightning.types import Problem
 
 datasets = pytest.importorskip("datasets")

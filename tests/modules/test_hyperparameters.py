@@ -160,8 +160,8 @@ class Planted:
         {"class_path": f"{__name__}.Planted"},
         {"class_path": f"{__name__}.Planted", "init_args": {}},
         {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "ran"]}},
-        {"class_path": "masa_lightning.modules.grader._Worker"},
-        {"class_path": "masa_lightning.modules.grader.subprocess"},
+        {"class_path": "masa_lightning.grading.math_grader._Worker"},
+        {"class_path": "masa_lightning.grading.math_grader.subprocess"},
         {"class_path": "masa_lightning.TransformersSampler", "init_args": {"batch_size": {"class_path": "os.system"}}},
         {"class_path": "masa_lightning.TransformersSampler", "init_args": {"nosuch": 1}},
         {"class_path": "masa_lightning.TransformersSampler", "init_args": [1]},
@@ -262,8 +262,15 @@ def test_checkpoints_of_earlier_versions_say_nothing(loop: Loop, tmp_path: Path)
 def test_classes_that_may_be_made() -> None:
     assert allowed_class("masa_lightning.TransformersSampler") is TransformersSampler
     assert allowed_class("masa_lightning.modules.masa.MASALightningModule") is MASALightningModule
+    assert allowed_class("masa_lightning.modules.grader.MathGrader") is MathGrader  # where it was in version 0.1
     gym = "masa_lightning.data.reasoning_gym.ReasoningGymGrader"  # whose scorers evaluate what a model wrote
-    for path in (gym, "masa_lightning.types.MASALightningModule", "masa_lightning.cli.__main__.main"):
+    for path in (gym, "masa_lightning.cli.__main__.main"):
         assert allowed_class(path) is None
-    for path in ("os.system", "masa_lightning", "masa_lightning.no.Such", "masa_lightning.modules.grader._Worker", 5):
+    for path in (
+        "os.system",
+        "masa_lightning",
+        "masa_lightning.no.Such",
+        "masa_lightning.grading.math_grader._Worker",
+        5,
+    ):
         assert allowed_class(path) is None

@@ -1,0 +1,1 @@
+"""Graders decide which completions are right; their worker processes and the sandbox for programs."""

@@ -1,0 +1,250 @@
+"""Rewrites tests so that a `Ledger` sees their assertions about the program, and comparisons cannot be cut short."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from typing import Any, Final
+
+from masa_lightning.grading.programs.ledger import SILENT
+from masa_lightning.grading.programs.taint import Taint, walk
+
+LEDGER: Final = "__masa__"
+_BINARY: Final = ("Add", "Sub", "Mult", "Div")
+_COMPARED: Final = ("Lt", "LtE", "Gt", "GtE", "Eq", "NotEq", "In")
+_RAISES: Final = ("raises", "assertRaises", "assertRaisesRegex", "assertWarns", "assertLogs", "assert_raises")
+
+
+def instrument(tree: ast.Module, taint: Taint, *, numpy: bool) -> ast.Module:
+    """Rewrites tests in place.
+
+    Args:
+        tree: The tests.
+        taint: What in them is the program's.
+        numpy: Whether they use numpy, so that any operator may compare arrays.
+    """
+    own = {node.name for node in walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    rewriter = _Rewriter(taint, own, numpy)
+    tree.body = rewriter.statements(tree.body)
+    return ast.fix_missing_locations(tree)
+
+
+def asserts(node: ast.AST) -> bool:
+    """Returns whether there is an assertion in the text of something, as far as one sees it by its name."""
+    return any(
+        isinstance(part, ast.Assert) or (isinstance(part, ast.Call) and _assertion(part.func)) for part in walk(node)
+    )
+
+
+class _Rewriter(ast.NodeTransformer):
+    def __init__(self, taint: Taint, own: set[str], numpy: bool) -> None:
+        self._taint, self._own, self._numpy = taint, own, numpy
+        self._class = ""
+        self._depth = 0
+
+    def statements(self, body: Sequence[ast.stmt]) -> list[ast.stmt]:
+        """Rewrites a list of statements."""
+        new: list[ast.stmt] = []
+        for statement in body:
+            result = self.visit(statement)
+            new += result if isinstance(result, list) else [result]
+        return new
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        if getattr(node, "_constant", False):
+            return node
+        return super().generic_visit(node)
+
+    # -- what counts -------------------------------------------------------------------------------------------------------
+
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        about = self._taint.decides(node.test)
+        self.generic_visit(node)
+        node.test = ledger_call("judge", ast.Constant(about), node.test)
+        return node
+
+    def visit_With(self, node: ast.With) -> Any:
+        raises = any(
+            isinstance(item.context_expr, ast.Call) and _last(item.context_expr.func) in _RAISES for item in node.items
+        )
+        about = raises and self._taint.touches(node.body)
+        self.generic_visit(node)
+        return [node, ast.Expr(ledger_call("count"))] if about else node
+
+    def visit_Try(self, node: ast.Try) -> ast.AST:
+        guards = self._taint.touches(node.body) and any(map(fails, [*node.body, *node.orelse]))
+        self.generic_visit(node)
+        if guards:  # that an error came is what they assert
+            for handler in node.handlers:
+                handler.body.append(ast.Expr(ledger_call("count")))
+        return node
+
+    def visit_If(self, node: ast.If) -> ast.AST:
+        about = self._taint.decides(node.test) and fails(node.body[-1])
+        self.generic_visit(node)
+        if about and not (len(node.orelse) == 1 and isinstance(node.orelse[0], ast.If)):
+            node.orelse.append(ast.Expr(ledger_call("count")))
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        given = [*node.args, *(keyword.value for keyword in node.keywords)]
+        about, decided = self._taint.touches(given), self._taint.decides(given)
+        name = _last(node.func)
+        self.generic_visit(node)
+        if decided and _assertion(node.func) and name not in self._own:
+            return ledger_call("count", node)
+        if not isinstance(node.func, ast.Name) or name in self._own or node.keywords[1:]:
+            return node
+        if name in ("zip", "map") and about:
+            first = node.args[:1] if name == "map" else []
+            args = [part for arg in node.args[len(first) :] for part in _unpacked(arg)]
+            several = len({ast.unparse(_source(arg)) for arg in args}) > 1  # zip(r, r[1:]) compares nothing else with r
+            if several and not any(isinstance(arg, ast.Starred) for arg in (*first, *args)):
+                flags = ast.Tuple([ast.Constant(self._taint.touches(arg)) for arg in args], ast.Load())
+                return ast.Call(_attribute(name), [flags, *first, *args], node.keywords)
+        if name in ("next", "type") and about and len(node.args) == 1:
+            return ledger_call(name, *node.args)
+        return node
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+        call = node.value
+        if isinstance(call, ast.Call) and self._taint.touches(call.func) and _last(call.func) not in self._own:
+            assertion = _assertion(call.func) or _last(call.func) in _RAISES
+            self.generic_visit(node)
+            if not assertion and isinstance(node.value, ast.Call) and node.value is call:
+                node.value = ast.Call(_attribute("in_place"), [call.func, *call.args], call.keywords)
+            return node
+        return self.generic_visit(node)
+
+    # -- functions that are run --------------------------------------------------------------------------------------------
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        outer, self._class = self._class, f"{node.name}."
+        self.generic_visit(node)
+        self._class = outer
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
+        name = f"{self._class}{node.name}" if not self._depth else ""
+        self._depth += 1
+        self.generic_visit(node)
+        self._depth -= 1
+        if name:
+            node.body.insert(0, ast.Expr(ledger_call("enter", ast.Constant(name))))
+        return node
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+    visit_AsyncWith = visit_With  # type: ignore[assignment]
+
+    # -- comparisons -------------------------------------------------------------------------------------------------------
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        name = type(node.ops[0]).__name__
+        single = len(node.ops) == 1 and name in _COMPARED and self._taint.touches(node)
+        self.generic_visit(node)
+        if single and (self._numpy or name not in ("Eq", "NotEq")):
+            return ledger_call("binary", ast.Constant(name), node.left, node.comparators[0])
+        return node
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        name = type(node.op).__name__
+        checked = self._numpy and name in _BINARY and self._taint.touches(node)
+        self.generic_visit(node)
+        return ledger_call("binary", ast.Constant(name), node.left, node.right) if checked else node
+
+    def visit_For(self, node: ast.For) -> ast.AST:
+        node.iter = self._covered(node.iter, node.target, node.body)
+        return self.generic_visit(node)
+
+    def _comprehension(self, node: Any) -> ast.AST:
+        parts = [value for name in ("elt", "key", "value") if (value := getattr(node, name, None)) is not None]
+        for generator in node.generators:
+            generator.iter = self._covered(generator.iter, generator.target, [*parts, *generator.ifs])
+        return self.generic_visit(node)
+
+    visit_ListComp = visit_SetComp = visit_GeneratorExp = visit_DictComp = _comprehension
+
+    def _covered(self, pairs: ast.expr, target: ast.expr, body: Sequence[ast.AST]) -> ast.expr:
+        """Guards `for i in range(len(f()))` and `for i, x in enumerate(f())` where `i` looks up what is expected."""
+        if not (
+            isinstance(pairs, ast.Call) and _last(pairs.func) in ("range", "enumerate") and self._taint.touches(pairs)
+        ):
+            return pairs
+        first = target.elts[0] if isinstance(target, ast.Tuple) and target.elts else target
+        if not isinstance(first, ast.Name):
+            return pairs
+        looked_up = {
+            part.value.id
+            for part in walk(body)
+            if isinstance(part, ast.Subscript)
+            and isinstance(part.value, ast.Name)
+            and isinstance(part.slice, ast.Name)
+            and part.slice.id == first.id
+            and not self._taint.touches(part.value)
+        }
+        if not looked_up:
+            return pairs
+        no = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
+        return ledger_call("cover", pairs, *(ast.Lambda(no, ast.Name(name, ast.Load())) for name in sorted(looked_up)))
+
+    # -- errors that end loops ---------------------------------------------------------------------------------------------
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        return node
+
+    def visit_Tuple(self, node: ast.Tuple) -> ast.AST:
+        self.generic_visit(node)
+        node.elts = [ast.Starred(each, ast.Load()) if _kinds(each) else each for each in node.elts]
+        return node
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        if node.id in SILENT and isinstance(node.ctx, ast.Load) and node.id not in self._own:
+            return ast.Subscript(_attribute("kinds"), ast.Constant(node.id), ast.Load())
+        return node
+
+
+def _unpacked(node: ast.expr) -> list[ast.expr]:
+    """Returns the parts of `*[a, b]`."""
+    if isinstance(node, ast.Starred) and isinstance(node.value, ast.List | ast.Tuple):
+        return node.value.elts
+    return [node]
+
+
+def _source(node: ast.expr) -> ast.expr:
+    """Returns what is cut in `r[1:]`."""
+    return node.value if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice) else node
+
+
+def _attribute(name: str) -> ast.Attribute:
+    return ast.Attribute(ast.Name(LEDGER, ast.Load()), name, ast.Load())
+
+
+def ledger_call(name: str, *args: ast.expr) -> ast.Call:
+    """Returns the call of a method of the ledger."""
+    return ast.Call(_attribute(name), [*args], [])
+
+
+def _kinds(node: ast.AST) -> bool:
+    return isinstance(node, ast.Subscript) and isinstance(node.value, ast.Attribute) and node.value.attr == "kinds"
+
+
+def _last(node: ast.AST) -> str:
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _assertion(function: ast.AST) -> bool:
+    return _last(function).startswith("assert") or _last(function) in ("raises",)
+
+
+def fails(node: ast.AST) -> bool:
+    """Returns whether a statement fails whenever it is reached."""
+    match node:
+        case ast.Assert(test=ast.Constant(value=value)):
+            return not value
+        case ast.Raise():
+            return True
+        case ast.Expr(value=ast.Call(func=function)):
+            return _last(function) == "fail"
+    return False

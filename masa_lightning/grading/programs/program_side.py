@@ -1,0 +1,237 @@
+"""The side of the program: defines what the program defines, then does with it what the tests ask for."""
+
+from __future__ import annotations
+
+import atexit
+import builtins
+import gc
+import operator
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from types import ModuleType
+from typing import Any, BinaryIO, Final, NoReturn
+
+from masa_lightning.grading.programs.values import MAX_LINE, SHARED, decode, encode, read_line, write_line
+
+
+class CallBack:
+    """A function or an iterator of the tests, as the program sees it."""
+
+    def __init__(self, link: Link, number: int) -> None:
+        self._link, self._number = link, number
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._link.call_back("call", self._number, list(args), kwargs)
+
+    def __iter__(self) -> CallBack:
+        return self
+
+    def __next__(self) -> Any:
+        return self._link.call_back("next", self._number, [], {})
+
+
+class Objects:
+    """What stays on the program's side, by number; an object keeps its number."""
+
+    def __init__(self, link: Link | None = None) -> None:
+        self._link = link
+        self._objects: list[Any] = []
+        self._numbers: dict[int, int] = {}
+        self._backs: dict[int, CallBack] = {}
+
+    def keep(self, value: Any) -> dict[str, Any]:
+        """Returns what stands for an object on the other side."""
+        if isinstance(value, CallBack):
+            return {"back": value._number}
+        if isinstance(value, type) and issubclass(value, BaseException):
+            return {"error": self.describe(value)}
+        return {"handle": self.number(value)}
+
+    def number(self, value: Any) -> int:
+        """Returns the number of an object."""
+        number = self._numbers.setdefault(id(value), len(self._objects))
+        if number == len(self._objects):
+            self._objects.append(value)
+        return number
+
+    def give(self, name: str, content: Any) -> Any:
+        """Returns what the other side means."""
+        if name == "handle":
+            return self._objects[content]
+        if name == "back" and self._link is not None:
+            return self._backs.setdefault(content, CallBack(self._link, content))
+        raise ValueError(f"{name} is no kind of value")
+
+    def describe(self, kind: type[BaseException]) -> list[Any]:
+        """Tells of a class of errors: what it is and what it extends."""
+        if getattr(builtins, kind.__name__, None) is kind:
+            return ["builtin", kind.__name__]
+        if kind.__module__ in SHARED:
+            return ["standard", kind.__module__, kind.__qualname__]
+        bases = [self.describe(base) for base in kind.__bases__ if issubclass(base, BaseException)]
+        return ["own", self.number(kind), kind.__name__, bases]
+
+
+class Link:
+    """Answers the tests, and asks for their functions where they gave it some."""
+
+    def __init__(self, namespace: dict[str, Any], requests: BinaryIO, replies: BinaryIO) -> None:
+        self._requests, self._replies = requests, replies
+        self.objects = Objects(self)
+        self.operations: dict[str, Callable[..., Any]] = {**_OPERATIONS, "global": namespace.__getitem__}
+
+    def serve(self) -> Any:
+        """Does what the tests ask for until they answer a question of this side's, or are gone (EOFError)."""
+        while True:
+            message = read_line(self._requests)
+            if message.keys() != {"ask"}:
+                return message
+            name, arguments = decode(message["ask"], self.objects.give)
+            try:
+                reply = {"value": encode(self.operations[name](*arguments), self.objects.keep)}
+            except BaseException as error:  # SystemExit among them: a function that exits has not returned
+                reply = {"error": self._told(error)}
+            write_line(self._replies, reply)
+
+    def call_back(self, what: str, number: int, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Has a function of the tests called."""
+        write_line(self._replies, {"back": encode([what, number, args, kwargs], self.objects.keep)})
+        reply = self.serve()
+        if "value" in reply:
+            return decode(reply["value"], self.objects.give)
+        name, text = reply["error"]
+        raise getattr(builtins, name, RuntimeError)(text)
+
+    def _told(self, error: BaseException) -> list[Any]:
+        try:
+            text = str(error)[:1000]
+            args = encode(list(error.args), self.objects.keep)
+        except BaseException:
+            text, args = "", {"list": []}
+        return [self.objects.describe(type(error)), args, text, self.objects.number(error)]
+
+
+def _call(function: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    return function(*args, **kwargs)
+
+
+def _call_in_place(function: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """Returns what became of the arguments too, for tests that look at them instead of the result."""
+    return [function(*args, **kwargs), args, kwargs]
+
+
+def _equal(one: Any, other: Any) -> list[bool]:
+    """Returns whether two objects are equal, and whether that is by their fields and not by code of the program's."""
+    kind = type(one)
+    code = getattr(kind.__eq__, "__code__", None)
+    by_fields = hasattr(kind, "__dataclass_fields__") and code is not None and code.co_filename == "<string>"
+    return [bool(one == other), by_fields and kind is type(other)]
+
+
+def _isinstance(value: Any, kind: Any) -> bool:
+    """Like `isinstance`; a named tuple that comes back is of the class of its name."""
+    if getattr(kind, "_fields", None) and getattr(value, "_fields", None) == kind._fields:
+        return bool(type(value).__name__ == kind.__name__)
+    return isinstance(value, kind)
+
+
+def _await(awaitable: Any) -> Any:
+    import asyncio  # slow, and most programs do without
+
+    async def wait() -> Any:
+        return await awaitable
+
+    return asyncio.run(wait())
+
+
+_OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
+    "call": _call,
+    "call in place": _call_in_place,
+    "getattr": getattr,
+    "setattr": setattr,
+    "getitem": operator.getitem,
+    "setitem": operator.setitem,
+    "delitem": operator.delitem,
+    "contains": operator.contains,
+    "operate": lambda name, *operands: getattr(operator, name)(*operands),
+    "equal": _equal,
+    "isinstance": _isinstance,
+    "type": type,
+    "iter": iter,
+    "next": next,
+    "len": len,
+    "bool": bool,
+    "str": str,
+    "repr": repr,
+    "await": _await,
+    "enter": lambda manager: manager.__enter__(),
+    "exit": lambda manager: manager.__exit__(None, None, None),
+}
+
+
+def _give_exits() -> None:
+    """Defines what the start-up code of packages, which is not run here, defines for all programs."""
+    builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
+
+
+def run_program(preamble: str, program: str, requests: BinaryIO, replies: BinaryIO) -> None:
+    """Runs a program, then does with its names what the tests ask for."""
+    write_line(replies, "started")  # before anything that nobody trusts
+    _give_exits()
+    module = ModuleType("program")  # a real one: dataclasses look theirs up
+    sys.modules["program"] = module
+    for text in (preamble, program):
+        exec(compile(text, "<program>", "exec", dont_inherit=True), module.__dict__)
+    Link(module.__dict__, requests, replies).serve()
+
+
+def run_script(program: str, requests: BinaryIO, replies: BinaryIO) -> None:
+    """Runs a program anew for each input that the tests' side sends."""
+    write_line(replies, "started")
+    link = Link({}, requests, replies)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    link.operations["run"] = lambda text: _output(program, text, nowhere)
+    _give_exits()
+    _make_harmless()
+    link.serve()
+
+
+def _output(program: str, text: str, nowhere: int) -> str:
+    """Returns what a program writes to standard output, given a text as its standard input."""
+    with open("/tmp/.stdin", "wb+") as given, open("/tmp/.stdout", "wb+") as written:
+        given.write(text.encode("utf-8", "surrogatepass"))
+        given.seek(0)
+        os.dup2(given.fileno(), 0)  # files, for programs that read and write by number
+        os.dup2(written.fileno(), 1)
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", encoding="utf-8", errors="surrogatepass", closefd=False)  # noqa: SIM115
+        module = ModuleType("__main__")
+        sys.modules["__main__"] = module
+        try:
+            exec(compile(program, "<program>", "exec", dont_inherit=True), module.__dict__)
+        except SystemExit:
+            pass  # a usual way to end, with what was written so far
+        finally:
+            atexit._run_exitfuncs()
+            with suppress(OSError, ValueError):  # it may have closed it
+                sys.stdout.flush()
+            module.__dict__.clear()
+            gc.collect()  # its files close now, and not under the next run
+            for number in range(2):
+                os.dup2(nowhere, number)
+        written.seek(0)
+        return written.read(MAX_LINE).decode("utf-8", "replace")
+
+
+def _make_harmless() -> None:
+    """Makes two habits of competition programs work: a thread with a big stack, and an exit without clearing up."""
+    import threading
+
+    def leave(code: int = 0) -> NoReturn:
+        raise SystemExit(code)
+
+    os._exit = leave  # type: ignore[assignment]
+    threading.Thread.start = threading.Thread.run  # type: ignore[method-assign]  # threads cannot be started
+    threading.Thread.join = lambda self, timeout=None: None  # type: ignore[method-assign]

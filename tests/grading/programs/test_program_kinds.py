@@ -1,0 +1,308 @@
+# ruff: noqa: E501  a row a line
+"""Small programs and tests of every kind that was graded wrongly once, with the right verdict; None is "no verdict"."""
+
+import textwrap
+import warnings
+
+import pytest
+from programs import block, sandboxed, task
+
+from masa_lightning.grading.code_grader import CodeGrader
+
+INC, DEC = "def f(x): return x + 1", "def f(x): return x - 1"
+OWN = "class Bad(ValueError):\n    code = 7\ndef f(x):\n    if x < 0: raise Bad('negative', x)\n    return x"
+GIVES_UP = "def f(x): return x + 1 if x <= 0 else None"
+HALF = "def f(*a): return 0.5"
+EMPTY = "def f(*a): return []"
+
+# What only defines its tests: what they come to for a right program and for a wrong one.
+DEFINED = {
+    "function": "def test_f():\n    assert f(1) == 2",
+    "two, one wrong": "def test_a():\n    assert f(1) is not None\ndef test_b():\n    assert f(1) == 2",
+    "class": "class TestF:\n    def setup_method(self): self.x = 1\n    def test_f(self): assert f(self.x) == 2",
+    "TestCase": "import unittest\nclass T(unittest.TestCase):\n    def test_f(self): self.assertEqual(f(1), 2)",
+    "unittest.main": "import unittest\nclass T(unittest.TestCase):\n    def setUp(self): self.x = 1\n"
+    "    def test_f(self): self.assertEqual(f(self.x), 2)\nif __name__ == '__main__':\n    unittest.main()",
+    "exit=False": "import unittest\nclass T(unittest.TestCase):\n    def test_f(self): self.assertEqual(f(1), 2)\n"
+    "unittest.main(argv=[''], exit=False)",
+    "a runner": "import unittest\nclass T(unittest.TestCase):\n    def test_f(self): self.assertEqual(f(1), 2)\n"
+    "unittest.TextTestRunner().run(unittest.defaultTestLoader.loadTestsFromTestCase(T))",
+    "subtests": "from unittest import TestCase\nclass T(TestCase):\n    def test_f(self):\n        for x in (1, 2):\n"
+    "            with self.subTest(x=x): self.assertEqual(f(x), x + 1)",
+    "main block": "def run():\n    assert f(1) == 2\nif __name__ == '__main__':\n    run()",
+    "nobody calls it": "def check():\n    assert f(1) == 2",
+    "async": "async def test_f():\n    assert f(1) == 2",
+    "IsolatedAsyncioTestCase": "import unittest\nclass T(unittest.IsolatedAsyncioTestCase):\n"
+    "    async def test_f(self): self.assertEqual(f(1), 2)",
+    "parametrize": "import pytest\n@pytest.mark.parametrize('x, y', [(1, 2), (3, 4)])\ndef test_f(x, y):\n    assert f(x) == y",
+    "two of them": "import pytest\n@pytest.mark.parametrize('x', [1, 2])\n@pytest.mark.parametrize(['d'], [(1,)])\n"
+    "def test_f(x, d):\n    assert f(x) == x + d",
+    "fixture": "import pytest\n@pytest.fixture\ndef one(): return 1\n@pytest.fixture\ndef x(one):\n    yield one\n"
+    "def test_f(x):\n    assert f(x) == 2",
+    "function as a parameter": "import pytest\n@pytest.mark.parametrize('g', [f])\ndef test_f(g):\n    assert g(1) == 2",
+    "runTest": "import unittest\nclass T(unittest.TestCase):\n    def runTest(self): self.assertEqual(f(1), 2)",
+    "value kept": "y = f(1)\ndef test_f():\n    assert y == 2",
+    "helper": "def same(a, b):\n    assert a == b\ndef test_f():\n    same(f(1), 2)",
+    "if and raise": "if f(1) != 2:\n    raise ValueError('wrong')",
+    "all of a list": "results = []\nfor x in range(3):\n    results.append(f(x) == x + 1)\nassert all(results)",
+    "counted": "n = 0\nfor x in range(3):\n    n += f(x) == x + 1\nassert n == 3",
+    "numpy.testing": "import numpy as np\nnp.testing.assert_array_equal(f(np.array([1, 2])), np.array([2, 3]))",
+    "approx": "import pytest\ndef test_f():\n    assert f(1) == pytest.approx(2.0)",
+}
+# Tests that are none, of whatever program.
+NO_TESTS = {
+    "bare": "f(1) == 2",
+    "printed": "print(f(1) == 2)",
+    "not about the program": "f(1)\nassert 1 == 1",
+    "constant": "x = 3\nf(1)\nassert x == 3",
+    "swallowed": "try:\n    assert f(1) == 2\nexcept Exception:\n    pass",
+    "counts only": "good = 0\nfor x in (1, 2):\n    try:\n        assert f(x) == x + 1\n        good += 1\n"
+    "    except AssertionError:\n        pass\nprint(good)",
+    "function that asserts nothing": "def test_f():\n    return f(1) == 2",
+    "any error will do": "import pytest\nwith pytest.raises(Exception):\n    f()",
+    "docstring": '"""\n>>> f(1)\n2\n"""\nf',
+    "skipped": "import pytest\n@pytest.mark.skip\ndef test_f():\n    assert f(1) == 2",
+    "unknown fixture": "def test_f(tmp_path):\n    assert f(1) == 2",
+    "unknown of pytest": "import pytest\n@pytest.mark.xfail\ndef test_f():\n    assert f(1) == 2",
+    "what is printed": "def test_f(capsys):\n    f(1)\n    assert capsys.readouterr().out == '2'",
+    "objects of its own": "class Node:\n    def __init__(self, x): self.x = x\nassert f(Node(1)) == 2",
+    "no package": "import no_such_package\nassert f(1) == 2",
+}
+# (program, tests, verdict)
+COMPARED = [
+    (EMPTY, "import numpy as np\nassert np.allclose(f(1), 1.0)", False),
+    (EMPTY, "import numpy as np\nassert np.isclose(f(1), 1.0).all()", False),
+    (EMPTY, "import numpy as np\nnp.testing.assert_allclose(f(1), [1.0, 2.0])", False),
+    (EMPTY, "import numpy as np\nassert (np.array(f(1)) == 1.0).all()", False),
+    (EMPTY, "import numpy as np\nassert np.all(np.abs(np.array(f(1)) - 1.0) < 1e-6)", False),
+    ("def f(x): return [[]]", "import numpy as np\nassert np.allclose(f(1), [[1.0], [2.0]])", False),
+    (
+        "import numpy as np\ndef f(x): return np.zeros((0, 3))",
+        "import numpy as np\nassert np.allclose(f(1), [1, 2, 3])",
+        False,
+    ),
+    ("def f(x): return [1.0]", "import numpy as np\nassert np.allclose(f(1), [1.0, 1.0])", None),
+    ("def f(x): return [1.0, 1.0]", "import numpy as np\nassert np.allclose(f(1), [1.0, 1.0])", True),
+    (
+        "import numpy as np\ndef f(x): return np.ones(2)",
+        "import numpy as np\nassert np.allclose(f(1), [1.0, 1.0])",
+        True,
+    ),
+    (HALF, "import numpy as np\nassert np.allclose(f(1), 0.5) and abs(np.array([f(1)]) - 0.5).max() < 1e-9", True),
+    (EMPTY, "for a, b in zip(f([1, 2]), [2, 3]):\n    assert a == b", False),
+    ("def f(xs): return [2]", "for a, b in zip(f([1, 2]), [2, 3]):\n    assert a == b", False),
+    ("def f(xs): yield 2", "for a, b in zip([2, 3], f([1, 2])):\n    assert a == b", False),
+    ("def f(xs): return [2, 3, 4]", "for a, b in zip(f([1, 2]), [2, 3]):\n    assert a == b", None),
+    ("def f(xs): return [2, 3]", "for a, b in zip(f([1, 2]), [2, 3]):\n    assert a == b", True),
+    ("def f(xs): return [1, 2, 2]", "r = f(3)\nassert len(r) == 3 and all(a <= b for a, b in zip(r, r[1:]))", True),
+    (
+        "def f():\n    n = 0\n    while True:\n        yield n\n        n += 1",
+        "for a, b in zip(f(), range(3)):\n    assert a == b",
+        True,
+    ),
+    ("def f(xs): return xs[:1]", "want = [1, 2]\nfor i, x in enumerate(f(want)):\n    assert x == want[i]", False),
+    (
+        "def f(xs): return xs[:1]",
+        "want = [1, 2]\nr = f(want)\nassert all(r[i] == want[i] for i in range(len(r)))",
+        False,
+    ),
+    ("def f(xs): return xs", "want = [1, 2]\nr = f(want)\nassert all(r[i] == want[i] for i in range(len(r)))", True),
+    (EMPTY, "assert all(x == y for x, y in zip(*[f(1), [1, 2]]))", False),
+    (EMPTY, "assert all(map(lambda a, b: a == b, f(1), [1, 2]))", False),
+    (EMPTY, "from numpy.testing import assert_allclose\nassert_allclose(f(1), 2.0)", False),
+    ("def f(x): return {}", "want = {'a': 1}\nfor k, v in f(1).items():\n    assert want[k] == v", False),
+    (
+        "class A:\n    def __iter__(self): return iter([])\n    def __len__(self): return 2\ndef f(x): return A()",
+        "for a, b in zip(f(1), [1, 2]):\n    assert a == b",
+        False,
+    ),
+    (EMPTY, "for x in f(1):\n    assert x == 1", False),
+    ("def f(x): return float('nan')", "assert not abs(f(1) - 1) > 1e-6", None),
+    ("def f(x): return float('nan')", "if abs(f(1) - 1) > 1e-6:\n    raise ValueError", None),
+    ("def f(x): return float('nan')", "import pytest\nassert f(1) == pytest.approx(1)", False),
+    (EMPTY, "import pytest\nassert f(1) == pytest.approx([1.0])", False),
+    ("def f(x): return [1.0]", "import pytest\nassert f(1) == pytest.approx(1.0)", False),
+]
+ENDS = [
+    "assert all(map(lambda x: f(x) == x + 1, [1, 2]))",
+    "assert list(filter(lambda x: f(x) != x + 1, [1, 2])) == []",
+    "from itertools import takewhile\nassert not [x for x in takewhile(lambda x: f(x) != 0, [1, 2])]",
+    "for x in iter(lambda: f(1), 2):\n    assert x == 2\nassert f(1) == 2",
+    "def run(xs):\n    for x in xs:\n        yield f(x) == x + 1\nassert all(run([1, 2]))",
+    "assert all(f(x) == x + 1 for x in [1, 2])",
+    "try:\n    for x in [1, 2]:\n        assert f(x) == x + 1\nexcept SystemExit:\n    pass",
+]
+VALUES = [
+    (INC, "assert f(1) == 2", True),
+    ("def f(g):\n    def w(*a): return g(*a) + 1\n    return w", "@f\ndef two(): return 2\nassert two() == 3", True),
+    ("from pathlib import Path\ndef f(): return Path('a')", "from pathlib import Path\nassert f() == Path('a')", None),
+    ("def f(): return object()", "from pathlib import Path\nassert f() == 5", False),
+    ("def f(g, x): return g(x)", "assert f(lambda x: x * 2, 3) == 6", True),
+    ("def f(g, x): return x", "assert f(lambda x: x * 2, 3) == 6", False),
+    ("def f(g, xs): return sorted(xs, key=g)", "assert f(len, ['aa', 'b']) == ['b', 'aa']", True),
+    ("def f(g, h):\n    return lambda x: g(h(x))", "assert f(lambda x: x + 1, str.__len__)('abc') == 4", True),
+    ("def f(g):\n    return g", "g = lambda x: x\nassert f(g) is g", True),
+    ("def f(g):\n    try: return g(1)\n    except KeyError: return 'no'", "def g(x): raise KeyError(x)\nassert f(g) == 'no'", True),
+    ("def f(n, g):\n    return n if n < 1 else g(n - 1)", "def g(n): return f(n, g) + 1\nassert f(5, g) == 5", True),
+    ("def f(it): return sum(it)", "assert f(iter([1, 2])) == 3 and f(x for x in (1, 2)) == 3", True),
+    ("def f(kind, x): return isinstance(x, kind)", "assert f(int, 1) and not f(str, 1)", True),
+    ("from decimal import Decimal\ndef f(x): return Decimal(x) / 3", "from decimal import Decimal\nassert f(1) == Decimal(1) / 3", True),
+    ("def f(x): return x / 3", "from decimal import Decimal\nassert f(1) == Decimal(1) / 3", False),
+    ("from datetime import date\ndef f(y): return date(y, 1, 1)", "from datetime import date\nassert f(2024) == date(2024, 1, 1)", True),
+    ("from collections import deque\ndef f(x): return deque(x, 2)", "from collections import deque\nassert f([1, 2, 3]) == deque([2, 3])", True),
+    ("def f(n): return range(n)", "assert f(3) == range(3) and list(f(2)) == [0, 1]", True),
+    ("from fractions import Fraction as F\ndef f(): return F(1, 3)", "from fractions import Fraction\nassert f() == Fraction(2, 6)", True),
+    ("from collections import Counter\ndef f(s): return Counter(s)", "assert f('aab').most_common(1) == [('a', 2)]", True),
+    ("from collections import namedtuple\nP = namedtuple('P', 'x y')\ndef f(): return P(1, 2)",
+     "assert f() == P(1, 2) == (1, 2) and f().y == 2 and isinstance(f(), P)", True),
+    ("from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\ndef f(x): return P(x)", "assert f(1) == P(1) != P(2)", True),
+    ("from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\ndef f(x): return P(-x)", "assert f(1) == P(1)", False),
+    ("class P:\n    def __init__(self, x): self.x = x\n    def __eq__(self, o): return self.x == o.x\n    def __add__(self, o): return P(self.x + o.x)",
+     "assert P(1) + P(2) == P(3)", None),
+    ("import numpy as np\ndef f(n): return np.arange(n)", "import numpy as np\nassert (f(3) == np.array([0, 1, 2])).all() and f(3).shape == (3,)", True),
+    ("def f(d): return d.keys()", "assert f({1: 2}) == {1} and list(f({3: 4})) == [3]", True),
+    ("def f(xs): return map(str, xs)", "assert list(f([1, 2])) == ['1', '2']", True),
+    ("from enum import Enum\nclass C(Enum):\n    A = 1\ndef f(): return C.A", "assert f() == C.A and f() is not None", True),
+    (OWN, "import pytest\nwith pytest.raises(Bad, match='negative') as e:\n    f(-1)\nassert e.value.args[1] == -1 and e.value.code == 7", True),
+    (OWN, "try:\n    f(-1)\nexcept Bad as e:\n    assert isinstance(e, ValueError)\nelse:\n    assert False", True),
+    (OWN, "import unittest\nclass T(unittest.TestCase):\n    def test_f(self):\n        with self.assertRaises(Bad): f(-1)", True),
+    ("class Bad(ValueError): pass\ndef f(x): raise ValueError", "import pytest\nwith pytest.raises(Bad):\n    f(-1)", False),
+    ("class Bad(ValueError): pass\ndef f(x): return x", "import pytest\nwith pytest.raises(Bad):\n    f(-1)", False),
+    ("import json\ndef f(s): return json.loads(s)", "import json, pytest\nwith pytest.raises(json.JSONDecodeError):\n    f('{')", True),
+    ("def f(it): return next(iter(it))", "import pytest\nwith pytest.raises(StopIteration):\n    f([])", True),
+    ("import sys\ndef f(): sys.exit(2)", "import pytest\nwith pytest.raises((SystemExit, KeyError)):\n    f()", True),
+    ("def f(xs): xs.sort()", "xs = [2, 1]\nf(xs)\nassert xs == [1, 2]", True),
+    ("def f(xs): sorted(xs)", "xs = [2, 1]\nf(xs)\nassert xs == [1, 2]", False),
+    ("def f(xs):\n    xs.clear()\n    return []", "xs = [2, 1]\nassert f(xs) == sorted(xs)", False),
+    ("async def f(x): return x + 1", "import asyncio\nassert asyncio.run(f(1)) == 2", True),
+    ("async def f(x): return x + 1", "async def test_f():\n    assert await f(1) == 2", True),
+    ("async def f(x): return x", "async def test_f():\n    assert await f(1) == 2", False),
+    ("class Stack:\n    def __init__(self): self.xs = []\n    def push(self, x): self.xs.append(x)\n    def __len__(self): return len(self.xs)\n    def __contains__(self, x): return x in self.xs",
+     "s = Stack()\ns.push(3)\nassert len(s) == 1 and s.xs == [3] and type(s).__name__ == 'Stack' and isinstance(s, Stack)", True),
+]  # fmt: skip
+
+
+# What holds for nothing, with a second assertion: the verdict of a program that gives nothing is None. The canary names those
+# that a program passes which always gives nothing.
+NOTHING = {
+    "all": "assert all(x > 0 for x in f(3))",
+    "not any": "assert not any(x < 0 for x in f(3))",
+    "sum of comparisons": "assert sum(x < 0 for x in f(3)) == 0",
+    "for": "for x in f(3):\n    assert x > 0",
+    "for with raise": "for x in f(3):\n    if x < 0: raise ValueError",
+    "for by number": "r = f(3)\nfor i in range(len(r)):\n    assert r[i] > 0",
+    "while": "r, i = f(3), 0\nwhile i < len(r):\n    assert r[i] > 0\n    i += 1",
+    "if": "r = f(3)\nif r:\n    assert r[0] == 1",
+    "list": "assert not [x for x in f(3) if x < 0]",
+    "list kept": "bad = [x for x in f(3) if x < 0]\nassert bad == []",
+    "set": "assert len({x for x in f(3) if x < 0}) == 0",
+    "dict": "assert not {x: 1 for x in f(3) if x < 0}",
+    "default": "assert max(f(3), default=0) < 4",
+    "of a list": "r = f(3)\nok = [x > 0 for x in r]\nassert all(ok)",
+    "function": "def check(r): return all(x > 0 for x in r)\nassert check(f(3))",
+    "filter": "assert not list(filter(lambda x: x < 0, f(3)))",
+    "map": "assert all(map(lambda x: x > 0, f(3)))",
+    "subset": "assert set(f(3)) <= {1, 2, 3}",
+    "issubset": "assert set(f(3)).issubset({1, 2, 3})",
+    "issuperset": "assert {1, 2, 3}.issuperset(f(3))",
+    "difference": "assert not set(f(3)) - {1, 2, 3}",
+    "neighbours": "r = f(3)\nassert all(a <= b for a, b in zip(r, r[1:]))",
+    "pairwise": "from itertools import pairwise\nassert all(a < b for a, b in pairwise(f(3)))",
+    "shorter": "w, r = [1, 2, 3], f(3)\nassert all(r[i] == w[i] for i in range(min(len(r), len(w))))",
+}
+# (tests, right program, wrong program, verdict of the wrong one)
+DECIDED = [
+    ("try:\n    f(-1)\n    ok = False\nexcept ValueError:\n    ok = True\nassert ok", "def f(x): raise ValueError", DEC, False),
+    ("bad = []\nfor i in (1, 2):\n    if f(i) != i + 1:\n        bad.append(i)\nassert not bad", INC, DEC, False),
+    ("def t():\n    for i in (1, 2):\n        if f(i) != i + 1: return False\n    return True\nassert t()", INC, DEC, False),
+    ("def same(a, b):\n    for x, y in zip(a, b):\n        assert x == y\nsame(f([1]), [2])\nassert f([]) == []",
+     "def f(x): return [y + 1 for y in x]", EMPTY, False),
+    ("def same(a, b):\n    return len(a) == len(b) and all(x == y for x, y in zip(a, b))\nassert same(f([]), []) and same(f([2]), [2])",
+     "def f(x): return x", "def f(x): return [1]", False),
+    ("r = f([1])\nassert r == [1]\nfor i in range(len(r) - 1):\n    assert r[i] <= r[i + 1]", "def f(x): return x", EMPTY, False),
+    ("try:\n    assert f(3) == 4\nexcept RuntimeError:\n    pass\nassert f(1) == 2",
+     INC, "def f(x):\n    if x == 3: raise RuntimeError\n    return 2", None),
+    ("from contextlib import suppress\nwith suppress(Exception):\n    assert f(3) == 4\nassert f(1) == 2",
+     INC, "def f(x):\n    if x == 3: raise RuntimeError\n    return 2", None),
+    # an assertion that a condition of the program's keeps from being made, in a loop: from being made even once
+    ("assert f(0) == 1\nfor x in (1, 2):\n    r = f(x)\n    if r: assert r == x + 1", INC, GIVES_UP, None),
+    ("assert f(0) == 1\nfor x in (1, 2):\n    if f(x) is not None: assert f(x) == x + 1", INC, GIVES_UP, None),
+    ("assert f(0) == 1\nfor x in (1, 2):\n    r = f(x)\n    if r is None: continue\n    assert r == x + 1", INC, GIVES_UP, None),
+    ("assert f(0) == 1\ndef test_f():\n    r = f(1)\n    if r is None: return\n    assert r == 2", INC, GIVES_UP, None),
+    ("assert f(0) == 1\nwhile True:\n    r = f(1)\n    if r is None: break\n    assert r == 2\n    break", INC, GIVES_UP, None),
+    ("assert f(0) == 1\nfor x in (-9, 1):\n    r = f(x)\n    if r > 0: assert r == x + 1", INC, "def f(x): return max(x, 1)", False),
+    ("r = [f(x) for x in (0, 1)]\nfor y in r:\n    if y > 9: continue\n    if y > 8: assert y == 9\nassert r == [1, 2]", INC, GIVES_UP, False),
+    ("for x in (1, 2):\n    if f(x) == x + 1: continue\n    raise AssertionError('no')", INC, GIVES_UP, False),
+    ("def test_f():\n    if f(1) == 2: return\n    assert False", INC, GIVES_UP, False),
+    ("assert f(1) in 'abc' and f(2) == 'b'", "def f(x): return 'b'", "def f(x): return 'b' * (x - 1)", None),
+]  # fmt: skip
+
+
+def verdicts(pairs):
+    """Verdicts of (program, tests), and what was warned of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        problems = [task(tests) for _, tests in pairs]
+        return CodeGrader().grade(problems, [block(program) for program, _ in pairs]), [str(w.message) for w in caught]
+
+
+def wrong(names, found, expected):
+    return [(name, one) for name, one, right in zip(names, found, expected, strict=True) if one is not right]
+
+
+@sandboxed
+@pytest.mark.parametrize(("program", "verdict"), [(INC, True), (DEC, False)])
+def test_what_is_only_defined_is_run(program, verdict):
+    found, warned = verdicts([(program, tests) for tests in DEFINED.values()])
+    assert wrong(DEFINED, found, [verdict] * len(DEFINED)) == [] and warned == []
+
+
+@sandboxed
+def test_tests_that_assert_nothing_are_none():
+    found, warned = verdicts([(INC, tests) for tests in NO_TESTS.values()])
+    assert wrong(NO_TESTS, found, [None] * len(NO_TESTS)) == []
+    assert len(warned) == len(NO_TESTS) and all("has no verdicts: " in text for text in warned)
+
+
+@sandboxed
+@pytest.mark.parametrize("table", [COMPARED, VALUES], ids=["comparisons", "values"])
+def test_programs_and_their_verdicts(table):
+    found, warned = verdicts([(program, tests) for program, tests, _ in table])
+    assert wrong([row[:2] for row in table], found, [row[2] for row in table]) == [] and warned == []
+
+
+@sandboxed
+def test_what_holds_for_nothing_is_no_reason_to_pass():
+    tests = [f"{text}\nassert f(1)[:1] == [1]" for text in NOTHING.values()]
+    for program, verdict in (("def f(n): return list(range(1, n + 1))", True), ("def f(n): return [1][n - 1:]", None)):
+        found, warned = verdicts([(program, text) for text in tests])
+        assert wrong(NOTHING, found, [verdict] * len(NOTHING)) == [] and warned == []
+    found, warned = verdicts([("def f(n): return []", "assert f(3) == sorted(f(3))")])
+    assert found == [None] and "passed by functions that return []" in warned[0]
+
+
+@sandboxed
+def test_what_a_program_decides_is_about_it():
+    found, warned = verdicts([pair for tests, right, bad, _ in DECIDED for pair in ((right, tests), (bad, tests))])
+    assert wrong([row[0] for row in DECIDED], found[::2], [True] * len(DECIDED)) == [] and warned == []
+    assert wrong([row[0] for row in DECIDED], found[1::2], [row[3] for row in DECIDED]) == []
+
+
+@sandboxed
+@pytest.mark.parametrize(
+    "error", ["StopIteration", "GeneratorExit", "SystemExit(0)", "StopAsyncIteration", "KeyboardInterrupt"]
+)
+def test_errors_do_not_end_the_loops_of_tests(error):
+    found, _ = verdicts([(f"def f(x): raise {error}", tests) for tests in ENDS])
+    assert [(tests, one) for tests, one in zip(ENDS, found, strict=True) if one is True] == []
+    assert found[:2] == [False, False]
+
+
+@sandboxed
+def test_tests_that_are_none_are_looked_at_once():
+    grader, bad = CodeGrader(), task("f(1) == 2")
+    with pytest.warns(UserWarning, match="problem 'p7' has no verdicts: its tests assert nothing") as warned:
+        bad.id = "p7"
+        assert grader.grade([bad, bad], [block(INC), block(DEC)]) == [None, None]
+    assert len(warned) == 1
+    assert grader.grade([bad], [block(textwrap.dedent(INC))]) == [None]
