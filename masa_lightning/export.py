@@ -1,15 +1,11 @@
 """Lightning checkpoint -> Hugging Face folder, for transformers, vLLM and the hub.
 
 The checkpoint may be a stranger's: nothing in it is run, and no file that it names is read but those of the model.
-
-Takes files and the folders of shards that `ModelParallelStrategy` writes::
-
-    masa export runs/tiny OUT_DIR
+Takes files and the folders of shards that `ModelParallelStrategy` writes. The command is in `cli.export`.
 """
 
 from __future__ import annotations
 
-import argparse
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,9 +20,10 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from masa_lightning.model_card.card import base_name, write_card
 from masa_lightning.model_card.results import read_results
 from masa_lightning.models import loading
-from masa_lightning.models.checkpoints import find_checkpoint, reading
+from masa_lightning.models.checkpoints import reading
 from masa_lightning.models.lora import LoRA
 from masa_lightning.models.shards import SafeReader, read_metadata
+from masa_lightning.models.trained_with import ENTRY, TrainedWith
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -80,6 +77,11 @@ def export_checkpoint(
     for settings in (vars(policy.config), tokenizer.init_kwargs):
         settings.pop("auto_map", None)  # names code, which is not exported
     _stop_where_training_did(policy, tokenizer, saved.settings.get("stop_token_ids", []))
+    # What it was trained with goes with it, or it would be asked otherwise than it knows.
+    run = saved.settings.get("run")
+    known = TrainedWith.of(run.get("module") if isinstance(run, dict) else None, f"checkpoint {str(checkpoint)!r}")
+    if known is not None:
+        setattr(policy.config, ENTRY, known.entry())
     if lora is None:
         saved.copy_into(policy.state_dict())
         policy.save_pretrained(out)
@@ -197,39 +199,3 @@ class _Checkpoint:
         else:
             for name, weight in weights.items():
                 weight.copy_(self._weights[name])
-
-
-def main(args: Sequence[str] | None = None) -> None:
-    """Runs `masa export`.
-
-    Args:
-        args: Command line to use in place of `sys.argv[1:]`.
-    """
-    parser = argparse.ArgumentParser(
-        "masa export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("checkpoint", type=Path, help="file or folder of shards; or a run's folder, for its newest")
-    parser.add_argument("out", type=Path, help="folder to write")
-    parser.add_argument("--model", help="base model, if it is no longer where the run found it")
-    parser.add_argument("--chat-template", help="in place of the run's: Jinja text or a file with it")
-    parser.add_argument("--adapter", action="store_true", help="write LoRA adapters alone, in peft's format")
-    parser.add_argument(
-        "--results", type=Path, nargs="+", default=(), help="files results.json of BenchmarkReport, for the model card"
-    )
-    given = parser.parse_args(args)
-    try:
-        export_checkpoint(
-            find_checkpoint(str(given.checkpoint)),
-            given.out,
-            model=given.model,
-            chat_template=given.chat_template,
-            adapter=given.adapter,
-            results=given.results,
-        )
-    except (FileNotFoundError, ValueError) as error:
-        parser.error(str(error))
-    print(f"exported to {given.out}; its model card is README.md")
-
-
-if __name__ == "__main__":
-    main()

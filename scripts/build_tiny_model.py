@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from masa_lightning.data.arithmetic import STRATEGIES, Arithmetic, draw_arithmetic, split_of, work
 from masa_lightning.models.tiny import PROMPTS
+from masa_lightning.models.trained_with import ENTRY
 
 PASS_RATE_SCALE = 8
 CONTEXT = 512
@@ -166,6 +167,8 @@ def main() -> None:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+    lengths = {"max_prompt_length": 64, "max_completion_length": 192, "max_meta_length": 64}
+    setattr(config, ENTRY, {"prompts": {"solution": PROMPTS.solution, "meta": PROMPTS.meta}} | lengths)
     model = Qwen3ForCausalLM(config)
     print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens in the vocabulary", flush=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, betas=(0.9, 0.95), weight_decay=0.05)

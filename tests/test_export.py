@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from training_loop import Loop
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from masa_lightning import LoRA, cli
+from masa_lightning import LoRA, MASALightningModule, PromptTemplates, TransformersSampler, cli
 from masa_lightning.export import export_checkpoint
 from masa_lightning.models import loading, tiny
 from masa_lightning.models.lora import add_adapters
@@ -99,7 +99,8 @@ def test_the_exported_folder_is_the_trained_policy(runs: Path, tmp_path: Path, k
     else:
         assert torch.equal(logits(exported), expected)
     base = loading.load_model("tiny", "float32")
-    assert exported.config.to_diff_dict() == base.config.to_diff_dict()
+    known = {"masa_lightning": json.loads((tmp_path / "config.json").read_text())["masa_lightning"]}
+    assert exported.config.to_diff_dict() == base.config.to_diff_dict() | known
     assert exported.generation_config.to_diff_dict() == base.generation_config.to_diff_dict()
     assert AutoTokenizer.from_pretrained(tmp_path).chat_template == TEMPLATE
 
@@ -165,6 +166,23 @@ def test_the_code_in_the_card_asks_as_training_did(
     assert capsys.readouterr().out.count("\n") >= 2
     model = names["model"].merge_and_unload() if adapter else names["model"]
     close(logits(model), trained(runs, "file-lora"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_folder_is_asked_as_it_was_trained(runs: Path, tmp_path: Path, kind: str) -> None:
+    """Export -> module -> training -> checkpoint -> export: prompts and lengths are those of the first run."""
+    export_checkpoint(runs / f"{kind}.ckpt", tmp_path / "out")
+    first = MASALightningModule.load_from_checkpoint(runs / "file.ckpt", sampler=TransformersSampler())
+    again = MASALightningModule(str(tmp_path / "out"), TransformersSampler(), num_generations=2, num_meta_generations=2)
+    assert again.prompts == first.prompts != PromptTemplates()
+    names = ("max_prompt_length", "max_completion_length", "max_meta_length")
+    assert [getattr(again, name) for name in names] == [getattr(first, name) for name in names]
+    loop = Loop(Path("tiny"))
+    trainer = loop.fit(again, loop.Problems([loop.problem(name) for name in "ab"]), max_steps=1).trainer
+    trainer.save_checkpoint(tmp_path / "again.ckpt")
+    export_checkpoint(tmp_path / "again.ckpt", tmp_path / "third")
+    third = MASALightningModule(str(tmp_path / "third"), TransformersSampler())
+    assert (third.prompts, third.max_meta_length) == (first.prompts, first.max_meta_length)
 
 
 @pytest.mark.parametrize("kind", KINDS[::3])
@@ -301,5 +319,5 @@ def test_the_command_says_what_is_wrong(runs: Path, tmp_path: Path, capsys: pyte
     assert "model 'no/such/model' was not found" in error(checkpoint, out, "--model", "no/such/model")
     assert "trained without LoRA" in error(checkpoint, out, "--adapter")
     assert "is a file; expected a folder" in error(checkpoint, checkpoint)
-    assert "required: out" in error(checkpoint)
+    assert "required: OUT_DIR" in error(checkpoint)
     assert not out.exists()

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,6 @@ from logged import stream
 from torch.distributed.checkpoint import FileSystemReader, load
 
 from masa_lightning.export import export_checkpoint
-from masa_lightning.models import tiny
 
 TINY_YAML = Path(__file__).parents[1] / "configs" / "tiny.yaml"
 STEPS = 4  # training steps, of two optimiser steps each
@@ -187,9 +185,7 @@ def test_exported_and_served(undisturbed: Callable[[str], Path], tmp_path: Path,
     """The last validation of training, repeated on the exported model by a fresh engine."""
     trained = undisturbed(layout)
     export_checkpoint(trained / LAST, tmp_path / "model")
-    # The name "tiny" brings prompts and lengths of its own; a folder does not.
-    as_tiny = {"model": str(tmp_path / "model"), "prompts": asdict(tiny.PROMPTS), "max_prompt_length": 64}
-    config = json.dumps({"model": {"init_args": as_tiny}})
+    config = json.dumps({"model": {"init_args": {"model": str(tmp_path / "model")}}})
     served = finish(tmp_path / "served", "--config", config, command="validate")
     figures, expected = stream(served), stream(trained)
     last = max(step for name, step in expected if name == "val/pass@1")

@@ -60,7 +60,7 @@ def main(args: ArgsType = None) -> LightningCLI | None:
                 print(f"masa_lightning {__version__}")
                 return None
             case ["export"]:
-                from masa_lightning import export
+                from masa_lightning.cli import export
 
                 export.main(words[1:])
                 return None

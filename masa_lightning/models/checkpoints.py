@@ -14,9 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-import torch
-from torch.distributed.checkpoint.api import CheckpointException
-
 _UNFINISHED = ".unfinished"  # ends the names of what is being written or removed
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 _HERE = -100  # AT_FDCWD
@@ -107,6 +104,9 @@ def reading(path: str | Path) -> Iterator[None]:
     Raises:
         ValueError: In place of what the body raises, unless that says it all.
     """
+    import torch  # here, so that a command which finds no checkpoint says so at once
+    from torch.distributed.checkpoint.api import CheckpointException
+
     try:
         yield
     except (FileNotFoundError, PermissionError, MemoryError, torch.OutOfMemoryError, OtherSettingsError):

@@ -1,17 +1,18 @@
-"""What a module does without being told: its sampler, and prompts and lengths of the embedded model."""
+"""What a module does without being told: its sampler, and the prompts and lengths that its model was trained with."""
 
 from __future__ import annotations
 
 from dataclasses import fields, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import cast
 
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 import masa_lightning
 from masa_lightning.functional.prompts import PromptTemplates
-from masa_lightning.models import tiny
-from masa_lightning.models.loading import TINY
+from masa_lightning.models.loading import TINY, load_config, model_path
+from masa_lightning.models.trained_with import ENTRY, TrainedWith, trained_with
 from masa_lightning.protocols import Sampler
 
 _LENGTH = 512
@@ -28,26 +29,57 @@ def default_sampler() -> Sampler:
 
 
 def default_lengths(model: str, prompt: int | None, completion: int | None) -> tuple[int, int]:
-    """Limits of prompt and completion in tokens, where they are not given: 512 each, and 64 and 192 of the embedded model.
+    """Limits of prompt and completion in tokens, where they are not given: those of the model's training, else 512 each.
 
     Args:
         model: As of the module.
         prompt: The limit that was given, if one was.
         completion: Likewise.
     """
-    own = (tiny.MAX_PROMPT_LENGTH, tiny.MAX_COMPLETION_LENGTH) if model == TINY else (_LENGTH, _LENGTH)
-    return own[0] if prompt is None else prompt, own[1] if completion is None else completion
+    own = trained_with(model)
+    known = (own.max_prompt_length, own.max_completion_length) if own is not None else (None, None)
+    return (
+        (known[0] or _LENGTH) if prompt is None else prompt,
+        (known[1] or _LENGTH) if completion is None else completion,
+    )
 
 
 def default_meta_length(model: str, completion: int) -> int:
-    """The limit of a meta completion in tokens, where none is given: that of all, and 64 of the embedded model."""
-    return min(tiny.MAX_META_LENGTH, completion) if model == TINY else completion
+    """The limit of a meta completion in tokens, where none is given: that of the model's training, at most that of all."""
+    own = trained_with(model)
+    return min((own.max_meta_length if own is not None else None) or completion, completion)
 
 
 def fitting_prompts(model: str, prompts: PromptTemplates) -> PromptTemplates:
-    """Puts the prompts that the embedded model was trained on in place of those that were left at their defaults."""
-    if model != TINY:
+    """Puts the prompts that a model was trained with in place of those that were left at their defaults, and says so.
+
+    Args:
+        model: As of the module; its folder says them (`models.trained_with`).
+        prompts: Those that were given.
+    """
+    own, default = trained_with(model), PromptTemplates()
+    if own is None:
         return prompts
-    default = PromptTemplates()
     given = {f.name: getattr(prompts, f.name) for f in fields(prompts)}
-    return replace(tiny.PROMPTS, **{name: text for name, text in given.items() if text != getattr(default, name)})
+    fitting = replace(own.prompts, **{name: text for name, text in given.items() if text != getattr(default, name)})
+    if fitting != prompts and model != TINY:
+        rank_zero_info(f"model {model!r}: prompts and lengths that are not given are those that it was trained with")
+    return fitting
+
+
+def warn_of_hub(model: str, prompts: PromptTemplates) -> None:
+    """Warns where a model of the hub was trained with prompts that a module does not have: names are not looked up there.
+
+    Args:
+        model: As of the module; for a folder nothing is done.
+        prompts: Of the module.
+    """
+    if Path(model_path(model)).is_dir():
+        return
+    known = TrainedWith.of(getattr(load_config(model), ENTRY, None), f"config.json of {model!r}")
+    if known is not None and known.prompts != prompts:
+        rank_zero_warn(
+            f"model {model!r} was trained with other prompts than those of the module: {known.prompts}. Expected the same; "
+            f"download it (hf download {model} --local-dir FOLDER) and give the folder as `model`, which brings them, or "
+            "give them as `prompts`"
+        )

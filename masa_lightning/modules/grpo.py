@@ -23,7 +23,7 @@ from masa_lightning.models.lora import LoRA, check_same
 from masa_lightning.models.packing import pack
 from masa_lightning.models.turns import check_roles
 from masa_lightning.modules.base import PolicyLightningModule
-from masa_lightning.modules.defaults import default_lengths, default_sampler, fitting_prompts
+from masa_lightning.modules.defaults import default_lengths, default_sampler, fitting_prompts, warn_of_hub
 from masa_lightning.modules.hyperparameters import class_path
 from masa_lightning.modules.provenance import fingerprint, provenance
 from masa_lightning.modules.resume import Resumption
@@ -62,14 +62,15 @@ class GRPOLightningModule(PolicyLightningModule):
         grader: Decides which solutions are right; `AnswerGrader` by default.
         reward_functions: Extra rewards of solution rollouts, added to their correctness (0 or 1).
         reward_weights: One factor a reward function; 1 each by default.
-        prompts: Instructions around the problem. For the embedded model those that are left at their defaults are its own.
+        prompts: Instructions around the problem. Those that are left at their defaults are the ones that the model was
+            trained with, if its folder says so: the embedded model's and those of `masa export` do.
         chat_template: Replaces the tokenizer's: Jinja text or the path of a file.
         chat_template_kwargs: Extra variables of the chat template, such as enable_thinking.
         num_generations: Solution rollouts a problem, >= 2: they are compared (G).
-        max_prompt_length: Longest prompt, tokens; problems above it are left out, counted and named. By default 512, and
-            64 for the embedded model.
-        max_completion_length: Most tokens of a completion, end-of-sequence included. By default 512, and 192 for the
-            embedded model.
+        max_prompt_length: Longest prompt, tokens; problems above it are left out, counted and named. By default that of the
+            model's training, if its folder says so (64 for the embedded model), else 512.
+        max_completion_length: Most tokens of a completion, end-of-sequence included; by default likewise (192 for the
+            embedded model).
         sampling: How training rollouts are drawn, and what ends any completion.
         evaluation: How validation, test and predict draw theirs.
         algorithm: Surrogate, aggregation, advantages, KL; by default the paper's GRPO.
@@ -259,6 +260,7 @@ class GRPOLightningModule(PolicyLightningModule):
             ValueError: If it does not, or as `PolicyLightningModule.setup`.
         """
         super().setup(stage)
+        warn_of_hub(self.model_name, self.prompts)
         system = self.prompts.system is not None
         check_roles(self.tokenizer, model=self.model_name, system=system, template_kwargs=self.chat_template_kwargs)
 

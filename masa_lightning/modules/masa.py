@@ -38,8 +38,8 @@ class MASALightningModule(GRPOLightningModule):
 
     Args:
         num_meta_generations: Meta rollouts a problem in training (M), >= 2, or 0 for GRPO; 1 with a `meta_weight` of 0.
-        max_meta_length: Most tokens of a meta completion; by default `max_completion_length`, and 64 for the embedded model.
-            At most that, unless `num_meta_generations` is 0.
+        max_meta_length: Most tokens of a meta completion; by default that of the model's training, if its folder says so (64
+            for the embedded model), else `max_completion_length`. At most the latter, unless `num_meta_generations` is 0.
         pass_rate_scale: Predicted pass rates are integers in 0..scale; in the prompt, the parser and the reward alike.
         meta_reward_weights: Weight of "length", "difficulty" and "notion" in the meta reward; 0 removes a part.
         difficulty_scoring: "exponential" rewards a predicted pass rate with ``b ** |predicted - actual|`` (the paper),

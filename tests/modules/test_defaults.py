@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoConfig
 
 from masa_lightning import GRPOLightningModule, MASALightningModule, PromptTemplates, TransformersSampler, VLLMSampler
+from masa_lightning.models import loading, tiny
 from masa_lightning.models.tiny import PROMPTS
 from masa_lightning.modules import defaults
 
@@ -29,6 +33,26 @@ def test_other_models_have_the_long_prompts() -> None:
     assert (module.max_prompt_length, module.max_completion_length, module.max_meta_length) == (512, 512, 512)
 
 
+def test_a_copy_of_the_embedded_model_brings_what_its_name_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    by_name = MASALightningModule("tiny", TransformersSampler())
+    assert "trained with" not in caplog.text
+    shutil.copytree(tiny.PATH, tmp_path / "copy")
+    loading.load_model("tiny", "float32").save_pretrained(tmp_path / "saved")  # by transformers
+    for folder in ("copy", "saved"):
+        module = MASALightningModule(str(tmp_path / folder), TransformersSampler())
+        assert module.prompts == by_name.prompts == PROMPTS
+        assert (module.max_prompt_length, module.max_completion_length, module.max_meta_length) == (64, 192, 64)
+        assert f"{folder}': prompts and lengths that are not given are those that it was trained with" in caplog.text
+    assert GRPOLightningModule(str(tmp_path / "copy"), TransformersSampler()).prompts == PROMPTS
+    given = MASALightningModule(
+        str(tmp_path / "copy"), TransformersSampler(), prompts=PromptTemplates(meta="M {problem}"), max_meta_length=32
+    )
+    assert given.prompts == PromptTemplates(solution=PROMPTS.solution, meta="M {problem}")
+    assert given.max_meta_length == 32
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_the_sampler_is_vllms_where_it_is_installed(
     there: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -48,3 +72,12 @@ def test_the_limit_of_predictions_is_looked_at_where_there_are_some() -> None:
     with pytest.raises(ValueError, match=r"max_meta_length is 64; expected 1\.\.max_completion_length = 32"):
         MASALightningModule("tiny", TransformersSampler(), **settings)
     assert MASALightningModule("tiny", TransformersSampler(), num_meta_generations=0, **settings).max_meta_length == 32
+
+
+def test_a_model_of_the_hub_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = AutoConfig.from_pretrained(tiny.PATH)
+    monkeypatch.setattr(defaults, "load_config", lambda name: config)
+    defaults.warn_of_hub("a/b", PROMPTS)
+    defaults.warn_of_hub(str(tiny.PATH), PromptTemplates())
+    with pytest.warns(UserWarning, match="'a/b' was trained with other prompts than .*--local-dir FOLDER"):
+        defaults.warn_of_hub("a/b", PromptTemplates())

@@ -1,6 +1,7 @@
 """The embedded model: a Qwen3-architecture checkpoint of about a million parameters that solves arithmetic, sometimes.
 
-`scripts/build_tiny_model.py` rebuilds it. It knows the two short prompts below, not the default ones.
+`scripts/build_tiny_model.py` rebuilds it. It knows the two short prompts below, not the default ones; its config.json says
+them, and the lengths that it was made for (`models.trained_with`).
 """
 
 from pathlib import Path
@@ -9,6 +10,3 @@ from masa_lightning.functional.prompts import PromptTemplates
 
 PATH = Path(__file__).parent / "checkpoint"
 PROMPTS = PromptTemplates(solution="Solve: {problem}", meta="Predict: {problem}")
-MAX_PROMPT_LENGTH = 64
-MAX_COMPLETION_LENGTH = 192
-MAX_META_LENGTH = 64

@@ -1,0 +1,59 @@
+"""`masa export CHECKPOINT OUT_DIR`: a Lightning checkpoint as a Hugging Face folder."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from masa_lightning.model_card.results import read_results
+from masa_lightning.models.checkpoints import find_checkpoint
+
+
+def main(args: Sequence[str]) -> None:
+    """Runs `masa export` with its arguments."""
+    parser = argparse.ArgumentParser(
+        prog="masa export",
+        description="Write a checkpoint as a Hugging Face folder, for transformers, vLLM and the hub: masa export runs/tiny "
+        "OUT_DIR. The checkpoint may be a stranger's: nothing in it is run, and no file that it names is read but those of "
+        "the model.",
+    )
+    parser.add_argument("checkpoint", type=Path, help="file or folder of shards; or a run's folder, for its newest")
+    parser.add_argument("out", metavar="OUT_DIR", type=Path, help="folder to write")
+    parser.add_argument("--model", help="base model, if it is no longer where the run found it")
+    parser.add_argument("--chat-template", help="in place of the run's: Jinja text or a file with it")
+    parser.add_argument("--adapter", action="store_true", help="write LoRA adapters alone, in peft's format")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="files results.json of BenchmarkReport, for the model card",
+    )
+    given = parser.parse_args(args)
+    try:
+        checkpoint = find_checkpoint(str(given.checkpoint))
+        if not Path(checkpoint).exists():
+            raise FileNotFoundError(
+                f"checkpoint {checkpoint!r} is neither a file nor a folder with shards; expected what ModelCheckpoint "
+                "wrote, or the folder of a run"
+            )
+        if given.out.is_file():
+            raise ValueError(
+                f"{str(given.out)!r} is a file; expected a folder to write to, or a name that is still free"
+            )
+        read_results(given.results)
+        from masa_lightning.export import export_checkpoint  # behind all that can be said without torch
+
+        export_checkpoint(
+            checkpoint,
+            given.out,
+            model=given.model,
+            chat_template=given.chat_template,
+            adapter=given.adapter,
+            results=given.results,
+        )
+    except (FileNotFoundError, ValueError) as error:
+        parser.error(str(error))
+    print(f"exported to {given.out}; its model card is README.md")
