@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule
 from rich.console import Console
 
 from masa_lightning import BenchmarkReport, Evaluation, GRPOLightningModule
-from masa_lightning.callbacks.benchmark_report import markdown_table
+from masa_lightning.callbacks._benchmark_table import markdown_table
 from masa_lightning.types import Completion, Problem
 
 # Of each problem: what its four solutions answer; "2" is right.

@@ -1,0 +1,72 @@
+"""What a test leaves in its folder: ``results.json``, and ``results.md`` for people."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Final
+
+from masa_lightning.callbacks._benchmark_table import Figures, markdown_table
+from masa_lightning.models.checkpoints import replaced
+
+_NOTE: Final = """\
+pass@1: mean over the samples of a problem, with a 95% interval over problems (Wilson's); pass@k: unbiased; maj@n: the
+answer that most samples give; maj_predicted@n: votes weighted by the predicted pass rate. Of predictions against what
+happened: r and rho are correlations (Pearson, Spearman), error and bias means, ECE the expected calibration error, in range
+the share of predicted lengths within those of the right solutions. Problems whose prompt is too long are left out.
+"""
+
+
+def write_results(path: Path, settings: dict[str, Any], checkpoint: str | None, rows: dict[str, Figures]) -> None:
+    """Writes all figures, for programs; those that are not finite as null.
+
+    Args:
+        path: Of the file, which is replaced.
+        settings: Of `rollout_settings`.
+        checkpoint: Name of the file that weights are from, None for those of the model itself.
+        rows: Figures of each benchmark, with ``problems`` and ``left_out``.
+    """
+    results = {
+        "model": settings["model"],
+        "checkpoint": checkpoint,
+        "settings": settings,
+        "benchmarks": [
+            {
+                "name": name,
+                "problems": int(figures["problems"]),
+                "left_out": int(figures["left_out"]),
+                "metrics": {
+                    n: value if math.isfinite(value) else None
+                    for n, value in figures.items()
+                    if n not in ("problems", "left_out")
+                },
+            }
+            for name, figures in rows.items()
+        ],
+    }
+    _write(path, json.dumps(results, indent=2, allow_nan=False) + "\n")
+
+
+def write_page(path: Path, settings: dict[str, Any], checkpoint: str | None, rows: dict[str, Figures]) -> None:
+    """Writes the table, with what was measured and how, for people.
+
+    Args:
+        path: As of `write_results`, like all others.
+        settings: The same.
+        checkpoint: The same.
+        rows: The same.
+    """
+    evaluation = settings["evaluation"]
+    how = (
+        f"{evaluation['num_generations']} samples a problem at temperature {evaluation['temperature']}, top_p "
+        f"{evaluation['top_p']}, at most {settings['max_completion_length']} tokens; "
+        f"{evaluation['num_meta_generations']} predictions."
+    )
+    name = settings["model"] if checkpoint is None else f"{settings['model']}, checkpoint {checkpoint}"
+    _write(path, f"# {name}\n\n{how}\n\n{markdown_table(rows)}\n\n{_NOTE}")
+
+
+def _write(path: Path, text: str) -> None:
+    with replaced(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,86 @@
+"""The figures of several benchmarks as one table, for files and loggers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Final
+
+Figures = dict[str, float]
+
+Column = tuple[str, str, int]  # head, name of the figure, digits
+
+_SOLUTIONS: Final[tuple[Column, ...]] = (
+    ("tokens", "completions/mean_length", 0),
+    ("cut off", "completions/clipped_ratio", 3),
+    ("ungraded", "completions/ungraded_ratio", 3),
+)
+_PREDICTIONS: Final[tuple[Column, ...]] = (
+    ("parsed", "meta/parse_rate", 3),
+    ("pass rate: r", "calibration/pass_rate/pearson", 2),
+    ("rho", "calibration/pass_rate/spearman", 2),
+    ("error", "calibration/pass_rate/mae", 3),
+    ("bias", "calibration/pass_rate/bias", 3),
+    ("ECE", "calibration/pass_rate/ece", 3),
+    ("length: r", "calibration/length/pearson", 2),
+    ("rel. error", "calibration/length/abs_rel_error", 2),
+    ("in range", "calibration/length/in_range", 2),
+)
+_ONLY_IF_ANY: Final = ("left_out", "completions/ungraded_ratio")  # columns that are left out where all is well
+
+
+def table_columns(rows: Mapping[str, Figures]) -> tuple[list[Column], list[Column]]:
+    """Finds what there is to show of solutions and of predictions."""
+    present = {name for figures in rows.values() for name, value in figures.items() if value == value}
+    present -= {name for name in _ONLY_IF_ANY if not any(figures.get(name, 0) > 0 for figures in rows.values())}
+    samples = sorted((n for n in present if "@" in n and n.split("@")[1].isdigit()), key=_sample_order)
+    counts: list[Column] = [("problems", "problems", 0), ("left out", "left_out", 0)]
+    solutions = [*counts, *((name, name, 3) for name in samples), *_SOLUTIONS]
+    return [c for c in solutions if c[1] in present], [c for c in _PREDICTIONS if c[1] in present]
+
+
+def table_cells(rows: Mapping[str, Figures], columns: Sequence[Column]) -> list[list[str]]:
+    """Lays out a table: a head, a line a benchmark and, of several, one of their means.
+
+    Args:
+        rows: Figures of each benchmark, by their names in ``results.json``.
+        columns: Of `table_columns`.
+    """
+    lines = [["benchmark", *(head for head, _, _ in columns)]]
+    lines += [[name or "-", *(_cell(figures, n, digits) for _, n, digits in columns)] for name, figures in rows.items()]
+    if len(rows) > 1:
+        averaged = [n for _, n, _ in columns if n not in ("problems", "left_out")]
+        means = {n: _mean([figures[n] for figures in rows.values() if n in figures]) for n in averaged}
+        lines.append(["mean", *(_cell(means, n, digits) for _, n, digits in columns)])
+    return lines
+
+
+def markdown_table(rows: Mapping[str, Figures]) -> str:
+    """Writes all columns in markdown."""
+    solutions, predictions = table_columns(rows)
+    head, *lines = table_cells(rows, [*solutions, *predictions])
+    marks = [":---"] + ["---:"] * (len(head) - 1)
+    return "\n".join(
+        f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in [head, marks, *lines]
+    )
+
+
+def _sample_order(name: str) -> tuple[int, int]:
+    kind, k = name.split("@")
+    return ("pass", "maj", "maj_predicted").index(kind) if kind in ("pass", "maj", "maj_predicted") else 3, int(k)
+
+
+def _cell(figures: Figures, name: str, digits: int) -> str:
+    value = figures.get(name, math.nan)
+    if value != value:
+        return "-"
+    text = f"{value:.{digits}f}"
+    if f"{name}_low" in figures:
+        text += f" [{figures[f'{name}_low']:.{digits}f}, {figures[f'{name}_high']:.{digits}f}]"
+    return text
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if value == value]
+    return fmean(known) if known else math.nan

@@ -1,0 +1,115 @@
+"""Rollouts of an interrupted test: taken up by the next one, if they are of the same weights and settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_info
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from masa_lightning.callbacks._rollout_file import Name, RolloutFile
+from masa_lightning.models.checkpoints import replaced
+from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.types import Problem, Rollout, RolloutGroup
+
+
+class DrawnRollouts:
+    """The rollouts of a test by problem, in ``rollouts.jsonl``, and what they depend on, in ``settings.json``.
+
+    Args:
+        folder: Of both files; belongs to one set of weights and settings.
+        settings: Of `rollout_settings`.
+        keeps: Whether this process has the files; the others know of each problem, and have nothing of it.
+
+    Raises:
+        ValueError: If the folder has rollouts of other settings, or what is no rollouts.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], *, keeps: bool) -> None:
+        self._file: RolloutFile | None = None
+        self._seen: set[Name] = set()
+        self._read: set[Name] = set()
+        if not keeps:
+            return
+        self._file = RolloutFile(folder / "rollouts.jsonl")
+        file = folder / "settings.json"
+        if len(self._file):
+            _compare(json.loads(file.read_text()) if file.exists() else {}, settings, folder)
+            rank_zero_info(f"{folder} has the rollouts of {len(self._file)} problems: they are not drawn again")
+        with replaced(file) as temporary:
+            temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+    def read(self, problem: Problem) -> list[Rollout]:
+        """Returns the rollouts of a problem, without prompt ids; none if they are not there.
+
+        Raises:
+            ValueError: If a problem of that name was asked for before, or is another one in the file.
+        """
+        name = (problem.source, problem.id)
+        if name in self._seen:
+            raise ValueError(
+                f"two problems of {name[0]!r} have the id {name[1]!r}; expected ids that tell them apart and, in several "
+                "processes, a loader that repeats none, as those of this package's datamodules do and torch's do not"
+            )
+        self._seen.add(name)
+        rollouts = [] if self._file is None else self._file.read(problem)
+        if rollouts:
+            self._read.add(name)
+        return rollouts
+
+    def append(self, groups: Sequence[RolloutGroup]) -> None:
+        """Writes the rollouts of groups, but of those that were read; they are on the disk then."""
+        if self._file is not None:
+            self._file.append([g for g in groups if (g.problem.source, g.problem.id) not in self._read])
+
+
+def rollout_settings(module: GRPOLightningModule) -> dict[str, Any]:
+    """What the rollouts depend on, as plain values. A collective."""
+    assert module.policy is not None
+    evaluation = asdict(module.evaluation)
+    del evaluation["pass_at"]
+    evaluation["num_meta_generations"] = module.evaluation_counts().get("meta", 0)  # a GRPO module makes none
+    return {
+        "model": module.model_name,
+        # Processes that have all of the weights say the same, however many they are.
+        "weights": "-".join(dict.fromkeys(module.processes.gather(_fingerprint(module.policy)))),
+        "dtype": module.dtype_name,
+        "sampler": [type(module.sampler).__name__, getattr(module.sampler, "dtype", None)],
+        "seed": module._run_seed(),
+        "grader": type(module.grader).__name__,
+        "reward_parts": module.scorer.parts,
+        "evaluation": evaluation,
+        "max_prompt_length": module.max_prompt_length,
+        "max_completion_length": module.max_completion_length,
+        "max_meta_length": module.completion_limit("meta"),
+        "prompts": asdict(module.prompts),
+        "pass_rate_scale": getattr(module, "pass_rate_scale", None),  # which the meta prompt asks for
+        "chat_template": module.tokenizer.chat_template,
+        "chat_template_kwargs": module.chat_template_kwargs,
+        "stops": [*module.stops.token_ids, *module.stops.texts],
+    }
+
+
+def _fingerprint(policy: nn.Module) -> str:
+    """Tells weights apart, those of a checkpoint that was overwritten too, by up to 64 values of each parameter."""
+    digest = blake2b(digest_size=8)
+    for name, parameter in policy.named_parameters():
+        local = (parameter.to_local() if isinstance(parameter, DTensor) else parameter).detach().flatten()
+        digest.update(f"{name}{tuple(parameter.shape)}{local[:: 1 + len(local) // 64].float().tolist()}".encode())
+    return digest.hexdigest()
+
+
+def _compare(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    differences = [name for name in now if before.get(name) != json.loads(json.dumps(now[name]))]
+    if differences:
+        name = differences[0]
+        raise ValueError(
+            f"{folder} has rollouts that were drawn with other settings ({', '.join(differences)}): {name} was "
+            f"{before.get(name)!r} and is {now[name]!r}. Give BenchmarkReport another dirpath, or remove that folder"
+        )
