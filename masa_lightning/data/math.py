@@ -175,7 +175,7 @@ class MathDataModule(ProblemDataModule):
         return table.problems
 
     def _read_programs(self, rows: Rows, read: Reader, what: str, label: str) -> list[Problem]:
-        from masa_lightning.grading.sandbox.start import check_sandbox
+        from masa_lightning.grading.sandbox.check import check_sandbox
 
         check_sandbox()  # now, and not when the first programs are written and nothing can run them
         table = read_rows(rows, read, label, prefix=f"{label}/")

@@ -19,7 +19,7 @@ from masa_lightning import cli
 from masa_lightning.data._benchmarks import BENCHMARKS
 from masa_lightning.data.benchmarks import BenchmarkDataModule
 from masa_lightning.grading.programs import launch
-from masa_lightning.grading.sandbox import start as sandbox
+from masa_lightning.grading.sandbox import check as sandbox
 from masa_lightning.types import Problem
 
 datasets = pytest.importorskip("datasets")

@@ -127,6 +127,6 @@ def test_without_a_sandbox_programs_are_not_loaded(tmp_path, monkeypatch):
     def unsafe():
         raise RuntimeError("no sandbox here")
 
-    monkeypatch.setattr("masa_lightning.grading.sandbox.start.check_sandbox", unsafe)
+    monkeypatch.setattr("masa_lightning.grading.sandbox.check.check_sandbox", unsafe)
     with pytest.raises(RuntimeError, match="no sandbox here"), warnings.catch_warnings():
         MathDataModule(test=write(tmp_path / "x.jsonl", [APPS])).setup("test")

@@ -9,7 +9,7 @@ from programs import alive, block, grade, grade_all, sandboxed, task
 
 from masa_lightning.grading import code_grader as module
 from masa_lightning.grading.code_grader import CodeGrader
-from masa_lightning.grading.programs import launch
+from masa_lightning.grading.programs import launch, trial
 from masa_lightning.protocols import Grader
 
 # -- what is right and what is wrong -------------------------------------------------------------------------------------
@@ -35,12 +35,12 @@ def test_right_and_wrong(nothing_stays):
 def test_equal_programs_run_once(monkeypatch):
     made = []
 
-    class Counted(module._Trial):
+    class Counted(module.Trial):
         def __init__(self, *args):
             made.append(args)
             super().__init__(*args)
 
-    monkeypatch.setattr(module, "_Trial", Counted)
+    monkeypatch.setattr(module, "Trial", Counted)
     programs = ["f = abs", "f = int", "f = abs", "f = abs"]
     problems = [task("assert f(-1) == 1")] * 4
     assert CodeGrader().grade(problems, [block(p) for p in programs]) == [True, False, True, True]
@@ -62,7 +62,7 @@ def test_without_a_safe_sandbox_nothing_runs(monkeypatch):
         raise RuntimeError("user namespaces are off")
 
     monkeypatch.setattr(module, "check_sandbox", unsafe)
-    monkeypatch.setattr(module, "launch", lambda *args, **kwargs: pytest.fail("something was started"))
+    monkeypatch.setattr(trial, "launch", lambda *args, **kwargs: pytest.fail("something was started"))
     with pytest.raises(RuntimeError, match="user namespaces are off"):
         grade("f = abs", "assert f(-1) == 1")
 
@@ -258,7 +258,7 @@ def test_no_verdict_where_the_sandbox_fails(tmp_path, monkeypatch):
     worker.write_text("import os; os._exit(3)")
     assert grade("f = abs", "assert f(-1) == 1") is None
     worker.write_text("import time; time.sleep(60)")
-    monkeypatch.setattr(module, "START_LIMIT", 0.5)
+    monkeypatch.setattr(trial, "START_LIMIT", 0.5)
     monkeypatch.setattr(launch, "START_LIMIT", 0.5)
     assert grade("f = abs", "assert f(-1) == 1") is None
 

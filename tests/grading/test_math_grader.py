@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from masa_lightning.grading import math_grader as module
+from masa_lightning.grading import worker_pool
 from masa_lightning.grading.math_grader import MathGrader
 from masa_lightning.protocols import Grader
 from masa_lightning.types import Problem
@@ -34,7 +34,7 @@ for line in sys.stdin:
 @pytest.fixture
 def fake(monkeypatch):
     def use(start=""):
-        monkeypatch.setattr(module, "worker_command", lambda: [sys.executable, "-c", FAKE.format(start=start)])
+        monkeypatch.setattr(worker_pool, "worker_command", lambda: [sys.executable, "-c", FAKE.format(start=start)])
 
     use()
     return use
@@ -74,7 +74,7 @@ def test_real_workers_and_a_hostile_expression(make):
 
 
 def test_quick_answers_need_no_worker(make, monkeypatch):
-    monkeypatch.setattr(module, "worker_command", lambda: pytest.fail("a worker was started"))
+    monkeypatch.setattr(worker_pool, "worker_command", lambda: pytest.fail("a worker was started"))
     assert run(make(), ["5", "6"], ["5", "5"]) == [True, False]
     assert run(make(), []) == []
 
@@ -132,7 +132,7 @@ def test_workers_that_cannot_start(start, says, fake, make):
 
 
 def test_python_that_is_not_there(make, monkeypatch):
-    monkeypatch.setattr(module, "worker_command", lambda: ["/no/such/python"])
+    monkeypatch.setattr(worker_pool, "worker_command", lambda: ["/no/such/python"])
     with pytest.raises(RuntimeError, match="/no/such/python"):
         run(make(), ["y+1"])
 
@@ -140,7 +140,7 @@ def test_python_that_is_not_there(make, monkeypatch):
 @pytest.mark.timeout(120)
 def test_worker_that_never_gets_ready(fake, make, monkeypatch):
     fake("time.sleep(600)")
-    monkeypatch.setattr(module, "_START_LIMIT", 0.3)
+    monkeypatch.setattr(worker_pool, "_START_LIMIT", 0.3)
     with pytest.raises(RuntimeError, match=r"not ready after 0\.3 s"):
         run(make(workers=1), ["y+1"])
 

@@ -39,9 +39,9 @@ def program_of(completion: str, names: Collection[str] = (), *, prints: bool = F
         return next((text for _, text in reversed(blocks) if _PRINTS.search(text)), blocks[-1][1])
     defined = [{name for groups in _DEFINED.findall(text) for name in groups if name} for _, text in blocks]
     needed = {*names} & {name for has in defined for name in has}
-    for place in reversed(range(len(blocks))):
-        if defined[place] >= needed:
-            return _with_helpers([text for _, text in blocks[: place + 1]])
+    for index in reversed(range(len(blocks))):
+        if defined[index] >= needed:
+            return _with_helpers([text for _, text in blocks[: index + 1]])
     return "\n".join(text for (labelled, text), has in zip(blocks, defined, strict=True) if labelled or has & needed)
 
 

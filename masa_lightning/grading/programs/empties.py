@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from masa_lightning.grading.programs.instrument import LEDGER, asserts, fails, ledger_call
-from masa_lightning.grading.programs.taint import Taint, walk
+from masa_lightning.grading.programs.syntax import Rewriter, last_name, walk
+from masa_lightning.grading.programs.taint import Taint
 
 _COMPREHENSIONS: Final = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 _SUBSETS: Final = ("issubset", "isdisjoint", "difference")
@@ -26,14 +27,12 @@ def guard_empties(tree: ast.Module, taint: Taint) -> None:
     ast.fix_missing_locations(tree)
 
 
-class _Guard(ast.NodeTransformer):
+class _Guard(Rewriter):
     def __init__(self, taint: Taint, asserting: set[str]) -> None:
         self._taint, self._asserting = taint, asserting
         self._loops: list[set[str]] = []  # of each loop we are in: names of the program's elements
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
-        if getattr(node, "_constant", False):
-            return node
         for name in ("body", "orelse", "finalbody"):
             if isinstance(block := getattr(node, name, None), list):
                 setattr(node, name, self._block(block))
@@ -41,10 +40,10 @@ class _Guard(ast.NodeTransformer):
 
     def _block(self, block: list[ast.stmt]) -> list[ast.stmt]:
         """Guards conditions that leave a block before its assertions: `if r is None: continue`."""
-        for place, node in enumerate(block):
+        for index, node in enumerate(block):
             if not (isinstance(node, ast.If) and not node.orelse and _leaves(node.body[-1])):
                 continue
-            rest = block[place + 1 :]
+            rest = block[index + 1 :]
             if any(map(_fails, rest)):  # to leave is to pass
                 node.body[:0] = [ast.Expr(ledger_call("count"))] if self._taint.decides(node.test) else []
             elif self._new(node.test) and self._judges(rest) and not self._judges(node.body):
@@ -71,9 +70,9 @@ class _Guard(ast.NodeTransformer):
         self._loops.pop()
         if not guarded:
             return node
-        place = ast.Constant(node.lineno)
-        node.test = ledger_call("turn", place, node.test)
-        return [ast.Expr(ledger_call("begin", place)), node]
+        line = ast.Constant(node.lineno)
+        node.test = ledger_call("turn", line, node.test)
+        return [ast.Expr(ledger_call("begin", line)), node]
 
     def visit_If(self, node: ast.If) -> ast.AST:
         """A condition that keeps an assertion from being made; in a loop, from being made even once."""
@@ -104,21 +103,21 @@ class _Guard(ast.NodeTransformer):
 
     def visit_With(self, node: ast.With) -> Any:
         calls = (item.context_expr for item in node.items)
-        suppresses = any(isinstance(call, ast.Call) and _last(call.func) == "suppress" for call in calls)
+        suppresses = any(isinstance(call, ast.Call) and last_name(call.func) == "suppress" for call in calls)
         guarded = suppresses and self._taint.touches(node.body) and self._judges(node.body)
         self.generic_visit(node)
         if not guarded:
             return node
-        place = ast.Constant(node.lineno)
-        ends = [ast.Expr(ledger_call("turn", place, ast.Constant(value))) for value in (True, False)]
+        line = ast.Constant(node.lineno)
+        ends = [ast.Expr(ledger_call("turn", line, ast.Constant(value))) for value in (True, False)]
         node.body.append(ends[0])
-        return [ast.Expr(ledger_call("begin", place)), node, ends[1]]
+        return [ast.Expr(ledger_call("begin", line)), node, ends[1]]
 
     def _judges(self, body: Sequence[ast.stmt]) -> bool:
         return any(
             isinstance(part, ast.Assert | ast.Raise)
             or (isinstance(part, ast.Return) and isinstance(part.value, ast.Constant))
-            or (isinstance(part, ast.Call) and (asserts(part) or _last(part.func) in self._asserting))
+            or (isinstance(part, ast.Call) and (asserts(part) or last_name(part.func) in self._asserting))
             for part in walk(body)
         )
 
@@ -135,7 +134,7 @@ class _Guard(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
-        args, name = node.args, _last(node.func)
+        args, name = node.args, last_name(node.func)
         if isinstance(node.func, ast.Name):
             if name == "filter" and len(args) == 2 and self._taint.touches(args[1]):
                 args[1] = self._some(args[1])
@@ -150,7 +149,7 @@ class _Guard(ast.NodeTransformer):
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
-        made = isinstance(node.left, ast.Call) and _last(node.left.func) in ("set", "frozenset")
+        made = isinstance(node.left, ast.Call) and last_name(node.left.func) in ("set", "frozenset")
         made = made or isinstance(node.left, ast.SetComp)
         if made and isinstance(node.op, ast.Sub) and self._taint.touches(node.left):
             node.left = ledger_call("filled", node.left)
@@ -171,7 +170,7 @@ class _Guard(ast.NodeTransformer):
             return items
         # of one element there are no pairs: then it matters whether it has any
         if not any(
-            isinstance(part, ast.Slice) or (isinstance(part, ast.Call) and _last(part.func) in ("len", "pairwise"))
+            isinstance(part, ast.Slice) or (isinstance(part, ast.Call) and last_name(part.func) in ("len", "pairwise"))
             for part in nodes
         ):
             return ledger_call("some", items)
@@ -201,9 +200,3 @@ def _ledgers(node: ast.AST) -> str:
         case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=method)) if name == LEDGER:
             return method
     return ""
-
-
-def _last(node: ast.AST) -> str:
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    return node.id if isinstance(node, ast.Name) else ""

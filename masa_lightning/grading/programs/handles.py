@@ -76,10 +76,10 @@ class Program:
             raise self.ledger.cannot(f"a {type(value).__name__} of the tests cannot be given to the program")
         if isinstance(value, type):
             raise self.ledger.cannot(f"the class {value.__name__} of the tests cannot be given to the program")
-        place = next((place for place, back in enumerate(self._backs) if back is value), len(self._backs))
-        if place == len(self._backs):
+        index = next((index for index, back in enumerate(self._backs) if back is value), len(self._backs))
+        if index == len(self._backs):
             self._backs.append(value)
-        return {"back": place}
+        return {"back": index}
 
     def _give(self, name: str, content: Any) -> Any:
         match name:
@@ -183,14 +183,14 @@ class Handle:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._program.ask("call", self, list(args), kwargs)
 
-    def _in_place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __masa_call_in_place__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         answer = self._program.ask("call in place", self, list(args), kwargs)
         result, new_args, new_kwargs = answer
         for old, new in [*zip(args, new_args, strict=True), *((kwargs[name], new_kwargs[name]) for name in kwargs)]:
             _become(old, new)
         return result
 
-    def _type(self) -> Any:
+    def __masa_type__(self) -> Any:
         return self._program.ask("type", self)
 
     def _operate(self, name: str, *operands: Any) -> Any:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from masa_lightning.grading.programs.ledger import SILENT
-from masa_lightning.grading.programs.taint import Taint, walk
+from masa_lightning.grading.programs.syntax import Rewriter, last_name, walk
+from masa_lightning.grading.programs.taint import Taint
 
 LEDGER: Final = "__masa__"
 _BINARY: Final = ("Add", "Sub", "Mult", "Div")
@@ -24,7 +25,7 @@ def instrument(tree: ast.Module, taint: Taint, *, numpy: bool) -> ast.Module:
         numpy: Whether they use numpy, so that any operator may compare arrays.
     """
     own = {node.name for node in walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
-    rewriter = _Rewriter(taint, own, numpy)
+    rewriter = _Instrument(taint, own, numpy)
     tree.body = rewriter.statements(tree.body)
     return ast.fix_missing_locations(tree)
 
@@ -36,7 +37,7 @@ def asserts(node: ast.AST) -> bool:
     )
 
 
-class _Rewriter(ast.NodeTransformer):
+class _Instrument(Rewriter):
     def __init__(self, taint: Taint, own: set[str], numpy: bool) -> None:
         self._taint, self._own, self._numpy = taint, own, numpy
         self._class = ""
@@ -50,11 +51,6 @@ class _Rewriter(ast.NodeTransformer):
             new += result if isinstance(result, list) else [result]
         return new
 
-    def generic_visit(self, node: ast.AST) -> ast.AST:
-        if getattr(node, "_constant", False):
-            return node
-        return super().generic_visit(node)
-
     # -- what counts -------------------------------------------------------------------------------------------------------
 
     def visit_Assert(self, node: ast.Assert) -> ast.AST:
@@ -65,7 +61,8 @@ class _Rewriter(ast.NodeTransformer):
 
     def visit_With(self, node: ast.With) -> Any:
         raises = any(
-            isinstance(item.context_expr, ast.Call) and _last(item.context_expr.func) in _RAISES for item in node.items
+            isinstance(item.context_expr, ast.Call) and last_name(item.context_expr.func) in _RAISES
+            for item in node.items
         )
         about = raises and self._taint.touches(node.body)
         self.generic_visit(node)
@@ -89,7 +86,7 @@ class _Rewriter(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.AST:
         given = [*node.args, *(keyword.value for keyword in node.keywords)]
         about, decided = self._taint.touches(given), self._taint.decides(given)
-        name = _last(node.func)
+        name = last_name(node.func)
         self.generic_visit(node)
         if decided and _assertion(node.func) and name not in self._own:
             return ledger_call("count", node)
@@ -108,8 +105,8 @@ class _Rewriter(ast.NodeTransformer):
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
         call = node.value
-        if isinstance(call, ast.Call) and self._taint.touches(call.func) and _last(call.func) not in self._own:
-            assertion = _assertion(call.func) or _last(call.func) in _RAISES
+        if isinstance(call, ast.Call) and self._taint.touches(call.func) and last_name(call.func) not in self._own:
+            assertion = _assertion(call.func) or last_name(call.func) in _RAISES
             self.generic_visit(node)
             if not assertion and isinstance(node.value, ast.Call) and node.value is call:
                 node.value = ast.Call(_attribute("in_place"), [call.func, *call.args], call.keywords)
@@ -167,7 +164,9 @@ class _Rewriter(ast.NodeTransformer):
     def _covered(self, pairs: ast.expr, target: ast.expr, body: Sequence[ast.AST]) -> ast.expr:
         """Guards `for i in range(len(f()))` and `for i, x in enumerate(f())` where `i` looks up what is expected."""
         if not (
-            isinstance(pairs, ast.Call) and _last(pairs.func) in ("range", "enumerate") and self._taint.touches(pairs)
+            isinstance(pairs, ast.Call)
+            and last_name(pairs.func) in ("range", "enumerate")
+            and self._taint.touches(pairs)
         ):
             return pairs
         first = target.elts[0] if isinstance(target, ast.Tuple) and target.elts else target
@@ -228,14 +227,8 @@ def _kinds(node: ast.AST) -> bool:
     return isinstance(node, ast.Subscript) and isinstance(node.value, ast.Attribute) and node.value.attr == "kinds"
 
 
-def _last(node: ast.AST) -> str:
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    return node.id if isinstance(node, ast.Name) else ""
-
-
 def _assertion(function: ast.AST) -> bool:
-    return _last(function).startswith("assert") or _last(function) in ("raises",)
+    return last_name(function).startswith("assert") or last_name(function) in ("raises",)
 
 
 def fails(node: ast.AST) -> bool:
@@ -246,5 +239,5 @@ def fails(node: ast.AST) -> bool:
         case ast.Raise():
             return True
         case ast.Expr(value=ast.Call(func=function)):
-            return _last(function) == "fail"
+            return last_name(function) == "fail"
     return False

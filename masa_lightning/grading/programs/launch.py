@@ -50,24 +50,24 @@ def why_unusable(tasks: Sequence[tuple[str, str]]) -> list[str]:
     """
     reasons = [""] * len(tasks)
     waiting = []
-    for place, (_, text) in enumerate(tasks):
+    for index, (_, text) in enumerate(tasks):
         if is_cases(text):
             try:
                 read_cases(text)
             except ValueError as error:
-                reasons[place] = str(error)
+                reasons[index] = str(error)
         else:
-            waiting.append(place)
+            waiting.append(index)
     while waiting:
         size, batch = 0, 0
         while batch < len(waiting) and size <= _BATCH:
             size += sum(map(len, tasks[waiting[batch]]))
             batch += 1
-        started, found = _ask([tasks[place] for place in waiting[:batch]])
+        started, found = _ask([tasks[index] for index in waiting[:batch]])
         if started and len(found) < batch:  # the others get a sandbox of their own
             found.append("its tests end the process that runs them")
-        for place, reason in zip(waiting, found, strict=False):
-            reasons[place] = reason
+        for index, reason in zip(waiting, found, strict=False):
+            reasons[index] = reason
         if not started:
             break
         waiting = waiting[len(found) :]

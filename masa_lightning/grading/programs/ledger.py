@@ -104,11 +104,11 @@ class Ledger:
         ended: set[int] = set()
         while True:
             row = []
-            for place, iterator in enumerate(iterators):
+            for index, iterator in enumerate(iterators):
                 try:
                     row.append(next(iterator))
                 except StopIteration:
-                    ended.add(place)
+                    ended.add(index)
                     row.append(None)
             if not ended:
                 yield tuple(row)
@@ -116,11 +116,11 @@ class Ledger:
             left = {*range(len(args))} - ended
             if strict and left:
                 raise ValueError("zip() arguments have different lengths")
-            if all(of_program[place] for place in ended) and any(
-                sized[place] and not of_program[place] for place in left
+            if all(of_program[index] for index in ended) and any(
+                sized[index] and not of_program[index] for index in left
             ):
                 raise AssertionError("the program gave less than it is compared with")
-            if any(sized[place] and of_program[place] for place in left):
+            if any(sized[index] and of_program[index] for index in left):
                 self.unclear = True  # what it gave beyond that was not looked at
             return
 
@@ -189,21 +189,21 @@ class Ledger:
         """Notes that an assertion was not made."""
         self.unclear = True
 
-    def reach(self, place: int, value: Any) -> bool:
+    def reach(self, line: int, value: Any) -> bool:
         """Stands in the place of a condition of assertions that is tried again and again, and has to hold once."""
-        self._tried.add(place)
+        self._tried.add(line)
         if value:
-            self._reached.add(place)
+            self._reached.add(line)
         return bool(value)
 
     def in_place(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         """Calls a function whose result is not used: what it does to its arguments is."""
-        called = getattr(type(function), "_in_place", None)
+        called = getattr(type(function), "__masa_call_in_place__", None)
         return function(*args, **kwargs) if called is None else called(function, args, kwargs)
 
     def type(self, value: Any) -> Any:
         """Like `type`, also of an object of the program."""
-        asked = getattr(type(value), "_type", None)
+        asked = getattr(type(value), "__masa_type__", None)
         return type(value) if asked is None else asked(value)
 
     # -- numpy -------------------------------------------------------------------------------------------------------------

@@ -4,28 +4,8 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
-from typing import Final
 
-_CONTAINERS: Final = ast.List | ast.Tuple | ast.Set | ast.Dict
-
-
-def walk(node: ast.AST | Sequence[ast.AST]) -> Iterator[ast.AST]:
-    """Like `ast.walk`, without what is in collections of constants, of which tests may have megabytes."""
-    waiting = [*node] if isinstance(node, Sequence) else [node]
-    while waiting:
-        item = waiting.pop()
-        yield item
-        if not (isinstance(item, _CONTAINERS) and _constant(item)):
-            waiting.extend(ast.iter_child_nodes(item))
-
-
-def _constant(node: ast.AST) -> bool:
-    found = getattr(node, "_constant", None)
-    if found is None:
-        parts = (part for part in ast.iter_child_nodes(node) if not isinstance(part, ast.expr_context | ast.unaryop))
-        found = isinstance(node, ast.Constant | ast.UnaryOp | _CONTAINERS) and all(map(_constant, parts))
-        setattr(node, "_constant", found)  # noqa: B010  of ours
-    return bool(found)
+from masa_lightning.grading.programs.syntax import walk
 
 
 class Taint:
@@ -160,8 +140,8 @@ def _passed(call: ast.Call, arguments: ast.arguments) -> Iterator[tuple[ast.expr
     ]
     others = {argument.arg for argument in (arguments.vararg, arguments.kwarg) if argument is not None}
     known = {*names, *(argument.arg for argument in arguments.kwonlyargs)}
-    for place, value in enumerate(call.args):
-        yield value, {names[place]} if place < len(names) else others
+    for index, value in enumerate(call.args):
+        yield value, {names[index]} if index < len(names) else others
     for keyword in call.keywords:
         yield keyword.value, {keyword.arg} if keyword.arg and keyword.arg in known else others
 

@@ -17,7 +17,8 @@ from masa_lightning.grading.programs.instrument import LEDGER, instrument
 from masa_lightning.grading.programs.ledger import ExpiredError, Ledger, Outcome, UntoldError
 from masa_lightning.grading.programs.names import names_under_test, without_stubs
 from masa_lightning.grading.programs.stdio import read_cases
-from masa_lightning.grading.programs.taint import Taint, walk
+from masa_lightning.grading.programs.syntax import walk
+from masa_lightning.grading.programs.taint import Taint
 from masa_lightning.grading.programs.values import encode, read_line
 
 _UNSEEN: Final = ("capsys", "capfd", "monkeypatch", "redirect_stdout", "redirect_stderr", "doctest", "mock")

@@ -166,7 +166,7 @@ def decode(data: Any, give: Give) -> Any:
         case "items":
             return {decode(key, give): decode(item, give) for key, item in content}.items()
         case "values":
-            return {place: decode(item, give) for place, item in enumerate(content)}.values()
+            return {index: decode(item, give) for index, item in enumerate(content)}.values()
         case "type":
             kind = getattr(builtins, content)
             if not isinstance(kind, type):

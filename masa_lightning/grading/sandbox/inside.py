@@ -21,7 +21,7 @@ class Modules:
 
     def __init__(self, codes: dict[str, bytes]) -> None:
         self._codes = codes
-        self._packages = {name[:place] for name in codes for place, sign in enumerate(name) if sign == "."}
+        self._packages = {name[:index] for name in codes for index, sign in enumerate(name) if sign == "."}
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name in self._codes or name in self._packages:
