@@ -6,6 +6,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from masa_lightning import ArithmeticDataModule, MASALightningModule
+from masa_lightning.distributed import share
 from masa_lightning.types import Experience, RolloutGroup
 
 
@@ -14,7 +15,8 @@ class Near(MASALightningModule):
         return 0.1 * (logp - batch.sampler_logp).square()  # [B, T]: a number a token
 
     def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
-        agree = [len({r.text for r in group.solutions}) == 1 for group in groups]
+        # With several processes each has the texts of its own groups, and shares what it finds in them.
+        agree = share(groups, lambda group: len({r.text for r in group.solutions}) == 1, self.processes)
         return super().training_metrics(groups) | {"agree": sum(agree) / len(agree)}
 
 

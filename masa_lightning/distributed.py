@@ -1,22 +1,31 @@
 """How the processes of a run share a training step.
 
 Every process knows all problems and all rollouts of a step, and does its part of the work on them: it draws its part of
-the completions, grades its part, and back-propagates its part, each time a run of neighbours of about equal cost. What the
-parts give is gathered, so that advantages, controls, metrics and counters are computed by all processes alike, and as in
-one process with the same global batch.
+the completions, grades its part, and back-propagates its part, each time a run of neighbours of about equal cost.
+
+What is small goes to all: lengths, verdicts, rewards, predictions, about 100 bytes a rollout. So advantages, controls,
+metrics, counters and the parts themselves are computed by all processes alike, and as in one process with the same global
+batch. Tokens, log-probabilities and texts, which are large, stay with the process that drew them (`Rollout.holder`) until
+another one needs them: to score all rollouts of a problem together (`move`), to train on them, or to show some (`fetch`).
 """
 
 from __future__ import annotations
 
+import pickle
 import re
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain, pairwise
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 
+from masa_lightning.types import Completion, Elsewhere, Rollout
+
 T = TypeVar("T")
+H = TypeVar("H", bound="Held")
 
 # What gloo, NCCL and torch's store say when the other end is gone.
 _GONE = re.compile(
@@ -53,6 +62,35 @@ class Processes:
         """Returns the values of all processes, by rank; a collective."""
         return list(chain.from_iterable(self.gather(list(values))))
 
+    def exchange(self, values: Sequence[T]) -> list[T]:
+        """Gives each process one value, and returns what each has for this one; a collective.
+
+        They are pickled: an array or a tensor takes its own bytes, a list of numbers several times as many.
+
+        Args:
+            values: By rank of the receiver.
+
+        Returns:
+            By rank of the sender.
+        """
+        if self.size == 1:
+            return list(values)
+        own = values[self.rank]
+        sent = [b"" if rank == self.rank else pickle.dumps(value, protocol=5) for rank, value in enumerate(values)]
+        sizes = torch.tensor([len(each) for each in sent])
+        coming = torch.empty_like(sizes)
+        torch.distributed.all_to_all_single(coming, sizes, group=self._group)
+        received = torch.empty(int(coming.sum()), dtype=torch.uint8)
+        torch.distributed.all_to_all_single(
+            received,
+            torch.frombuffer(bytearray().join(sent), dtype=torch.uint8),
+            coming.tolist(),
+            sizes.tolist(),
+            group=self._group,
+        )
+        parts = torch.split(received, coming.tolist())
+        return [own if rank == self.rank else pickle.loads(part.numpy().data) for rank, part in enumerate(parts)]
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Explains the error that this process gets, whatever it is busy with, when another one has ended.
@@ -71,6 +109,144 @@ class Processes:
     def part(self, costs: Sequence[float]) -> slice:
         """Which of these pieces of work this process does; see `cut`."""
         return cut(costs, self.size)[self.rank]
+
+
+def announce(
+    completions: Sequence[Completion], texts: Sequence[str], processes: Processes
+) -> list[tuple[Completion, str, int | None]]:
+    """Tells all processes how long the completions are that this one drew, and how they ended; a collective.
+
+    Args:
+        completions: What this process drew; together, by rank, those of a step.
+        texts: The same completions, decoded.
+        processes: Those of the run.
+
+    Returns:
+        Completion, text and `Rollout.holder` of those of all processes, by rank; what others drew is `Elsewhere`.
+    """
+    if processes.size == 1:
+        return [(c, text, None) for c, text in zip(completions, texts, strict=True)]
+    heads = processes.gather([(len(c.token_ids), c.finish_reason) for c in completions])
+    drawn: list[tuple[Completion, str, int | None]] = []
+    for rank, part in enumerate(heads):
+        if rank == processes.rank:
+            drawn += [(c, text, rank) for c, text in zip(completions, texts, strict=True)]
+        else:
+            drawn += [(*_elsewhere(rank, length, reason), rank) for length, reason in part]
+    return drawn
+
+
+class Held(Protocol):
+    """A rollout, or a group of them."""
+
+    @property
+    def holder(self) -> int | None:
+        """Rank of the process that has it, None where all have it."""
+
+
+def share(held: Sequence[H], value: Callable[[H], T], processes: Processes) -> list[T]:
+    """Returns something of each rollout, or group, that its holder alone can tell; a collective.
+
+    Args:
+        held: Rollouts or groups, the same in all processes.
+        value: Asked of those that this process holds.
+        processes: Those of the run.
+    """
+    told = iter([value(each) for each in held if each.holder in (None, processes.rank)])
+    if all(each.holder is None for each in held):
+        return list(told)
+    by_rank = [iter(values) for values in processes.gather(list(told))]
+    return [next(by_rank[processes.rank if each.holder is None else each.holder]) for each in held]
+
+
+def move(rollouts: Sequence[Rollout], holders: Sequence[int], processes: Processes) -> None:
+    """Gives rollouts to other holders, with tokens, log-probabilities and text; in place, and a collective.
+
+    Args:
+        rollouts: The same in all processes.
+        holders: Rank of the new holder of each.
+        processes: Those of the run.
+    """
+    if processes.size == 1:
+        return
+    brought = _bring(rollouts, holders, processes, with_text=True)
+    for rollout, holder, goods in zip(rollouts, holders, brought, strict=True):
+        if holder != processes.rank:
+            goods = _elsewhere(holder, rollout.length, rollout.completion.finish_reason)
+        if goods is not None:
+            rollout.completion, rollout.text = goods
+        rollout.holder = holder
+
+
+def fetch(
+    rollouts: Sequence[Rollout], takers: Sequence[int], processes: Processes, *, with_text: bool = True
+) -> list[Rollout]:
+    """Lends tokens and log-probabilities of rollouts, and their texts; a collective.
+
+    Args:
+        rollouts: The same in all processes.
+        takers: Rank of the process that each is for.
+        processes: Those of the run.
+        with_text: Whether texts are wanted.
+
+    Returns:
+        The rollouts; in place of those for this process that it does not hold, copies with all of it.
+    """
+    brought = _bring(rollouts, takers, processes, with_text=with_text)
+    return [
+        r if goods is None else replace(r, completion=goods[0], text=goods[1])
+        for r, goods in zip(rollouts, brought, strict=True)
+    ]
+
+
+def publish(rollouts: Sequence[Rollout], processes: Processes) -> None:
+    """Gives all processes the tokens and texts of rollouts; in place, and a collective.
+
+    Args:
+        rollouts: The same in all processes.
+        processes: Those of the run.
+    """
+    rollouts = [r for r in rollouts if r.holder is not None]
+    for rollout, goods in zip(rollouts, share(rollouts, _packed, processes), strict=True):
+        if not rollout.is_here:
+            rollout.completion, rollout.text = goods
+        rollout.holder = None
+
+
+def _bring(
+    rollouts: Sequence[Rollout], takers: Sequence[int], processes: Processes, *, with_text: bool
+) -> list[tuple[Completion, str] | None]:
+    """Completion and text of each rollout that this process takes and did not have; a collective."""
+    rank = processes.rank
+    parcels: list[list[tuple[Completion, str | None]]] = [[] for _ in range(processes.size)]
+    for rollout, taker in zip(rollouts, takers, strict=True):
+        if rollout.holder == rank != taker:
+            completion, text = _packed(rollout)
+            parcels[taker].append((completion, text if with_text else None))
+    arrived = [iter(parcel) for parcel in processes.exchange(parcels)]
+    brought: list[tuple[Completion, str] | None] = [None] * len(rollouts)
+    for i, (rollout, taker) in enumerate(zip(rollouts, takers, strict=True)):
+        if taker == rank and rollout.holder not in (None, rank):
+            completion, sent = next(arrived[rollout.holder])
+            brought[i] = completion, _missing_text(rollout.holder) if sent is None else sent
+    return brought
+
+
+def _packed(rollout: Rollout) -> tuple[Completion, str]:
+    """What a rollout's holder alone has, in four bytes a token id and four a log-probability."""
+    c = rollout.completion
+    ids, logprobs = array("i", list(c.token_ids)), array("f", list(c.logprobs))
+    return Completion(token_ids=ids, logprobs=logprobs, finish_reason=c.finish_reason), rollout.text
+
+
+def _elsewhere(holder: int, length: int, finish_reason: Any) -> tuple[Completion, str]:
+    """What the other processes have of a rollout."""
+    ids, logprobs = Elsewhere("tokens", holder, length), Elsewhere("log-probabilities", holder)
+    return Completion(token_ids=ids, logprobs=logprobs, finish_reason=finish_reason), _missing_text(holder)
+
+
+def _missing_text(holder: int) -> str:
+    return cast("str", Elsewhere("text", holder))
 
 
 def end_of_another(error: BaseException, rank: int, size: int) -> str | None:

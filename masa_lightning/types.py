@@ -101,9 +101,53 @@ class MetaPrediction:
         return None if self.pass_rate is None else self.pass_rate / self.pass_rate_scale
 
 
+class Elsewhere(Sequence[Any]):
+    """Stands for what another process alone has of a rollout: its tokens, log-probabilities or text.
+
+    How many tokens there are is known everywhere; any other use is an error.
+
+    Args:
+        what: "tokens", "log-probabilities" or "text".
+        holder: Rank of the process that has it.
+        length: Number of tokens; None where nobody may ask.
+
+    >>> len(Elsewhere("tokens", holder=3, length=17))
+    17
+    """
+
+    __slots__ = ("_holder", "_length", "_what")
+
+    def __init__(self, what: str, holder: int, length: int | None = None) -> None:
+        self._what, self._holder, self._length = what, holder, length
+
+    def __len__(self) -> int:
+        return self._refuse() if self._length is None else self._length
+
+    def _refuse(self, *_: Any) -> Any:
+        raise RuntimeError(
+            f"process {self._holder} has the {self._what} of this rollout, and this one has not (`Rollout.holder`): they go "
+            "only where they are scored or trained. Look at rollouts that are here (`Rollout.is_here`), or have some "
+            "brought by `masa_lightning.distributed.fetch`, which all processes call"
+        )
+
+    __getitem__ = __iter__ = __contains__ = __eq__ = __ne__ = __lt__ = __gt__ = __le__ = __ge__ = __hash__ = _refuse
+    __add__ = __radd__ = __mul__ = __mod__ = __str__ = __format__ = _refuse
+
+    def __repr__(self) -> str:
+        return f"<{self._what} in process {self._holder}>"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what copying and pickling look for
+            raise AttributeError(name)
+        return self._refuse()
+
+
 @dataclass(slots=True, kw_only=True)
 class Rollout:
-    """One completion of one problem, and all that was found out about it."""
+    """One completion of one problem, and all that was found out about it.
+
+    With several processes one of them has tokens and text (`holder`), and all have the rest.
+    """
 
     kind: Kind
     prompt_ids: list[int]
@@ -121,11 +165,18 @@ class Rollout:
     reward: float | None = None
     """Total; None keeps the rollout out of the update."""
     advantage: float = 0.0
+    holder: int | None = None
+    """Rank of the process that has tokens, log-probabilities and text; None where all have them."""
 
     @property
     def length(self) -> int:
         """Generated tokens, end-of-sequence included."""
         return len(self.completion.token_ids)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this process has its tokens and text."""
+        return not isinstance(self.completion.token_ids, Elsewhere)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -166,6 +217,16 @@ class RolloutGroup:
     def rollouts(self) -> list[Rollout]:
         """Both kinds, solutions first."""
         return [*self.solutions, *self.metas]
+
+    @property
+    def holder(self) -> int | None:
+        """Rank of the process that has tokens and texts of all its rollouts, once they are scored; None where all have."""
+        holders = {r.holder for r in self.rollouts} or {None}
+        if len(holders) > 1:
+            raise RuntimeError(
+                f"processes {holders} have rollouts of problem {self.problem.id!r}; expected one: score them"
+            )
+        return next(iter(holders))
 
     @property
     def correct(self) -> list[bool]:

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from masa_lightning.callbacks._rollout_file import TrainingRolloutFile, write_rollouts
+from masa_lightning.distributed import Processes, fetch
 from masa_lightning.loggers.media import Cell, log_table
 from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.modules.run_folder import run_folder
@@ -31,7 +32,7 @@ class RolloutTable(Callback):
     Of each kind the best, the worst and rollouts evenly between them are taken, by total reward. The table's cells are
     escaped and shortened in the middle, for a model may write anything; ``train_rollouts.jsonl``, in the run's folder,
     has all of a rollout, one JSON object a line, as `BenchmarkReport` writes them; a ``fast_dev_run`` writes none. A run
-    that is resumed goes on with the file as it was at its checkpoint. Only the rollouts of the first process are seen.
+    that is resumed goes on with the file as it was at its checkpoint.
 
     After each validation and test, ``rollouts/<stage>_step<training steps>.jsonl`` has all of its rollouts in the same form,
     but without token ids, and with texts of at most 2,000 characters: what `masa report` shows problem by problem.
@@ -94,7 +95,7 @@ class RolloutTable(Callback):
         if trainer.fit_loop.total_batch_idx % self.every_n_steps:
             return
         folder = run_folder(trainer)  # a collective: every process asks
-        if not outputs or not trainer.is_global_zero:
+        if not outputs:
             return
         if not isinstance(outputs, Mapping) or "groups" not in outputs:
             raise TypeError(
@@ -102,7 +103,12 @@ class RolloutTable(Callback):
                 "expected a dict with a list of RolloutGroup, as the modules of masa_lightning return"
             )
         chosen = choose_rollouts(outputs["groups"], self.rows)
-        if not chosen or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        processes: Processes | None = getattr(pl_module, "processes", None)
+        if processes is not None:
+            with processes.together():  # a collective, too
+                rollouts = fetch([rollout for _, rollout in chosen], [0] * len(chosen), processes)
+            chosen = [(group, rollout) for (group, _), rollout in zip(chosen, rollouts, strict=True)]
+        if not chosen or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         log_table(trainer.loggers, "rollouts", HEAD, table_rows(chosen, self.max_characters), trainer.global_step)
         try:

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 
 from masa_lightning.checks import check_number
-from masa_lightning.distributed import imbalance
+from masa_lightning.distributed import imbalance, publish
 from masa_lightning.functional.calibration import pass_at_k, rate_interval
 from masa_lightning.functional.prompts import PromptTemplates, solution_messages
 from masa_lightning.functional.voting import ballot, majority_vote, predicted_vote
@@ -328,7 +328,8 @@ class GRPOLightningModule(PolicyLightningModule):
         """Rolls out, scores and updates.
 
         Returns:
-            ``groups``: the step's `list[RolloutGroup]` of all processes, for callbacks.
+            ``groups``: the step's `list[RolloutGroup]` of all processes, for callbacks. Tokens and texts of a group are in
+            one of them (`Rollout.holder`).
         """
         self.watch.restart()
         with self.processes.together():
@@ -412,7 +413,7 @@ class GRPOLightningModule(PolicyLightningModule):
         return {"solution": self.num_generations}
 
     def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
-        """What a training step logs of its rollouts."""
+        """What a training step logs of its rollouts; of their texts by `distributed.share`, as each process has its own."""
         return summary.solution_metrics(groups, self.scorer.parts)
 
     def evaluation_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
@@ -637,6 +638,7 @@ class GRPOLightningModule(PolicyLightningModule):
             new = [g for g in groups if not g.rollouts]
             self._generate(new, self.evaluation_counts(), self.evaluation_sampling, keys_by_problem(new, stage))
             self.scorers.score(new)
+            publish([r for g in new for r in g.rollouts], self.processes)
         excluded = left_out(problems, groups)
         self._overlong += len(excluded)
         if stage != "predict":

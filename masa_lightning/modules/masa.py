@@ -9,6 +9,7 @@ from typing import Any, get_args
 from torch import nn
 
 from masa_lightning.checks import check_choice, check_number
+from masa_lightning.distributed import publish, share
 from masa_lightning.functional.experts import choose_expert, expert_target
 from masa_lightning.functional.parsing import parse_meta_prediction
 from masa_lightning.functional.prompts import PromptTemplates, meta_messages
@@ -207,7 +208,8 @@ class MASALightningModule(GRPOLightningModule):
         first: dict[Kind, int] = {"meta": self.num_meta_generations} if sequential else self.training_counts()
         keys = keys_by_place(groups, key)
         self._generate(groups, first, self.sampling, keys)
-        self.meta_scorer.read(groups)
+        if controls:
+            self._read_predictions(groups)
         for control in controls:
             control.decide(
                 groups,
@@ -221,6 +223,15 @@ class MASALightningModule(GRPOLightningModule):
         self.scorers.score(groups)
         for control in controls:
             control.settle(groups)
+
+    def _read_predictions(self, groups: Sequence[RolloutGroup]) -> None:
+        """Reads the predictions that this process drew, and gets the others; a collective."""
+        self.meta_scorer.read(groups)
+        metas = [r for g in groups for r in g.metas]
+        with self.watch.phase("exchange"):
+            predictions = share(metas, lambda r: r.prediction, self.processes)
+        for rollout, prediction in zip(metas, predictions, strict=True):
+            rollout.prediction = prediction
 
     def _all_scorers(self) -> list[Scorer]:
         return [*super()._all_scorers(), self.meta_scorer]
@@ -246,7 +257,7 @@ class MASALightningModule(GRPOLightningModule):
             groups = self.rollouter.new_groups(problems, kinds | solutions)
             keys = keys_by_problem(groups, "predict")
             self._generate(groups, kinds, self.evaluation_sampling, keys)
-            self.meta_scorer.read(groups)
+            self._read_predictions(groups)
             if settings.solve:
                 control_solving(groups, settings, count=count, budget=self.max_completion_length)
                 self.rollouter.hint(groups)
@@ -256,31 +267,36 @@ class MASALightningModule(GRPOLightningModule):
                 plain = self.rollouter.new_groups([group.problem for group in groups], solutions)
                 self._generate(plain, solutions, self.evaluation_sampling, keys)
                 self.scorers.score(plain)
+            publish([r for g in (*groups, *plain) for r in g.rollouts], self.processes)
         return {"groups": groups, "left_out": left_out(problems, groups), "plain": plain}
 
     def expert_examples(self, outputs: Any) -> list[tuple[list[int], list[int]]]:
         """Prompt and target ids of the best prediction of each problem, rewritten with what then really happened.
 
         Args:
-            outputs: Of `training_step`. Problems whose statistics a control kept from being true give no example. Of the
-                others each process takes its part.
+            outputs: Of `training_step`. Problems whose statistics a control kept from being true give no example.
+
+        Returns:
+            Those of this process's part of the problems; a collective.
         """
-        examples = []
         groups: list[RolloutGroup] = outputs["groups"]
+        examples = share(groups, self._expert_example, self.processes)[self.processes.part([1.0] * len(groups))]
+        return [example for example in examples if example is not None]
+
+    def _expert_example(self, group: RolloutGroup) -> tuple[list[int], list[int]] | None:
+        expert = choose_expert(group, min_notion_reward=self.min_expert_reward) if group.is_unbiased else None
+        if expert is None:
+            return None
+        text = expert_target(expert, group.correct, group.lengths, pass_rate_scale=self.pass_rate_scale)
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
+        written = parse_meta_prediction(text, pass_rate_scale=self.pass_rate_scale)
+        read = parse_meta_prediction(self.tokenizer.decode(ids), pass_rate_scale=self.pass_rate_scale)
         unwanted = {*self.tokenizer.all_special_ids, *self.stops.token_ids}  # a hostile text may spell a special token
-        for group in groups[self.processes.part([1.0] * len(groups))]:
-            expert = choose_expert(group, min_notion_reward=self.min_expert_reward) if group.is_unbiased else None
-            if expert is None:
-                continue
-            text = expert_target(expert, group.correct, group.lengths, pass_rate_scale=self.pass_rate_scale)
-            ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
-            written = parse_meta_prediction(text, pass_rate_scale=self.pass_rate_scale)
-            read = parse_meta_prediction(self.tokenizer.decode(ids), pass_rate_scale=self.pass_rate_scale)
-            fits = len(ids) + len(self.stops.closing) <= self.max_meta_length
-            ended = any(stop in text for stop in self.stops.texts)
-            if read == written and fits and not ended and unwanted.isdisjoint(ids):
-                examples.append((expert.prompt_ids, [*ids, *self.stops.closing]))
-        return examples
+        fits = len(ids) + len(self.stops.closing) <= self.max_meta_length
+        ended = any(stop in text for stop in self.stops.texts)
+        if read != written or not fits or ended or not unwanted.isdisjoint(ids):
+            return None
+        return expert.prompt_ids, [*ids, *self.stops.closing]
 
     def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         metrics = super().training_metrics(groups) | summary.meta_metrics(groups, self.meta_scorer.parts)

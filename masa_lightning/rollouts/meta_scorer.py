@@ -42,9 +42,9 @@ class MetaScorer:
         return [name for name, weight in self.weights.items() if weight > 0]
 
     def read(self, groups: Sequence[RolloutGroup]) -> None:
-        """Reads the predictions of meta rollouts, in place."""
+        """Reads the predictions of meta rollouts that this process has, in place."""
         for rollout in (r for g in groups for r in g.metas):
-            if rollout.prediction is None:
+            if rollout.prediction is None and rollout.is_here:
                 cut = rollout.completion.finish_reason == "length"  # perhaps within its last number
                 text = f"{rollout.text}\u2026" if cut else rollout.text
                 rollout.prediction = parse_meta_prediction(text, pass_rate_scale=self.pass_rate_scale)

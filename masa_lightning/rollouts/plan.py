@@ -127,16 +127,15 @@ def plan_rollouts(
     return plan
 
 
-def collect_rollouts(plan: RolloutPlan, completions: Sequence[Completion], texts: Sequence[str]) -> None:
+def collect_rollouts(plan: RolloutPlan, drawn: Sequence[tuple[Completion, str, int | None]]) -> None:
     """Puts what was drawn into the plan's groups.
 
     Args:
         plan: What was asked for.
-        completions: One a request, in its order.
-        texts: The same completions, decoded.
+        drawn: Completion, text and holder, one a request, in its order (`distributed.announce`).
     """
-    for (index, kind), request, completion, text in zip(plan.owners, plan.requests, completions, texts, strict=True):
-        rollout = Rollout(kind=kind, prompt_ids=request.prompt_ids, completion=completion, text=text)
+    for (index, kind), request, (completion, text, holder) in zip(plan.owners, plan.requests, drawn, strict=True):
+        rollout = Rollout(kind=kind, prompt_ids=request.prompt_ids, completion=completion, text=text, holder=holder)
         group = plan.groups[index]
         (group.solutions if kind == "solution" else group.metas).append(rollout)
 

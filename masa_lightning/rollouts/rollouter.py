@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from masa_lightning.distributed import Processes
+from masa_lightning.distributed import Processes, announce
 from masa_lightning.functional.stopping import before_stop
 from masa_lightning.models.stops import Stops
 from masa_lightning.protocols import PhaseProgress, RolloutStore, Sampler
@@ -86,7 +86,7 @@ class Rollouter:
     ) -> None:
         """Draws rollouts of groups, all kinds in one call of the sampler; in place.
 
-        Each process draws its part of them, and all get all: a collective.
+        Each process draws its part of them, and keeps tokens and texts (`Rollout.holder`): a collective.
 
         Args:
             groups: Of `new_groups`, the same on each process.
@@ -109,9 +109,12 @@ class Rollouter:
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True) if ids else []  # it makes [""] of []
         texts = [before_stop(text, self.stops.texts) for text in texts]
         with self.watch.phase("exchange"):
-            parts = self.processes.gather((completions, texts))
-        self.generated.append([sum(len(c.token_ids) for c in part) for part, _ in parts])
-        collect_rollouts(plan, [c for part, _ in parts for c in part], [text for _, part in parts for text in part])
+            drawn = announce(completions, texts, self.processes)
+        collect_rollouts(plan, drawn)
+        generated = [0] * self.processes.size
+        for completion, _, holder in drawn:
+            generated[holder or 0] += len(completion.token_ids)
+        self.generated.append(generated)
 
     def take_generated(self) -> list[list[int]]:
         """Returns `generated`, and begins anew."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from masa_lightning.distributed import Processes
+from masa_lightning.distributed import Processes, cut, move, share
 from masa_lightning.protocols import PhaseProgress
 from masa_lightning.timing import Stopwatch
-from masa_lightning.types import RolloutGroup
+from masa_lightning.types import MetaPrediction, Rollout, RolloutGroup
 
 
 class Scorer(Protocol):
@@ -37,12 +37,16 @@ class Scorers:
         self.scorers, self.processes, self.progress, self.watch = list(scorers), processes, progress, watch
 
     def score(self, groups: Sequence[RolloutGroup]) -> None:
-        """Scores groups, in place; a collective.
+        """Scores groups, in place; a collective. The process that scores a group has all its rollouts from then on.
 
         Raises:
             ValueError: If a scorer of any process fails, on all of them.
         """
-        part = self.processes.part([sum(r.length for r in g.rollouts) for g in groups])
+        parts = cut([sum(r.length for r in g.rollouts) for g in groups], self.processes.size)
+        part, rollouts = parts[self.processes.rank], [r for g in groups for r in g.rollouts]
+        with self.watch.phase("exchange"):
+            holders = [rank for rank, each in enumerate(parts) for g in groups[each] for _ in g.rollouts]
+            move(rollouts, holders, self.processes)
         failure: Exception | None = None
         try:
             for scorer in self.scorers:
@@ -53,12 +57,9 @@ class Scorers:
                 raise
             failure = error
         self._end_together(failure)
-        outcomes = [
-            (r.correct, r.ungraded, r.prediction, r.rewards, r.reward) for g in groups[part] for r in g.rollouts
-        ]
         with self.watch.phase("exchange"):
-            outcomes = self.processes.concatenate(outcomes)
-        for rollout, outcome in zip((r for g in groups for r in g.rollouts), outcomes, strict=True):
+            outcomes = share(rollouts, _outcome, self.processes)
+        for rollout, outcome in zip(rollouts, outcomes, strict=True):
             rollout.correct, rollout.ungraded, rollout.prediction, rollout.rewards, rollout.reward = outcome
 
     def _end_together(self, failure: Exception | None) -> None:
@@ -69,3 +70,7 @@ class Scorers:
                 raise ValueError(
                     f"process {rank} of {self.processes.size} could not score its rollouts: {text}"
                 ) from failure
+
+
+def _outcome(rollout: Rollout) -> tuple[bool, bool, MetaPrediction | None, dict[str, float], float | None]:
+    return rollout.correct, rollout.ungraded, rollout.prediction, rollout.rewards, rollout.reward

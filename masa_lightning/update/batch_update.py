@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from masa_lightning.distributed import Processes, cut
+from masa_lightning.distributed import Processes, cut, fetch
 from masa_lightning.protocols import PhaseProgress
 from masa_lightning.settings import Algorithm
 from masa_lightning.timing import Stopwatch
@@ -97,6 +97,12 @@ class BatchUpdate:
         for part in mini_batches([g for g in groups if trained_rollouts(g, algorithm)], self.num_mini_batches):
             rollouts = [r for g in part for r in trained_rollouts(g, algorithm)]
             chosen = self.loss.select(rollouts)
+            costs = token_costs(chosen, share_prompts=self.share_prompts)
+            dealt = cut(costs, size)
+            self.trained_tokens.append([sum(costs[each]) for each in dealt])
+            with self.watch.phase("exchange"):
+                trainers = [taker for taker, each in enumerate(dealt) for _ in chosen[each]]
+                chosen = fetch(chosen, trainers, self.processes, with_text=False)
             batches = micro_batches(
                 chosen,
                 self.max_tokens_per_micro_batch,
@@ -106,8 +112,6 @@ class BatchUpdate:
                 processes=size,
             )
             steps.append((batches, self.loss.denominators(rollouts) / size))
-            costs = token_costs(chosen, share_prompts=self.share_prompts)
-            self.trained_tokens.append([sum(costs[part]) for part in cut(costs, size)])
         return steps
 
 

@@ -1,4 +1,7 @@
-"""GRPO and MASA in two processes, under DDP and FSDP2, take the very steps of one process with the same global batch."""
+"""GRPO and MASA in two processes, under DDP and FSDP2, take the very steps of one process with the same global batch.
+
+And they write the same rollouts, of which each process has its own alone.
+"""
 
 import random
 import warnings
@@ -10,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from training_loop import Loop, Problems
 
+from masa_lightning.callbacks.rollout_table import NAME, RolloutTable
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.masa import MASALightningModule
 from masa_lightning.settings import Algorithm
@@ -79,8 +83,8 @@ WHOLE = {
 CASES = {"empty": EMPTY, "whole": WHOLE}
 
 
-def train(checkpoint, settings, processes, **trainer):
-    """Trains for two batches, and returns the weights and what was logged."""
+def train(checkpoint, folder, settings, processes, **trainer):
+    """Trains for two batches, and returns the weights, what was logged, and which of the rollouts this process has."""
     warnings.filterwarnings("ignore")
     loop = Loop(checkpoint)
     settings = {
@@ -94,24 +98,34 @@ def train(checkpoint, settings, processes, **trainer):
     batch_size = settings.pop("batch_size")
     module = loop.module(settings.pop("kind"), **settings)
     data = Problems(train=PROBLEMS[: 2 * batch_size], batch_size=batch_size // processes)
-    recorder = loop.fit(module, data, devices=processes, **trainer)
+    table = RolloutTable(every_n_steps=1, rows=6)
+    recorder = loop.fit(module, data, table, devices=processes, default_root_dir=folder, **trainer)
     weights = {n: p.full_tensor() if isinstance(p, DTensor) else p for n, p in module.policy.model.named_parameters()}
-    return {name: p.detach().clone() for name, p in weights.items()}, recorder.metrics
+    here = [r.is_here for groups in recorder.groups for g in groups for r in g.rollouts]
+    return {name: p.detach().clone() for name, p in weights.items()}, recorder.metrics, here
 
 
 def _work(rank, folder, checkpoint, strategy):
-    got = {name: train(checkpoint, case, 2, strategy=two_processes.strategy(strategy)) for name, case in CASES.items()}
-    if rank == 0:
-        torch.save(got, folder / "got.pt")
+    got = {
+        name: train(checkpoint, folder / name, case, 2, strategy=two_processes.strategy(strategy))
+        for name, case in CASES.items()
+    }
+    torch.save(got, folder / f"got-{rank}.pt")
 
 
 @pytest.mark.parametrize("strategy", two_processes.STRATEGIES)
 def test_two_processes_train_as_one(tiny_checkpoint, tmp_path, loop, strategy):
     two_processes.run(_work, tmp_path, tiny_checkpoint, strategy)
     before = loop.weights()
-    for name, (got, logged) in torch.load(tmp_path / "got.pt").items():
+    first, second = (torch.load(tmp_path / f"got-{rank}.pt") for rank in range(2))
+    for name, (got, logged, here) in first.items():
         with warnings.catch_warnings():
-            expected, metrics = train(tiny_checkpoint, CASES[name], 1)
+            expected, metrics, whole = train(tiny_checkpoint, tmp_path / "one" / name, CASES[name], 1)
+        assert all(whole)
+        assert [not each for each in here] == second[name][2]  # each rollout is in one of them
+        assert name == "empty" or 0.3 * len(here) < sum(here) < 0.7 * len(here)
+        written = [next((tmp_path / of / name).rglob(NAME)).read_text() for of in (".", "one")]
+        assert written[0] == written[1] != "", name
         assert len(loop.changed(before, expected)) > 10, name
         torch.testing.assert_close(got, expected, atol=1e-6, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
         assert len(logged) == len(metrics) == 2
