@@ -69,6 +69,24 @@ def test_methods_are_laid_over_any_other(
     assert cli.trainer.log_dir != plain.trainer.log_dir
 
 
+def test_lora_and_the_efficient_tiny_are_laid_over_what_they_change(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["masa"])
+    lora = build(FOLDER / "masa_1gpu.yaml", "--config", str(FOLDER / "with" / "lora.yaml"))
+    sampler = lora.model.sampler
+    assert (lora.model.lora.rank, lora.model.lora.alpha, lora.model.model_name) == (32, 64, "Qwen/Qwen3-8B-Base")
+    assert (sampler.dtype, sampler.gpu_memory_utilization, sampler.enable_sleep_mode) == ("bfloat16", 0.45, True)
+    assert Path(lora.trainer.log_dir or "") == Path("runs/masa_lora")
+    tiny = build(FOLDER / "tiny.yaml", "--config", str(FOLDER / "with" / "tiny_efficient.yaml"))
+    names = [type(callback).__name__ for callback in tiny.trainer.callbacks]
+    assert {"ExpertSFT", "PredictiveGating", "EarlyCutoff", "CalibrationPlots"} <= {*names}
+    assert names[-1] == "ModelCheckpoint"  # behind what has a state
+    assert (tiny.model.model_name, tiny.model.learning_rate) == ("tiny", 2e-4)
+    assert Path(tiny.trainer.log_dir or "") == Path("runs/tiny_efficient")
+
+
 def test_two_nodes_are_laid_over_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["masa"])
     printed = []
@@ -159,10 +177,9 @@ def test_predict_parses_and_builds_as_the_command_does(
 
 def test_there_are_configs_and_each_fits_a_screen() -> None:
     assert {path.stem for path in EVALUATIONS} == {*BENCHMARKS}
-    assert {"tiny", "tiny_efficient", "smollm2_asdiv", "masa", "masa_1gpu", "masa_lora"} <= {
-        path.stem for path in CONFIGS
-    }
-    assert {*(FOLDER / "with").glob("*.yaml")} == {*OVERLAYS, FOLDER / "with" / "two_nodes.yaml"}
+    assert {"tiny", "smollm2_asdiv", "masa", "masa_1gpu"} == {path.stem for path in CONFIGS}
+    others = {FOLDER / "with" / f"{name}.yaml" for name in ("lora", "tiny_efficient", "two_nodes")}
+    assert {*(FOLDER / "with").glob("*.yaml")} == {*OVERLAYS, *others}
     assert all(len(path.read_text().splitlines()) <= 50 for path in FOLDER.glob("**/*.yaml"))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -103,8 +104,9 @@ def _use(name: str) -> str:
     match name.partition("/")[0]:
         case "eval":
             return "test"
-        case "with":
-            return "fit --config masa"
+        case "with":  # its first line ends with a whole command
+            base = re.search(rf"(--config \S+) --config {name}$", _first_line(name))
+            return f"fit {base[1]}" if base else "fit --config masa"
         case "predict":
             return "predict"
     return "fit"
