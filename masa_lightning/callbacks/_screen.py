@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Final
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from masa_lightning.functional.intervals import Interval, correlation_interval, overlap
+from masa_lightning.functional.intervals import Interval, correlation_interval, mean_interval, overlap
 
 Figures = Mapping[str, float]
 Row = tuple[str, str, int]  # label, name of the figure, digits
@@ -43,6 +44,7 @@ _BRIEF: Final = {  # heads of a table of benchmarks, by figure
     "meta/reward": "meta",
 }
 CHANCE: Final = "Where 95% intervals overlap, the difference may be chance."
+_PAIRED: Final = "pass@1 of the same problems: {:+.3f} [{:+.3f}, {:+.3f}], {}."
 
 
 def screen() -> Console:
@@ -84,13 +86,16 @@ def cell(figures: Figures, name: str, digits: int) -> str:
     return text if math.isnan(low) else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def measured(head: str, columns: Mapping[str, Figures], rows: Sequence[Row] | None = None) -> Table:
+def measured(
+    head: str, columns: Mapping[str, Figures], rows: Sequence[Row] | None = None, paired: Sequence[float] = ()
+) -> Table:
     """A table with a line a figure and a column a measurement.
 
     Args:
         head: What was measured.
         columns: Figures by the column's name. Where there are two, their intervals are compared.
         rows: By default all that the last column has.
+        paired: As `differences`, which says more of pass@1 than two intervals.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(head)
@@ -101,23 +106,39 @@ def measured(head: str, columns: Mapping[str, Figures], rows: Sequence[Row] | No
     for label, name, digits in rows_of([*columns.values()][-1]) if rows is None else rows:
         if any(_says(figures, name) for figures in columns.values()):
             cells = [escape(cell(figures, name, digits)) for figures in columns.values()]
-            table.add_row(label, *cells, *([compared(columns, name)] if len(columns) == 2 else []))
+            table.add_row(label, *cells, *([compared(columns, name, paired)] if len(columns) == 2 else []))
     return table
 
 
-def compared(columns: Mapping[str, Figures], name: str) -> str:
+def compared(columns: Mapping[str, Figures], name: str, paired: Sequence[float] = ()) -> str:
     """Says whether the intervals of a figure overlap: "overlap", "apart", or nothing where there are none."""
+    if name == PASS[1] and len(paired) > 1:
+        return ""
     first, second = columns.values()
     verdict = overlap(interval(first, name), interval(second, name))
     return "" if verdict is None else "overlap" if verdict else "apart"
 
 
-def chance(columns: Mapping[str, Figures], rows: Sequence[Row] | None = None) -> list[str]:
-    """The sentence on intervals that overlap, if any of two columns do."""
+def differences(
+    columns: Mapping[str, Figures], rows: Sequence[Row] | None = None, paired: Sequence[float] = ()
+) -> list[str]:
+    """Sentences on what two columns differ in, and on what of it may be chance.
+
+    Args:
+        columns: As of `measured`, as `rows` are.
+        rows: What is compared.
+        paired: Differences of the pass rates of problems that both columns have.
+    """
     if len(columns) != 2:
         return []
+    said = []
+    if len(paired) > 1:
+        low, high = mean_interval(paired)
+        said = [
+            _PAIRED.format(fmean(paired), low, high, "which may be chance" if low <= 0 <= high else "more than chance")
+        ]
     rows = rows_of([*columns.values()][-1]) if rows is None else rows
-    return [CHANCE] if any(compared(columns, name) == "overlap" for _, name, _ in rows) else []
+    return said + [CHANCE] * any(compared(columns, name, paired) == "overlap" for _, name, _ in rows)
 
 
 def evaluated(rows: Mapping[str, Figures], width: int) -> list[RenderableType]:

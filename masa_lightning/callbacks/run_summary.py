@@ -18,8 +18,9 @@ from rich.table import Table
 from masa_lightning.callbacks import _screen
 from masa_lightning.callbacks._screen import COMPARED, Figures
 from masa_lightning.callbacks.benchmark_report import BenchmarkReport
+from masa_lightning.functional.intervals import paired_differences
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.provenance import fingerprint
+from masa_lightning.modules.provenance import fingerprint, pass_rates
 from masa_lightning.modules.run_folder import log_folder
 
 _PROBLEM: Final = "Compute 17+25."
@@ -29,9 +30,10 @@ class RunSummary(Callback):
     """Ends `fit`, `validate` and `test` with what one wants to know, on one screen of 80 columns.
 
     Of `fit`: figures of the validation before the first step (`ValidateFirst`) and of the last one, with 95% intervals, and
-    whether these overlap; the checkpoint; pictures; what controls saved; minutes and tokens; and the next commands. A run
-    that is interrupted or fails says what is kept, and how to go on. Of `validate` and `test`: a table, with a line a
-    benchmark where there are several; beside a `BenchmarkReport`, which has its own, nothing.
+    whether these overlap, or of pass@1 the difference over the problems that both have; the checkpoint; pictures; what
+    controls saved; minutes and tokens; and the next commands. A run that is interrupted or fails says what is kept, and how
+    to go on. Of `validate` and `test`: a table, with a line a benchmark where there are several; beside a
+    `BenchmarkReport`, which has its own, nothing.
     """
 
     def __init__(self) -> None:
@@ -43,6 +45,7 @@ class RunSummary(Callback):
         self._began: int | None = None  # at which step, while it trains
         self._rows: dict[str, Figures] = {}  # by benchmark, if there are several
         self._count = 0  # of problems
+        self._rates: list[tuple[str, str, float]] = []
         self._measured = ""
         self._figures: Figures | None = None
 
@@ -98,8 +101,9 @@ class RunSummary(Callback):
         console.rule(f"{trainer.global_step} training steps done", align="left")
         columns = before_and_after(module)
         if columns:
-            console.print(_screen.measured(_problems(module), columns, COMPARED))
-            for sentence in _screen.chance(columns, COMPARED):
+            paired = _paired(*(getattr(module, f"{which}_validation", None) for which in ("first", "last")))
+            console.print(_screen.measured(_problems(module), columns, COMPARED, paired))
+            for sentence in _screen.differences(columns, COMPARED, paired):
                 console.print(sentence)
             console.print()
         facts = Table.grid(padding=(0, 3, 0, 0))
@@ -170,15 +174,16 @@ class RunSummary(Callback):
             columns: dict[str, Figures] = {stage: figures}
             if first and first.get("measured") == self._measured and getattr(pl_module, "rollout_steps", 0):
                 columns = {"before training": _plain(first["metrics"], "val/")} | columns
-            console.print(_screen.measured(f"{self._count} problems", columns))
-            for sentence in _screen.chance(columns):
+            paired = _paired(first, {"pass_rates": self._rates})
+            console.print(_screen.measured(f"{self._count} problems", columns, paired=paired))
+            for sentence in _screen.differences(columns, paired=paired):
                 console.print(sentence)
         if (folder := log_folder(trainer)) is not None:
             console.print(f"All figures, by name: {_short(folder)}", soft_wrap=True)
 
     def _take(self, module: LightningModule) -> None:
         groups = module.evaluated if isinstance(module, GRPOLightningModule) else []
-        self._count, self._rows = len(groups), {}
+        self._count, self._rows, self._rates = len(groups), {}, pass_rates(groups)
         if isinstance(module, GRPOLightningModule):
             self._measured = fingerprint(module, groups)
             for name in dict.fromkeys(g.problem.source for g in groups):
@@ -197,6 +202,12 @@ def before_and_after(module: LightningModule) -> Mapping[str, Figures]:
     done = getattr(module, "rollout_steps", last["rollout_steps"])
     name = "after" if last["rollout_steps"] == done else f"after step {last['rollout_steps']}"
     return columns | {name if last["rollout_steps"] else "before": _plain(last["metrics"], "val/")}
+
+
+def _paired(first: Mapping[str, Any] | None, last: Mapping[str, Any] | None) -> list[float]:
+    """Differences of the pass rates of two validations; none of those that earlier versions kept."""
+    one, other = ({(s, n): rate for s, n, rate in (record or {}).get("pass_rates", [])} for record in (first, last))
+    return paired_differences(one, other)
 
 
 def savings(ledger: Mapping[str, float], logged: Mapping[str, float]) -> Iterator[tuple[str, str]]:

@@ -7,13 +7,18 @@ import re
 import warnings
 from typing import Final
 
-_LOGGER: Final = "lightning.pytorch.utilities.rank_zero"
+_LOGGERS: Final = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.pytorch.trainer.connectors.checkpoint_connector",
+    "lightning.fabric.utilities.seed",
+)
 _MESSAGES: Final = re.compile(
     r"GPU available: |TPU available: |HPU available: "  # `RunSummary` says what is used
     r"|\S* ?Tip: "  # advertisements
     r"|`Trainer\.fit` stopped: "  # into the progress bar; the panel says how many steps were taken
     r"|Restor(ing|ed) (all )?states from|Loaded model weights from"  # twice the path that was given
     r"|`weights_only` was not set"  # the module's checkpoints are read safely in any case
+    r"|(\[rank: \d+\] )?Seed set to "  # config.yaml has it
 )
 _WARNINGS: Final = (
     r"`?isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 on torch 2.13, in every loader
@@ -22,11 +27,21 @@ _WARNINGS: Final = (
 
 def quiet() -> None:
     """Leaves out what tells a user of the command nothing; errors, and warnings of what a user can change, stay."""
-    logger = logging.getLogger(_LOGGER)
-    if _passes not in logger.filters:
-        logger.addFilter(_passes)
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_passes)  # once, however often it is called
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message=message, category=FutureWarning)
+
+
+def without_bars_of_loading() -> None:
+    """Leaves out transformers' bar of the weights that it has read; that of a download stays."""
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
+    downloads = not are_progress_bars_disabled()
+    disable_progress_bar()  # both of them
+    if downloads:
+        enable_progress_bars()
 
 
 def _passes(record: logging.LogRecord) -> bool:

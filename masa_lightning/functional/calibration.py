@@ -11,12 +11,12 @@ integers in their ratio give. A problem that was looked at with probability s we
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
 from masa_lightning.checks import check_number
+from masa_lightning.functional.intervals import share_interval
 
 _SAME_RATE = (
     1e-7  # above the rounding of float32, below the distance of shares whose counts multiply to less than 10 million
@@ -323,15 +323,9 @@ def length_calibration(
 
 
 def rate_interval(rates: Tensor, level: float = 0.95) -> tuple[float, float]:
-    r"""Confidence interval of a mean rate over problems, which are a sample of what might have been asked.
+    """Confidence interval of a mean rate over problems, which are a sample of what might have been asked.
 
-    Wilson's (1927), of P single verdicts:
-
-    .. math::
-
-        \frac{1}{1 + z^2 / P} \left(
-            \bar p + \frac{z^2}{2 P} \pm z \sqrt{\frac{\bar p (1 - \bar p)}{P} + \frac{z^2}{4 P^2}}
-        \right)
+    Wilson's, of P single verdicts (`functional.intervals.share_interval`).
 
     Rates of several rollouts spread less than single verdicts do, so that it is rather too wide than too narrow. Intervals
     from the spread of the rates, by bootstrap or otherwise, are too narrow where few problems are ever solved: that of
@@ -359,12 +353,7 @@ def rate_interval(rates: Tensor, level: float = 0.95) -> tuple[float, float]:
         raise ValueError("rates has values outside of [0, 1]")
     if len(rates) == 0:
         return math.nan, math.nan
-    mean, size = rates.double().mean().item(), len(rates)
-    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
-    middle = mean + z2 / (2 * size)
-    half = math.sqrt(z2 * (mean * (1 - mean) / size + z2 / (4 * size**2)))
-    low, high = ((middle + sign * half) / (1 + z2 / size) for sign in (-1, 1))
-    return max(0.0, low), min(1.0, high)
+    return share_interval(rates.double().mean().item(), len(rates), level)
 
 
 def _kept(weights: Tensor | None, *columns: Tensor) -> tuple[Tensor | None, tuple[Tensor, ...]]:

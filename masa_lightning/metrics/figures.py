@@ -20,9 +20,9 @@ from torch import Tensor
 from masa_lightning.functional.calibration import (
     expected_calibration_error,
     pearson,
-    rate_interval,
     reliability_bins,
 )
+from masa_lightning.functional.intervals import share_interval
 
 if TYPE_CHECKING:
     from masa_lightning.metrics.calibration import LengthPoints, PassRatePoints  # which draw themselves
@@ -182,7 +182,7 @@ def draw_reliability(
     for mean, share, size, squared in zip(*(x.tolist() for x in (means, shares, mass, square)), strict=True):
         if not size:
             continue
-        low, high = rate_interval(torch.full((max(1, round(size**2 / squared)),), share))
+        low, high = share_interval(share, max(1, round(size**2 / squared)))
         axes.plot([mean, mean], [low, high], color=BLUE, alpha=0.55, linewidth=1.6, zorder=3)
         axes.plot([mean, mean], [mean, share], color=ORANGE, linewidth=1.2, linestyle=":", zorder=3)
         axes.plot([mean], [share], color=BLUE, marker="o", markersize=6, markeredgecolor="white", zorder=5)

@@ -25,7 +25,7 @@ from masa_lightning.models.turns import check_roles
 from masa_lightning.modules.base import PolicyLightningModule
 from masa_lightning.modules.defaults import default_lengths, default_sampler, fitting_prompts, warn_of_hub
 from masa_lightning.modules.hyperparameters import class_path
-from masa_lightning.modules.provenance import fingerprint, provenance
+from masa_lightning.modules.provenance import fingerprint, pass_rates, provenance
 from masa_lightning.modules.resume import Resumption
 from masa_lightning.protocols import Grader, RewardFunction, RolloutStore, Sampler
 from masa_lightning.rollouts import summary
@@ -296,7 +296,11 @@ class GRPOLightningModule(PolicyLightningModule):
         Raises:
             ValueError: If the prompts of all problems are too long.
         """
-        record = {"problems": len(self.evaluated), "measured": fingerprint(self, self.evaluated)}
+        record = {
+            "problems": len(self.evaluated),
+            "measured": fingerprint(self, self.evaluated),
+            "pass_rates": pass_rates(self.evaluated),
+        }
         self._log_evaluation("val")
         self.evaluated = []
         if not self.trainer.sanity_checking:

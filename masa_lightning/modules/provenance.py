@@ -77,6 +77,11 @@ def fingerprint(module: GRPOLightningModule, groups: Sequence[RolloutGroup]) -> 
     return blake2b(repr([problems, how]).encode(), digest_size=8).hexdigest()
 
 
+def pass_rates(groups: Sequence[RolloutGroup]) -> list[tuple[str, str, float]]:
+    """Source, id and pass rate of each problem that was solved: what a later evaluation is compared with, pair by pair."""
+    return [(g.problem.source, g.problem.id, g.pass_rate) for g in groups if g.pass_rate is not None]
+
+
 def module_settings(module: GRPOLightningModule, *, arguments_only: bool = False) -> dict[str, Any]:
     """The settings of a module and of how it scores.
 

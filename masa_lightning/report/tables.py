@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, Final
 
+from masa_lightning.functional.intervals import paired_differences
 from masa_lightning.report import statistics
 from masa_lightning.report.curves import at_validation
 from masa_lightning.report.records import Evaluated
@@ -229,7 +230,7 @@ def _change(arm: Arm) -> str:
     else:
         validations = [e for e in arm.runs[0].evaluated if e.stage == "validate"]
         first, last = (_pass_rates(validations[place]) if len(validations) > 1 else {} for place in (0, -1))
-        difference = statistics.mean([last[name] - first[name] for name in first if name in last])
+        difference = statistics.mean(paired_differences(first, last))
     if difference is None:
         return NONE
     text = _cell(difference, sign=True)

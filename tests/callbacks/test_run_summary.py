@@ -12,8 +12,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger
 
-from masa_lightning.callbacks.run_summary import RunSummary, next_commands, savings
+from masa_lightning.callbacks.run_summary import RunSummary, _paired, next_commands, savings
 from masa_lightning.callbacks.validate_first import ValidateFirst
+from masa_lightning.report.statistics import mean
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +46,11 @@ def test_a_fit_ends_with_one_panel(loop: Any, capsys: pytest.CaptureFixture[str]
     assert "parameters, all trained, on cpu; files in runs/x" in text
     assert "3 training steps done" in text
     assert re.search(r"4 held-out problems +before +after +intervals", text)
-    assert re.search(r"pass@1 +0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] +0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] +overlap", text)
-    assert "the difference may be chance" in text
+    assert re.search(r"pass@1 +0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] +0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] *$", text, re.MULTILINE)
+    first, last = ({i: r for _, i, r in v["pass_rates"]} for v in (module.first_validation, module.last_validation))
+    change = mean([last[name] - first[name] for name in first])
+    assert change and len(first) == 4
+    assert f"pass@1 of the same problems: {change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}], " in text
     assert "runs/x/checkpoints/last.ckpt, of step 2" in text
     assert f"{sum(module.ledger[f'tokens/{kind}'] for kind in ('solution', 'meta')):,.0f} tokens generated" in text
     assert [line for line in text.splitlines() if line.startswith("  masa ")] == [
@@ -67,6 +71,13 @@ def test_a_module_without_rollouts_has_no_table_of_them(loop: Any, capsys: pytes
 def test_a_validation_that_did_not_follow_the_last_step_is_not_called_after(loop: Any, capsys: Any) -> None:
     fit(loop, loop.module(), ValidateFirst(), max_steps=3, val_check_interval=2, check_val_every_n_epoch=None)
     assert re.search(r"before +after step 2 +intervals", capsys.readouterr().out)
+
+
+def test_of_a_checkpoint_without_pass_rates_intervals_are_compared() -> None:
+    """One of an earlier version."""
+    assert _paired({"measured": "a"}, {"pass_rates": [("", "1", 0.5)]}) == _paired(None, None) == []
+    rates = [("", "1", 0.5), ("x", "1", 0.25)]
+    assert _paired({"pass_rates": rates}, {"pass_rates": [("x", "1", 1.0), ("y", "1", 1.0)]}) == [0.75]
 
 
 class Ends(Callback):
@@ -122,6 +133,7 @@ def test_validate_compares_with_before_training(loop: Any, capsys: Any) -> None:
     trainer.validate(loop.module(), loop.Problems(8, 4), ckpt_path="runs/x/checkpoints/last.ckpt", verbose=False)
     text = narrow(capsys.readouterr().out)
     assert re.search(r"4 problems +before training +validate +intervals", text)
+    assert "pass@1 of the same problems: " in text
     assert "All figures, by name: runs/x" in text
     trainer.test(loop.module(), loop.Problems(8, 5), ckpt_path="runs/x/checkpoints/last.ckpt", verbose=False)
     text = narrow(capsys.readouterr().out)

@@ -46,9 +46,28 @@ def test_before_and_after() -> None:
         "length: correlation     -0.54 [-0.63, -0.43]  -0.54 [-0.63, -0.43]  overlap",
         "meta reward                            0.200                 0.200",
     ]
-    assert _screen.chance(columns, _screen.COMPARED) == [_screen.CHANCE]
-    assert _screen.chance({"before": BEFORE, "after": AFTER | {"pass@1_low": 0.51}}, [_screen.PASS]) == []
-    assert _screen.chance({"after": AFTER}) == []
+    assert _screen.differences(columns, _screen.COMPARED) == [_screen.CHANCE]
+    assert _screen.differences({"before": BEFORE, "after": AFTER | {"pass@1_low": 0.51}}, [_screen.PASS]) == []
+    assert _screen.differences({"after": AFTER}) == []
+
+
+def test_the_same_problems_say_more_than_two_intervals() -> None:
+    """As `masa report`: it took 8 problems' gain for chance, for the problems differ more than that."""
+    columns = {"before": BEFORE, "after": AFTER}
+    gained = [0.0] * 248 + [1.0] * 8
+    table = printed(_screen.measured("256 held-out problems", columns, _screen.COMPARED, gained))
+    assert table[1] == "pass@1                  0.441 [0.382, 0.502]  0.520 [0.459, 0.580]"
+    assert table[2].endswith("apart")
+    said = printed(*_screen.differences(columns, [_screen.PASS], gained))
+    assert said == ["pass@1 of the same problems: +0.031 [+0.010, +0.053], more than chance."]
+    said = printed(*_screen.differences(columns, _screen.COMPARED, [0.25, -0.5] * 40))
+    assert said == [
+        "pass@1 of the same problems: -0.125 [-0.209, -0.041], more than chance.",
+        _screen.CHANCE,
+    ]
+    said = printed(*_screen.differences(columns, [_screen.PASS], [-0.5, 0.5, 0.0]))
+    assert said == ["pass@1 of the same problems: +0.000 [-1.242, +1.242], which may be chance."]
+    assert _screen.differences(columns, [_screen.PASS], [0.5]) == [_screen.CHANCE]  # one has no interval
 
 
 def test_what_was_not_measured_has_no_line() -> None:

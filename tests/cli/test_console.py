@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import logging
 import warnings
+from pathlib import Path
 
 import pytest
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+from lightning.pytorch import seed_everything
+from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.seed import isolate_rng
+from transformers import AutoModelForCausalLM
+from transformers.utils.logging import enable_progress_bar
 
 from masa_lightning.cli import console
 
 
-def test_banners_are_left_out_and_all_else_stays(caplog: pytest.LogCaptureFixture) -> None:
+def test_banners_are_left_out_and_all_else_stays(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # restored afterwards, as the next
+    monkeypatch.setenv("PL_SEED_WORKERS", "0")
     console.quiet()
     console.quiet()
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     assert sum(f is console._passes for f in logger.filters) == 1
     with caplog.at_level(logging.INFO):
+        with isolate_rng():
+            seed_everything(1)
+        logging.getLogger("lightning.fabric.utilities.seed").info("[rank: 1] Seed set to 0")
+        logging.getLogger(_CheckpointConnector.__module__).info("`weights_only` was not set, defaulting to `False`.")
         rank_zero_info("GPU available: False, used: False")
         rank_zero_info("\U0001f4a1 Tip: For seamless cloud logging, install it")
         rank_zero_info("`Trainer.fit` stopped: `max_steps=3` reached.")
@@ -32,3 +47,22 @@ def test_banners_are_left_out_and_all_else_stays(caplog: pytest.LogCaptureFixtur
         warnings.simplefilter("always")
         warnings.warn("another one", FutureWarning, stacklevel=1)
     assert caught
+
+
+@pytest.mark.parametrize("downloads", [True, False])
+def test_weights_are_loaded_without_a_bar_and_downloads_have_theirs(
+    downloads: bool, tiny_checkpoint: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    load = AutoModelForCausalLM.from_pretrained
+    enable_progress_bar()
+    try:
+        if not downloads:
+            disable_progress_bars()
+        load(tiny_checkpoint)
+        assert "Loading weights" in capfd.readouterr().err  # what is to be left out
+        console.without_bars_of_loading()
+        load(tiny_checkpoint)
+        assert capfd.readouterr().err == ""
+        assert are_progress_bars_disabled() is not downloads
+    finally:
+        enable_progress_bar()  # both of them

@@ -7,12 +7,13 @@ import torch
 from scipy import stats
 
 from masa_lightning.functional.calibration import rate_interval
+from masa_lightning.functional.intervals import student_t
 from masa_lightning.report import statistics
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 7, 30, 31, 60, 1000])
 def test_student_t(freedom: int) -> None:
-    assert statistics.student_t(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), abs=2e-4)
+    assert student_t(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), abs=2e-4)
 
 
 def test_mean() -> None:
