@@ -35,11 +35,11 @@ def quiet() -> None:
 
 def without_bars_of_loading() -> None:
     """Leaves out transformers' bar of the weights that it has read; that of a download stays."""
-    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
     downloads = not are_progress_bars_disabled()
-    disable_progress_bar()  # both of them
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # both of them
     if downloads:
         enable_progress_bars()
 
