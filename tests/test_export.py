@@ -188,9 +188,9 @@ def test_the_folder_is_asked_as_it_was_trained(runs: Path, tmp_path: Path, kind:
 @pytest.mark.parametrize("kind", KINDS[::3])
 def test_vllm_reads_the_exported_folder(runs: Path, tmp_path: Path, kind: str) -> None:
     vllm = pytest.importorskip("vllm")
-    from masa_lightning.sampling._isolation import apart_from_training, environment
     from masa_lightning.sampling.vllm import VLLMSampler
     from masa_lightning.sampling.vllm.engine import engine_environment
+    from masa_lightning.sampling.vllm.isolation import apart_from_training, environment
 
     export_checkpoint(runs / f"{kind}.ckpt", tmp_path)
     prompts, _, code = code_of(tmp_path / "README.md")

@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from masa_lightning.sampling._weights import HandOver, Merged, full, is_tied, named_weights
+from masa_lightning.sampling.vllm.weights import HandOver, Merged, full, is_tied, named_weights
 from masa_lightning.settings import SamplingSettings
 
 SAMPLE = SamplingSettings()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from masa_lightning.sampling._weights import HandOver
+from masa_lightning.sampling.vllm.weights import HandOver
 
 
 class Engine:

@@ -7,7 +7,12 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from masa_lightning.sampling.vllm.patches import ensure_expert_group
+from masa_lightning.sampling.vllm.patches import (
+    ensure_expert_group,
+    leaves_out_bias,
+    load_model_class,
+    rotate_without_kernel,
+)
 
 _INSTEAD = "use TransformersSampler, which runs every causal language model of transformers"
 
@@ -50,14 +55,13 @@ def adapt_to_model(options: dict[str, Any], config: Any, on_cpu: bool) -> None:
         ValueError: vLLM does not run the model, or not as the policy computes it.
     """
     import vllm
-    from vllm.engine.arg_utils import EngineArgs
 
     path, length = options["model"], options["max_model_len"]
     where = f"vLLM {vllm.__version__} on {'CPU' if on_cpu else 'CUDA'}"
     _complete_configuration(options, config.get_text_config())
     try:
         with _silent():
-            model = EngineArgs(**options).create_model_config()
+            model = vllm.EngineArgs(**options).create_model_config()
     except Exception as error:
         raise ValueError(
             f"{where} does not take model {path!r} with max_model_length {length}: {_said(error)}{_missing(config)}\n"
@@ -109,12 +113,9 @@ def _silent() -> Iterator[None]:
 
 def _missing(config: Any) -> str:
     """Why vLLM's code for a model does not import, such as a package that is not installed."""
-    from vllm import ModelRegistry
-
     try:
         for name in config.architectures or []:
-            if name in ModelRegistry.models:
-                ModelRegistry.models[name].load_model_cls()
+            load_model_class(name)
     except ImportError as error:
         return f" ({error})"
     except Exception:
@@ -143,21 +144,10 @@ def adapt_model(model: Any) -> None:
     Raises:
         ValueError: It would choose experts otherwise than the policy.
     """
-    from vllm.model_executor.layers.fused_moe.router.cpu_router import CPURouter
-    from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
-
-    latent = any(hasattr(module, "kv_lora_rank") for module in model.modules())
+    if any(hasattr(module, "kv_lora_rank") for module in model.modules()):  # latent attention
+        rotate_without_kernel(model)
     for name, module in model.named_modules():
-        if latent and isinstance(module, RotaryEmbedding):  # its kernel misreads slices, as latent attention gives it
-            module._forward_method = module.forward_native
-        router = getattr(module, "router", None)
-        if (
-            isinstance(router, CPURouter)
-            and router.e_score_correction_bias is not None
-            and router.scoring_func == "softmax"
-            and not router.use_grouped_topk
-            and router.custom_routing_function is None
-        ):
+        if leaves_out_bias(module):
             raise ValueError(
                 f"vLLM's router on CPU leaves out the correction bias of {name} ({type(model).__name__}), and chooses other "
                 f"experts than the policy; expected the same ones: {_INSTEAD}"

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from masa_lightning.sampling._isolation import outlive_engine
-from masa_lightning.sampling._weights import is_tied
 from masa_lightning.sampling.vllm.architectures import adapt_model, adapt_to_model
 from masa_lightning.sampling.vllm.cpu import PackedLayers
 from masa_lightning.sampling.vllm.layouts import Layouts
-from masa_lightning.sampling.vllm.patches import classes_of_transformers_kept
+from masa_lightning.sampling.vllm.patches import classes_of_transformers_kept, outlive_engine
+from masa_lightning.sampling.vllm.weights import is_tied
 
 if TYPE_CHECKING:
     from masa_lightning.sampling.vllm.sampler import VLLMSampler

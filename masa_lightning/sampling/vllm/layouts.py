@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import torch
+from torch import nn
+
+from masa_lightning.sampling.vllm.patches import lay_out_anew, layouts_watched
 
 
 class Layouts:
@@ -32,14 +34,12 @@ class Layouts:
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """Compares parameters before and after vLLM works on them, while an engine is made."""
-        from vllm.model_executor import model_loader
+        before: dict[str, _Look] = {}
 
-        base_loader: Any = model_loader.base_loader
-        work = base_loader.process_weights_after_loading
+        def look(model: nn.Module) -> None:
+            before.update({name: _looks(weight) for name, weight in model.named_parameters()})
 
-        def work_watched(model: Any, model_config: Any, device: torch.device) -> None:
-            before = {name: _looks(weight) for name, weight in model.named_parameters()}
-            work(model, model_config, device)
+        def compare(model: nn.Module, dtype: torch.dtype) -> None:
             after = {name: _looks(weight) for name, weight in model.named_parameters()}
             storages = {look[0] for look in before.values()}  # a tied head takes the embedding's
             self.derived |= after.keys() - before.keys()
@@ -49,21 +49,20 @@ class Layouts:
                 if not (_same(after[name], before[name]) or after[name][0] in storages - {before[name][0]})
             }
             for owner in {name.rpartition(".")[0] for name in self.derived}:
-                derive = model.get_submodule(owner).process_weights_after_loading
-                self.derive_anew.append(partial(derive, model_config.dtype))
+                self.derive_anew.append(partial(lay_out_anew, model.get_submodule(owner), dtype))
 
-        base_loader.process_weights_after_loading = work_watched
-        try:
+        with layouts_watched(look, compare):
             yield
-        finally:
-            base_loader.process_weights_after_loading = work
 
 
-def _looks(weight: torch.Tensor) -> tuple[int, torch.Size, torch.Tensor]:
+_Look = tuple[int, torch.Size, torch.Tensor]
+
+
+def _looks(weight: torch.Tensor) -> _Look:
     """Where a parameter is, its shape, and about a thousand of its numbers."""
     flat = weight.detach().flatten()
     return weight.data_ptr(), weight.shape, flat[:: max(1, len(flat) // 1024)].clone()
 
 
-def _same(one: tuple[int, torch.Size, torch.Tensor], other: tuple[int, torch.Size, torch.Tensor]) -> bool:
+def _same(one: _Look, other: _Look) -> bool:
     return one[:2] == other[:2] and torch.equal(one[2], other[2])

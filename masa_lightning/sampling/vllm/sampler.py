@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from masa_lightning.checks import check_number
-from masa_lightning.sampling._draws import Draws
-from masa_lightning.sampling._isolation import apart_from_training, environment, no_compilation
 from masa_lightning.sampling._limits import check_requests
 from masa_lightning.sampling._stops import load_tokenizer
-from masa_lightning.sampling._weights import HandOver, MissingWeightsError
 from masa_lightning.sampling.vllm.architectures import check_experts
-from masa_lightning.sampling.vllm.cpu import PackedLayers, draw_with_less_python
+from masa_lightning.sampling.vllm.cpu import PackedLayers
 from masa_lightning.sampling.vllm.engine import engine_environment, make_engine
+from masa_lightning.sampling.vllm.isolation import apart_from_training, environment, no_compilation
+from masa_lightning.sampling.vllm.patches import engine_group, give_tokenizer
+from masa_lightning.sampling.vllm.weights import HandOver, MissingWeightsError
 from masa_lightning.settings import SamplingSettings
 from masa_lightning.types import Completion, SamplingRequest
 
@@ -90,7 +90,6 @@ class VLLMSampler:
         self._llm: Any = None
         self._hand_over: HandOver | None = None
         self._packed = PackedLayers()  # of the engine, on CPU
-        self._draws: Draws | None = None  # of the engine, on CPU
         self._model_path = ""
         self._max_model_length = 0
         self._stop_token_ids: frozenset[int] = frozenset()
@@ -154,8 +153,6 @@ class VLLMSampler:
             warnings.simplefilter("ignore")  # vLLM's imports touch deprecated names of torch
             llm, layouts = make_engine(self, policy, model_path, max_model_length, self._packed)
         self._on_cpu = device.type == "cpu"
-        if self._on_cpu:
-            self._draws = draw_with_less_python(llm)
         self._model_path = model_path
         self._max_model_length = max_model_length
         self._stop_token_ids = frozenset(stop_token_ids)
@@ -234,9 +231,7 @@ class VLLMSampler:
     def __getstate__(self) -> dict[str, Any]:
         """Settings without the engine: a copy has to be set up anew."""
         twin = dict(self.__dict__)
-        twin.update(
-            _llm=None, _hand_over=None, _packed=PackedLayers(), _draws=None, _asleep=False, _without_weights=False
-        )
+        twin.update(_llm=None, _hand_over=None, _packed=PackedLayers(), _asleep=False, _without_weights=False)
         return twin
 
     def _engine(self) -> Any:
@@ -265,17 +260,15 @@ class VLLMSampler:
         self, llm: Any, requests: Sequence[SamplingRequest], settings: SamplingSettings, on_progress: ProgressFn | None
     ) -> list[Completion]:
         from vllm import SamplingParams
-        from vllm.inputs.engine import tokens_input
+        from vllm.inputs import tokens_input
         from vllm.sampling_params import RequestOutputKind
 
         engine = llm.llm_engine
         stop_token_ids = sorted(self._stop_token_ids.union(settings.stop_token_ids))
-        if settings.stop and engine.output_processor.tokenizer is None:  # the engine was made without
-            engine.output_processor.tokenizer = load_tokenizer(self._model_path)
+        if settings.stop:
+            give_tokenizer(llm, lambda: load_tokenizer(self._model_path))
         index_of: dict[str, int] = {}
-        internal_ids: list[str] = []
         completions: list[Completion | None] = [None] * len(requests)
-        noted = self._draws.logprobs if self._draws is not None and settings.temperature > 0 else None
         try:
             for index, request in enumerate(requests):
                 params = SamplingParams(
@@ -288,7 +281,7 @@ class VLLMSampler:
                     stop_token_ids=stop_token_ids,
                     stop=list(settings.stop),
                     ignore_eos=True,  # the given ids end a completion, and nothing else does
-                    logprobs=0 if request.logprobs and noted is None else None,  # of the drawn token alone
+                    logprobs=0 if request.logprobs else None,  # of the drawn token alone
                     flat_logprobs=True,  # one list, not a dictionary a token
                     detokenize=bool(settings.stop),
                     output_kind=RequestOutputKind.FINAL_ONLY,
@@ -297,39 +290,28 @@ class VLLMSampler:
                 self._request_count += 1
                 request_id = str(self._request_count)
                 index_of[request_id] = index
-                internal_ids.append(engine.add_request(request_id, tokens_input(request.prompt_ids), params))
-                if request.logprobs and noted is not None:
-                    noted[internal_ids[-1]] = []
+                engine.add_request(request_id, tokens_input(request.prompt_ids), params)
             done = 0
             while engine.has_unfinished_requests():
                 before = done
                 for output in engine.step():
                     if output.finished:
-                        index = index_of[output.request_id]
-                        logprobs = None if noted is None else noted.get(internal_ids[index], [])
-                        completions[index] = self._completion(output.outputs[0], logprobs)
+                        completions[index_of[output.request_id]] = _completion(output.outputs[0])
                         done += 1
                 if on_progress is not None and done > before:
                     on_progress(done, len(requests))
         except BaseException:
-            engine.abort_request(internal_ids, internal=True)
+            engine.abort_request([*index_of])
             raise
-        finally:
-            if self._draws is not None:
-                self._draws.clear()
         return [completion for completion in completions if completion is not None]
 
-    def _completion(self, output: Any, logprobs: list[float] | None) -> Completion:
-        token_ids = list(output.token_ids)
-        if logprobs is None:
-            logprobs = [] if output.logprobs is None else list(output.logprobs.logprobs)
-        assert len(logprobs) in (0, len(token_ids))
-        finish_reason: FinishReason = "stop" if output.finish_reason == "stop" else "length"
-        return Completion(
-            token_ids=token_ids,
-            logprobs=logprobs,
-            finish_reason=finish_reason,
-        )
+
+def _completion(output: Any) -> Completion:
+    token_ids = list(output.token_ids)
+    logprobs = [] if output.logprobs is None else list(output.logprobs.logprobs)
+    assert len(logprobs) in (0, len(token_ids))
+    finish_reason: FinishReason = "stop" if output.finish_reason == "stop" else "length"
+    return Completion(token_ids=token_ids, logprobs=logprobs, finish_reason=finish_reason)
 
 
 @contextlib.contextmanager
@@ -349,9 +331,7 @@ def _in_our_words(model_path: str) -> Iterator[None]:
 
 def _gather(requests: Sequence[SamplingRequest]) -> tuple[list[list[SamplingRequest]], int]:
     """All requests of the processes that share this engine, by process, and which of these processes this is."""
-    from vllm.distributed.parallel_state import get_tp_group
-
-    group = get_tp_group()
-    parts: list[Any] = [None] * group.world_size
-    torch.distributed.all_gather_object(parts, list(requests), group=group.cpu_group)
-    return parts, group.rank_in_group
+    size, rank, group = engine_group()
+    parts: list[Any] = [None] * size
+    torch.distributed.all_gather_object(parts, list(requests), group=group)
+    return parts, rank

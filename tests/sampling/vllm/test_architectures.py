@@ -21,8 +21,8 @@ from transformers import (
 )
 
 from masa_lightning.models.steady import make_steady
-from masa_lightning.sampling._weights import HandOver
 from masa_lightning.sampling.vllm import VLLMSampler
+from masa_lightning.sampling.vllm.weights import HandOver
 from masa_lightning.settings import SamplingSettings
 
 SAMPLE = SamplingSettings()

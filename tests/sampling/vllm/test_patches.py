@@ -1,0 +1,138 @@
+"""The page of what we know of vLLM's inside: it is there, it is all, and what no other test watches."""
+
+import ast
+import importlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from masa_lightning import sampling
+from masa_lightning.sampling.vllm import patches
+
+ROOT = Path(__file__).parents[3]
+PAGE = Path(patches.__file__)
+OTHERS = sorted(path for path in Path(sampling.__file__).parent.rglob("*.py") if path != PAGE)
+PUBLIC = {"vllm", "vllm.inputs", "vllm.sampling_params"}
+
+
+@pytest.fixture(scope="module")
+def script():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "scripts"))
+        yield importlib.import_module("vllm_names")
+
+
+@pytest.fixture
+def vllm():
+    return pytest.importorskip("vllm")
+
+
+def test_the_installed_vllm_has_every_name(script, vllm):
+    home = script.package()
+    missing = [
+        f"{name} ({entry.title})" for entry in script.entries() for name in entry.names if not script.has(home, name)
+    ]
+    assert not missing, f"vLLM {vllm.__version__} has no {', '.join(missing)}; docs/vllm.md says what to do"
+
+
+def test_a_name_that_is_gone_is_told(script, vllm):
+    home = script.package()
+    for name in ("vllm.v1.gone:Name", "vllm.v1.engine.core_client:InprocClient._gone", "vllm:LLM.gone"):
+        assert not script.has(home, name)
+    assert script.has(home, "vllm.v1.engine.core_client:InprocClient._finalizer")
+
+
+def test_every_entry_names_its_test(script):
+    assert len(script.entries()) > 10
+    for entry in script.entries():
+        file, _, test = entry.test.partition("::")
+        assert f"def {test}" in (ROOT / file).read_text(), f"{entry.title}: there is no {entry.test}"
+
+
+def test_the_page_of_the_docs_has_every_name(script):
+    text = (ROOT / "docs" / "vllm.md").read_text()
+    listed = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `vllm.")}
+    assert listed == {name for entry in script.entries() for name in entry.names}
+
+
+def test_an_entry_without_a_reason_is_refused(script, tmp_path):
+    page = tmp_path / "page.py"
+    page.write_text('def patch():\n    """One.\n\n    Names: a:b\n    Test: c\n    """\n')
+    with pytest.raises(ValueError, match=r"page\.py: patch has no lines 'Names:', 'Test:' and 'Until:'"):
+        script.entries(page)
+
+
+def inside_names(path, listed):
+    """What a source touches of vLLM that is not public: deep imports and names that are on the page."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.split(".")[0] == "vllm" and a.name not in PUBLIC)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vllm":
+            if node.module not in PUBLIC:
+                yield node.module
+            yield from (a.name for a in node.names if a.name.startswith("_") and not a.name.endswith("__"))
+        elif isinstance(node, ast.Attribute):
+            name = ast.unparse(node)
+            if name == "torch.ops._C" or (node.attr in listed and not name.startswith(("self.", "cls."))):
+                yield name
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.name)
+def test_no_other_file_knows_the_inside(script, path):
+    listed = {part for entry in script.entries() for name in entry.names for part in name.split(":")[1].split(".")}
+    found = sorted(set(inside_names(path, listed)))
+    assert not found, f"{path.name} touches {found} of vLLM's inside; expected that in {PAGE.name} alone"
+
+
+def test_what_another_file_may_not_know(tmp_path):
+    file = tmp_path / "file.py"
+    file.write_text(
+        "import vllm.v1\nfrom vllm.distributed import parallel_state\nfrom vllm import LLM, _custom_ops\n"
+        "llm.llm_engine.engine_core.step()\nself.engine_core = torch.ops._C.kernel\n"
+    )
+    found = {"vllm.v1", "vllm.distributed", "_custom_ops", "llm.llm_engine.engine_core", "torch.ops._C"}
+    assert set(inside_names(file, {"engine_core"})) == found
+
+
+def test_no_other_process_looks_at_a_model(vllm, monkeypatch, tmp_path):
+    from vllm.model_executor.models import registry
+
+    class OfAnotherProcess(Exception):
+        pass
+
+    def refuse(*args, **kwargs):
+        raise OfAnotherProcess
+
+    monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path))  # what it has seen it remembers there
+    monkeypatch.setattr(registry, "subprocess", SimpleNamespace(run=refuse))
+    model = registry._LazyRegisteredModel("vllm.model_executor.models.qwen3", "Qwen3ForCausalLM")
+    with pytest.raises(OfAnotherProcess):
+        model.inspect_model_cls()
+    with patches.models_looked_at_here():
+        assert model.inspect_model_cls().architecture == "Qwen3ForCausalLM"
+
+
+def test_a_router_that_leaves_out_its_bias(vllm):
+    """And chooses other experts than with it: once it does not, this is to be refused no more."""
+    from vllm.model_executor.layers.fused_moe.router.cpu_router import CPURouter
+
+    bias, logits = torch.tensor([0.0, 0.0, 9.0, 9.0]), torch.tensor([[2.0, 1.0, 0.0, 0.0]])
+    router = CPURouter(2, 4, e_score_correction_bias=bias)
+    _, chosen = router._compute_routing(torch.zeros(1, 8), logits, torch.int32)
+    assert sorted(chosen[0].tolist()) == [0, 1]
+    assert patches.leaves_out_bias(SimpleNamespace(router=router))
+    assert not patches.leaves_out_bias(SimpleNamespace(router=CPURouter(2, 4)))
+    assert not patches.leaves_out_bias(torch.nn.Linear(2, 2))
+
+
+def test_code_that_does_not_import(vllm):
+    vllm.ModelRegistry.register_model("AbsentForCausalLM", "no_such_package.module:AbsentForCausalLM")
+    try:
+        with pytest.raises(ImportError, match="no_such_package"):
+            patches.load_model_class("AbsentForCausalLM")
+    finally:
+        del vllm.ModelRegistry.models["AbsentForCausalLM"]
+    patches.load_model_class("UnknownForCausalLM")
+    patches.load_model_class("Qwen3ForCausalLM")
