@@ -6,7 +6,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -122,6 +122,107 @@ def test_imports_are_seen_wherever_they_are(tmp_path: Path) -> None:
     file = tmp_path / "file.py"
     file.write_text("def f():\n    from masa_lightning import VLLMSampler\n    import_module('vllm.sub')\n")
     assert [*imports(file)] == ["masa_lightning.sampling.vllm", "vllm.sub"]
+
+
+# Names of others that happen to be written like some of ours.
+NOT_OURS = {"_exit", "_fields", "_parameters"}
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__") and name.strip("_") != ""
+
+
+def private_names(tree: ast.AST) -> set[str]:
+    """Those that a file defines, imports or assigns."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.alias):
+            names.add(node.asname or node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            if ast.unparse(node.value) in ("self", "cls"):
+                names.add(node.attr)
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__slots__":
+            names |= {str(part.value) for part in ast.walk(node.value) if isinstance(part, ast.Constant)}
+    return {name for name in names if is_private(name)}
+
+
+def bases(trees: Mapping[Path, ast.AST]) -> dict[str, tuple[Path, list[str]]]:
+    """By class: its file, and the names of the classes that it inherits from."""
+    return {
+        node.name: (path, [ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases])
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+def tower(path: Path, classes: Mapping[str, tuple[Path, list[str]]]) -> set[Path]:
+    """The files whose classes those of a file inherit from, and itself."""
+    files, todo = {path}, [base for home, above in classes.values() if home == path for base in above]
+    while todo:
+        if (name := todo.pop()) in classes:
+            files.add(classes[name][0])
+            todo += classes[name][1]
+    return files
+
+
+def private_uses(trees: Mapping[Path, ast.AST], root: Path) -> Iterator[tuple[Path, str]]:
+    """Private names of other files of ours that a file uses: attributes, but those of its own bases, and imports."""
+    defined, classes = {path: private_names(tree) for path, tree in trees.items()}, bases(trees)
+    ours = set().union(*defined.values()) - NOT_OURS
+    for path, tree in trees.items():
+        inherited = set().union(*(defined[other] for other in tower(path, classes)))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr in ours - defined[path]:
+                if not (node.attr in inherited and ast.unparse(node.value) in ("self", "cls", "super()")):
+                    yield path, ast.unparse(node)
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == root.name:
+                for alias in node.names:
+                    folder = root
+                    for part in (*str(node.module).split(".")[1:], alias.name):
+                        # A private file is for those of its folder.
+                        if is_private(part) and not (folder.joinpath(f"{part}.py").exists() and folder in path.parents):
+                            yield path, f"{node.module}.{alias.name}"
+                        folder /= part
+
+
+def test_private_names_stay_in_their_file() -> None:
+    """Files whose name is private are for those of their folder; `self._x` and `cls._x` may be those of a base."""
+    trees = {path: ast.parse(path.read_text()) for path in ROOT.rglob("*.py")}
+    found = sorted({f"{named(path)}: {name}" for path, name in private_uses(trees, ROOT)})
+    assert not found, "private names of other files; expected public ones, or the code where the name is"
+
+
+def test_private_names_are_seen(tmp_path: Path) -> None:
+    package = tmp_path / "masa_lightning"
+    (package / "room").mkdir(parents=True)
+    sources = {
+        "room/base.py": "class Base:\n    _kept = 1\n    def f(self):\n        self._mine = 2\n",
+        "room/_part.py": "_one = 1\ntwo = 2\n",
+        "room/leaf.py": "from masa_lightning.room._part import two\n"
+        "class Leaf(Base):\n    def g(self, other):\n        return self._kept + self._mine + other._mine\n",
+        "user.py": "from masa_lightning.room._part import two\nfrom masa_lightning.room import base, _part\n"
+        "from masa_lightning.room.leaf import _one\n"
+        "class User:\n    def g(self):\n        return self._mine + torch._C + base.Base._kept\n",
+    }
+    for name, text in sources.items():
+        (package / name).write_text(text)
+    trees = {package / name: ast.parse(text) for name, text in sources.items()}
+    uses = [*private_uses(trees, package)]
+    found = {name: sorted(use for path, use in uses if path == package / name) for name in sources}
+    assert found["room/base.py"] == found["room/_part.py"] == []
+    assert found["room/leaf.py"] == ["other._mine"]
+    assert found["user.py"] == [
+        "base.Base._kept",
+        "masa_lightning.room._part",
+        "masa_lightning.room._part.two",
+        "masa_lightning.room.leaf._one",
+        "self._mine",
+    ]
 
 
 PUBLIC = [(masa_lightning, name) for name in masa_lightning.__all__] + [

@@ -81,7 +81,7 @@ def rollout_settings(module: GRPOLightningModule) -> dict[str, Any]:
         "weights": "-".join(dict.fromkeys(module.processes.gather(_fingerprint(module.policy)))),
         "dtype": module.dtype_name,
         "sampler": [type(module.sampler).__name__, getattr(module.sampler, "dtype", None)],
-        "seed": module._run_seed(),
+        "seed": module.run_seed(),
         "grader": type(module.grader).__name__,
         "reward_parts": module.scorer.parts,
         "evaluation": evaluation,

@@ -285,7 +285,7 @@ class PolicyLightningModule(LightningModule):
         empty = self.device_mesh is not None and self.trainer.global_rank > 0  # gets its shards from the first process
         model = loading.load_model(self.model_name, self.dtype_name, self.gradient_checkpointing, empty=empty)
         if self.lora is not None:
-            add_adapters(model, self.lora, self._run_seed())
+            add_adapters(model, self.lora, self.run_seed())
         self.policy = self._spread(self._steady(model))
         if self.lora is not None:
             self.policy.register_state_dict_post_hook(leave_out_frozen)  # type: ignore[no-untyped-call]
@@ -450,7 +450,7 @@ class PolicyLightningModule(LightningModule):
         with nullcontext() if last else wait():
             self.manual_backward(loss)
 
-    def _run_seed(self) -> int:
+    def run_seed(self) -> int:
         return self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
 
     def _check_shards(self, *_: Any) -> None:

@@ -504,7 +504,7 @@ class GRPOLightningModule(PolicyLightningModule):
     def _problem_reserve(self) -> ProblemReserve:
         if self._reserve is None:
             problems = training_problems(self.trainer.train_dataloader)
-            self._reserve = ProblemReserve(problems, seed=self._run_seed())
+            self._reserve = ProblemReserve(problems, seed=self.run_seed())
             self._reserve.taken = self._reserve_taken
         return self._reserve
 
@@ -603,7 +603,7 @@ class GRPOLightningModule(PolicyLightningModule):
             prompt_ids=self.prompt_ids,
             limit=self.completion_limit,
             max_prompt_length=self.max_prompt_length,
-            seed=self._run_seed(),
+            seed=self.run_seed(),
             processes=self.processes,
             progress=self._progress,
             watch=self.watch,

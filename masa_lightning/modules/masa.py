@@ -214,7 +214,7 @@ class MASALightningModule(GRPOLightningModule):
             control.decide(
                 groups,
                 step=self.rollout_steps,
-                key=f"{self._run_seed()}/{key}",
+                key=f"{self.run_seed()}/{key}",
                 budget=self.max_completion_length,
             )
         if sequential:

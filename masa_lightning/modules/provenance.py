@@ -49,7 +49,7 @@ def provenance(module: GRPOLightningModule) -> dict[str, Any]:
         "training_problems": len(problems) if hasattr(problems, "__len__") else None,
         "processes": trainer.world_size,
         "precision": str(trainer.precision),
-        "seed": module._run_seed(),
+        "seed": module.run_seed(),
         "versions": _versions(),
         "model_is_local": os.path.exists(loading.model_path(module.model_name)),
     }
