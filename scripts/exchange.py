@@ -62,13 +62,12 @@ def draw(dice: random.Random, count: int, tokens: int) -> tuple[list[Completion]
 
 def fill(groups: list[RolloutGroup], samples: int, drawn: list[tuple[Completion, str, int | None]]) -> list[Rollout]:
     """Puts what was drawn into its groups."""
-    rollouts = [
-        Rollout(kind="solution", prompt_ids=[i // samples] * 200, completion=completion, text=text, holder=holder)
-        for i, (completion, text, holder) in enumerate(drawn)
-    ]
-    for i, rollout in enumerate(rollouts):
+    prompts = [[i] * 200 for i in range(len(groups))]
+    for i, (completion, text, holder) in enumerate(drawn):
+        ids = prompts[i // samples]
+        rollout = Rollout(kind="solution", prompt_ids=ids, completion=completion, text=text, holder=holder)
         groups[i // samples].solutions.append(rollout)
-    return rollouts
+    return [r for g in groups for r in g.solutions]
 
 
 def judge(rollout: Rollout) -> None:
