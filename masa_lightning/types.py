@@ -5,7 +5,7 @@ Everything here is plain data; what a sampler, a grader or a reward function has
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from statistics import fmean
@@ -81,19 +81,50 @@ class Completion:
     """"stop" at any of the stops, "length" where the request's limit cut it short."""
 
 
-@dataclass(slots=True, kw_only=True)  # not frozen: Lightning takes no frozen dataclass among predictions
+@dataclass(slots=True, kw_only=True, init=False)  # not frozen: Lightning takes no frozen dataclass among predictions
 class MetaPrediction:
-    """What a meta rollout predicts of its own solution rollouts. A part that is absent or malformed is None."""
+    """What a meta rollout predicts of its own solution rollouts; what is absent or malformed is None.
 
-    pass_rate: int | None = None
-    """In 0..pass_rate_scale."""
-    solution_length: int | None = None
-    """Tokens, >= 1."""
-    notions: tuple[str, ...] | None = None
-    """Stripped, without empty ones and case-folded duplicates; never an empty tuple."""
-    failures: dict[str, str] = field(default_factory=dict)
-    """Per missing part ("pass_rate", "solution_length", "math_notion"), one of `functional.parsing.FAILURE_REASONS`."""
-    pass_rate_scale: int = 8
+    Args:
+        pass_rate: In 0..pass_rate_scale.
+        solution_length: Tokens, >= 1.
+        notions: Stripped, without empty ones and case-folded duplicates; never an empty tuple.
+        values: Of further quantities, by name.
+        failures: Why what is missing is so: one of `functional.parsing.FAILURE_REASONS` by key of the JSON object.
+        pass_rate_scale: What the prompt called a certain success.
+    """
+
+    values: dict[str, Any]
+    """What was predicted, by `Quantity.name`; without what was not."""
+    failures: dict[str, str]
+    pass_rate_scale: int
+
+    def __init__(
+        self,
+        *,
+        pass_rate: int | None = None,
+        solution_length: int | None = None,
+        notions: tuple[str, ...] | None = None,
+        values: Mapping[str, Any] | None = None,
+        failures: Mapping[str, str] | None = None,
+        pass_rate_scale: int = 8,
+    ) -> None:
+        named = {"pass_rate": pass_rate, "solution_length": solution_length, "notions": notions}
+        self.values = {name: value for name, value in {**named, **(values or {})}.items() if value is not None}
+        self.failures = dict(failures or {})
+        self.pass_rate_scale = pass_rate_scale
+
+    @property
+    def pass_rate(self) -> int | None:
+        return self.values.get("pass_rate")
+
+    @property
+    def solution_length(self) -> int | None:
+        return self.values.get("solution_length")
+
+    @property
+    def notions(self) -> tuple[str, ...] | None:
+        return self.values.get("notions")
 
     @property
     def rate(self) -> float | None:

@@ -5,7 +5,7 @@ The method is in docs/method.md, section 5.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
 from masa_lightning.functional.parsing import render_prediction
@@ -25,10 +25,27 @@ def choose_expert(group: RolloutGroup, *, min_notion_reward: float = 0.2) -> Rol
         A rollout with closed `<meta>` reasoning and notions; of equal ones that with the higher reward, then the first.
         None if there is none.
     """
+    return best_rollout(group, {"notion": min_notion_reward}, _qualifies)
+
+
+def best_rollout(
+    group: RolloutGroup, least: Mapping[str, float], qualifies: Callable[[Rollout], bool]
+) -> Rollout | None:
+    """Picks the meta rollout of a problem whose reasoning is worth cloning.
+
+    Args:
+        group: With rewards; of its statistics at least one solution has to be correct.
+        least: By names of rewards, what an expert has at least; the best is the one with most of the first of them, then of
+            the next, then of the whole reward.
+        qualifies: Whether a rollout can be one.
+
+    Returns:
+        None if there is none; of equal ones the first.
+    """
     if not any(group.correct):
         return None
-    experts = [r for r in group.metas if r.rewards.get("notion", 0.0) >= min_notion_reward and _qualifies(r)]
-    return max(experts, key=lambda r: (r.rewards["notion"], r.reward or 0.0), default=None)
+    experts = [r for r in group.metas if qualifies(r) and all(r.rewards.get(n, 0.0) >= x for n, x in least.items())]
+    return max(experts, key=lambda r: (*(r.rewards.get(n, 0.0) for n in least), r.reward or 0.0), default=None)
 
 
 def expert_target(
@@ -57,17 +74,49 @@ def expert_target(
     if not any(correct):
         raise ValueError("no solution is correct, so there is no length to predict; expected at least one")
     assert rollout.prediction is not None and rollout.prediction.notions is not None
-    reasoning, _, tail = rollout.text.partition(_CLOSE)
-    space = tail[: len(tail) - len(tail.lstrip())] if tail.strip() else "\n"
-    rate = Fraction(sum(map(bool, correct)), len(correct))
-    right = [length for length, ok in zip(lengths, correct, strict=True) if ok]
-    length = Fraction(sum(right), len(right))
     written = render_prediction(
-        notions=rollout.prediction.notions, pass_rate=round(rate * pass_rate_scale), solution_length=round(length)
+        notions=rollout.prediction.notions,
+        pass_rate=true_pass_rate(correct, pass_rate_scale),
+        solution_length=true_length(correct, lengths),
     )
+    return rewritten(rollout.text, written)
+
+
+def true_pass_rate(correct: Sequence[bool], scale: int = 8) -> int:
+    """Returns the pass rate as it is predicted, in 0..scale.
+
+    >>> true_pass_rate([True, True, False, True])
+    6
+    """
+    return round(Fraction(sum(map(bool, correct)), len(correct)) * scale)
+
+
+def true_length(correct: Sequence[bool], lengths: Sequence[int]) -> int:
+    """Returns the mean length of the correct rollouts, of which there is at least one, in tokens.
+
+    >>> true_length([True, True, False], [10, 21, 900])
+    16
+    """
+    right = [length for length, ok in zip(lengths, correct, strict=True) if ok]
+    return round(Fraction(sum(right), len(right)))
+
+
+def has_reasoning(text: str) -> bool:
+    """Whether a meta completion has `<meta>` reasoning that it closed."""
+    reasoning, closed, _ = text.partition(_CLOSE)
+    return bool(closed) and _OPEN in reasoning
+
+
+def rewritten(text: str, written: str) -> str:
+    """Returns a meta completion with closed reasoning, with another JSON object behind it.
+
+    >>> rewritten('<meta>easy</meta> {"pass_rate": 1}', '{"pass_rate": 8}')
+    '<meta>easy</meta> {"pass_rate": 8}'
+    """
+    reasoning, _, tail = text.partition(_CLOSE)
+    space = tail[: len(tail) - len(tail.lstrip())] if tail.strip() else "\n"
     return f"{reasoning}{_CLOSE}{space}{written}"
 
 
 def _qualifies(rollout: Rollout) -> bool:
-    reasoning, closed, _ = rollout.text.partition(_CLOSE)
-    return bool(closed) and _OPEN in reasoning and rollout.prediction is not None and bool(rollout.prediction.notions)
+    return has_reasoning(rollout.text) and rollout.prediction is not None and bool(rollout.prediction.notions)

@@ -6,7 +6,7 @@ from the end of the text backwards, with bounded work: hostile text costs linear
 Models of mathematics write `"\alpha"` and `"\frac{a}{b}"` into their notions, which JSON refuses or takes for a bell, a form
 feed or a tab; and one slip (`5/8`) makes the whole object no JSON. So the `json` module reads values here, not objects:
 commands of LaTeX get the second backslash that they lack, and members are read one by one. One whose value is no JSON is
-bad alone: reading goes on at the next of the three keys. A value counts only as it stands: `05`, `1,200`, `7.0`, `"7"` and
+bad alone: reading goes on at the next of the keys. A value counts only as it stands: `05`, `1,200`, `7.0`, `"7"` and
 `5/8` are no integers, a list without its bracket is no list. What is around values may be missing or too much: commas, the
 last brace, comments behind a comma.
 """
@@ -16,6 +16,8 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple
 
 from masa_lightning.types import MetaPrediction
@@ -31,13 +33,10 @@ META_KEYS: Final = ("math_notion", "pass_rate", "solution_length")
 _META_END: Final = "</meta>"
 _OBJECT_START: Final = re.compile(r'\{(?=\s*")')
 _NEW_OBJECT: Final = re.compile(r'\{\s*"[^"\\\n]*"\s*:')
-_QUOTED_KEY: Final = re.compile(r"""["'](?:math_notion|pass_rate|solution_length)["']""")
-_ANCHOR: Final = re.compile(r'(?P<opens>\{\s*)?(?<!\\)"(?:math_notion|pass_rate|solution_length)"\s*:')
 _MEMBER: Final = re.compile(r'\s*"((?:[^"\\\n]|\\.)*)"\s*:\s*')
 _COMMA: Final = re.compile(r"\s*,(?=\s*(?:\{?\s*[\"'}]|\\*\}|//|/\*|#|$))")
 _SEPARATOR: Final = re.compile(r"\s{0,99}[,;]")
 _CLOSE: Final = re.compile(r"\s*\\*\}")
-_STRAY_CLOSE: Final = re.compile(r"\s*\\*\}\s*,(?=\s*$|\s*\"(?:math_notion|pass_rate|solution_length)\"\s*:)")
 _BLANKS: Final = re.compile(r"\s*")
 _LAST_COMMA: Final = re.compile(r",(?=\s*\])")
 _MAX_ATTEMPTS: Final = 1000  # object starts tried, from the end; a real completion has a handful
@@ -60,8 +59,8 @@ _CODES: Final = {"b": 8, "t": 9, "n": 10, "f": 12, "r": 13}
 _COMMANDS: Final = frozenset(_LIKE_NEWLINE.split()) - {"n", "t"}
 
 
-class _HugeInt:
-    """Stands for an integer too long to be worth converting."""
+class _HugeInt(int):
+    """The beginning of an integer too long to be worth converting."""
 
 
 class _Bad:
@@ -98,24 +97,103 @@ def parse_meta_prediction(text: str, *, pass_rate_scale: int = 8) -> MetaPredict
     """
     if pass_rate_scale < 1:
         raise ValueError(f"pass_rate_scale is {pass_rate_scale}; expected an integer >= 1, as in the meta prompt")
+    rate, length = partial(read_integer, low=0, high=pass_rate_scale), partial(read_integer, low=1)
+    values, failures = read_members(text, dict(zip(META_KEYS, (read_notions, rate, length), strict=True)))
+    named = dict(zip(("notions", "pass_rate", "solution_length"), map(values.get, META_KEYS), strict=True))
+    return MetaPrediction(values=named, failures=failures, pass_rate_scale=pass_rate_scale)
+
+
+class Unreadable(ValueError):
+    """Raised by what reads a value of the object, to say why it is none.
+
+    Args:
+        reason: One of `FAILURE_REASONS`.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        if reason not in FAILURE_REASONS:
+            raise TypeError(f"the reason is {reason!r}; expected one of {FAILURE_REASONS}")
+        self.reason = reason
+
+
+def read_members(
+    text: str, readers: Mapping[str, Callable[[Any], Any]]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Reads members of the object a meta completion ends with; each is judged alone.
+
+    Args:
+        text: The decoded completion, with or without `<meta>` reasoning before the JSON object.
+        readers: By key of the object, what makes a value of what JSON has there, or raises `Unreadable`.
+
+    Returns:
+        Values by key, and for each other key why it has none: one of `FAILURE_REASONS`.
+
+    >>> read_members('<meta>two</meta> {"steps": 2, "tables": "none"}', {"steps": read_integer, "tables": read_integer})
+    ({'steps': 2}, {'tables': 'wrong_type'})
+    """
     end = text.find(_META_END)
     tail = text if end < 0 else text[end + len(_META_END) :]
-    found = _last_object(_ESCAPE.sub(_escaped, tail))
+    keys = tuple(readers)
+    found = _last_object(_ESCAPE.sub(_escaped, tail), keys)
     if found is None:
-        reason = "bad_json" if "{" in tail and _QUOTED_KEY.search(tail) else "no_json"
-        return MetaPrediction(failures=dict.fromkeys(META_KEYS, reason), pass_rate_scale=pass_rate_scale)
-
+        reason = "bad_json" if "{" in tail and _patterns(keys).quoted.search(tail) else "no_json"
+        return {}, dict.fromkeys(keys, reason)
+    values: dict[str, Any] = {}
     failures: dict[str, str] = {}
-    notions = _notions(found, failures)
-    pass_rate = _integer(found, "pass_rate", 0, pass_rate_scale, failures)
-    solution_length = _integer(found, "solution_length", 1, None, failures)
-    return MetaPrediction(
-        pass_rate=pass_rate,
-        solution_length=solution_length,
-        notions=notions,
-        failures=failures,
-        pass_rate_scale=pass_rate_scale,
-    )
+    for key, read in readers.items():
+        if key not in found or isinstance(found[key], _Bad):
+            failures[key] = "wrong_type" if key in found else "missing_key"
+            continue
+        try:
+            values[key] = read(found[key])
+        except Unreadable as error:
+            failures[key] = error.reason
+    return values, failures
+
+
+def read_integer(value: Any, low: int = 0, high: int | None = None) -> int:
+    """Reads a whole number of JSON.
+
+    Args:
+        value: Of the member.
+        low: Least value.
+        high: Greatest; None for none but that of 18 digits.
+
+    Raises:
+        Unreadable: "wrong_type" if it is no integer (true, 3.0 and "5" are none), "out_of_range".
+
+    >>> read_integer(7, 0, 8)
+    7
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise Unreadable("wrong_type")
+    if isinstance(value, _HugeInt) or value < low or (high is not None and value > high):
+        raise Unreadable("out_of_range")
+    return value
+
+
+def read_notions(value: Any) -> tuple[str, ...]:
+    """Reads a list of texts: stripped, without empty ones and case-folded duplicates; what is no text is left out.
+
+    Raises:
+        Unreadable: "wrong_type" if it is no list, "missing_key" if no text is left.
+
+    >>> read_notions(["parity ", 3, "Parity", ""])
+    ('parity',)
+    """
+    if not isinstance(value, list):
+        raise Unreadable("wrong_type")
+    distinct: dict[str, str] = {}
+    for entry in value:
+        if isinstance(entry, str):
+            # A lone surrogate ("\ud800" is valid JSON) could be neither tokenised nor logged: it becomes "?".
+            notion = entry.encode("utf-8", "replace").decode("utf-8").strip()
+            if notion:
+                distinct.setdefault(notion.casefold(), notion)
+    if not distinct:
+        raise Unreadable("missing_key")
+    return tuple(distinct.values())
 
 
 def render_prediction(*, notions: tuple[str, ...], pass_rate: int, solution_length: int) -> str:
@@ -129,14 +207,29 @@ def render_prediction(*, notions: tuple[str, ...], pass_rate: int, solution_leng
     >>> render_prediction(notions=("parity",), pass_rate=7, solution_length=120)
     '{"math_notion": ["parity"], "pass_rate": 7, "solution_length": 120}'
     """
-    values = (list(notions), pass_rate, solution_length)
-    text = json.dumps(dict(zip(META_KEYS, values, strict=True)), ensure_ascii=False)
+    return render_members(dict(zip(META_KEYS, (notions, pass_rate, solution_length), strict=True)))
+
+
+def render_members(values: Mapping[str, Any]) -> str:
+    """Writes the JSON object that `read_members` reads back to the same values.
+
+    Args:
+        values: By key: numbers, texts, and lists of these.
+
+    Raises:
+        TypeError: If JSON has no such value.
+        ValueError: If a number is not finite.
+
+    >>> render_members({"steps": 3, "math_notion": ("parity",)})
+    '{"steps": 3, "math_notion": ["parity"]}'
+    """
+    text = json.dumps(values, ensure_ascii=False, allow_nan=False)
     # A control character before a letter would be read as a command of LaTeX.
     return _CONTROL.sub(lambda match: match[0] if match[1] else f"\\u{_CODES[match[0][1]]:04x}", text)
 
 
 def _parse_int(digits: str) -> object:
-    return int(digits) if len(digits) <= _MAX_INT_DIGITS else _HugeInt()
+    return int(digits) if len(digits) <= _MAX_INT_DIGITS else _HugeInt(digits[: _MAX_INT_DIGITS + 2])
 
 
 _DECODER: Final = json.JSONDecoder(strict=False, parse_int=_parse_int)
@@ -150,9 +243,27 @@ def _escaped(match: re.Match[str]) -> str:
     return text if len(text) > 1 else "\\\\"
 
 
-def _last_object(text: str) -> dict[str, Any] | None:
+class _Patterns(NamedTuple):
+    """What depends on the keys that are looked for."""
+
+    quoted: re.Pattern[str]
+    anchor: re.Pattern[str]
+    stray_close: re.Pattern[str]
+
+
+@lru_cache(maxsize=64)
+def _patterns(keys: tuple[str, ...]) -> _Patterns:
+    names = "|".join(map(re.escape, keys))
+    return _Patterns(
+        re.compile(rf"""["'](?:{names})["']"""),
+        re.compile(rf'(?P<opens>\{{\s*)?(?<!\\)"(?:{names})"\s*:'),
+        re.compile(rf'\s*\\*\}}\s*,(?=\s*$|\s*"(?:{names})"\s*:)'),
+    )
+
+
+def _last_object(text: str, keys: Sequence[str]) -> dict[str, Any] | None:
     """Returns the last object with one of the keys; an object around it that has one too takes its place."""
-    scanner = _Scanner(text)
+    scanner = _Scanner(text, tuple(keys))
     best: _Object | None = None
     best_start = -1
     starts = [match.start() for match in _OBJECT_START.finditer(text)]
@@ -160,7 +271,7 @@ def _last_object(text: str) -> dict[str, Any] | None:
         if scanner.budget < 0:
             break
         found = scanner.read_object(start)
-        if any(key in found.members for key in META_KEYS) and (best is None or found.end > best_start):
+        if any(key in found.members for key in keys) and (best is None or found.end > best_start):
             best, best_start = found, start
     return best.members if best else None
 
@@ -168,10 +279,12 @@ def _last_object(text: str) -> dict[str, Any] | None:
 class _Scanner:
     """Reads objects of a text, members of which may be no JSON."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, keys: tuple[str, ...]) -> None:
         self.text = text
+        self.keys = keys
+        self.patterns = _patterns(keys)
         self.budget = 8 * len(text) + 100_000  # characters that may be decoded in all attempts together
-        anchors = [(match.start(), match["opens"]) for match in _ANCHOR.finditer(text)]
+        anchors = [(match.start(), match["opens"]) for match in self.patterns.anchor.finditer(text)]
         self.anchors = [start + len(opens or "") for start, opens in anchors]
         self.opens = [opens is not None for _, opens in anchors]
 
@@ -184,7 +297,7 @@ class _Scanner:
             begin = member.end()
             self.budget -= begin - position
             value, position = self.read_value(begin)
-            go_on = _STRAY_CLOSE.match(text, position) or _COMMA.match(text, position)
+            go_on = self.patterns.stray_close.match(text, position) or _COMMA.match(text, position)
             position = go_on.end() if go_on else position
             close = _CLOSE.match(text, position)
             if close and self.key_behind(close.end(), {*members, member[1]}):
@@ -239,11 +352,11 @@ class _Scanner:
         anchor = self.anchors[index]
         self.budget -= anchor - position
         key = self.text[anchor + 1 : self.text.index('"', anchor + 1)]
-        begun = any(key in known for key in META_KEYS)
+        begun = any(key in known for key in self.keys)
         return begun and key not in known and not _NEW_OBJECT.search(self.text, position, anchor)
 
     def next_key(self, position: int) -> tuple[int, bool]:
-        """Returns where one of the three keys comes next in this object, or its end and False."""
+        """Returns where one of the keys comes next in this object, or its end and False."""
         index = bisect_left(self.anchors, position)
         anchor = self.anchors[index] if index < len(self.anchors) else len(self.text)
         close = self.text.find("}", position, anchor)
@@ -264,40 +377,3 @@ class _Scanner:
             if end == comma - position + 1:
                 return value, self.text.index("]", comma) + 1
         return _Bad(), position
-
-
-def _integer(found: dict[str, Any], key: str, low: int, high: int | None, failures: dict[str, str]) -> int | None:
-    if key not in found:
-        failures[key] = "missing_key"
-        return None
-    value = found[key]
-    if isinstance(value, _HugeInt):
-        failures[key] = "out_of_range"
-    elif not isinstance(value, int) or isinstance(value, bool):  # _Bad too
-        failures[key] = "wrong_type"
-    elif value < low or (high is not None and value > high):
-        failures[key] = "out_of_range"
-    else:
-        return value
-    return None
-
-
-def _notions(found: dict[str, Any], failures: dict[str, str]) -> tuple[str, ...] | None:
-    key = "math_notion"
-    if key not in found:
-        failures[key] = "missing_key"
-        return None
-    if not isinstance(found[key], list):
-        failures[key] = "wrong_type"
-        return None
-    distinct: dict[str, str] = {}
-    for entry in found[key]:
-        if isinstance(entry, str):
-            # A lone surrogate ("\ud800" is valid JSON) could be neither tokenised nor logged: it becomes "?".
-            notion = entry.encode("utf-8", "replace").decode("utf-8").strip()
-            if notion:
-                distinct.setdefault(notion.casefold(), notion)
-    if not distinct:
-        failures[key] = "missing_key"
-        return None
-    return tuple(distinct.values())

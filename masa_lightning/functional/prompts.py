@@ -9,7 +9,7 @@ from typing import Final
 
 from masa_lightning.types import AnswerType
 
-_PLACEHOLDERS: Final = ("problem", "pass_rate_scale", "max_completion_length", "notions")
+_PLACEHOLDERS: Final = ("problem", "pass_rate_scale", "max_completion_length", "notions", "quantities", "json")
 _PLACEHOLDER: Final = re.compile(r"\{(" + "|".join(_PLACEHOLDERS) + r")\}")
 
 _SOLUTION: Final = """\
@@ -31,15 +31,10 @@ _META: Final = """\
 You will be given a problem. Do not solve it yet: predict how your own attempt at solving it will go.
 
 First think step by step between <meta> and </meta>, about each of these in turn:
-1. math_notion: the mathematical notions (concepts, theorems, techniques) that a correct solution will use. \
-Do not repeat words of the problem statement.
-2. pass_rate: out of {pass_rate_scale} independent attempts of yours, how many will end with the correct answer; \
-an integer from 0 to {pass_rate_scale}.
-3. solution_length: how many tokens a correct solution of yours will take; \
-an integer from 1 to {max_completion_length}.
+{quantities}
 
 Then, after </meta>, give ONE JSON object and nothing else:
-{"math_notion": ["first notion", "second notion"], "pass_rate": <integer>, "solution_length": <integer>}
+{json}
 
 Problem:
 {problem}"""
@@ -48,6 +43,54 @@ _HINT: Final = """\
 {problem}
 
 Hint: these notions may help: {notions}."""
+
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """How one quantity is asked for in the meta prompt.
+
+    Args:
+        key: Of the JSON object.
+        text: What it is, for its line: without a full stop, `{pass_rate_scale}` and `{max_completion_length}` are filled in.
+        example: What stands for its value in the JSON object.
+    """
+
+    key: str
+    text: str
+    example: str
+
+
+NOTIONS: Final = Question(
+    "math_notion",
+    "the mathematical notions (concepts, theorems, techniques) that a correct solution will use. "
+    "Do not repeat words of the problem statement",
+    '["first notion", "second notion"]',
+)
+PASS_RATE: Final = Question(
+    "pass_rate",
+    "out of {pass_rate_scale} independent attempts of yours, how many will end with the correct answer; "
+    "an integer from 0 to {pass_rate_scale}",
+    "<integer>",
+)
+SOLUTION_LENGTH: Final = Question(
+    "solution_length",
+    "how many tokens a correct solution of yours will take; an integer from 1 to {max_completion_length}",
+    "<integer>",
+)
+
+
+def _asking(questions: Sequence[Question]) -> dict[str, str]:
+    lines = [f"{number}. {q.key}: {q.text}." for number, q in enumerate(questions, start=1)]
+    members = ", ".join(f'"{q.key}": {q.example}' for q in questions)
+    return {"quantities": "\n".join(lines), "json": f"{{{members}}}"}
+
+
+def _fill(template: str, values: Mapping[str, str]) -> str:
+    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)
+
+
+_PAPER_META: Final = _fill(_META, _asking([NOTIONS, PASS_RATE, SOLUTION_LENGTH]))
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads default instances with vars()
@@ -62,7 +105,8 @@ class PromptTemplates:
         choice: Takes the place of `solution` where the answer is the letter of an option.
         code: Takes the place of `solution` where the answer is a program.
         meta: Asks for `<meta>` reasoning and the JSON object; `{problem}`, `{pass_rate_scale}` and
-            `{max_completion_length}` are filled in.
+            `{max_completion_length}` are filled in, and `{quantities}` and `{json}` with what is predicted: a numbered line
+            each, and the object to give. The default asks for the paper's three, and for others where these are given.
         hint: Takes the place of the problem in these where notions are given as a hint; `{problem}` and
             `{notions}` are filled in.
         system: Goes before both as it is, if given; None for no system message.
@@ -74,7 +118,7 @@ class PromptTemplates:
     solution: str = _SOLUTION
     choice: str = _CHOICE
     code: str = _CODE
-    meta: str = _META
+    meta: str = _PAPER_META
     hint: str = _HINT
     system: str | None = None
 
@@ -113,7 +157,12 @@ def solution_messages(
 
 
 def meta_messages(
-    templates: PromptTemplates, problem_text: str, *, pass_rate_scale: int, max_completion_length: int
+    templates: PromptTemplates,
+    problem_text: str,
+    *,
+    pass_rate_scale: int,
+    max_completion_length: int,
+    questions: Sequence[Question] = (NOTIONS, PASS_RATE, SOLUTION_LENGTH),
 ) -> list[dict[str, str]]:
     """Builds the chat of a meta rollout.
 
@@ -122,6 +171,7 @@ def meta_messages(
         problem_text: The problem statement alone.
         pass_rate_scale: The same as the parser's and the reward's.
         max_completion_length: Completion budget of a solution rollout, in tokens.
+        questions: What is asked for, by a template that is the default or has `{quantities}` or `{json}`.
 
     >>> meta_messages(
     ...     PromptTemplates(meta='{problem} -> {"pass_rate": 0..{pass_rate_scale}}'),
@@ -131,18 +181,12 @@ def meta_messages(
     ... )
     [{'role': 'user', 'content': '1+1=? -> {"pass_rate": 0..8}'}]
     """
-    values = {
-        "problem": problem_text,
-        "pass_rate_scale": str(pass_rate_scale),
-        "max_completion_length": str(max_completion_length),
-    }
-    return _messages(templates.system, templates.meta, values)
+    numbers = {"pass_rate_scale": str(pass_rate_scale), "max_completion_length": str(max_completion_length)}
+    asking = {name: _fill(text, numbers) for name, text in _asking(questions).items()}
+    template = _META if templates.meta == _PAPER_META else templates.meta
+    return _messages(templates.system, template, {"problem": problem_text, **numbers, **asking})
 
 
 def _messages(system: str | None, template: str, values: Mapping[str, str]) -> list[dict[str, str]]:
     messages = [] if system is None else [{"role": "system", "content": system}]
     return [*messages, {"role": "user", "content": _fill(template, values)}]
-
-
-def _fill(template: str, values: Mapping[str, str]) -> str:
-    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)

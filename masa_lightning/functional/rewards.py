@@ -230,8 +230,23 @@ def meta_reward(
         parts["difficulty"] = difficulty_reward(prediction.rate, correct, base, scoring)
     if weights.get("notion", 0.0) > 0:
         parts["notion"] = notion_reward(prediction.notions, problem, texts, correct, counting)
+    return weighted_mean(parts, weights), parts
+
+
+def weighted_mean(parts: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    r"""Returns the mean of the parts of a reward.
+
+    .. math:: r = \frac{\sum_k w_k r_k}{\sum_k w_k}
+
+    Args:
+        parts: Reward r by name; at least one.
+        weights: Weight w > 0 of each of them.
+
+    >>> weighted_mean({"length": 1.0, "difficulty": 0.5}, {"length": 3, "difficulty": 1})
+    0.875
+    """
     total = sum(weights[name] for name in parts)
-    return sum(weights[name] / total * value for name, value in parts.items()), parts
+    return sum(weights[name] / total * value for name, value in parts.items())
 
 
 def soft_overlong_penalty(length: int, max_length: int, buffer: int) -> float:
@@ -258,19 +273,23 @@ def soft_overlong_penalty(length: int, max_length: int, buffer: int) -> float:
     return min(0.0, max(-1.0, (max_length - buffer - length) / buffer))
 
 
-def check_weights(weights: Mapping[str, float]) -> None:
-    """Refuses weights that `meta_reward` cannot use.
+def check_weights(weights: Mapping[str, float], parts: Sequence[str] = REWARD_PARTS) -> None:
+    """Refuses weights that a meta reward cannot use.
+
+    Args:
+        weights: Weight by part.
+        parts: Of the reward.
 
     Raises:
         ValueError: If a weight is negative, not finite or of an unknown part, or none is positive.
     """
     for name, weight in weights.items():
-        if name not in REWARD_PARTS:
-            raise ValueError(f"there is no reward part {name!r}; expected weights for some of {REWARD_PARTS}")
+        if name not in parts:
+            raise ValueError(f"there is no reward part {name!r}; expected weights for some of {tuple(parts)}")
         check_number(f"the weight of {name!r}", weight, ">= 0", note="(0 removes the part)")
     if not any(weight > 0 for weight in weights.values()):
         raise ValueError(
-            f"no reward part has a positive weight in {dict(weights)}; give one of {REWARD_PARTS} a weight"
+            f"no reward part has a positive weight in {dict(weights)}; give one of {tuple(parts)} a weight"
         )
 
 
