@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from masa_lightning.models.lora import LoRA as LoRA
     from masa_lightning.modules.grpo import GRPOLightningModule as GRPOLightningModule
     from masa_lightning.modules.masa import MASALightningModule as MASALightningModule
+    from masa_lightning.quantities.notions import Notions as Notions
+    from masa_lightning.quantities.pass_rate import PassRate as PassRate
+    from masa_lightning.quantities.quantity import Quantity as Quantity
+    from masa_lightning.quantities.solution_length import SolutionLength as SolutionLength
     from masa_lightning.sampling.transformers import TransformersSampler as TransformersSampler
     from masa_lightning.sampling.vllm import VLLMSampler as VLLMSampler
     from masa_lightning.settings import Algorithm as Algorithm
@@ -56,15 +60,19 @@ _HOMES = {
     "MathDataModule": "data.math",
     "MathGrader": "grading.math_grader",
     "NotionHinting": "callbacks.hinting",
+    "Notions": "quantities.notions",
+    "PassRate": "quantities.pass_rate",
     "PredictionWriter": "callbacks.prediction_writer",
     "PredictiveGating": "callbacks.gating",
     "PromptTemplates": "functional.prompts",
+    "Quantity": "quantities.quantity",
     "ReasoningGymDataModule": "data.reasoning_gym",
     "RolloutProgressBar": "callbacks.progress",
     "RolloutTable": "callbacks.rollout_table",
     "RunSummary": "callbacks.run_summary",
     "RunOverview": "callbacks.overview",
     "SamplingSettings": "settings",
+    "SolutionLength": "quantities.solution_length",
     "TextDataModule": "data.texts",
     "TransformersSampler": "sampling.transformers",
     "ValidateFirst": "callbacks.validate_first",

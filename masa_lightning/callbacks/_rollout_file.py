@@ -7,7 +7,6 @@ import math
 import os
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,8 @@ _TYPES: dict[str, tuple[type, ...]] = {  # of what is read back
     "rollouts": (int,),
     "token_ids": (list,),
 }
+
+_NO_VALUES = ("failures", "pass_rate_scale")  # of a prediction, beside what was predicted
 
 Name = tuple[str, str]  # source and id of a problem
 
@@ -208,7 +209,7 @@ def _record(group: RolloutGroup, rollout: Rollout, step: int | None) -> dict[str
         "text": rollout.text,
         "correct": rollout.correct if rollout.kind == "solution" else None,
         "ungraded": rollout.ungraded,
-        "prediction": None if prediction is None else asdict(prediction),
+        "prediction": None if prediction is None else {**prediction.values, **_no_values(prediction)},
         "reward": _number(rollout.reward),
         "rewards": {name: _number(value) for name, value in rollout.rewards.items()},
         "advantage": _number(rollout.advantage),
@@ -218,6 +219,10 @@ def _record(group: RolloutGroup, rollout: Rollout, step: int | None) -> dict[str
         "rollouts": len(group.rollouts),
         "token_ids": list(rollout.completion.token_ids),
     }
+
+
+def _no_values(prediction: MetaPrediction) -> dict[str, Any]:
+    return {name: getattr(prediction, name) for name in _NO_VALUES}
 
 
 def to_record(line: str | bytes) -> dict[str, Any]:
@@ -243,8 +248,8 @@ def to_rollout(record: dict[str, Any]) -> Rollout:
     """Makes the rollout of a record, without prompt ids and log-probabilities."""
     prediction = record["prediction"]
     if prediction is not None:
-        notions = prediction["notions"]
-        prediction = MetaPrediction(**prediction | {"notions": None if notions is None else tuple(notions)})
+        values = {n: tuple(v) if isinstance(v, list) else v for n, v in prediction.items() if n not in _NO_VALUES}
+        prediction = MetaPrediction(values=values, **{name: prediction[name] for name in _NO_VALUES})
     return Rollout(
         kind=record["kind"],
         prompt_ids=[],

@@ -117,9 +117,7 @@ class Unreadable(ValueError):
         self.reason = reason
 
 
-def read_members(
-    text: str, readers: Mapping[str, Callable[[Any], Any]]
-) -> tuple[dict[str, Any], dict[str, str]]:
+def read_members(text: str, readers: Mapping[str, Callable[[Any], Any]]) -> tuple[dict[str, Any], dict[str, str]]:
     """Reads members of the object a meta completion ends with; each is judged alone.
 
     Args:

@@ -45,7 +45,6 @@ _HINT: Final = """\
 Hint: these notions may help: {notions}."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class Question:
     """How one quantity is asked for in the meta prompt.
@@ -59,6 +58,12 @@ class Question:
     key: str
     text: str
     example: str
+
+    def filled(self, **numbers: int) -> Question:
+        """Puts numbers in place of placeholders."""
+        return Question(
+            self.key, _fill(self.text, {name: str(number) for name, number in numbers.items()}), self.example
+        )
 
 
 NOTIONS: Final = Question(
@@ -80,14 +85,14 @@ SOLUTION_LENGTH: Final = Question(
 )
 
 
+def _fill(template: str, values: Mapping[str, str]) -> str:
+    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)
+
+
 def _asking(questions: Sequence[Question]) -> dict[str, str]:
     lines = [f"{number}. {q.key}: {q.text}." for number, q in enumerate(questions, start=1)]
     members = ", ".join(f'"{q.key}": {q.example}' for q in questions)
     return {"quantities": "\n".join(lines), "json": f"{{{members}}}"}
-
-
-def _fill(template: str, values: Mapping[str, str]) -> str:
-    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)
 
 
 _PAPER_META: Final = _fill(_META, _asking([NOTIONS, PASS_RATE, SOLUTION_LENGTH]))
@@ -185,6 +190,23 @@ def meta_messages(
     asking = {name: _fill(text, numbers) for name, text in _asking(questions).items()}
     template = _META if templates.meta == _PAPER_META else templates.meta
     return _messages(templates.system, template, {"problem": problem_text, **numbers, **asking})
+
+
+def check_asked(templates: PromptTemplates, questions: Sequence[Question]) -> None:
+    """Refuses a meta template that does not ask for what is predicted.
+
+    The paper's three may be left unsaid, as the template of a model that was trained to predict them does.
+
+    Raises:
+        ValueError: If a question's key is not in it.
+    """
+    text = meta_messages(templates, "", pass_rate_scale=1, max_completion_length=1, questions=questions)[-1]["content"]
+    known = {NOTIONS.key, PASS_RATE.key, SOLUTION_LENGTH.key}
+    if missing := [q.key for q in questions if q.key not in text and q.key not in known]:
+        raise ValueError(
+            f"the meta template, which starts with {templates.meta[:60]!r}, does not ask for {', '.join(missing)}; name it "
+            "there, put {quantities} and {json} where all of them are to be asked for, or leave prompts.meta out"
+        )
 
 
 def _messages(system: str | None, template: str, values: Mapping[str, str]) -> list[dict[str, str]]:

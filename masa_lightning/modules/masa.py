@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any, get_args
+from typing import Any
 
 from torch import nn
 
-from masa_lightning.checks import check_choice, check_number
+from masa_lightning.checks import check_number
 from masa_lightning.distributed import publish, share
-from masa_lightning.functional.experts import choose_expert, expert_target
-from masa_lightning.functional.parsing import parse_meta_prediction
-from masa_lightning.functional.prompts import PromptTemplates, meta_messages
+from masa_lightning.functional.prompts import PromptTemplates, check_asked, meta_messages
 from masa_lightning.functional.rewards import Counting, Scoring
-from masa_lightning.metrics.calibration import LengthCalibration, PassRateCalibration
 from masa_lightning.models.loading import DType
 from masa_lightning.models.lora import LoRA
 from masa_lightning.modules.defaults import default_meta_length
 from masa_lightning.modules.grpo import GRPOLightningModule, Stage
 from masa_lightning.modules.inference import control_solving
 from masa_lightning.protocols import Grader, RewardFunction, RolloutControl, Sampler
+from masa_lightning.quantities import Quantities, Quantity, chosen_quantities
 from masa_lightning.rollouts import summary
 from masa_lightning.rollouts.meta_scorer import MetaScorer
 from masa_lightning.rollouts.plan import keys_by_place, keys_by_problem, left_out, merge_batches
@@ -42,7 +40,10 @@ class MASALightningModule(GRPOLightningModule):
         max_meta_length: Most tokens of a meta completion; by default that of the model's training, if its folder says so (64
             for the embedded model), else `max_completion_length`. At most the latter, unless `num_meta_generations` is 0.
         pass_rate_scale: Predicted pass rates are integers in 0..scale; in the prompt, the parser and the reward alike.
-        meta_reward_weights: Weight of "length", "difficulty" and "notion" in the meta reward; 0 removes a part.
+        quantities: What meta rollouts predict, by class path; the paper's three by default, with the settings below. Others
+            have theirs as their own arguments ([how to](predict_your_own.md)).
+        meta_reward_weights: Weight of "length", "difficulty" and "notion", the rewards of the quantities, in the meta
+            reward; 0 removes a part.
         difficulty_scoring: "exponential" rewards a predicted pass rate with ``b ** |predicted - actual|`` (the paper),
             "brier" with ``1 - (predicted - actual) ** 2``, under which the expected pass rate is the best prediction.
         difficulty_base: Base b of the exponential difficulty reward, in (0, 1).
@@ -72,6 +73,7 @@ class MASALightningModule(GRPOLightningModule):
         max_completion_length: int | None = None,
         max_meta_length: int | None = None,
         pass_rate_scale: int = 8,
+        quantities: list[Quantity] | None = None,
         meta_reward_weights: dict[str, float] | None = None,
         difficulty_scoring: Scoring = "exponential",
         difficulty_base: float = 0.01,
@@ -146,38 +148,27 @@ class MASALightningModule(GRPOLightningModule):
             raise ValueError(
                 f"max_meta_length is {max_meta_length}; expected 1..max_completion_length = {self.max_completion_length}"
             )
-        check_number("pass_rate_scale", pass_rate_scale, ">= 1", whole=True)
-        check_number("difficulty_base", difficulty_base, "> 0", "< 1")
-        check_number("min_expert_reward", min_expert_reward, ">= 0", "<= 1")
-        check_choice("difficulty_scoring", difficulty_scoring, get_args(Scoring))
-        check_choice("notion_counting", notion_counting, get_args(Counting))
         self.num_meta_generations = num_meta_generations
         self.max_meta_length = min(max_meta_length, self.max_completion_length)
-        self.pass_rate_scale = pass_rate_scale
-        if meta_reward_weights is None:
-            meta_reward_weights = {"length": 1.0, "difficulty": 1.0, "notion": 1.0}
-        self.meta_reward_weights = meta_reward_weights
-        self.difficulty_scoring: Scoring = difficulty_scoring
-        self.difficulty_base = difficulty_base
-        self.notion_counting: Counting = notion_counting
-        self.meta_scorer = MetaScorer(
-            meta_reward_weights,
+        chosen = chosen_quantities(
+            quantities,
             pass_rate_scale=pass_rate_scale,
-            base=difficulty_base,
-            scoring=difficulty_scoring,
-            counting=notion_counting,
+            difficulty_scoring=difficulty_scoring,
+            difficulty_base=difficulty_base,
+            notion_counting=notion_counting,
+            min_expert_reward=min_expert_reward,
         )
-        self.min_expert_reward = min_expert_reward
+        self.quantities = Quantities(chosen, budget=self.max_completion_length)
+        if quantities is not None:
+            check_asked(self.prompts, self.quantities.questions())
+        self.pass_rate_scale = self.quantities.pass_rate_scale
+        self.meta_scorer = MetaScorer(self.quantities, meta_reward_weights)
+        self.meta_reward_weights = self.meta_scorer.weights
         self.kind_weights = (solution_weight, meta_weight)
         self.inference = inference
-        self.calibration = nn.ModuleDict(
+        self.calibration = nn.ModuleDict(  # each process sees all rollouts
             {
-                stage: nn.ModuleDict(  # each process sees all rollouts
-                    {
-                        "pass_rate": PassRateCalibration(sync_on_compute=False),
-                        "length": LengthCalibration(sync_on_compute=False),
-                    }
-                )
+                stage: nn.ModuleDict(self.quantities.metrics(sync_on_compute=False))
                 for stage in ("fit", "validate", "test")
             }
         )
@@ -196,6 +187,7 @@ class MASALightningModule(GRPOLightningModule):
             group.problem.problem,
             pass_rate_scale=self.pass_rate_scale,
             max_completion_length=self.max_completion_length,
+            questions=self.quantities.questions(),
         )
 
     def completion_limit(self, kind: Kind) -> int:
@@ -284,19 +276,18 @@ class MASALightningModule(GRPOLightningModule):
         return [example for example in examples if example is not None]
 
     def _expert_example(self, group: RolloutGroup) -> tuple[list[int], list[int]] | None:
-        expert = choose_expert(group, min_notion_reward=self.min_expert_reward) if group.is_unbiased else None
+        expert = self.quantities.expert(group) if group.is_unbiased else None
         if expert is None:
             return None
-        text = expert_target(expert, group.correct, group.lengths, pass_rate_scale=self.pass_rate_scale)
+        rollout, text = expert
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
-        written = parse_meta_prediction(text, pass_rate_scale=self.pass_rate_scale)
-        read = parse_meta_prediction(self.tokenizer.decode(ids), pass_rate_scale=self.pass_rate_scale)
+        written, read = self.quantities.read(text), self.quantities.read(self.tokenizer.decode(ids))
         unwanted = {*self.tokenizer.all_special_ids, *self.stops.token_ids}  # a hostile text may spell a special token
         fits = len(ids) + len(self.stops.closing) <= self.max_meta_length
         ended = any(stop in text for stop in self.stops.texts)
         if read != written or not fits or ended or not unwanted.isdisjoint(ids):
             return None
-        return expert.prompt_ids, [*ids, *self.stops.closing]
+        return rollout.prompt_ids, [*ids, *self.stops.closing]
 
     def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         metrics = super().training_metrics(groups) | summary.meta_metrics(groups, self.meta_scorer.parts)
@@ -312,10 +303,7 @@ class MASALightningModule(GRPOLightningModule):
 
     def evaluation_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         metrics = super().evaluation_metrics(groups) | summary.meta_metrics(groups, self.meta_scorer.parts)
-        calibration = {
-            "pass_rate": PassRateCalibration(sync_on_compute=False),
-            "length": LengthCalibration(sync_on_compute=False),
-        }
+        calibration = self.quantities.metrics(sync_on_compute=False)
         return metrics | _figures(self._calibrate(calibration, groups))
 
     def on_validation_epoch_start(self) -> None:
@@ -338,8 +326,7 @@ class MASALightningModule(GRPOLightningModule):
 
     def _calibrate(self, metrics: dict[str, Any], groups: Sequence[RolloutGroup]) -> dict[str, Any]:
         """Adds groups to metrics, and returns these."""
-        metrics["pass_rate"].add_groups(groups)
-        metrics["length"].add_groups(groups, longest=self.max_completion_length)
+        self.quantities.calibrate(metrics, share(groups, self.quantities.rows, self.processes))
         return metrics
 
     def _metrics_of(self, stage: Stage) -> dict[str, Any]:

@@ -1,40 +1,32 @@
-"""Meta rollouts -> predictions and rewards for what they foresaw of the solutions of their problem."""
+"""Meta rollouts -> predictions and rewards."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from masa_lightning.functional.parsing import parse_meta_prediction
-from masa_lightning.functional.rewards import Counting, Scoring, check_weights, meta_reward, prepare_texts
+from masa_lightning.functional.rewards import check_weights, weighted_mean
 from masa_lightning.protocols import PhaseProgress
+from masa_lightning.quantities import Quantities
 from masa_lightning.types import RolloutGroup
 
 
 class MetaScorer:
-    """Reads predictions and rewards them (docs/method.md, 3).
+    """Reads what meta rollouts predict, and rewards them for what they foresaw of the solutions of their problem.
 
     Args:
-        weights: One factor a part of the reward.
-        pass_rate_scale: Predicted pass rates are whole numbers up to it.
-        base: Of the exponential difficulty reward.
-        scoring: How the difficulty is scored.
-        counting: How notions are counted.
+        quantities: What is predicted.
+        weights: Weight >= 0 of each part of the reward, 1 by default; a part that is absent or has weight 0 is left out.
+
+    Raises:
+        ValueError: If a weight is negative, not finite or of an unknown part, or none is positive.
     """
 
     phase = "meta_rewards"
 
-    def __init__(
-        self,
-        weights: Mapping[str, float],
-        *,
-        pass_rate_scale: int,
-        base: float,
-        scoring: Scoring,
-        counting: Counting,
-    ) -> None:
-        check_weights(weights)
-        self.weights, self.pass_rate_scale = weights, pass_rate_scale
-        self.base, self.scoring, self.counting = base, scoring, counting
+    def __init__(self, quantities: Quantities, weights: Mapping[str, float] | None = None) -> None:
+        self.quantities = quantities
+        self.weights = dict.fromkeys(quantities.reward_names, 1.0) if weights is None else dict(weights)
+        check_weights(self.weights, quantities.reward_names)
 
     @property
     def parts(self) -> list[str]:
@@ -42,34 +34,30 @@ class MetaScorer:
         return [name for name, weight in self.weights.items() if weight > 0]
 
     def read(self, groups: Sequence[RolloutGroup]) -> None:
-        """Reads the predictions of meta rollouts that this process has, in place."""
+        """Sets the predictions of those meta rollouts that this process has, in place."""
         for rollout in (r for g in groups for r in g.metas):
             if rollout.prediction is None and rollout.is_here:
                 cut = rollout.completion.finish_reason == "length"  # perhaps within its last number
-                text = f"{rollout.text}\u2026" if cut else rollout.text
-                rollout.prediction = parse_meta_prediction(text, pass_rate_scale=self.pass_rate_scale)
+                rollout.prediction = self.quantities.read(f"{rollout.text}\u2026" if cut else rollout.text)
 
-    def score(self, groups: Sequence[RolloutGroup], progress: PhaseProgress) -> None:
-        """Reads predictions and rewards them by the scored solutions of their groups, in place.
+    def score(self, groups: Sequence[RolloutGroup], progress: PhaseProgress | None = None) -> None:
+        """Sets the predictions of meta rollouts and their rewards, in place.
 
-        A meta rollout has no reward, and stays out of the update, where a control kept its problem's statistics from
-        being true.
+        A meta rollout has no reward, and stays out of the update, where a control kept its problem's statistics from being
+        true.
+
+        Args:
+            groups: With graded solutions.
+            progress: Not told, as this takes no time.
+
+        Raises:
+            ValueError: If a quantity gives no reward in [0, 1].
         """
         self.read(groups)
         for group in groups:
             if not group.is_unbiased:
                 continue
-            texts = prepare_texts([r.text for r in group.solutions])
             for rollout in group.metas:
                 assert rollout.prediction is not None
-                rollout.reward, rollout.rewards = meta_reward(
-                    rollout.prediction,
-                    group.problem.problem,
-                    group.correct,
-                    group.lengths,
-                    texts,
-                    weights=self.weights,
-                    base=self.base,
-                    scoring=self.scoring,
-                    counting=self.counting,
-                )
+                rollout.rewards = self.quantities.rewards(rollout.prediction, group, self.parts)
+                rollout.reward = weighted_mean(rollout.rewards, self.weights)

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from masa_lightning.models import loading
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.masa import MASALightningModule
+from masa_lightning.quantities import Quantities, default_quantities
 from masa_lightning.rollouts.meta_scorer import MetaScorer
 from masa_lightning.settings import Algorithm, Evaluation
 from masa_lightning.types import Completion, Problem, Rollout, RolloutGroup
@@ -62,7 +63,7 @@ def test_a_number_that_was_cut_is_no_prediction(reason, length):
     completion = Completion(token_ids=[1], logprobs=[0.0], finish_reason=reason)
     rollout = Rollout(kind="meta", prompt_ids=[1], completion=completion, text='{"pass_rate": 6, "solution_length": 42')
     group = RolloutGroup(problem=PROBLEMS[0], metas=[rollout])
-    MetaScorer({"length": 1.0}, pass_rate_scale=8, base=0.01, scoring="exponential", counting="count").read([group])
+    MetaScorer(Quantities(default_quantities(), budget=64)).read([group])
     assert (rollout.prediction.pass_rate, rollout.prediction.solution_length) == (6, length)
 
 

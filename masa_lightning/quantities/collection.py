@@ -1,0 +1,315 @@
+"""The quantities of a run, asked, read, calibrated and drawn together."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import reprlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import nn
+
+from masa_lightning.functional.experts import best_rollout, has_reasoning, rewritten
+from masa_lightning.functional.parsing import Unreadable, read_members, render_members
+from masa_lightning.functional.prompts import Question
+from masa_lightning.functional.rewards import Counting, Scoring
+from masa_lightning.quantities.notions import Notions
+from masa_lightning.quantities.pass_rate import PassRate
+from masa_lightning.quantities.quantity import Quantity
+from masa_lightning.quantities.solution_length import SolutionLength
+from masa_lightning.types import MetaPrediction, Rollout, RolloutGroup
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_NAME: Final = re.compile(r"[A-Za-z]\w*", re.ASCII)
+_FORM: Final = "letters, digits and '_', a letter first, as it names a metric and a member of a JSON object"
+_RESERVED: Final = {"failures", "pass_rate_scale", *dir(nn.ModuleDict())}
+
+
+def default_quantities(
+    *,
+    pass_rate_scale: int = 8,
+    difficulty_scoring: Scoring = "exponential",
+    difficulty_base: float = 0.01,
+    notion_counting: Counting = "count",
+    min_expert_reward: float = 0.2,
+) -> list[Quantity]:
+    """The paper's three, in the order in which the prompt asks for them.
+
+    Args:
+        pass_rate_scale: Of `PassRate`.
+        difficulty_scoring: The same.
+        difficulty_base: The same.
+        notion_counting: Of `Notions`.
+        min_expert_reward: The same.
+    """
+    return [
+        Notions(notion_counting, min_expert_reward),
+        PassRate(pass_rate_scale, difficulty_scoring, difficulty_base),
+        SolutionLength(),
+    ]
+
+
+def chosen_quantities(quantities: Sequence[Quantity] | None, **settings: Any) -> Sequence[Quantity]:
+    """Returns the given ones, or the paper's three where there are none.
+
+    Args:
+        quantities: Of a user; None for none.
+        settings: All of those of `default_quantities`.
+
+    Raises:
+        ValueError: If quantities are given, and settings that they do not see.
+    """
+    if quantities is None:
+        return default_quantities(**settings)
+    for name, parameter in inspect.signature(default_quantities).parameters.items():
+        if settings[name] != parameter.default:
+            where = {
+                "notion_counting": "Notions(counting=...)",
+                "min_expert_reward": "Notions(expert_reward=...)",
+            }.get(name, f"PassRate({name.removeprefix('pass_rate_').removeprefix('difficulty_')}=...)")
+            raise ValueError(
+                f"quantities are given, and {name} is {settings[name]!r}, which is for the default ones; expected it as "
+                f"{where} among the quantities"
+            )
+    return quantities
+
+
+class Quantities:
+    """The quantities that meta rollouts predict, in the order in which they are asked for.
+
+    Args:
+        quantities: At least one; their names differ.
+        budget: Most tokens of a solution, >= 1.
+
+    Raises:
+        TypeError: If they are no list of objects of `Quantity`.
+        ValueError: If there are none, or a name is not fit, or one of two.
+
+    Example:
+        >>> quantities = Quantities(default_quantities(), budget=512)
+        >>> quantities.names, quantities.reward_names
+        (['notions', 'pass_rate', 'solution_length'], ['length', 'difficulty', 'notion'])
+        >>> quantities.read('{"pass_rate": 3, "solution_length": 0}').failures
+        {'math_notion': 'missing_key', 'solution_length': 'out_of_range'}
+    """
+
+    def __init__(self, quantities: Sequence[Quantity], *, budget: int) -> None:
+        _check(quantities)
+        self._all = tuple(quantities)
+        self.budget = budget
+
+    def __iter__(self) -> Iterator[Quantity]:
+        return iter(self._all)
+
+    @property
+    def names(self) -> list[str]:
+        """In predictions."""
+        return [quantity.name for quantity in self._all]
+
+    @property
+    def reward_names(self) -> list[str]:
+        """In the order in which rewards are added: what is asked for last comes first, as in the first version."""
+        return [quantity.reward_name for quantity in reversed(self._all)]
+
+    @property
+    def pass_rate_scale(self) -> int:
+        """What the prompt calls a certain success."""
+        return next((q.scale for q in self._all if isinstance(q, PassRate)), 8)
+
+    def questions(self) -> list[Question]:
+        """How they are asked for."""
+        return [quantity.ask(self.budget) for quantity in self._all]
+
+    def read(self, text: str) -> MetaPrediction:
+        """Reads what a meta completion predicts; each quantity is judged alone.
+
+        Args:
+            text: The decoded completion.
+
+        Raises:
+            ValueError: If a quantity fails on a value with anything but `Unreadable`; the cause is kept.
+        """
+        found, failures = read_members(text, {q.key: _guarded(q) for q in self._all})
+        values = {q.name: found[q.key] for q in self._all if q.key in found}
+        return MetaPrediction(values=values, failures=failures, pass_rate_scale=self.pass_rate_scale)
+
+    def rewards(self, prediction: MetaPrediction, group: RolloutGroup, names: Iterable[str]) -> dict[str, float]:
+        """Scores a prediction against the solutions of its group.
+
+        Args:
+            prediction: Of one of its meta rollouts.
+            group: With graded solutions.
+            names: Of the rewards that are wanted.
+
+        Returns:
+            Rewards in [0, 1] by name, in the order of `reward_names`; 0 for what was not predicted.
+
+        Raises:
+            ValueError: If a quantity gives another reward.
+        """
+        wanted = {*names}
+        parts = {}
+        for quantity in reversed(self._all):
+            if quantity.reward_name in wanted:
+                predicted = prediction.values.get(quantity.name)
+                parts[quantity.reward_name] = 0.0 if predicted is None else _reward(quantity, predicted, group)
+        return parts
+
+    def expert(self, group: RolloutGroup) -> tuple[Rollout, str] | None:
+        """Picks the best meta rollout of a problem, and writes what it should have predicted.
+
+        The best is the one with the most reward for what nobody knows better (`Quantity.expert_reward`), and then in all.
+
+        Args:
+            group: With rewards.
+
+        Returns:
+            The rollout, and its text with the JSON object rewritten; None if no solution is correct, or no rollout has
+            closed reasoning, enough reward, and a value for all that is not known better.
+
+        Raises:
+            ValueError: If a quantity's `truth` is nothing that its `read` takes.
+        """
+        kept = [quantity for quantity in self._all if quantity.expert_reward is not None]
+
+        def qualifies(rollout: Rollout) -> bool:
+            prediction = rollout.prediction
+            return (
+                prediction is not None
+                and has_reasoning(rollout.text)
+                and all(prediction.values.get(quantity.name) is not None for quantity in kept)
+            )
+
+        best = best_rollout(group, {q.reward_name: q.expert_reward or 0.0 for q in kept}, qualifies)
+        if best is None or best.prediction is None:
+            return None
+        predicted = best.prediction.values
+        truths = {quantity.key: quantity.truth(predicted.get(quantity.name), group) for quantity in self._all}
+        for quantity in self._all:
+            _check_truth(quantity, truths[quantity.key], group)
+        return best, rewritten(best.text, render_members(truths))
+
+    def metrics(self, **settings: Any) -> dict[str, Any]:
+        """Makes the metrics that calibrate them, by `Quantity.metric_name`.
+
+        Args:
+            settings: Those of every `torchmetrics.Metric`.
+        """
+        made = {quantity.metric_name: quantity.metric(**settings) for quantity in self._all}
+        return {name: metric for name, metric in made.items() if metric is not None}
+
+    def rows(self, group: RolloutGroup) -> dict[str, list[tuple[float, ...]]]:
+        """Puts the predictions of a problem beside what happened, as the metrics take them; where its texts are.
+
+        Args:
+            group: With scored rollouts; none if a control kept its statistics from being true.
+
+        Returns:
+            By `Quantity.metric_name` a row a prediction; the last number is the group's weight.
+        """
+        found: dict[str, list[tuple[float, ...]]] = {}
+        for quantity in self._all if group.is_unbiased else ():
+            for prediction in (rollout.prediction for rollout in group.metas):
+                predicted = None if prediction is None else prediction.values.get(quantity.name)
+                row = None if predicted is None else quantity.compare(predicted, group, self.budget)
+                if row is not None:
+                    found.setdefault(quantity.metric_name, []).append((*row, group.weight))
+        return found
+
+    def calibrate(self, metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Sequence[Sequence[float]]]]) -> None:
+        """Adds what was predicted, and what happened, to metrics.
+
+        Args:
+            metrics: Of `metrics`.
+            rows: Of `rows`, one a problem.
+        """
+        for name, metric in metrics.items():
+            known = [(*row, index) for index, each in enumerate(rows) for row in each.get(name, ())]
+            if known:
+                *columns, weight, index = torch.tensor(known, dtype=torch.float64).unbind(1)
+                metric.update(*columns, problem=index, weight=weight)
+
+    def pictures(self, metrics: Mapping[str, Any], where: str = "") -> dict[str, Figure]:
+        """Draws what metrics know; nothing of a quantity without a prediction.
+
+        Args:
+            metrics: Of `metrics`; those that were filled.
+            where: Run, stage and step, for the second line of titles.
+        """
+        figures: dict[str, Figure] = {}
+        for quantity in self._all:
+            metric = metrics.get(quantity.metric_name)
+            if metric is not None and len(metric.points().predicted):
+                figures |= quantity.pictures(metric, where)
+        return figures
+
+
+def _guarded(quantity: Quantity) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        try:
+            found = quantity.read(value)
+        except Unreadable:
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"{_who(quantity)} failed to read {reprlib.repr(value)} with {type(error).__name__}: {error}; expected a "
+                'value, or functional.parsing.Unreadable("wrong_type"): a model may write anything'
+            ) from error
+        if found is None:
+            raise ValueError(f"{_who(quantity)} read {reprlib.repr(value)} as None; expected a value, or Unreadable")
+        return found
+
+    return read
+
+
+def _reward(quantity: Quantity, predicted: Any, group: RolloutGroup) -> float:
+    reward = quantity.reward(predicted, group)
+    if not isinstance(reward, (int, float)) or not 0 <= reward <= 1:
+        raise ValueError(
+            f"{_who(quantity)} gave the reward {reward!r} for the prediction {reprlib.repr(predicted)} of problem "
+            f"{group.problem.id!r}; expected a number in [0, 1]"
+        )
+    return float(reward)
+
+
+def _check_truth(quantity: Quantity, truth: Any, group: RolloutGroup) -> None:
+    try:
+        found = quantity.read(json.loads(json.dumps(truth, allow_nan=False)))
+        shown = reprlib.repr(found)
+    except (TypeError, ValueError) as error:
+        found, shown = None, f"nothing ({type(error).__name__}: {error})"
+    if found is None or found != truth:
+        raise ValueError(
+            f"{_who(quantity)} has {reprlib.repr(truth)} as its truth of problem {group.problem.id!r}, which it reads "
+            f"back as {shown}; expected what `read` makes of JSON: experts are to write it"
+        )
+
+
+def _who(quantity: Quantity) -> str:
+    return f"the quantity {quantity.key!r} ({type(quantity).__name__})"
+
+
+def _check(quantities: Any) -> None:
+    if not isinstance(quantities, (list, tuple)) or not quantities:
+        raise TypeError(f"quantities is {quantities!r}; expected a list with at least one masa_lightning.Quantity")
+    for i, quantity in enumerate(quantities):
+        if not isinstance(quantity, Quantity):
+            raise TypeError(
+                f"quantities[{i}] is {quantity!r}; expected an object of a class that derives from masa_lightning.Quantity"
+            )
+        for what in ("key", "name", "reward_name", "metric_name"):
+            name = getattr(quantity, what, None)
+            if not isinstance(name, str) or not _NAME.fullmatch(name) or name in _RESERVED:
+                raise ValueError(
+                    f"quantities[{i}], a {type(quantity).__name__}, has the {what} {name!r}; expected {_FORM}, "
+                    "and none that is in use already, such as 'keys': change it"
+                )
+    for what in ("key", "name", "reward_name", "metric_name"):
+        names = [getattr(quantity, what) for quantity in quantities]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"{len(twice)} of the quantities have the {what} {twice[0]!r}; expected different ones")

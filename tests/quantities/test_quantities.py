@@ -1,0 +1,264 @@
+"""The paper's three quantities say what the functions of `functional` say; what a user's may not say is refused."""
+
+import itertools
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from masa_lightning.functional.experts import choose_expert, expert_target
+from masa_lightning.functional.parsing import Unreadable, parse_meta_prediction, read_integer
+from masa_lightning.functional.prompts import PromptTemplates, Question, check_asked, meta_messages
+from masa_lightning.functional.rewards import meta_reward, weighted_mean
+from masa_lightning.quantities import Notions, PassRate, Quantities, Quantity, SolutionLength, default_quantities
+from masa_lightning.rollouts.meta_scorer import MetaScorer
+from masa_lightning.types import Completion, MetaPrediction, Problem, Rollout, RolloutGroup
+
+PAPER = Quantities(default_quantities(), budget=100)
+
+
+def rollout(text, kind="meta", correct=False, length=3):
+    completion = Completion(token_ids=[1] * length, logprobs=[0.0] * length, finish_reason="stop")
+    return Rollout(kind=kind, prompt_ids=[1], completion=completion, text=text, correct=correct)
+
+
+def make_group(*metas):
+    solutions = [("by parity", True, 10), ("by lemma", True, 21), ("parity", False, 99)]
+    return RolloutGroup(
+        problem=Problem(id="1", problem="How many?", answer="1"),
+        solutions=[rollout(t, "solution", c, n) for t, c, n in solutions],
+        metas=[rollout(text) for text in metas],
+    )
+
+
+class Steps(Quantity):
+    """The example of this file: words of a correct solution."""
+
+    key = "steps"
+
+    def ask(self, budget):
+        return Question("steps", "how many words", "<integer>")
+
+    def read(self, value):
+        return read_integer(value, 1)
+
+    def reward(self, predicted, group):
+        return float(predicted == 2)
+
+    def truth(self, predicted, group):
+        return 2
+
+
+# -- the paper's three ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("scale", "budget"), [(8, 512), (16, 7)])
+def test_the_prompt_is_that_of_the_default_template(scale, budget):
+    quantities = Quantities(default_quantities(pass_rate_scale=scale), budget=budget)
+    numbers = {"pass_rate_scale": scale, "max_completion_length": budget}
+    by_default = meta_messages(PromptTemplates(), "1+1?", **numbers)
+    assert meta_messages(PromptTemplates(), "1+1?", **numbers, questions=quantities.questions()) == by_default
+    (message,) = by_default
+    assert f"2. pass_rate: out of {scale} independent attempts of yours" in message["content"]
+    assert f"an integer from 1 to {budget}." in message["content"]
+    assert '{"math_notion": ["first notion", "second notion"], "pass_rate": <integer>, "sol' in message["content"]
+
+
+MEMBERS = st.sampled_from(
+    ["0", "3", "8", "9", "-1", "2.0", '"x"', '["a"]', '["a", "A", 1]', "[]", "null", "nope", "9" * 99]
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["math_notion", "pass_rate", "solution_length", "more"]), MEMBERS),
+    st.integers(1, 9),
+)
+def test_readings_are_those_of_the_parser(members, scale):
+    text = f"<meta>x</meta>{{{', '.join(f'{json.dumps(k)}: {v}' for k, v in members.items())}}}"
+    quantities = Quantities(default_quantities(pass_rate_scale=scale), budget=100)
+    assert quantities.read(text) == parse_meta_prediction(text, pass_rate_scale=scale)
+
+
+PREDICTED = [
+    MetaPrediction(pass_rate=r, solution_length=n, notions=x)
+    for r, n, x in itertools.product((None, 0, 5, 8), (None, 10, 22), (None, ("parity",), ("Lemmas", "by", "many")))
+]
+
+
+@pytest.mark.parametrize("weights", [None, {"length": 1, "difficulty": 5, "notion": 1}, {"notion": 0.5, "length": 0.0}])
+@pytest.mark.parametrize("settings", [("exponential", 0.01, "count"), ("brier", 0.5, "rate")])
+def test_rewards_are_those_of_meta_reward_to_the_last_bit(weights, settings):
+    scoring, base, counting = settings
+    chosen = default_quantities(difficulty_scoring=scoring, difficulty_base=base, notion_counting=counting)
+    group = make_group(*[""] * len(PREDICTED))
+    for meta, prediction in zip(group.metas, PREDICTED, strict=True):
+        meta.prediction = prediction
+    MetaScorer(Quantities(chosen, budget=100), weights).score([group])
+    texts = [r.text for r in group.solutions]
+    for meta in group.metas:
+        reward, parts = meta_reward(
+            meta.prediction, "How many?", group.correct, group.lengths, texts,
+            weights=weights or {"length": 1, "difficulty": 1, "notion": 1}, base=base, scoring=scoring, counting=counting,
+        )  # fmt: skip
+        assert (meta.reward, [*meta.rewards.items()]) == (reward, [*parts.items()])
+
+
+def test_experts_are_those_of_choose_expert():
+    texts = [
+        '<meta>a</meta> {"math_notion": ["lemma"], "pass_rate": 1}',
+        '<meta>b</meta>\n{"math_notion": ["lemma", "x"], "pass_rate": 5}',
+        '<meta>c</meta> {"pass_rate": 5}',
+        '{"math_notion": ["lemma"], "pass_rate": 5}',
+    ]
+    for chosen in itertools.permutations(texts):
+        group = make_group(*chosen)
+        MetaScorer(PAPER).score([group])
+        best, text = PAPER.expert(group)
+        assert best is choose_expert(group) and best.text == texts[0]
+        assert text == expert_target(best, group.correct, group.lengths)
+        assert text == '<meta>a</meta> {"math_notion": ["lemma"], "pass_rate": 5, "solution_length": 16}'
+    assert PAPER.expert(make_group(texts[2])) is None
+
+
+def test_without_notions_the_whole_reward_chooses_the_expert():
+    group = make_group('<meta>a</meta>{"pass_rate": 1}', '<meta>b</meta>{"pass_rate": 5}', '{"pass_rate": 5}')
+    quantities = Quantities([PassRate()], budget=100)
+    MetaScorer(quantities).score([group])
+    assert quantities.expert(group) == (group.metas[1], '<meta>b</meta>{"pass_rate": 5}')
+
+
+def test_metrics_by_hand_leave_out_what_a_control_kept_from_being_true():
+    texts = ['{"pass_rate": 8, "solution_length": 31}', '{"pass_rate": 0, "solution_length": 99999}', "?"]
+    groups = [make_group(*texts), make_group(*texts)]
+    groups[1].hint = ("parity",)
+    MetaScorer(PAPER).score(groups)
+    assert [m.reward is None for g in groups for m in g.metas] == [False] * 3 + [True] * 3
+    metrics = PAPER.metrics(sync_on_compute=False)
+    PAPER.calibrate(metrics, [PAPER.rows(group) for group in groups])
+    assert [*metrics] == ["pass_rate", "length"]
+    rates, lengths = metrics["pass_rate"].points(), metrics["length"].points()
+    assert (rates.predicted.tolist(), rates.correct.tolist(), rates.count.tolist()) == ([0.5], [2], [3])
+    assert lengths.predicted.tolist() == [(31 + 10 * 100) / 2]  # ten times the budget at most
+    assert (lengths.actual.tolist(), lengths.low.tolist(), lengths.high.tolist()) == ([15.5], [10], [21])
+    assert [*PAPER.pictures(metrics, "here")] == ["pass_rate_scatter", "pass_rate_reliability", "length_scatter"]
+    assert PAPER.pictures(PAPER.metrics()) == {}
+
+
+# -- a user's ------------------------------------------------------------------------------------------------------------
+
+
+def test_one_of_a_user_is_asked_for_read_and_rewarded():
+    quantities = Quantities([Steps(), SolutionLength()], budget=64)
+    (message,) = meta_messages(
+        PromptTemplates(), "1+1?", pass_rate_scale=8, max_completion_length=64, questions=quantities.questions()
+    )
+    assert "\n1. steps: how many words.\n2. solution_length: how many tokens" in message["content"]
+    assert '\n{"steps": <integer>, "solution_length": <integer>}\n' in message["content"]
+    own = PromptTemplates(meta="{problem}\n{quantities}\n{json}")
+    check_asked(own, quantities.questions())
+    prediction = quantities.read('<meta></meta>{"steps": 2, "solution_length": "?", "pass_rate": 3}')
+    assert (prediction.values, prediction.failures) == ({"steps": 2}, {"solution_length": "wrong_type"})
+    assert prediction.pass_rate is None and prediction.rate is None
+    assert quantities.reward_names == ["length", "steps"] and Steps().title == "Steps"
+    parts = quantities.rewards(prediction, make_group(), ["steps", "length"])
+    assert parts == {"length": 0.0, "steps": 1.0}
+    assert weighted_mean(parts, {"length": 1, "steps": 3}) == 0.75
+
+
+@dataclass
+class Bad(Steps):
+    """What a user's quantity may do wrong."""
+
+    reads: Any = None
+    rewards: Any = 1.0
+    truths: Any = 2
+
+    def read(self, value):
+        if isinstance(self.reads, Exception):
+            raise self.reads
+        return super().read(value) if self.reads is None else self.reads[0]
+
+    def reward(self, predicted, group):
+        return self.rewards
+
+    def truth(self, predicted, group):
+        return self.truths
+
+
+TEXT = '<meta>x</meta>{"steps": 2}'
+
+
+@pytest.mark.parametrize(
+    ("quantity", "message"),
+    [
+        (Bad(reads=TypeError("oh")), r"'steps' \(Bad\) failed to read 2 with TypeError: oh; expected a value"),
+        (Bad(reads=(None,)), "read 2 as None"),
+        (Bad(rewards=float("nan")), "gave the reward nan for the prediction 2 of problem '1'"),
+        (Bad(rewards=1.5), r"expected a number in \[0, 1\]"),
+        (Bad(rewards=None), "gave the reward None"),
+        (
+            Bad(truths=2.5),
+            r"has 2\.5 as its truth of problem '1', which it reads back as nothing \(Unreadable: wrong_type\)",
+        ),
+        (Bad(truths=Ellipsis), "reads back as nothing"),
+    ],
+)
+def test_what_cannot_be_right_is_refused(quantity, message):
+    quantities, group = Quantities([quantity], budget=9), make_group(TEXT)
+    with pytest.raises(ValueError, match=message):
+        MetaScorer(quantities).score([group])
+        quantities.expert(group)
+
+
+def test_a_reason_is_one_of_the_closed_set():
+    with pytest.raises(TypeError, match="expected one of"):
+        Unreadable("bad")
+
+
+class Named(Steps):
+    def __init__(self, **names):
+        for what, name in names.items():
+            setattr(self, what, name)
+
+
+@pytest.mark.parametrize(
+    ("quantities", "error", "message"),
+    [
+        ([], TypeError, "expected a list with at least one"),
+        (Steps(), TypeError, "expected a list"),
+        ([Steps], TypeError, r"quantities\[0\] is .*Steps.*expected an object"),
+        ([Steps(), Steps()], ValueError, "2 of the quantities have the key 'steps'"),
+        ([Named(key="a b")], ValueError, "has the key 'a b'"),
+        ([Named(metric_name="keys")], ValueError, "has the metric_name 'keys'"),
+        ([Named(name="failures")], ValueError, "has the name 'failures'"),
+        ([Steps(), Named(key="more", name="more", metric_name="more")], ValueError, "2 .* the reward_name 'steps'"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(quantities, error, message):
+    with pytest.raises(error, match=message):
+        Quantities(quantities, budget=9)
+
+
+def test_a_template_that_does_not_ask_is_refused(loop):
+    with pytest.raises(ValueError, match=r"does not ask for steps; name it there, put \{quantities\} and \{json\}"):
+        loop.module(quantities=[PassRate(), Steps()], prompts=PromptTemplates(meta="{problem} pass_rate?"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "where"),
+    [
+        ({"pass_rate_scale": 16}, r"PassRate\(scale=\.\.\.\)"),
+        ({"difficulty_base": 0.5}, r"PassRate\(base=\.\.\.\)"),
+        ({"difficulty_scoring": "brier"}, r"PassRate\(scoring=\.\.\.\)"),
+        ({"notion_counting": "rate"}, r"Notions\(counting=\.\.\.\)"),
+        ({"min_expert_reward": 0.5}, r"Notions\(expert_reward=\.\.\.\)"),
+    ],
+)
+def test_settings_of_the_default_ones_are_refused_beside_others(loop, setting, where):
+    with pytest.raises(
+        ValueError, match=f"quantities are given, and {next(iter(setting))} is .*; expected it as {where}"
+    ):
+        loop.module(quantities=[PassRate(), Notions()], **setting)
