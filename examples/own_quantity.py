@@ -14,7 +14,9 @@ class Steps(Quantity):
     key, unit = "steps", "sentences"
 
     def ask(self, budget):
-        return Question("steps", "how many sentences a correct solution of yours will have; an integer >= 1", "<integer>")
+        return Question(
+            "steps", "how many sentences a correct solution of yours will have; an integer >= 1", "<integer>"
+        )
 
     def read(self, value):
         return read_integer(value, 1)
