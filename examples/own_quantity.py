@@ -2,7 +2,7 @@
 
 from lightning.pytorch import Trainer
 
-from masa_lightning import ArithmeticDataModule, ExpertSFT, MASALightningModule, PassRate, PromptTemplates, Quantity
+from masa_lightning import ArithmeticDataModule, MASALightningModule, PassRate, PromptTemplates, Quantity
 from masa_lightning.functional import Question, read_integer
 from masa_lightning.metrics import LengthCalibration
 
@@ -12,7 +12,9 @@ class Steps(Quantity):
     metric = LengthCalibration
 
     def ask(self, budget):
-        return Question("steps", "how many sentences a correct solution of yours will have; an integer >= 1", "<integer>")
+        return Question(
+            "steps", "how many sentences a correct solution of yours will have; an integer >= 1", "<integer>"
+        )
 
     def read(self, value):
         return read_integer(value, 1)

@@ -35,9 +35,12 @@ if TYPE_CHECKING:
     from masa_lightning.functional.losses import loss_denominator as loss_denominator
     from masa_lightning.functional.losses import policy_loss as policy_loss
     from masa_lightning.functional.losses import sft_loss as sft_loss
+    from masa_lightning.functional.parsing import Unreadable as Unreadable
     from masa_lightning.functional.parsing import parse_meta_prediction as parse_meta_prediction
+    from masa_lightning.functional.parsing import read_integer as read_integer
     from masa_lightning.functional.parsing import render_prediction as render_prediction
     from masa_lightning.functional.prompts import PromptTemplates as PromptTemplates
+    from masa_lightning.functional.prompts import Question as Question
     from masa_lightning.functional.prompts import meta_messages as meta_messages
     from masa_lightning.functional.prompts import solution_messages as solution_messages
     from masa_lightning.functional.rewards import difficulty_reward as difficulty_reward
@@ -52,6 +55,8 @@ if TYPE_CHECKING:
 # Lazy: a name loads its own file alone.
 _HOMES = {
     "PromptTemplates": "prompts",
+    "Question": "prompts",
+    "Unreadable": "parsing",
     "aggregate_loss": "losses",
     "brier_score": "calibration",
     "choose_expert": "experts",
@@ -84,6 +89,7 @@ _HOMES = {
     "policy_loss": "losses",
     "predicted_vote": "voting",
     "rate_interval": "calibration",
+    "read_integer": "parsing",
     "reliability_bins": "calibration",
     "render_prediction": "parsing",
     "sample_count": "controls",
