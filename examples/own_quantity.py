@@ -8,8 +8,7 @@ from masa_lightning.metrics import LengthCalibration
 
 
 class Steps(Quantity):
-    key, unit = "steps", "sentences"
-    metric = LengthCalibration
+    key, unit, metric = "steps", "sentences", LengthCalibration
 
     def ask(self, budget):
         return Question(
@@ -23,16 +22,15 @@ class Steps(Quantity):
         return 1 / (1 + abs(predicted - self.truth(predicted, group))) if any(group.correct) else 0.0
 
     def truth(self, predicted, group):
-        counts = of_correct(group)
+        counts = self.counts(group)
         return round(sum(counts) / len(counts))
 
     def compare(self, predicted, group, budget):
-        counts = of_correct(group) or [float("nan")]
+        counts = self.counts(group) or [float("nan")]
         return min(predicted, budget), sum(counts) / len(counts), min(counts), max(counts)
 
-
-def of_correct(group):
-    return [1 + rollout.text.count(". ") for rollout in group.solutions if rollout.correct]
+    def counts(self, group):
+        return [1 + rollout.text.count(". ") for rollout in group.solutions if rollout.correct]
 
 
 if __name__ == "__main__":
