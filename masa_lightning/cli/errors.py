@@ -11,7 +11,8 @@ import inspect
 import linecache
 import re
 import sys
-from dataclasses import is_dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -23,22 +24,44 @@ _KEY: Final = re.compile(r'(?:- )?Parser key "(.+?)":(?: (.*))?$')
 _CLASS: Final = re.compile(r"(?:- )?Problem with given class_path '(.+?)':$")
 _NOISE: Final = re.compile(
     r"(?:- )?(?:Does not validate against any of the Union subtypes|Subtypes: |Errors:|Given value type: |Given value: |"
-    r"Expected a <class 'NoneType'>|Expected a path but )"
+    r"Expected a <class 'NoneType'>|Expected a path but |Not a valid subclass of |Subclass types expect one of:|"
+    r"a class path \(str\)|a dict with(?:out)? )"
 )
-_OPTION: Final = re.compile(r"Option '(.+?)' is not accepted")
+_GIVEN: Final = re.compile(r"Given value: (.+)")
+_TYPE_ALONE: Final = re.compile(r"Expected a <class '[\w.]+'>$")
+_OPTION: Final = re.compile(r"Option '(.+?)' is not accepted|unrecognized arguments: --([\w.]+)")
+_UNKNOWN_OPTION: Final = re.compile(
+    r"unrecognized arguments: --([\w.]+).*|Subcommand '\w+' does not accept option '(.+?)'"
+)
+_NO_CLASS: Final = re.compile(r"Expected a dot import path string: (.+)|module '(.+)' has no attribute '(.+)'")
+_OTHER_KIND: Final = re.compile(r"Import path does not (?:correspond to a subclass of|implement protocol) (\w+)")
+_EXAMPLES: Final = {  # a class that would do, of the keys that take one
+    "model": "masa_lightning.MASALightningModule",
+    "data": "masa_lightning.MathDataModule",
+    "sampler": "masa_lightning.VLLMSampler",
+    "grader": "masa_lightning.AnswerGrader",
+    "callbacks": "masa_lightning.ExpertSFT",
+    "logger": "lightning.pytorch.loggers.CSVLogger",
+}
 _TYPE: Final = re.compile(r"<class '(?:[\w.]+\.)?(\w+)'>|typing\.Literal(\[.*?\])")
 
 
-def readable(message: str) -> str:
+def readable(message: str, options: Iterable[str] = ()) -> str:
     """Shortens a message of jsonargparse to a line a fault.
 
     Args:
         message: As `ArgumentParser.error` is given it.
+        options: All that the command has, such as "--trainer.max_steps"; a near one is named for one that it has not.
 
     Returns:
         Lines like "model.init_args.num_generations: expected int, got abc"; the message itself if nothing is recognised.
     """
+    if match := _UNKNOWN_OPTION.fullmatch(message.strip()):
+        option = match[1] or match[2]
+        return f"there is no option {option!r}{_meant(option, [name.lstrip('-') for name in options])}"
+    given = _GIVEN.search(message)  # the first is that of the innermost key
     lines: list[str] = []
+    types: list[str] = []  # the same of a type alone, which is one of several that would do
     keys: list[tuple[int, str]] = []  # (indentation, part of the key), from the outermost
     kinds: list[tuple[int, Any]] = []  # (indentation, class, or its path if there is none)
     for line in message.splitlines():
@@ -56,8 +79,10 @@ def readable(message: str) -> str:
             kinds.append((depth, _imported(match[1]) or match[1]))
             text = ""
         if text:
-            lines.append(": ".join(filter(None, [".".join(part for _, part in keys), _said(text, kinds)])))
-    return "\n".join(dict.fromkeys(lines)) or message
+            key, alone = ".".join(part for _, part in keys), _TYPE_ALONE.search(text)
+            said = ": ".join(filter(None, [key, _said(text, key, kinds, given[1] if given else None)]))
+            (types if alone else lines).append(said)
+    return "\n".join(dict.fromkeys(lines or types)) or message
 
 
 def is_mistake(error: BaseException) -> bool:
@@ -84,24 +109,49 @@ def stop(error: BaseException, status: int = 2) -> NoReturn:
     raise SystemExit(status) from None
 
 
-def _said(text: str, kinds: list[tuple[int, Any]]) -> str:
+def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None) -> str:
     text = text.removeprefix("- ")
     kind = kinds[-1][1] if kinds else None
+    example = f", such as {_EXAMPLES[last]}" if (last := key.rpartition(".")[2]) in _EXAMPLES else ""
     if isinstance(kind, str) and _of_this_package(kind) and "masa_lightning" in text:  # and no package is missing
         return f"there is no class {kind!r}; expected {_of_this_package(kind)}"
     if isinstance(kind, type) and (match := _OPTION.match(text)):
-        names = [name for name in inspect.signature(kind).parameters if name not in ("args", "kwargs")]
-        close = difflib.get_close_matches(match[1], names, n=1)
-        meant = f"did you mean {close[0]}?" if close else f"it has {', '.join(names)}"
-        return f"{kind.__name__} has no setting {match[1]!r}; {meant}"
-    if text.startswith("Expected a dot import path string: "):
-        path = text.rpartition(" ")[2]
-        expected = _of_this_package(path) or "package.module.Class, such as masa_lightning.VLLMSampler"
-        return f"there is no class {path!r}; expected {expected}"
+        name = match[1] or match[2]
+        return f"{kind.__name__} has no setting {name!r}{_meant(name, _settings(kind), 'it has')}"
+    if match := _NO_CLASS.fullmatch(text):
+        path = match[1] or f"{match[2]}.{match[3]}"
+        if ours := _of_this_package(path):
+            return f"there is no class {path!r}; expected {ours}"
+        from lightning.pytorch import callbacks, loggers  # loaded long since, where jsonargparse has something to say
+
+        known = [*masa_lightning.__all__, *callbacks.__all__, *loggers.__all__]
+        meant = _meant(path.rpartition(".")[2], known) or f"; expected package.module.Class{example}"
+        return f"there is no class {path!r}{meant}"
+    if (match := _OTHER_KIND.fullmatch(text)) and given:
+        return f"{given} is no {match[1]}; expected one{example}"
     if text.endswith("masa_lightning.protocols.Sampler is a protocol"):
         return "of which class? Expected it first: --model.sampler VLLMSampler"
+    got = f", got {given}" if given and _TYPE_ALONE.match(text) else ""
     text = _TYPE.sub(lambda match: match[1] or f"one of {match[2]}", text)
-    return text.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
+    return text.replace("Expected a ", "expected ").replace(". Got value: ", ", got ") + got
+
+
+def _meant(word: str, known: Sequence[str], otherwise: str | None = None) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; {otherwise} {', '.join(known)}" if otherwise else ""
+
+
+def _settings(kind: type) -> list[str]:
+    """Returns the names of a class's arguments, and those of arguments that are groups of settings themselves."""
+    names = []
+    for name, parameter in inspect.signature(kind).parameters.items():
+        if name not in ("args", "kwargs"):
+            names.append(name)
+        if is_dataclass(parameter.default):
+            names += [f"{name}.{field.name}" for field in fields(parameter.default)]
+    return names
 
 
 def _of_this_package(path: str) -> str | None:
