@@ -1,7 +1,8 @@
 """What mkdocs needs to read this repository: formulas become MathML, which browsers draw without a script or a font.
 
 A fence named `math` holds LaTeX, in pages as in docstrings; `.. math::` and tables of reStructuredText in docstrings are
-turned into fences. mkdocs loads this file as a hook, griffe as an extension (mkdocs.yml names it twice).
+turned into fences, and so are doctests: `[1]` in one line and `[2]` in the next would be a link. mkdocs loads this file as a
+hook, griffe as an extension (mkdocs.yml names it twice).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from latex2mathml.converter import convert
 
 _MATH = re.compile(r"^( *)\.\. math::(.*(?:\n(?: *|\1 +\S.*))*)\n?", re.MULTILINE)
 _TABLE = re.compile(r"^( *)=+(?: +=+)+\n(?:.*\n)*?(?:\1=+(?: +=+)+\n(?:\1\S.*\n)+)?\1=+(?: +=+)+ *$", re.MULTILINE)
+_DOCTEST = re.compile(r"^( *)>>> .*(?:\n\1\S.*)*$", re.MULTILINE)
 
 
 def formula(latex: str) -> str:
@@ -40,7 +42,7 @@ def on_config(config: Any) -> Any:
 
 
 def markdown(docstring: str) -> str:
-    """A docstring with its formulas and tables in fences."""
+    """A docstring with its formulas, tables and doctests in fences."""
 
     def fenced(name: str, match: re.Match[str], text: str) -> str:
         block = f"```{name}\n{textwrap.dedent(text).strip()}\n```\n"
@@ -48,6 +50,7 @@ def markdown(docstring: str) -> str:
 
     docstring = re.sub(r":math:`([^`]+)`", r"`\1`", docstring)
     docstring = _MATH.sub(lambda m: fenced("math", m, m[2]), docstring)
+    docstring = _DOCTEST.sub(lambda m: fenced("pycon", m, m[0]), docstring)
     return _TABLE.sub(lambda m: fenced("text", m, m[0]), docstring)
 
 

@@ -103,8 +103,7 @@ def test_site_is_made(tmp_path: Path) -> None:
         "-m",
         "mkdocs",
         "build",
-        "--strict",
-        "--quiet",
+        "--strict",  # not with --quiet: warnings are then not counted
         "--site-dir",
         str(tmp_path),
     ]

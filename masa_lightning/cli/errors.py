@@ -29,7 +29,10 @@ _NOISE: Final = re.compile(
 )
 _GIVEN: Final = re.compile(r"Given value: (.+)")
 _TYPE_ALONE: Final = re.compile(r"Expected a <class '[\w.]+'>$")
-_OPTION: Final = re.compile(r"Option '(.+?)' is not accepted|unrecognized arguments: --([\w.]+)")
+_OPTION: Final = re.compile(
+    r"Option '(?P<one>.+?)' is not accepted|unrecognized arguments: --(?P<word>[\w.]+)"
+    r"|Group '(?P<group>.+?)' does not accept option '(?P<part>.+?)'"
+)
 _UNKNOWN_OPTION: Final = re.compile(
     r"unrecognized arguments: --([\w.]+).*|Subcommand '\w+' does not accept option '(.+?)'"
 )
@@ -116,7 +119,7 @@ def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None) 
     if isinstance(kind, str) and _of_this_package(kind) and "masa_lightning" in text:  # and no package is missing
         return f"there is no class {kind!r}; expected {_of_this_package(kind)}"
     if isinstance(kind, type) and (match := _OPTION.match(text)):
-        name = match[1] or match[2]
+        name = match["one"] or match["word"] or f"{match['group']}.{match['part']}"
         return f"{kind.__name__} has no setting {name!r}{_meant(name, _settings(kind), 'it has')}"
     if match := _NO_CLASS.fullmatch(text):
         path = match[1] or f"{match[2]}.{match[3]}"

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -121,6 +122,7 @@ def arguments(words: list[str]) -> list[str]:
 
     Raises:
         FileNotFoundError: If a configuration is neither a file nor a name.
+        ValueError: If one of them is no YAML.
 
     >>> arguments(["fit", "--model.init_args.prompts.solution", "Solve: {problem}"])
     ['fit', '--config', '{"model": {"init_args": {"prompts": {"solution": "Solve: {problem}"}}}}']
@@ -135,7 +137,7 @@ def arguments(words: list[str]) -> list[str]:
         if apart:
             value = words[place]
         if option in ("-c", "--config") and value:
-            translated += ["--config", value if value.lstrip().startswith("{") else config_path(value)]
+            translated += ["--config", value if value.lstrip().startswith("{") else _read(config_path(value))]
         elif option.startswith("--") and value in masa_lightning.__all__:  # no short names of protocols otherwise
             translated += [option, f"masa_lightning.{value}"]
         elif _SETTING.fullmatch(option) and _is_text(value):
@@ -148,6 +150,27 @@ def arguments(words: list[str]) -> list[str]:
             continue
         place += apart
     return translated
+
+
+def _read(path: str) -> str:
+    """Returns the path of a configuration that YAML can read; jsonargparse would not say which file it is that it cannot."""
+    try:
+        read = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"{path} is no text; expected a configuration in YAML. `masa configs show tiny` shows one"
+        ) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line, said = (f", line {mark.line + 1}" if mark else ""), getattr(error, "problem", None) or str(error)
+        raise ValueError(
+            f"{path}{line} is no YAML: {said}; expected keys of one block to begin in the same column, and text with ': ' "
+            "or '#' in quotes. `masa configs show tiny` shows a configuration"
+        ) from None
+    if not isinstance(read, dict):
+        found = "nothing" if read is None else f"a {type(read).__name__}"
+        raise ValueError(f"{path} holds {found}; expected a configuration: keys such as model, data and trainer")
+    return path
 
 
 def _is_text(value: str) -> bool:

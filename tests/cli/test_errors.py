@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,10 @@ from masa_lightning.cli.errors import readable
             "model.prompts.solutionn=x",
             "model: MASALightningModule has no setting 'prompts.solutionn'; did you mean prompts.solution?",
         ),
+        (
+            "model.init_args.prompts={solutions: x}",
+            "model: MASALightningModule has no setting 'prompts.solutions'; did you mean prompts.solution?",
+        ),
         ("model.init_args.reward_functions=boxed", "model.init_args.reward_functions: expected list, got boxed"),
         (
             "model.init_args.grader={class_path: masa_lightning.modules.grader.MathGrader}",  # where version 0.1 had it
@@ -100,6 +105,32 @@ def test_one_line_says_what_is_wrong(
     first, last = capsys.readouterr().err.splitlines()
     assert first == f"error: {said}"
     assert last.startswith("`masa fit --help` lists all options;")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            b"model:\n  class_path: masa_lightning.MASALightningModule\n init_args:\n    model: tiny\n",
+            "mine.yaml, line 3 is no YAML: ",
+        ),
+        (b"model:\n\tinit_args: 3\n", "mine.yaml, line 2 is no YAML: "),
+        (b"a: Solve: {problem}\n", "mine.yaml, line 1 is no YAML: "),
+        (b"\x80\x81", "mine.yaml is no text; expected a configuration in YAML"),
+        (b"- model\n", "mine.yaml holds a list; expected a configuration: keys such as model, data and trainer"),
+        (b"", "mine.yaml holds nothing; expected a configuration"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_named(
+    text: bytes, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_bytes(text)
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", "mine.yaml"])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {said}")
 
 
 def test_what_is_not_known_is_passed_on() -> None:
