@@ -78,14 +78,14 @@ class Run:
 
             return go
 
-        def give_advantage(groups: list[Any]) -> None:
-            assign(groups)
+        def train_all(groups: list[Any]) -> Any:
             for rollout in (r for g in groups for r in g.rollouts):
                 rollout.advantage = rollout.advantage or 1.0
+            return update(groups)
 
-        assign = module._assign_advantages
+        update = module._update
         if all_trained:
-            module._assign_advantages = give_advantage
+            module._update = train_all
         n_metas = module.num_meta_generations
 
         class Watch(Callback):
