@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal
+from string import ascii_uppercase
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+from masa_lightning.checks import check_number
 
 if TYPE_CHECKING:
     import torch
@@ -19,16 +22,144 @@ AnswerType = Literal["math", "number", "choice", "code"]
 FinishReason = Literal["stop", "length"]
 
 
-@dataclass(slots=True, kw_only=True)
+class Answer(str):
+    """The ground truth of a problem: a text that knows what grading needs besides.
+
+    It is a `str`, equal to a plain one: code that reads an answer as text (a grader of your own, a file, a table, a set of
+    answers) need not know its class.
+    """
+
+    __slots__: tuple[str, ...] = ()
+    kind: AnswerType = "math"
+    """Its name in rows of a table (`Problem`'s `answer_type`)."""
+
+    def _besides(self) -> dict[str, Any]:
+        """Returns what it has besides its text, by name."""
+        return {name: getattr(self, name) for name in type(self).__slots__}
+
+    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
+        return (str(self),), self._besides()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join([repr(str(self)), *(f'{k}={v!r}' for k, v in self._besides().items())])})"
+
+
+class MathAnswer(Answer):
+    r"""A value or formula, without `\boxed{}`: right is a box that holds an equal one.
+
+    >>> MathAnswer("42")
+    '42'
+    """
+
+    __slots__ = ()
+    __repr__ = str.__repr__  # what a plain text is
+
+
+class NumberAnswer(Answer):
+    """One number: right is a box with a number that is close to it.
+
+    Args:
+        text: The number.
+        tolerance: Largest difference relative to it, >= 0.
+
+    Raises:
+        ValueError: If `tolerance` is no such number.
+
+    >>> NumberAnswer("2.5", tolerance=0.01)
+    NumberAnswer('2.5', tolerance=0.01)
+    """
+
+    __slots__ = ("tolerance",)
+    kind = "number"
+    tolerance: float
+
+    def __new__(cls, text: str, *, tolerance: float) -> Self:
+        check_number("tolerance", tolerance, ">= 0", note="(relative to the right number)")
+        answer = super().__new__(cls, text)
+        answer.tolerance = tolerance
+        return answer
+
+
+class ChoiceAnswer(Answer):
+    """The letter of the right option: right is a box with this letter, or with the text of this option.
+
+    Args:
+        text: The letter, A for the first option; "" where nobody knows it.
+        options: Their texts, without letters.
+
+    Raises:
+        ValueError: If `text` is the letter of no option.
+
+    >>> answer = ChoiceAnswer("B", options=["4", "5"])
+    >>> answer, answer == "B", answer.options
+    (ChoiceAnswer('B', options=('4', '5')), True, ('4', '5'))
+    """
+
+    __slots__ = ("options",)
+    kind = "choice"
+    options: tuple[str, ...]
+
+    def __new__(cls, text: str, *, options: Sequence[str]) -> Self:
+        if not isinstance(options, list | tuple) or not options or not all(isinstance(each, str) for each in options):
+            raise ValueError(f"options is {options!r}; expected a list with the text of each option")
+        letters = ascii_uppercase[: len(options)]
+        if text and text.strip().strip("().").upper() not in {*letters}:
+            raise ValueError(
+                f"the answer is {text!r} and there are {len(options)} options; expected one of {', '.join(letters)}: the "
+                "letter of the right option"
+            )
+        answer = super().__new__(cls, text)
+        answer.options = tuple(options)
+        return answer
+
+
+class CodeAnswer(Answer):
+    """Tests: right is a program, in the last block of Python code that defines what is tested, that passes them.
+
+    Args:
+        text: Python that asserts, or JSON with inputs and outputs (`grading.programs.stdio`).
+        preamble: Python that programs and tests build on.
+
+    >>> CodeAnswer("assert double(2) == 4").preamble
+    ''
+    """
+
+    __slots__ = ("preamble",)
+    kind = "code"
+    preamble: str
+
+    def __new__(cls, text: str, *, preamble: str = "") -> Self:
+        answer = super().__new__(cls, text)
+        answer.preamble = preamble
+        return answer
+
+
+_ANSWERS: Final[dict[str, type[Answer]]] = {a.kind: a for a in (MathAnswer, NumberAnswer, ChoiceAnswer, CodeAnswer)}
+
+
+@dataclass(slots=True, kw_only=True, init=False)
 class Problem:
     """One task, as text.
 
-    >>> Problem(id="1", problem="Compute 17+25.", answer="42").answer_type
-    'math'
-    >>> volume = Problem(id="2", problem="Litres?", answer="2.5", answer_type="number", metadata={"tolerance": 0.01})
-    >>> letter = Problem(
-    ...     id="3", problem="Which is prime? A. 4 B. 5", answer="B", answer_type="choice", metadata={"options": ["4", "5"]}
-    ... )
+    Args:
+        id: Names it, with `source`, in logs and files, and so to seeds: each problem of a data set has its own.
+        problem: The problem statement alone, without instructions.
+        answer: The ground truth. A plain text is a `MathAnswer`.
+        source: The data set that it comes from.
+        metadata: Anything of yours, for your reward functions and graders.
+        answer_type: For rows of a table, which have plain texts alone: the `kind` of the answer; what it needs besides comes
+            from `metadata`.
+
+    Raises:
+        ValueError: If there is no such type of answers, or what it needs is not in `metadata`.
+
+    >>> Problem(id="1", problem="Compute 17+25.", answer="42").answer
+    '42'
+    >>> volume = Problem(id="2", problem="Litres?", answer=NumberAnswer("2.5", tolerance=0.01))
+    >>> letter = Problem(id="3", problem="Which is prime? A. 4 B. 5", answer=ChoiceAnswer("B", options=["4", "5"]))
+    >>> row = {"id": "3", "problem": "Which is prime? A. 4 B. 5", "answer": "B", "answer_type": "choice"}
+    >>> Problem(**row, metadata={"options": ["4", "5"]}).answer == letter.answer
+    True
     """
 
     id: str
@@ -36,22 +167,55 @@ class Problem:
     problem: str
     """The problem statement alone, without instructions."""
     answer: str
-    """The ground truth, as text: a mathematical expression, a number, the letter of a choice, or tests.
+    """The ground truth: a `MathAnswer`, `NumberAnswer`, `ChoiceAnswer` or `CodeAnswer`, all of which are texts.
 
     Empty only where nobody knows it, which is for `predict` alone.
     """
-    source: str = ""
+    source: str
     """The data set that it comes from; with `id` it names the problem."""
-    answer_type: AnswerType = "math"
-    """What the answer is, and so how completions are asked for and graded.
+    metadata: dict[str, Any]
+    """Anything of yours, for your reward functions and graders to read."""
 
-    "math": a box that holds an equal expression; "number": a box with a number within a relative tolerance,
-    ``metadata["tolerance"]``; "choice": a box with the letter or the text of the right one of ``metadata["options"]``, a
-    list of texts; "code": the last block of Python code that defines what is tested, behind ``metadata["preamble"]`` if
-    there is one, passes the tests, which are Python or JSON with inputs and outputs (`grading.programs.stdio`).
-    """
-    metadata: dict[str, Any] = field(default_factory=dict)
-    """What `answer_type` needs besides, and anything of yours, for your reward functions and graders to read."""
+    def __init__(
+        self,
+        *,
+        id: str,  # noqa: A002
+        problem: str,
+        answer: str,
+        source: str = "",
+        metadata: dict[str, Any] | None = None,
+        answer_type: AnswerType | None = None,
+    ) -> None:
+        self.id, self.problem, self.source = id, problem, source
+        self.metadata = {} if metadata is None else metadata
+        self.answer = answer if isinstance(answer, Answer) else self._typed(answer, answer_type or "math")
+        if answer_type not in (None, self.answer_type):
+            raise ValueError(
+                f"problem {id!r} has a {type(answer).__name__} and the answer_type {answer_type!r}; give one"
+            )
+
+    @property
+    def answer_type(self) -> AnswerType:
+        """The `kind` of the answer: "math", "number", "choice" or "code"."""
+        return self.answer.kind if isinstance(self.answer, Answer) else "math"
+
+    def _typed(self, answer: str, answer_type: str) -> Answer:
+        if answer_type not in _ANSWERS:
+            *most, last = map(repr, _ANSWERS)
+            raise ValueError(
+                f"problem {self.id!r} has the answer_type {answer_type!r}; expected {', '.join(most)} or {last}"
+            )
+        kind = _ANSWERS[answer_type]
+        found = {name: self.metadata[name] for name in kind.__slots__ if name in self.metadata}
+        if missing := {*kind.__slots__} - {*found, "preamble"}:
+            raise ValueError(
+                f"problem {self.id!r} has an answer of type {answer_type!r} and no {missing.pop()!r} in its metadata; found "
+                f"{sorted(self.metadata)}; expected answer={kind.__name__}(...) with it"
+            )
+        try:
+            return kind(answer, **found)
+        except ValueError as error:
+            raise ValueError(f"problem {self.id!r}: {error}") from None
 
 
 @dataclass(slots=True, kw_only=True)

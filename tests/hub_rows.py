@@ -4,7 +4,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from masa_lightning.types import Problem
+from masa_lightning.types import ChoiceAnswer, CodeAnswer, NumberAnswer, Problem
 
 
 def math_problem(source: str, problem: str, answer: str, name: str = "0") -> Problem:
@@ -12,9 +12,7 @@ def math_problem(source: str, problem: str, answer: str, name: str = "0") -> Pro
 
 
 def choice(source: str, problem: str, answer: str, options: list[str], name: str = "0") -> Problem:
-    return Problem(
-        id=name, problem=problem, answer=answer, source=source, answer_type="choice", metadata={"options": options}
-    )
+    return Problem(id=name, problem=problem, answer=ChoiceAnswer(answer, options=options), source=source)
 
 
 def on_the_hub(*others: str) -> Callable[..., Any]:
@@ -194,10 +192,8 @@ HUB: dict[str, tuple[dict[str, Any], Problem]] = {
         Problem(
             id="e1.1",
             problem="How far is it?\n\nGive the answer as a number in units of $10^{3} \\mathrm{~m}$.",
-            answer="1234.5",
+            answer=NumberAnswer("1234.5", tolerance=0.05),
             source="scibench",
-            answer_type="number",
-            metadata={"tolerance": 0.05},
         ),
     ),
     "mbpp": (
@@ -212,9 +208,8 @@ HUB: dict[str, tuple[dict[str, Any], Problem]] = {
         Problem(
             id="11",
             problem=MBPP_TEXT,
-            answer="import math\nassert add(1, 2) == 3\nassert add(0, 0) == 0",
+            answer=CodeAnswer("import math\nassert add(1, 2) == 3\nassert add(0, 0) == 0"),
             source="mbpp",
-            answer_type="code",
         ),
     ),
     "mbpp_plus": (
@@ -229,9 +224,8 @@ HUB: dict[str, tuple[dict[str, Any], Problem]] = {
         Problem(
             id="2",
             problem=MBPP_TEXT,
-            answer="import math\nimport re\nfor x in range(9):\n    assert add(x, 1) == x + 1",
+            answer=CodeAnswer("import math\nimport re\nfor x in range(9):\n    assert add(x, 1) == x + 1"),
             source="mbpp_plus",
-            answer_type="code",
         ),
     ),
     **{
@@ -246,10 +240,11 @@ HUB: dict[str, tuple[dict[str, Any], Problem]] = {
             Problem(
                 id="HumanEval/0",
                 problem=f"Complete this function:\n\n```python\nimport math\n\n{ADD.strip()}\n```",
-                answer="def check(candidate):\n    assert candidate(1, 2) == 3\n\ncheck(add)",
+                answer=CodeAnswer(
+                    "def check(candidate):\n    assert candidate(1, 2) == 3\n\ncheck(add)",
+                    preamble=f"\n\nimport math\n\n{ADD}",
+                ),
                 source=name,
-                answer_type="code",
-                metadata={"preamble": f"\n\nimport math\n\n{ADD}"},
             ),
         )
         for name in ("humaneval", "humaneval_plus")

@@ -8,7 +8,7 @@ import pytest
 
 from masa_lightning.grading.code_grader import CodeGrader
 from masa_lightning.grading.sandbox.check import check_sandbox
-from masa_lightning.types import Problem
+from masa_lightning.types import CodeAnswer, Problem
 
 try:
     check_sandbox()
@@ -20,8 +20,8 @@ sandboxed = pytest.mark.skipif(bool(UNSAFE), reason=UNSAFE or "the sandbox holds
 
 
 def task(tests, preamble=None):
-    metadata = {} if preamble is None else {"preamble": textwrap.dedent(preamble)}
-    return Problem(id="", problem="?", answer=textwrap.dedent(tests), answer_type="code", metadata=metadata)
+    answer = CodeAnswer(textwrap.dedent(tests), preamble=textwrap.dedent(preamble or ""))
+    return Problem(id="", problem="?", answer=answer)
 
 
 def block(program):

@@ -205,7 +205,7 @@ def _record(group: RolloutGroup, rollout: Rollout, step: int | None) -> dict[str
         "problem_id": group.problem.id,
         "kind": rollout.kind,
         "problem": group.problem.problem,
-        "answer": group.problem.answer,
+        "answer": str(group.problem.answer),
         "text": rollout.text,
         "correct": rollout.correct if rollout.kind == "solution" else None,
         "ungraded": rollout.ungraded,

@@ -21,7 +21,7 @@ from masa_lightning.data._options import (
     usual_counting,
 )
 from masa_lightning.data._questions import context_texts, plain_text
-from masa_lightning.types import Problem
+from masa_lightning.types import ChoiceAnswer, Problem
 
 
 class _Choice(NamedTuple):
@@ -41,8 +41,7 @@ def read_choice(row: Row, counting: Counting = "unknown") -> Problem:
     parts, options, answer, _ = _shaped(row)
     question = "\n\n".join([*map(plain_text, parts), options.lines])
     letter = LETTERS[right_option(options, answer, counting)]
-    metadata = {"options": options.texts}
-    return Problem(id=own_id(row), problem=question, answer=letter, answer_type="choice", metadata=metadata)
+    return Problem(id=own_id(row), problem=question, answer=ChoiceAnswer(letter, options=options.texts))
 
 
 def counting_of(rows: Iterable[Row]) -> Counting:

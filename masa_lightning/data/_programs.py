@@ -11,7 +11,7 @@ from masa_lightning.data._questions import plain_text
 from masa_lightning.data._readers import read_humaneval, read_mbpp
 from masa_lightning.data._rows import Reader
 from masa_lightning.grading.programs.stdio import read_cases
-from masa_lightning.types import Problem
+from masa_lightning.types import CodeAnswer, Problem
 
 _SCRIPT = "Write a program that reads standard input and prints the answer, and nothing else, to standard output."
 _FUNCTION = "Write the function `{name}`, or a class `Solution` with a method of that name."
@@ -47,9 +47,7 @@ def read_cases_row(row: Row) -> Problem:
     parts.append(_FUNCTION.format(name=name) if name else _SCRIPT)
     if isinstance(start := row.get("starter_code"), str) and start.strip():
         parts.append(f"Start with:\n\n```python\n{start.strip()}\n```")
-    return Problem(
-        id=own_id(row, "question_id", "problem_id"), problem="\n\n".join(parts), answer=answer, answer_type="code"
-    )
+    return Problem(id=own_id(row, "question_id", "problem_id"), problem="\n\n".join(parts), answer=CodeAnswer(answer))
 
 
 def _live_code_bench(row: Row) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import re
 from masa_lightning.data._answers import answer_text
 from masa_lightning.data._cells import Row, UnusableRowError, decoded, find, first, is_missing, kind, own_id
 from masa_lightning.data._questions import VERL_ANSWER, VERL_PROBLEM, context_texts, plain_text, problem_text
-from masa_lightning.types import Problem
+from masa_lightning.types import CodeAnswer, NumberAnswer, Problem
 
 _TEXT_ONLY = {"modality": "Text-only", "language": "English", "subject": "Math"}  # of all that OlympiadBench has
 _MATH_SIGN = re.compile(r"(?<!\\)\$")
@@ -66,8 +66,7 @@ def read_number(row: Row) -> Problem:
         raise UnusableRowError(f"unit is a {kind(unit)}, not text")
     if unit and (unit := unit.strip()):
         text += f"\n\nGive the answer as a number in units of {unit}."  # which may have a power of ten in it
-    metadata = {"tolerance": _SCIBENCH_TOLERANCE}
-    return Problem(id=own_id(row), problem=text, answer=answer, answer_type="number", metadata=metadata)
+    return Problem(id=own_id(row), problem=text, answer=NumberAnswer(answer, tolerance=_SCIBENCH_TOLERANCE))
 
 
 def read_mbpp(row: Row) -> Problem:
@@ -80,8 +79,7 @@ def read_mbpp(row: Row) -> Problem:
     return Problem(
         id=own_id(row),
         problem="\n".join([task, "", "Your code should pass these tests:", *told]),
-        answer="\n".join([*filter(None, setup), *tests]),
-        answer_type="code",
+        answer=CodeAnswer("\n".join([*filter(None, setup), *tests])),
     )
 
 
@@ -93,9 +91,7 @@ def read_humaneval(row: Row) -> Problem:
     return Problem(
         id=own_id(row),
         problem=f"Complete this function:\n\n```python\n{prompt.strip()}\n```",
-        answer=f"{test}\ncheck({name})",
-        answer_type="code",
-        metadata={"preamble": prompt},
+        answer=CodeAnswer(f"{test}\ncheck({name})", preamble=prompt),
     )
 
 

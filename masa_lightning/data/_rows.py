@@ -38,7 +38,7 @@ from masa_lightning.data._questions import (
 )
 from masa_lightning.data._wrappers import other_form
 from masa_lightning.functional.readable import is_readable
-from masa_lightning.types import Problem
+from masa_lightning.types import ChoiceAnswer, CodeAnswer, MathAnswer, Problem
 
 Reader = Callable[[Row], Problem]  # its `id` is that of the row, or empty; raises UnusableRowError
 
@@ -122,12 +122,12 @@ def read_rows(rows: Iterable[Row], read: Reader, source: str, prefix: str = "") 
             continue
         problem.source = source
         table.problems.append(problem)
-        if problem.answer_type != "code" and (form := other_form(problem.problem)):
+        if not isinstance(problem.answer, CodeAnswer) and (form := other_form(problem.problem)):
             table.other_forms.append((i, form))
-        if problem.answer_type == "math" and not is_readable(problem.answer):
+        if isinstance(problem.answer, MathAnswer) and not is_readable(problem.answer):
             table.unread.append((i, problem.answer))
         numbers.append(i)
-    if any(problem.answer_type == "code" for problem in table.problems):
+    if any(isinstance(problem.answer, CodeAnswer) for problem in table.problems):
         numbers = leave_out_without_tests(table, numbers)
     ids = {problem.id for problem in table.problems}
     if "" in ids or len(ids) < len(table.problems):
@@ -148,12 +148,12 @@ def leave_out_without_tests(table: Table, numbers: list[int]) -> list[int]:
     """
     from masa_lightning.grading.programs import launch  # not needed by most data
 
-    places = [place for place, problem in enumerate(table.problems) if problem.answer_type == "code"]
-    tests = [(str(p.metadata.get("preamble", "")), p.answer) for p in (table.problems[place] for place in places)]
-    reasons = {place: reason for place, reason in zip(places, launch.why_unusable(tests), strict=True) if reason}
-    table.unusable = sorted([*table.unusable, *((numbers[place], reason) for place, reason in reasons.items())])
-    table.problems = [problem for place, problem in enumerate(table.problems) if place not in reasons]
-    return [number for place, number in enumerate(numbers) if place not in reasons]
+    programs = [index for index, problem in enumerate(table.problems) if isinstance(problem.answer, CodeAnswer)]
+    found = launch.why_unusable([launch.Tests.of(table.problems[index]) for index in programs])
+    reasons = {index: reason for index, reason in zip(programs, found, strict=True) if reason}
+    table.unusable = sorted([*table.unusable, *((numbers[index], reason) for index, reason in reasons.items())])
+    table.problems = [problem for index, problem in enumerate(table.problems) if index not in reasons]
+    return [number for index, number in enumerate(numbers) if index not in reasons]
 
 
 def check_share(max_unusable_share: float) -> float:
@@ -251,9 +251,7 @@ class ColumnReader:
             id=own_id(row, "id"),
             problem=problem.problem,
             answer=problem.answer,
-            answer_type=problem.answer_type,
-            metadata=metadata
-            | problem.metadata,  # a column of the same name, such as `options`, does not take its place
+            metadata=metadata,
         )
 
     def _plain(self, row: Row) -> Problem:
@@ -273,7 +271,7 @@ class ColumnReader:
         if answer is None and self.answered:
             raise MissingAnswerError("no answer")
         letter = "" if answer is None else LETTERS[right_option(options, answer, self.counting)]
-        return Problem(id="", problem=text, answer=letter, answer_type="choice", metadata={"options": options.texts})
+        return Problem(id="", problem=text, answer=ChoiceAnswer(letter, options=options.texts))
 
     def _options(self, row: Row) -> Options:
         values = {part: find(row, part) for part in self.options}

@@ -9,7 +9,7 @@ from typing import Final
 from masa_lightning.functional.boxes import last_box
 from masa_lightning.functional.choices import chosen_letter
 from masa_lightning.functional.grading import quick_box_verdict
-from masa_lightning.types import Problem
+from masa_lightning.types import ChoiceAnswer, Problem
 
 _MAX_COMPARED: Final = 100  # characters; two long lists take long to compare, and there are many pairs
 
@@ -17,14 +17,13 @@ _MAX_COMPARED: Final = 100  # characters; two long lists take long to compare, a
 def ballot(problem: Problem, completion: str) -> str | None:
     r"""What a solution votes for: its last box and, of a choice, the letter of the option that the box names.
 
-    >>> options = {"options": ["red", "green"]}
-    >>> problem = Problem(id="1", problem="?", answer="A", answer_type="choice", metadata=options)
+    >>> problem = Problem(id="1", problem="?", answer=ChoiceAnswer("A", options=["red", "green"]))
     >>> [ballot(problem, rf"\boxed{{{box}}}") for box in ("B", "Option B", "green", "both")]
     ['B', 'B', 'B', 'both']
     """
     letter = None
-    if problem.answer_type == "choice":
-        letter = chosen_letter(completion, problem.metadata.get("options", ()))
+    if isinstance(problem.answer, ChoiceAnswer):
+        letter = chosen_letter(completion, problem.answer.options)
     return letter or last_box(completion)
 
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 
 from masa_lightning.grading.programs.blocks import program_of
-from masa_lightning.grading.programs.launch import why_unusable
+from masa_lightning.grading.programs.launch import Tests, why_unusable
 from masa_lightning.grading.programs.names import tested_names
 from masa_lightning.grading.programs.stdio import is_cases
-from masa_lightning.grading.programs.trial import Task, Tests, Trial
+from masa_lightning.grading.programs.trial import Task, Trial
 from masa_lightning.grading.sandbox.check import check_sandbox
 from masa_lightning.grading.verdicts import Verdicts
 from masa_lightning.protocols import ProgressFn
@@ -28,7 +28,7 @@ class CodeGrader:
     functions return, not what the verdict is. Values travel as copies, so tests see that a function changes its arguments
     in place only where they call it and leave its result alone. A program that takes too long, dies or has no closed block
     of code is wrong. All that tests need but a program does not define, such as helpers, comes from
-    ``metadata["preamble"]``, on which programs build; its functions without a body are for programs to define.
+    the `preamble` of its `CodeAnswer`, on which programs build; its functions without a body are for programs to define.
 
     Tests are Python that asserts, also in functions and classes as `pytest` and `unittest` run them; or inputs and outputs
     (`grading.programs.stdio`). A program passes if nothing fails and at least one assertion about it held. Tests that a
@@ -61,7 +61,7 @@ class CodeGrader:
         """Grades each completion by the tests of the problem at the same index; equal programs are run once.
 
         Args:
-            problems: [N] their answers and preambles are used, no more.
+            problems: [N] their answers are used, no more.
             completions: [N] decoded completions.
             on_progress: Told (done, total) as verdicts come in.
 
@@ -75,7 +75,7 @@ class CodeGrader:
         verdicts = Verdicts[Task](problems, completions, on_progress)
         tasks: dict[int, Task] = {}
         for index, (problem, completion) in enumerate(zip(problems, completions, strict=True)):
-            tests = Tests(str(problem.metadata.get("preamble", "")), problem.answer)
+            tests = Tests.of(problem)
             program = program_of(completion, tested_names(*tests), prints=is_cases(tests.text))
             if program is None:
                 verdicts.found[index] = False

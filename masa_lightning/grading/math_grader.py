@@ -61,7 +61,7 @@ class MathGrader:
         verdicts = Verdicts[Task](problems, completions, on_progress)
         seen: dict[tuple[str | None, str], bool | None] = {}
         for index, (problem, completion) in enumerate(zip(problems, completions, strict=True)):
-            box, answer = last_box(completion), problem.answer
+            box, answer = last_box(completion), str(problem.answer)
             if (box, answer) not in seen:
                 seen[box, answer] = quick_box_verdict(box, answer)
             verdicts.found[index] = seen[box, answer]

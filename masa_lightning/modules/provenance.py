@@ -70,7 +70,7 @@ def fingerprint(module: GRPOLightningModule, groups: Sequence[RolloutGroup]) -> 
         module: The one that drew them.
         groups: All of an evaluation.
     """
-    problems = sorted((g.problem.source, g.problem.id, g.problem.problem, g.problem.answer or "") for g in groups)
+    problems = sorted((g.problem.source, g.problem.id, g.problem.problem, str(g.problem.answer or "")) for g in groups)
     counts = module.evaluation_counts()
     limits = [module.max_prompt_length, *(module.completion_limit(kind) for kind in counts)]
     how = [counts, module.evaluation_sampling, limits, module.prompts, type(module.grader).__name__]

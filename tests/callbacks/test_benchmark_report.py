@@ -14,7 +14,7 @@ from rich.console import Console
 
 from masa_lightning import BenchmarkReport, Evaluation, GRPOLightningModule
 from masa_lightning.callbacks._benchmark_table import markdown_table
-from masa_lightning.types import Completion, Problem
+from masa_lightning.types import Completion, NumberAnswer, Problem
 
 # Of each problem: what its four solutions answer; "2" is right.
 ANSWERS = {"a": "2222", "b": "2233", "c": "2334", "d": "5555"}
@@ -106,11 +106,11 @@ class TestFigures:
 
     def test_numbers_within_a_tolerance_have_no_vote(self, loop: Any, module: Any, tmp_path: Path) -> None:
         given = problems("ab")
-        given[1].answer_type, given[1].metadata = "number", {"tolerance": 0.5}
+        given[1].answer = NumberAnswer(given[1].answer, tolerance=0.5)
         (result,) = run(loop, module(), given, tmp_path)["benchmarks"]
         assert result["metrics"]["pass@1"] == 1  # of b's answers 2, 2, 3, 3 all are within a half of 2
         assert result["metrics"]["maj@4"] == 1
-        given[0].answer_type, given[0].metadata = "number", {"tolerance": 0.5}
+        given[0].answer = NumberAnswer(given[0].answer, tolerance=0.5)
         (result,) = run(loop, module(), given, tmp_path / "numbers")["benchmarks"]
         assert result["metrics"]["maj@4"] is None
 

@@ -20,7 +20,7 @@ from masa_lightning.data._benchmarks import BENCHMARKS
 from masa_lightning.data.benchmarks import BenchmarkDataModule
 from masa_lightning.grading.programs import launch
 from masa_lightning.grading.sandbox import check as sandbox
-from masa_lightning.types import Problem
+from masa_lightning.types import CodeAnswer, NumberAnswer, Problem
 
 datasets = pytest.importorskip("datasets")
 
@@ -90,7 +90,9 @@ def test_every_benchmark_has_rows_here() -> None:
 @pytest.mark.parametrize("name", HUB)
 def test_rows_as_the_hub_has_them(name: str, suffix: str, tmp_path: Path) -> None:
     row, expected = HUB[name]
-    assert read(name, write(tmp_path / f"some{suffix}", [row])) == [expected]
+    assert repr(read(name, write(tmp_path / f"some{suffix}", [row]))) == repr(
+        [expected]
+    )  # with options, tolerance, preamble
 
 
 @pytest.mark.parametrize("name", PLACES)
@@ -149,29 +151,27 @@ def test_places_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
             Problem(
                 id="0",
                 problem="q",
-                answer="-2.5e-3",
+                answer=NumberAnswer("-2.5e-3", tolerance=0.05),
                 source="scibench",
-                answer_type="number",
-                metadata={"tolerance": 0.05},
             ),
         ),
         (
             "mbpp",
             {"prompt": "Write a function to add.", "test": TOLD, "code": "...", "task_id": 11},
-            Problem(id="11", problem=MBPP_TEXT, answer="\n".join(TOLD), source="mbpp", answer_type="code"),
+            Problem(id="11", problem=MBPP_TEXT, answer=CodeAnswer("\n".join(TOLD)), source="mbpp"),
         ),
     ],
 )
 def test_rows_as_files_have_them(name: str, row: dict[str, Any], expected: Problem, tmp_path: Path) -> None:
-    assert read(name, write(tmp_path / "mine.jsonl", [row])) == [expected]
+    assert repr(read(name, write(tmp_path / "mine.jsonl", [row]))) == repr([expected])
 
 
 def test_gpqa_spreads_the_right_letter_the_same_way_in_each_run(tmp_path: Path) -> None:
     problems = read("gpqa_diamond", write(tmp_path / "g.parquet", [gpqa(i) for i in range(200)]))
     for p in problems:
-        assert p.metadata["options"]["ABCD".index(p.answer)] == "right"
-        assert sorted(p.metadata["options"]) == ["right", "wrong 1", "wrong 2", "wrong 3"]
-        assert p.problem.splitlines()[2:] == [f"{c}) {o}" for c, o in zip("ABCD", p.metadata["options"], strict=True)]
+        assert p.answer.options["ABCD".index(p.answer)] == "right"
+        assert sorted(p.answer.options) == ["right", "wrong 1", "wrong 2", "wrong 3"]
+        assert p.problem.splitlines()[2:] == [f"{c}) {o}" for c, o in zip("ABCD", p.answer.options, strict=True)]
     counts = Counter(p.answer for p in problems)
     assert all(30 <= counts[letter] <= 70 for letter in "ABCD"), counts  # 50 each, give or take three deviations
     last = read("gpqa_diamond", write(tmp_path / "last.parquet", [gpqa(199)]))

@@ -170,7 +170,8 @@ def test_the_article_is_a_part_of_the_question() -> None:
     assert "'article+question+options'" in refusal
     problem = ColumnReader([*RACE], "article+question+options", "answer")(RACE)
     assert (problem.problem, problem.answer, problem.answer_type) == (read_choice(RACE).problem, "B", "choice")
-    assert problem.metadata == {"options": ["snow", "rain"], "example_id": "r"}
+    assert problem.answer.options == ("snow", "rain")
+    assert problem.metadata == {"example_id": "r"}
 
 
 def test_columns_of_letters_are_options() -> None:

@@ -69,7 +69,7 @@ def test_another_column_does_not_take_the_place_of_the_options() -> None:
     assert not isinstance(chosen, str)
     reader = ColumnReader([*row], *chosen)
     reader.look_at([row])
-    assert reader(row).metadata["options"] == ["x", "y"]
+    assert reader(row).answer.options == ("x", "y")
 
 
 def test_roles_of_any_type_are_no_users() -> None:
@@ -97,4 +97,4 @@ def check(read: Any, row: dict[Any, Any]) -> None:
     assert problem.answer.strip()
     problem.problem.encode(), problem.answer.encode()
     if problem.answer_type == "choice":
-        assert f"{problem.answer}) {problem.metadata['options'][ord(problem.answer) - ord('A')]}" in problem.problem
+        assert f"{problem.answer}) {problem.answer.options[ord(problem.answer) - ord('A')]}" in problem.problem

@@ -74,13 +74,15 @@ def test_what_cannot_be_graded_is_named(grader):
     with pytest.raises(
         ValueError, match="problem 'essay' has the answer_type 'essay'; expected 'math', 'number', 'choice'"
     ):
-        grader.grade([problem("essay", "5")], [""])
+        problem("essay", "5")
     with pytest.raises(ValueError, match=r"'choice' and no 'options' in its metadata; found \['level'\]"):
-        grader.grade([problem("choice", "A", level=1)], [""])
-    with pytest.raises(ValueError, match="problem 'choice' has the answer 'C' and 2 options; expected one of A, B"):
-        grader.grade([problem("choice", "C", options=["x", "y"])], [""])
+        problem("choice", "A", level=1)
+    with pytest.raises(
+        ValueError, match="problem 'choice': the answer is 'C' and there are 2 options; expected one of A, B"
+    ):
+        problem("choice", "C", options=["x", "y"])
     with pytest.raises(ValueError, match="'number' and no 'tolerance' in its metadata"):
-        grader.grade([problem("number", "1")], [""])
+        problem("number", "1")
 
 
 def test_programs_without_a_safe_sandbox_are_an_error(grader, monkeypatch):

@@ -17,7 +17,16 @@ from torchmetrics import Metric
 
 from masa_lightning.functional.calibration import rate_interval
 from masa_lightning.metrics import MajorityVote, PassAtK, PredictedVote
-from masa_lightning.types import Completion, MetaPrediction, Problem, Rollout, RolloutGroup
+from masa_lightning.types import (
+    ChoiceAnswer,
+    CodeAnswer,
+    Completion,
+    MetaPrediction,
+    NumberAnswer,
+    Problem,
+    Rollout,
+    RolloutGroup,
+)
 
 NAN = math.nan
 NONE = torch.empty(0, dtype=torch.int64)
@@ -162,9 +171,10 @@ class TestVotes:
     @pytest.mark.parametrize("kind", [MajorityVote, PredictedVote])
     def test_only_answers_that_agree_have_a_vote(self, kind: type[MajorityVote]) -> None:
         metric = kind()
-        metric.add_groups([group("2222", answer_type="number"), group("2222", answer_type="code"), group("")])
+        number, code = NumberAnswer("2", tolerance=0.1), CodeAnswer("2")
+        metric.add_groups([group("2222", right=number), group("2222", right=code), group("")])
         assert math.isnan(metric.compute())
-        metric.add_groups([group("222", metadata={"options": ["1", "2"]}, answer_type="choice")])
+        metric.add_groups([group("BBB", right=ChoiceAnswer("B", options=["1", "2"]))])
         assert metric.compute() == 1
 
     def test_right_answers_are_one_however_they_are_written(self) -> None:

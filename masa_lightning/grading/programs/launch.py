@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from masa_lightning.grading import programs
 from masa_lightning.grading.programs.stdio import is_cases, read_cases
 from masa_lightning.grading.sandbox.start import compiled, kill, start
+from masa_lightning.types import CodeAnswer, Problem
 
 WORKER: Final = Path(__file__).with_name("worker.py")
 START_LIMIT: Final = 60.0  # seconds until a side runs; a busy machine and a cluster's file system are slow
@@ -23,6 +24,18 @@ START_LIMIT: Final = 60.0  # seconds until a side runs; a busy machine and a clu
 _SECONDS: Final = 2.0  # that tests may take with a program that does nothing
 _GRACE: Final = 10.0  # more, where they are deaf to the alarm
 _BATCH: Final = 8 * 2**20  # characters of tests in a sandbox
+
+
+class Tests(NamedTuple):
+    """What a program has to pass."""
+
+    preamble: str
+    text: str
+
+    @classmethod
+    def of(cls, problem: Problem) -> Tests:
+        """Returns the answer of a problem."""
+        return cls(problem.answer.preamble if isinstance(problem.answer, CodeAnswer) else "", str(problem.answer))
 
 
 def launch(seconds: float, stdin: int, stdout: int, stderr: int, **message: Any) -> subprocess.Popen[bytes]:

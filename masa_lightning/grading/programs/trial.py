@@ -8,18 +8,11 @@ import time
 from contextlib import ExitStack
 from typing import Final, NamedTuple
 
-from masa_lightning.grading.programs.launch import START_LIMIT, launch
+from masa_lightning.grading.programs.launch import START_LIMIT, Tests, launch
 from masa_lightning.grading.programs.stdio import is_cases, read_cases
 from masa_lightning.grading.sandbox.start import kill
 
 _MAX_REPORT: Final = 1 << 16  # bytes
-
-
-class Tests(NamedTuple):
-    """What a program has to pass."""
-
-    preamble: str
-    text: str
 
 
 class Task(NamedTuple):
