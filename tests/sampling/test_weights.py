@@ -1,4 +1,4 @@
-"""Copied hand-overs in one call against those of one weight at a time, with an engine that is nothing but its weights."""
+"""Copied hand-overs of a policy that changes, with an engine that is nothing but its weights."""
 
 import copy
 

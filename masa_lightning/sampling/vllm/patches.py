@@ -63,6 +63,7 @@ def pack_linear(layer: Any) -> None:
     """Packs the weights that a linear layer has now; it computes with the copy until the next call.
 
     A third less time of generation for 0.3 s a hand-over, with 135M parameters (docs/results/performance.md).
+    The test is that no copy is stale; `scripts/benchmark.py OUT --only handover` measures the gain.
 
     Names: vllm.model_executor.layers.utils:dispatch_cpu_unquantized_gemm
     Test: tests/sampling/test_vllm.py::test_weights_follow_the_optimizer
@@ -204,7 +205,7 @@ def own_shared_memory(processes: int) -> Iterator[None]:
         processes: Number of those that make engines now; a collective.
 
     Names: vllm.distributed.device_communicators.cpu_communicator:init_shm_manager.join_shm_manager
-    Test: tests/sampling/test_processes.py::test_two_processes
+    Test: tests/sampling/vllm/test_patches.py::test_shared_memory_has_a_name_of_its_own
     Until: vLLM makes the name unique.
     """
     operators: Any = torch.ops._C
@@ -259,7 +260,7 @@ def ensure_expert_group(tensor_parallel_size: int) -> None:
 
     Names: vllm.distributed.parallel_state:_EP, vllm.distributed.parallel_state:model_parallel_is_initialized,
         vllm.distributed.parallel_state:get_world_group, vllm.distributed.parallel_state:init_model_parallel_group
-    Test: tests/sampling/vllm/test_architectures.py::test_experts_follow_the_optimizer
+    Test: tests/sampling/vllm/test_patches.py::test_experts_after_a_dense_model
     Until: vLLM makes each group when a model first needs it.
     """
     from vllm.distributed import parallel_state as state

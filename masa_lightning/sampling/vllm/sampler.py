@@ -285,7 +285,6 @@ class VLLMSampler:
                     flat_logprobs=True,  # one list, not a dictionary a token
                     detokenize=bool(settings.stop),
                     output_kind=RequestOutputKind.FINAL_ONLY,
-                    skip_clone=True,
                 )
                 self._request_count += 1
                 request_id = str(self._request_count)

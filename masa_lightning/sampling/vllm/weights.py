@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-import operator
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from posixpath import commonpath
@@ -46,7 +45,6 @@ class HandOver:
         self._llm = llm
         self._derived = frozenset(derived)
         self._private = private
-        self._plain: PlainWeights | None = None
         self._places: dict[str, torch.Tensor] = {}
         self._reason = private
         self._load()
@@ -95,18 +93,10 @@ class HandOver:
         return True
 
     def _copy(self) -> None:
-        """Copies all weights to where the engine keeps them, one at a time where they have to be put together first."""
-        if self._plain is not None and self._plain.holds():
-            self._plain.copy()
-            return
-        self._plain = None
+        """Copies all weights to where the engine keeps them, one at a time."""
         weights = dict(named_weights(self.policy))
         if {name: place.shape for name, place in self._places.items()} != {n: w.shape for n, w in weights.items()}:
             self._load()
-            return
-        if all(type(weight) in (nn.Parameter, torch.Tensor) for weight in weights.values()):
-            self._plain = PlainWeights(self.policy, [(weight, self._places[name]) for name, weight in weights.items()])
-            self._plain.copy()
             return
         for name, weight in weights.items():
             self._places[name].copy_(full(weight))
@@ -156,44 +146,6 @@ class HandOver:
         finally:
             self._llm.apply_model(lambda model: delattr(model, "load_weights"))
         return [*zip(loaded, every_name, strict=True)]
-
-
-class PlainWeights:
-    """Plain parameters and where they are copied to, in one call, for as long as the policy is made of the same parts.
-
-    Args:
-        policy: The trainer's model.
-        pairs: Of each of its parameters, itself and its place.
-    """
-
-    def __init__(self, policy: nn.Module, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        self._weights, self._places = [weight for weight, _ in pairs], [place for _, place in pairs]
-        self._shapes = [place.shape for place in self._places]
-        self._modules = [*policy.modules()]
-        self._parts = self._present_parts()
-
-    def holds(self) -> bool:
-        """Whether since then no parameter and no module was added, removed, replaced, renamed or given another shape."""
-        parts = self._present_parts()
-        return (
-            len(parts) == len(self._parts)
-            and all(map(operator.is_, parts, self._parts))
-            and [weight.shape for weight in self._weights] == self._shapes
-        )
-
-    def copy(self) -> None:
-        """Copies what the parameters hold now, be it in another storage than before."""
-        with torch.no_grad():
-            torch._foreach_copy_(self._places, self._weights)
-
-    def _present_parts(self) -> list[Any]:
-        """Each module, with the names of what it is made of and the things themselves; much faster than to walk it."""
-        parts: list[Any] = []
-        for module in self._modules:
-            for own in (module._parameters, module._buffers, module._modules):
-                if own:
-                    parts += (module, *own, *own.values())
-        return parts
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,39 @@ def test_no_other_process_looks_at_a_model(vllm, monkeypatch):
         assert model.inspect_model_cls().architecture == "Qwen3ForCausalLM"
 
 
+def test_shared_memory_has_a_name_of_its_own(vllm, tmp_path):
+    """And its file is gone once all have opened it; a killed job's is not in the way."""
+    from vllm.platforms import current_platform
+
+    current_platform.import_kernels()
+    operators = torch.ops._C
+    init, name = operators.init_shm_manager, f"masa-test-{tmp_path.name}"
+    made = not torch.distributed.is_initialized()
+    if made:
+        store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+        torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        with patches.own_shared_memory(2):
+            operators.init_shm_manager(name, 1, 0, 1)
+            (file,) = Path("/dev/shm").glob(f"{name}-*")
+            assert not Path(f"/dev/shm/{name}_0").exists()
+        assert not file.exists()
+        assert operators.init_shm_manager == init
+    finally:
+        if made:
+            torch.distributed.destroy_process_group()
+
+
+def test_experts_after_a_dense_model(vllm, tools, monkeypatch):
+    """The groups of processes are made with the first engine of a process."""
+    from vllm.distributed import parallel_state
+
+    tools.vllm(tools.policy())
+    monkeypatch.setattr(parallel_state, "_EP", None)
+    patches.ensure_expert_group(1)
+    assert parallel_state.get_ep_group().world_size == 1
+
+
 def test_a_router_that_leaves_out_its_bias(vllm):
     """And chooses other experts than with it: once it does not, this is to be refused no more."""
     from vllm.model_executor.layers.fused_moe.router.cpu_router import CPURouter
