@@ -31,7 +31,9 @@ def formula(latex: str) -> str:
 
 def fence(source: str, language: str, css_class: str, options: Any, md: Any, **_: Any) -> str:
     """The fence `math`, as pymdownx.superfences calls it."""
-    return f'<div class="{css_class}">{formula(source)}</div>'
+    return (
+        f'<div class="{css_class}" style="overflow-x: auto">{formula(source)}</div>'  # a phone scrolls it, not the page
+    )
 
 
 def on_config(config: Any) -> Any:
