@@ -96,7 +96,8 @@ def test_before_its_step_and_in_shadow_mode_it_only_decides(run):
 def test_an_audited_problem_is_solved_and_stands_for_others(run):
     gating = PredictiveGating(start_step=0, audit_share=0.5, window=1000, min_evidence=10**6)
     recorder, _ = run(gating, epochs=40)
-    weights = [named(groups)["lost"].weight for groups in recorder.groups]
+    lost = [named(groups)["lost"] for groups in recorder.groups]
+    weights = [group.weight if group.is_unbiased else None for group in lost]
     assert set(weights) == {2.0, None}
     audited = [i for i, weight in enumerate(weights) if weight]
     assert 10 <= len(audited) <= 30
