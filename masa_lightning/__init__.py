@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from masa_lightning.callbacks.allocation import SampleAllocation as SampleAllocation
     from masa_lightning.callbacks.benchmark_report import BenchmarkReport as BenchmarkReport
     from masa_lightning.callbacks.calibration_plots import CalibrationPlots as CalibrationPlots
     from masa_lightning.callbacks.cutoff import EarlyCutoff as EarlyCutoff
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from masa_lightning.sampling.vllm import VLLMSampler as VLLMSampler
     from masa_lightning.settings import Algorithm as Algorithm
     from masa_lightning.settings import Evaluation as Evaluation
-    from masa_lightning.settings import Inference as Inference
     from masa_lightning.settings import SamplingSettings as SamplingSettings
 
 # Lazy: importing the package loads neither torch nor transformers nor vLLM.
@@ -54,7 +54,6 @@ _HOMES = {
     "Evaluation": "settings",
     "ExpertSFT": "callbacks.expert_sft",
     "GRPOLightningModule": "modules.grpo",
-    "Inference": "settings",
     "LoRA": "models.lora",
     "MASALightningModule": "modules.masa",
     "MathDataModule": "data.math",
@@ -71,6 +70,7 @@ _HOMES = {
     "RolloutTable": "callbacks.rollout_table",
     "RunSummary": "callbacks.run_summary",
     "RunOverview": "callbacks.overview",
+    "SampleAllocation": "callbacks.allocation",
     "SamplingSettings": "settings",
     "SolutionLength": "quantities.solution_length",
     "TextDataModule": "data.texts",

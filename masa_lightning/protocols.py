@@ -91,10 +91,10 @@ class RewardFunction(Protocol):
 
 @runtime_checkable
 class RolloutControl(Protocol):
-    """A callback that uses the predictions of a training step to change how its problems are solved.
+    """A callback that uses predictions to change how problems are solved, in training and in `predict`.
 
-    The module asks all of them at each training step: `decide`, then, when all solutions are drawn and graded, `settle`
-    each, then `figures` each.
+    The module asks all of them at each step: `decide`, then, when all solutions are drawn and graded, `settle` each; and in
+    training `figures` each.
     """
 
     def acts(self, step: int) -> bool:
@@ -104,7 +104,9 @@ class RolloutControl(Protocol):
             step: Training steps done before, over the whole run.
         """
 
-    def decide(self, groups: Sequence[RolloutGroup], *, step: int, key: str, budget: int) -> None:
+    def decide(
+        self, groups: Sequence[RolloutGroup], *, step: int, key: str, budget: int, count: int, audit: bool
+    ) -> None:
         """Writes `decisions` into groups, and into `gated`, `token_limit` or `hint` where it acts.
 
         Args:
@@ -112,6 +114,8 @@ class RolloutControl(Protocol):
             step: As in `acts`.
             key: Random draws are functions of it and of a group's place alone.
             budget: Most tokens of a solution rollout.
+            count: Solution rollouts of a problem, without a reason for more or fewer.
+            audit: Whether to leave some problems alone, to see what they would have been; only in training.
         """
 
     def settle(self, groups: Sequence[RolloutGroup]) -> None:

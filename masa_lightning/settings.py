@@ -154,6 +154,8 @@ class Evaluation:
         top_p: As `SamplingSettings`.
         top_k: As `SamplingSettings`.
         pass_at: Values of k for pass@k besides 1, each <= num_generations.
+        solve: `predict` also solves the problems, under the controls among the Trainer's callbacks (`MASALightningModule`).
+        compare: And once more without controls and with the same seeds, to know what they save.
     """
 
     num_generations: int = 8
@@ -162,6 +164,8 @@ class Evaluation:
     top_p: float = 1.0
     top_k: int = 0
     pass_at: tuple[int, ...] = ()
+    solve: bool = False
+    compare: bool = True
 
     def __post_init__(self) -> None:
         for name in ("num_generations", "num_meta_generations"):
@@ -171,6 +175,8 @@ class Evaluation:
                 f"num_generations is {self.num_generations} and num_meta_generations {self.num_meta_generations}; "
                 "expected >= 1 and >= 0"
             )
+        for name in ("solve", "compare"):
+            check_choice(name, getattr(self, name), (False, True))
         SamplingSettings(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)
         for k in self.pass_at:
             check_number("a value of pass_at", k, "", whole=True)
@@ -178,37 +184,3 @@ class Evaluation:
             raise ValueError(
                 f"pass_at is {self.pass_at}; expected values in 1..num_generations = {self.num_generations}"
             )
-
-
-@dataclass(kw_only=True, frozen=True)
-class Inference:
-    """What `predict` does with the predictions of a problem; the number of both kinds of rollouts is that of `Evaluation`.
-
-    Args:
-        solve: Solve the problems, under the controls below; otherwise predictions are all there is.
-        cutoff_factor: A solution may use that many times the median predicted length, > 0; None gives the full budget.
-        hint: Put predicted notions into the solution prompt.
-        hopeless: "skip" draws no solutions for problems that are predicted hopeless, "flag" says so and solves them.
-        max_std: As `PredictiveGating`: predicted pass rates that spread more say neither hopeless nor trivial.
-        margin: As `PredictiveGating`: distance of their mean from 0 or 1.
-        adapt_samples: More solutions for uncertain problems, fewer for the others (`functional.controls.sample_count`).
-        compare: Also solve all problems with the same seeds and without any control, to know what the controls save.
-    """
-
-    solve: bool = False
-    cutoff_factor: float | None = 2.0
-    hint: bool = True
-    hopeless: Literal["skip", "flag"] = "flag"
-    max_std: float = 0.1
-    margin: float = 0.1
-    adapt_samples: bool = True
-    compare: bool = True
-
-    def __post_init__(self) -> None:
-        if self.cutoff_factor is not None:
-            check_number("cutoff_factor", self.cutoff_factor, "> 0", note="or null for the full budget")
-        check_choice("hopeless", self.hopeless, ("skip", "flag"))
-        for name in ("solve", "hint", "adapt_samples", "compare"):
-            check_choice(name, getattr(self, name), (False, True))
-        check_number("max_std", self.max_std, "> 0")
-        check_number("margin", self.margin, ">= 0", "< 0.5")

@@ -12,7 +12,6 @@ import yaml
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 
-from masa_lightning import Inference
 from masa_lightning import cli as command
 from masa_lightning.data.benchmarks import BenchmarkDataModule
 from masa_lightning.modules.grpo import GRPOLightningModule
@@ -171,7 +170,7 @@ def test_predict_parses_and_builds_as_the_command_does(
     command.main()
     assert asked["return_predictions"] is False
     assert isinstance(asked["model"], MASALightningModule)
-    assert asked["model"].inference == Inference(solve=solve)
+    assert asked["model"].evaluation.solve is solve
     assert asked["datamodule"].sources["predict"][0] == "problems.txt"
 
 

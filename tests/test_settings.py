@@ -16,7 +16,7 @@ from masa_lightning.models.lora import LoRA
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.masa import MASALightningModule
 from masa_lightning.sampling.transformers import TransformersSampler
-from masa_lightning.settings import Algorithm, Evaluation, Inference, SamplingSettings
+from masa_lightning.settings import Algorithm, Evaluation, SamplingSettings
 
 # -- the surrogate's own ------------------------------------------------------------------------------------------------
 
@@ -115,16 +115,11 @@ BAD = {
     Evaluation: {
         "num_generations": [0, 1.5], "num_meta_generations": [-1, 1.5], "temperature": [-1], "top_p": [0, 1.1],
         "top_k": [-1, 1.5],
-        "pass_at": [(0,), (9,), (1.5,), (True,)],
+        "pass_at": [(0,), (9,), (1.5,), (True,)], "solve": ["yes"], "compare": ["yes"],
     },
     SamplingSettings: {
         "temperature": [-1], "top_p": [0, 1.1], "top_k": [-1, 0.5], "min_p": [-0.1, 1.1], "stop": [("",), (7,), "###", 7],
         "stop_token_ids": [(-1,), (True,), (1.5,), ("<eos>",), 7],
-    },
-    Inference: {
-        "cutoff_factor": [0, -1], "hopeless": ["drop"], "max_std": [0], "margin": [-0.1, 0.5], "solve": ["yes"],
-        "hint": ["yes"],
-        "adapt_samples": ["yes"], "compare": ["yes"],
     },
     LoRA: {"rank": [0, 1.5], "alpha": [0, 1.5]},
     ExpertSFT: {
@@ -136,6 +131,7 @@ BAD = {
         "mode": ["on", True], "start_step": [-1, 1.5], "max_std": [0], "margin": [-0.1, 0.5],
         "min_predictions": [0, 1.5],
         "audit_share": [0, 1], "max_lost_correct": [-0.1, 1.1], "window": [0, 1.5], "min_evidence": [0, 1.5],
+        "skip": ["trivial"],
     },
     EarlyCutoff: {"factor": [0, -1]},
     NotionHinting: {"probability": [0, 1], "max_notions": [0, 1.5]},
@@ -187,7 +183,7 @@ def test_refused_when_the_module_is_made(loop, kind):
 
 def test_every_setting_is_looked_at():
     """A new one needs a line above."""
-    for made in (Algorithm, Evaluation, SamplingSettings, Inference):
+    for made in (Algorithm, Evaluation, SamplingSettings):
         assert {field.name for field in fields(made)} == set(BAD[made])
 
 

@@ -25,7 +25,8 @@ class PredictionControl(Callback):
 
     Satisfies `protocols.RolloutControl`. In shadow mode, before `start_step`, and while the guard holds it back, a control
     decides and is scored but changes nothing. While it acts, a random share of the problems that it wants to change is
-    audited: left alone, and counted for those that were changed.
+    audited: left alone, and counted for those that were changed. `masa predict --solve` uses the same controls, without
+    audits.
 
     Args:
         mode: "off", "shadow" or "act".
@@ -99,7 +100,9 @@ class PredictionControl(Callback):
     def acts(self, step: int) -> bool:
         return self.mode == "act" and step >= self.start_step and not self.held_back
 
-    def decide(self, groups: Sequence[RolloutGroup], *, step: int, key: str, budget: int) -> None:
+    def decide(
+        self, groups: Sequence[RolloutGroup], *, step: int, key: str, budget: int, count: int, audit: bool
+    ) -> None:
         if self.mode == "off":
             return
         acting = self.acts(step)
@@ -107,7 +110,7 @@ class PredictionControl(Callback):
             wanted = self.wants(group, budget)
             decision = Decision(wanted=wanted is not None, detail=wanted)
             if acting and decision.wanted:
-                if uniform(f"{key}/{self.name}/{place}") < self.audit_share:
+                if audit and uniform(f"{key}/{self.name}/{place}") < self.audit_share:
                     decision.weight = 1 / self.audit_share
                 else:
                     decision.acted = True
@@ -161,14 +164,14 @@ class PredictionControl(Callback):
             TypeError: If the module is no `MASALightningModule`.
             ValueError: If it draws no meta rollouts in training.
         """
-        if self.mode == "off" or stage != "fit":
+        if self.mode == "off" or stage not in ("fit", "predict"):
             return
         if not isinstance(pl_module, MASALightningModule):
             raise TypeError(
                 f"{type(self).__name__} needs predictions, and {type(pl_module).__name__} makes none; expected a "
                 "MASALightningModule: use one, or remove the callback"
             )
-        if not pl_module.num_meta_generations:
+        if stage == "fit" and not pl_module.num_meta_generations:
             raise ValueError(
                 f"{type(self).__name__} needs predictions, and num_meta_generations is 0; raise it, or set mode: off"
             )

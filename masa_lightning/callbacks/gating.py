@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import Literal, get_args
 
 from masa_lightning.callbacks._control import Mode, PredictionControl
-from masa_lightning.checks import check_number
+from masa_lightning.checks import check_choice, check_number
 from masa_lightning.functional.controls import ControlCounts, Gate, gate
 from masa_lightning.types import Decision, RolloutGroup
+
+Skip = Literal["both", "hopeless"]
 
 
 class PredictiveGating(PredictionControl):
@@ -28,6 +30,7 @@ class PredictiveGating(PredictionControl):
         start_step: Training steps before it acts (the paper's: 80).
         max_std: The standard deviation of a problem's predictions has to be below it.
         margin: Distance of their mean from 0 or 1, in [0, 0.5).
+        skip: "both", or "hopeless" alone, for `masa predict --solve`, where trivial problems are to be solved.
         min_predictions: Parsed predictions without which nothing is decided, >= 1.
         audit_share: Share of the gated problems that is solved all the same, in (0, 1).
         max_lost_correct: More than this share of correct rollouts lost, and it goes back to shadow mode.
@@ -55,18 +58,22 @@ class PredictiveGating(PredictionControl):
         max_lost_correct: float = 0.05,
         window: int = 50,
         min_evidence: int = 10,
+        skip: Skip = "both",
     ) -> None:
         super().__init__(mode, start_step, audit_share, max_lost_correct, window, min_evidence)
         check_number("max_std", max_std, "> 0")
         check_number("margin", margin, ">= 0", "< 0.5")
         check_number("min_predictions", min_predictions, ">= 1", whole=True)
+        check_choice("skip", skip, get_args(Skip))
         self.max_std = max_std
         self.margin = margin
         self.min_predictions = min_predictions
+        self.skip: Skip = skip
 
     def wants(self, group: RolloutGroup, budget: int) -> Gate | None:
         rates = [r.prediction.rate for r in group.metas if r.prediction is not None and r.prediction.rate is not None]
-        return gate(rates, max_std=self.max_std, margin=self.margin, min_predictions=self.min_predictions)
+        looks = gate(rates, max_std=self.max_std, margin=self.margin, min_predictions=self.min_predictions)
+        return looks if self.skip in ("both", looks) else None
 
     def apply(self, group: RolloutGroup, wanted: Gate) -> None:
         group.gated = True

@@ -30,8 +30,8 @@ class PredictionWriter(Callback):
     """Writes ``predictions.jsonl`` and, of problems that were solved, ``summary.json``; prints a table and the summary.
 
     A line has the problem and, of its parsed predictions, the mean and spread (population standard deviation) of the pass
-    rate, the median and spread of the solution length in tokens, and how many name each notion. With `inference.solve` it
-    also has what the controls did, and the answer that most solutions give; with `inference.compare` the same of the plain
+    rate, the median and spread of the solution length in tokens, and how many name each notion. With `evaluation.solve` it
+    also has what the controls did, and the answer that most solutions give; with `evaluation.compare` the same of the plain
     run. Lines are there when their batch is done; files of an earlier run are kept under other names.
 
     The summary compares tokens: those of solutions and predictions under the controls with those of the plain run's
@@ -83,7 +83,9 @@ class PredictionWriter(Callback):
         if not trainer.is_global_zero:
             return
         plain = outputs["plain"] or [None] * len(outputs["groups"])
-        lines = [describe(group, twin) for group, twin in zip(outputs["groups"], plain, strict=True)]
+        assert isinstance(pl_module, MASALightningModule)
+        solved = pl_module.evaluation.solve
+        lines = [describe(group, twin, solved=solved) for group, twin in zip(outputs["groups"], plain, strict=True)]
         lines += [
             {
                 "id": p.id,
@@ -120,12 +122,13 @@ class PredictionWriter(Callback):
         console.print(f"{count}: {self._folder / 'predictions.jsonl'}", markup=False)
 
 
-def describe(group: RolloutGroup, plain: RolloutGroup | None = None) -> dict[str, Any]:
+def describe(group: RolloutGroup, plain: RolloutGroup | None = None, *, solved: bool = False) -> dict[str, Any]:
     """Says in plain values what was predicted of a problem, and how it was solved if it was.
 
     Args:
         group: Of `MASALightningModule.predict_step`.
         plain: The same problem solved without controls.
+        solved: Whether it was to be solved.
     """
     problem = group.problem
     predictions = [r.prediction for r in group.metas if r.prediction is not None]
@@ -142,10 +145,10 @@ def describe(group: RolloutGroup, plain: RolloutGroup | None = None) -> dict[str
         "notions": dict(named_notions(predictions)),
         "failures": sorted(f"{key}: {reason}" for p in predictions for key, reason in p.failures.items()),
     }
-    decision = group.decisions.get("gating")
-    if decision is not None:
+    if solved:
+        gating = group.decisions.get("gating")
         line["solved"] = {
-            "looks": decision.detail,
+            "looks": None if gating is None else gating.detail,
             "skipped": group.gated,
             "token_limit": group.token_limit,
             "hint": list(group.hint),

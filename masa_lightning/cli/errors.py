@@ -46,6 +46,10 @@ _EXAMPLES: Final = {  # a class that would do, of the keys that take one
     "callbacks": "masa_lightning.ExpertSFT",
     "logger": "lightning.pytorch.loggers.CSVLogger",
 }
+_MOVED: Final = {  # settings of earlier versions
+    "inference": "evaluation.solve, evaluation.compare, and for the controls callbacks of the Trainer: PredictiveGating, "
+    "EarlyCutoff, NotionHinting, SampleAllocation (configs/predict.yaml)",
+}
 _TYPE: Final = re.compile(r"<class '(?:[\w.]+\.)?(\w+)'>|typing\.Literal(\[.*?\])")
 
 
@@ -120,6 +124,8 @@ def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None) 
         return f"there is no class {kind!r}; expected {_of_this_package(kind)}"
     if isinstance(kind, type) and (match := _OPTION.match(text)):
         name = match["one"] or match["word"] or f"{match['group']}.{match['part']}"
+        if moved := _MOVED.get(name.partition(".")[0]):
+            return f"there is no setting {name!r} any more; expected {moved}"
         return f"{kind.__name__} has no setting {name!r}{_meant(name, _settings(kind), 'it has')}"
     if match := _NO_CLASS.fullmatch(text):
         path = match[1] or f"{match[2]}.{match[3]}"

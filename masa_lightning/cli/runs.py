@@ -27,7 +27,7 @@ from masa_lightning.modules.hyperparameters import (
     unmade,
 )
 
-_OBJECTS: Final = ("sampler", "grader", "prompts", "sampling", "evaluation", "inference", "algorithm", "lora")
+_OBJECTS: Final = ("sampler", "grader", "prompts", "sampling", "evaluation", "algorithm", "lora")
 _MACHINE: Final = ("accelerator", "devices", "num_nodes", "precision", "strategy")  # of a trainer
 _STRATEGIES: Final = ("lightning.pytorch.strategies.ModelParallelStrategy", "lightning.pytorch.strategies.DDPStrategy")
 

@@ -143,7 +143,7 @@ def arguments(words: list[str]) -> list[str]:
         elif _SETTING.fullmatch(option) and _is_text(value):
             translated += ["--config", json.dumps(_nested(option.removeprefix("--"), value))]
         elif word == "--solve" and words[0] == "predict":
-            translated.append("--model.init_args.inference.solve=true")
+            translated.append("--model.init_args.evaluation.solve=true")
             continue
         else:
             translated.append(word)

@@ -28,6 +28,7 @@ from masa_lightning.models.checkpoints import reading
 
 _OURS: Final = "masa_lightning"
 _DEEPEST: Final = 6
+_GONE: Final = ("inference",)  # arguments of earlier versions, which said nothing of the weights
 
 
 def arguments(frame: FrameType | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -202,7 +203,11 @@ def read_record(checkpoint: Any) -> Record:
             )
         settings["chat_template"] = template  # its text, where the argument may be the name of a file
     path = state.get("class_path")
-    return Record(path if isinstance(path, str) else "", settings)
+    path = path if isinstance(path, str) else ""
+    if path.startswith(f"{_OURS}."):
+        for name in _GONE:
+            settings.pop(name, None)
+    return Record(path, settings)
 
 
 def class_to_load(kind: type, record: Record, checkpoint: Any) -> type:

@@ -16,14 +16,13 @@ from masa_lightning.models.loading import DType
 from masa_lightning.models.lora import LoRA
 from masa_lightning.modules.defaults import default_meta_length
 from masa_lightning.modules.grpo import GRPOLightningModule, Stage
-from masa_lightning.modules.inference import control_solving
 from masa_lightning.protocols import Grader, RewardFunction, RolloutControl, Sampler
 from masa_lightning.quantities import Quantities, Quantity, chosen_quantities
 from masa_lightning.rollouts import summary
 from masa_lightning.rollouts.meta_scorer import MetaScorer
 from masa_lightning.rollouts.plan import keys_by_place, keys_by_problem, left_out, merge_batches
 from masa_lightning.rollouts.scorers import Scorer
-from masa_lightning.settings import Algorithm, Evaluation, Inference, SamplingSettings
+from masa_lightning.settings import Algorithm, Evaluation, SamplingSettings
 from masa_lightning.types import Kind, Problem, RolloutGroup
 
 
@@ -52,7 +51,6 @@ class MASALightningModule(GRPOLightningModule):
         min_expert_reward: Least notion reward of a prediction that `ExpertSFT` may clone, in [0, 1].
         solution_weight: Weight of the solution rollouts' loss, >= 0.
         meta_weight: Weight of the meta rollouts' loss, >= 0.
-        inference: What `predict` does with predictions.
 
     The other arguments are those of `GRPOLightningModule`.
     """
@@ -83,7 +81,6 @@ class MASALightningModule(GRPOLightningModule):
         meta_weight: float = 1.0,
         sampling: SamplingSettings = SamplingSettings(),
         evaluation: Evaluation = Evaluation(),
-        inference: Inference = Inference(),
         algorithm: Algorithm | None = None,  # a default made here would override what belongs to a `loss_type`
         num_iterations: int = 1,
         num_mini_batches: int = 1,
@@ -165,7 +162,6 @@ class MASALightningModule(GRPOLightningModule):
         self.meta_scorer = MetaScorer(self.quantities, meta_reward_weights)
         self.meta_reward_weights = self.meta_scorer.weights
         self.kind_weights = (solution_weight, meta_weight)
-        self.inference = inference
         self.calibration = nn.ModuleDict(  # each process sees all rollouts
             {
                 stage: nn.ModuleDict(self.quantities.metrics(sync_on_compute=False))
@@ -194,12 +190,22 @@ class MASALightningModule(GRPOLightningModule):
         return self.max_completion_length if kind == "solution" else self.max_meta_length
 
     def roll_out(self, groups: list[RolloutGroup], key: str) -> None:
+        self._solve(groups, self.training_counts(), self.sampling, keys_by_place(groups, key), key=key, audit=True)
+
+    def _solve(
+        self,
+        groups: list[RolloutGroup],
+        counts: dict[Kind, int],
+        sampling: SamplingSettings,
+        keys: Sequence[str],
+        *,
+        key: str,
+        audit: bool,
+    ) -> None:
         """Draws and scores rollouts: both kinds in one call, or meta rollouts first where a control may act on them."""
         controls = self._controls()
         sequential = any(control.acts(self.rollout_steps) for control in controls)
-        first: dict[Kind, int] = {"meta": self.num_meta_generations} if sequential else self.training_counts()
-        keys = keys_by_place(groups, key)
-        self._generate(groups, first, self.sampling, keys)
+        self._generate(groups, {"meta": counts["meta"]} if sequential else counts, sampling, keys)
         if controls:
             self._read_predictions(groups)
         for control in controls:
@@ -208,10 +214,12 @@ class MASALightningModule(GRPOLightningModule):
                 step=self.rollout_steps,
                 key=f"{self.run_seed()}/{key}",
                 budget=self.max_completion_length,
+                count=counts["solution"],
+                audit=audit,
             )
         if sequential:
             self.rollouter.hint(groups)
-            self._generate(groups, {"solution": self.num_generations}, self.sampling, keys)
+            self._generate(groups, {"solution": counts["solution"]}, sampling, keys)
         self.scorers.score(groups)
         for control in controls:
             control.settle(groups)
@@ -229,35 +237,33 @@ class MASALightningModule(GRPOLightningModule):
         return [*super()._all_scorers(), self.meta_scorer]
 
     def predict_step(self, batch: list[Problem], batch_idx: int) -> dict[str, Any]:
-        """Draws the predictions of problems and, with `inference.solve`, solves them under its controls.
+        """Draws the predictions of problems and, with `evaluation.solve`, solves them under the Trainer's controls.
 
         Returns:
             ``groups``: the step's groups of all processes; ``left_out``: its problems whose prompts are too long;
-            ``plain``: with `inference.compare`, the same problems solved without any control, with the same seeds.
+            ``plain``: with `evaluation.compare`, the same problems solved without any control, with the same seeds.
 
         Raises:
             ValueError: If `evaluation.num_meta_generations` is 0.
         """
-        count, settings = self.evaluation.num_generations, self.inference
-        kinds: dict[Kind, int] = {"meta": self.evaluation.num_meta_generations}
-        if not kinds["meta"]:
+        settings, sampling = self.evaluation, self.evaluation_sampling
+        if not settings.num_meta_generations:
             raise ValueError("evaluation.num_meta_generations is 0, so that there is nothing to predict; expected >= 1")
+        metas: dict[Kind, int] = {"meta": settings.num_meta_generations}
+        solutions: dict[Kind, int] = {"solution": settings.num_generations} if settings.solve else {}
         plain: list[RolloutGroup] = []
         with self.processes.together():
             problems = merge_batches(self.processes.gather(batch))
-            solutions: dict[Kind, int] = {"solution": count} if settings.solve else {}
-            groups = self.rollouter.new_groups(problems, kinds | solutions)
+            groups = self.rollouter.new_groups(problems, metas | solutions)
             keys = keys_by_problem(groups, "predict")
-            self._generate(groups, kinds, self.evaluation_sampling, keys)
-            self._read_predictions(groups)
             if settings.solve:
-                control_solving(groups, settings, count=count, budget=self.max_completion_length)
-                self.rollouter.hint(groups)
-                self._generate(groups, solutions, self.evaluation_sampling, keys)
-                self.scorers.score(groups)
+                self._solve(groups, metas | solutions, sampling, keys, key="predict", audit=False)
+            else:
+                self._generate(groups, metas, sampling, keys)
+                self._read_predictions(groups)
             if settings.solve and settings.compare:
                 plain = self.rollouter.new_groups([group.problem for group in groups], solutions)
-                self._generate(plain, solutions, self.evaluation_sampling, keys)
+                self._generate(plain, solutions, sampling, keys)
                 self.scorers.score(plain)
             publish([r for g in (*groups, *plain) for r in g.rollouts], self.processes)
         return {"groups": groups, "left_out": left_out(problems, groups), "plain": plain}

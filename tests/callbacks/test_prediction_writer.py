@@ -11,7 +11,7 @@ import pytest
 from lightning.pytorch import LightningModule
 from rich.console import Console
 
-from masa_lightning import Evaluation, Inference, PredictionWriter
+from masa_lightning import EarlyCutoff, Evaluation, PredictionWriter, PredictiveGating
 from masa_lightning.callbacks.prediction_writer import as_table
 from masa_lightning.types import Problem
 
@@ -28,14 +28,14 @@ def script(kind: str, text: str, index: int, call: int) -> str:
     return f"</meta>{PREDICTED[text][index]}" if kind == "meta" else f"\\boxed{{{ANSWERS[text][index]}}}"
 
 
-def run(loop: Any, folder: Path, answer: str = "2", **inference: Any) -> list[dict[str, Any]]:
-    module = loop.scripted(
-        script,
-        evaluation=Evaluation(num_generations=4, num_meta_generations=4),
-        inference=Inference(**({"hint": False} | inference)),
-    )
+SKIP = PredictiveGating(start_step=0, skip="hopeless")
+
+
+def run(loop: Any, folder: Path, *controls: Any, answer: str = "2", **evaluation: Any) -> list[dict[str, Any]]:
+    module = loop.scripted(script, evaluation=Evaluation(num_generations=4, num_meta_generations=4, **evaluation))
     given = [Problem(id=n, problem=n, answer=answer, source="s") for n in PREDICTED]
-    loop.trainer(PredictionWriter(str(folder))).predict(module, loop.Problems(0, validation=given))
+    callbacks = [PredictionWriter(str(folder)), *controls, EarlyCutoff(start_step=0)]
+    loop.trainer(*callbacks).predict(module, loop.Problems(0, validation=given))
     return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
 
 
@@ -54,7 +54,7 @@ def test_predictions(loop: Any, tmp_path: Path) -> None:
 
 
 def test_solved(loop: Any, tmp_path: Path, capsys: Any) -> None:
-    a, b = run(loop, tmp_path, solve=True, hopeless="skip", adapt_samples=False)
+    a, b = run(loop, tmp_path, SKIP, solve=True)
     length = a["plain"]["tokens"] // 4
     assert a["plain"] == {
         "answer": "2", "votes": 3, "samples": 4, "tokens": 4 * length, "cut_off": 0, "pass_rate": 0.75, "correct": True,
@@ -78,7 +78,7 @@ def test_solved(loop: Any, tmp_path: Path, capsys: Any) -> None:
 
 
 def test_answers_nobody_knows(loop: Any, tmp_path: Path) -> None:
-    a, _ = run(loop, tmp_path, answer="", solve=True, compare=False, adapt_samples=False)
+    a, _ = run(loop, tmp_path, answer="", solve=True, compare=False)
     assert (a["solved"]["answer"], a["solved"]["votes"]) == ("2", 3)
     assert (a["solved"]["correct"], a["solved"]["pass_rate"]) == (None, None)
     assert "plain" not in a
@@ -100,8 +100,7 @@ def test_a_hostile_completion_is_one_line(loop: Any, tmp_path: Path) -> None:
     texts = ['\\boxed{2}\u2028\n"}\x00', "\\boxed{\U0001f600}", "<b>[red]", "\\boxed{"]
     module = loop.scripted(
         lambda kind, text, index, call: texts[index],
-        evaluation=Evaluation(num_generations=4, num_meta_generations=4),
-        inference=Inference(solve=True),
+        evaluation=Evaluation(num_generations=4, num_meta_generations=4, solve=True),
     )
     given = [Problem(id="[bold]\ud800", problem="q", answer="2")]
     loop.trainer(PredictionWriter(str(tmp_path))).predict(module, loop.Problems(0, validation=given))
@@ -115,7 +114,7 @@ def test_other_modules_are_refused(loop: Any) -> None:
 
 
 def test_an_earlier_runs_files_are_kept(loop: Any, tmp_path: Path) -> None:
-    run(loop, tmp_path, solve=True, compare=False, adapt_samples=False)
+    run(loop, tmp_path, solve=True, compare=False)
     before = {p.name: p.read_text() for p in tmp_path.iterdir()}
     run(loop, tmp_path)
     after = {p.name: p.read_text() for p in tmp_path.iterdir()}
@@ -125,7 +124,7 @@ def test_an_earlier_runs_files_are_kept(loop: Any, tmp_path: Path) -> None:
 
 
 def test_the_table_is_read_at_80_columns(loop: Any, tmp_path: Path, capsys: Any) -> None:
-    run(loop, tmp_path, solve=True, hopeless="skip", adapt_samples=False, compare=False)
+    run(loop, tmp_path, SKIP, solve=True, compare=False)
     printed = capsys.readouterr().out
     head, a, b = (
         next(line for line in printed.splitlines() if line.lstrip().startswith(word))

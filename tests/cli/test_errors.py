@@ -10,6 +10,11 @@ import pytest
 from masa_lightning.cli import main
 from masa_lightning.cli.errors import readable
 
+MOVED = (
+    "evaluation.solve, evaluation.compare, and for the controls callbacks of the Trainer: PredictiveGating, EarlyCutoff, "
+    "NotionHinting, SampleAllocation (configs/predict.yaml)"
+)
+
 
 @pytest.mark.parametrize(
     ("argument", "said"),
@@ -23,6 +28,14 @@ from masa_lightning.cli.errors import readable
         (
             "model.init_args.num_generation=3",
             "model: MASALightningModule has no setting 'num_generation'; did you mean num_generations?",
+        ),
+        (
+            "model.init_args.inference.solve=true",
+            f"model: there is no setting 'inference.solve' any more; expected {MOVED}",
+        ),
+        (
+            "model.init_args.inference={hint: false}",
+            f"model: there is no setting 'inference.hint' any more; expected {MOVED}",
         ),
         (
             "model.init_args.sampler={class_path: masa_lightning.VLLMSampler, init_args: {dtyp: x}}",

@@ -19,7 +19,6 @@ from masa_lightning import (
     AnswerGrader,
     Evaluation,
     GRPOLightningModule,
-    Inference,
     LoRA,
     MASALightningModule,
     MathGrader,
@@ -68,7 +67,6 @@ SETTINGS: dict[str, Any] = {
     "meta_reward_weights": {"length": 1.0, "difficulty": 2.0, "notion": 0.0},
     "sampling": SamplingSettings(temperature=0.7, stop=("\n\n",)),
     "evaluation": Evaluation(num_generations=2, num_meta_generations=1, pass_at=(2,)),
-    "inference": Inference(hopeless="skip"),
     "algorithm": Algorithm(loss_type="gspo"),
     "chat_template_kwargs": {"enable_thinking": False},
 }
@@ -86,7 +84,7 @@ def test_a_module_is_made_again_of_its_checkpoint_alone(loop: Loop, tmp_path: Pa
     loaded = MASALightningModule.load_from_checkpoint(saved(loop, module, tmp_path))
     for name in ("num_generations", "num_meta_generations", "pass_rate_scale", "meta_reward_weights", "sampling"):
         assert getattr(loaded, name) == SETTINGS[name]
-    for name in ("evaluation", "inference", "algorithm", "chat_template_kwargs"):
+    for name in ("evaluation", "algorithm", "chat_template_kwargs"):
         assert getattr(loaded, name) == SETTINGS[name]
     assert loaded.prompts == PromptTemplates(solution="S:{problem}", meta="M:{problem}")
     assert (type(loaded.sampler), loaded.sampler.batch_size) == (TransformersSampler, 5)
@@ -257,6 +255,14 @@ def test_checkpoints_of_earlier_versions_say_nothing(loop: Loop, tmp_path: Path)
     del old["hyper_parameters"], old["masa"]["class_path"]
     torch.save(old, path)
     assert read_record(path).settings == {}
+
+
+def test_settings_that_are_no_more_are_left_out(loop: Loop, tmp_path: Path) -> None:
+    path = saved(loop, loop.module(sampler=TransformersSampler()), tmp_path)
+    old = torch.load(path, weights_only=True)
+    old["hyper_parameters"]["inference"] = {"solve": True}
+    torch.save(old, path)
+    assert MASALightningModule.load_from_checkpoint(path).evaluation.solve is False
 
 
 def test_classes_that_may_be_made() -> None:

@@ -1,4 +1,4 @@
-"""What is done with predictions by `predict`: each control by hand, and the walk of a batch."""
+"""What is done with predictions by `predict`: the controls of training, and the walk of a batch."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ from typing import Any
 
 import pytest
 
-from masa_lightning import Evaluation, Inference
+from masa_lightning import EarlyCutoff, Evaluation, NotionHinting, PredictiveGating, SampleAllocation
 from masa_lightning.functional.prompts import PromptTemplates
-from masa_lightning.modules.inference import control_solving
 from masa_lightning.types import Completion, MetaPrediction, Problem, Rollout, RolloutGroup
-
-OFF = {"cutoff_factor": None, "hint": False, "adapt_samples": False}
 
 
 def group(*predictions: tuple[int | None, int | None, tuple[str, ...] | None]) -> RolloutGroup:
@@ -28,8 +25,22 @@ def group(*predictions: tuple[int | None, int | None, tuple[str, ...] | None]) -
     return RolloutGroup(problem=Problem(id="q", problem="Find the parity.", answer="1"), metas=metas)
 
 
-def controlled(g: RolloutGroup, **settings: Any) -> RolloutGroup:
-    control_solving([g], Inference(**settings), count=9, budget=100)
+def controls(gating: dict[str, Any] | None = None) -> list[Any]:
+    """Those of configs/predict.yaml, with other settings of the gate."""
+    return [
+        PredictiveGating(**{"mode": "shadow", "start_step": 0} | (gating or {})),
+        EarlyCutoff(start_step=0, factor=2.0),
+        NotionHinting(start_step=0),
+        SampleAllocation(),
+    ]
+
+
+SKIP = {"mode": "act", "skip": "hopeless"}
+
+
+def controlled(g: RolloutGroup, **gating: Any) -> RolloutGroup:
+    for control in controls(gating):
+        control.decide([g], step=0, key="0/predict", budget=100, count=9, audit=False)
     return g
 
 
@@ -42,42 +53,49 @@ def test_every_control() -> None:
     assert g.decisions["gating"].detail is None
 
 
-@pytest.mark.parametrize(("hopeless", "gated"), [("skip", True), ("flag", False)])
-def test_hopeless(hopeless: str, gated: bool) -> None:
-    g = controlled(group((0, 20, None), (0, 20, None)), hopeless=hopeless)
+@pytest.mark.parametrize(("settings", "gated"), [(SKIP, True), ({}, False)])
+def test_hopeless(settings: dict[str, Any], gated: bool) -> None:
+    g = controlled(group((0, 20, None), (0, 20, None)), **settings)
     assert (g.gated, g.decisions["gating"].detail) == (gated, "hopeless")
     assert g.num_solutions == 1
 
 
-def test_trivial_problems_are_solved_once() -> None:
-    g = controlled(group((8, 20, None), (8, 20, None)), hopeless="skip")
-    assert (g.gated, g.decisions["gating"].detail, g.num_solutions) == (False, "trivial", 1)
+@pytest.mark.parametrize(("settings", "looks"), [(SKIP, None), ({}, "trivial")])
+def test_trivial_problems_are_solved_once(settings: dict[str, Any], looks: str | None) -> None:
+    g = controlled(group((8, 20, None), (8, 20, None)), **settings)
+    assert (g.gated, g.decisions["gating"].detail, g.num_solutions) == (False, looks, 1)
 
 
-def test_nothing_is_done_without_predictions_or_without_controls() -> None:
-    unparsed, off = controlled(group((None, None, None))), controlled(group((2, 20, ("lemma",))), **OFF)
-    for g in (unparsed, off):
-        assert g.token_limit is None
-        assert not g.gated
-        assert not g.hint
-    assert (unparsed.num_solutions, off.num_solutions) == (9, None)
+def test_in_training_trivial_problems_are_skipped() -> None:
+    assert controlled(group((8, 20, None), (8, 20, None)), mode="act").gated
+
+
+def test_nobody_is_audited() -> None:
+    """In training a twentieth of the problems would be left alone."""
+    for place in range(100):
+        g = group((0, 20, ("lemma",)), (0, 20, ("lemma",)))
+        for control in controls(SKIP):
+            control.decide([g], step=0, key=f"0/{place}", budget=100, count=9, audit=False)
+        assert g.gated
+        assert g.hint
+        assert {decision.weight for decision in g.decisions.values()} == {1.0}
+
+
+def test_nothing_is_done_without_predictions() -> None:
+    g = controlled(group((None, None, None)))
+    assert g.token_limit is None
+    assert not g.gated
+    assert not g.hint
+    assert g.num_solutions == 9
 
 
 def test_a_budget_is_never_exceeded() -> None:
     assert controlled(group((4, 10**18, None))).token_limit is None
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"cutoff_factor": 0.0}, "cutoff_factor is 0.0; expected > 0"),
-        ({"max_std": 0.0}, "max_std is 0.0; expected > 0"),
-        ({"margin": 0.5}, "margin is 0.5"),
-    ],
-)
-def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Inference(**settings)
+def test_more_solutions_of_some_problems_are_for_predict_alone(loop: Any) -> None:
+    with pytest.raises(ValueError, match="SampleAllocation is a callback of `predict`"):
+        loop.trainer(SampleAllocation()).fit(loop.module(), loop.Problems(2))
 
 
 # -- the walk of a batch -----------------------------------------------------------------------------------------------
@@ -94,17 +112,16 @@ def script(kind: str, text: str, index: int, call: int) -> str:
     return "\\boxed{2}" if name == "easy" else f"\\boxed{{{index}}} and so on and so on and so on"
 
 
-def predict(loop: Any, answer: str = "2", **inference: Any) -> tuple[Any, dict[str, Any]]:
+def predict(loop: Any, *callbacks: Any, answer: str = "2", **evaluation: Any) -> tuple[Any, dict[str, Any]]:
     module = loop.scripted(
         script,
         prompts=PromptTemplates(solution="S:{problem}", meta="M:{problem}", hint="{problem}/{notions}"),
-        evaluation=Evaluation(num_generations=4, num_meta_generations=2),
-        inference=Inference(**inference),
+        evaluation=Evaluation(num_generations=4, num_meta_generations=2, **evaluation),
     )
     problems = [Problem(id=n, problem=n, answer=answer) for n in NAMES]
     data = loop.Problems(0, validation=problems)
     data.val_batch_size = 8
-    (outputs,) = loop.trainer().predict(module, data)
+    (outputs,) = loop.trainer(*callbacks).predict(module, data)
     return module, outputs
 
 
@@ -116,7 +133,7 @@ def test_predictions_alone(loop: Any) -> None:
 
 
 def test_solved_under_controls_and_without(loop: Any) -> None:
-    module, outputs = predict(loop, solve=True, hopeless="skip")
+    module, outputs = predict(loop, *controls(SKIP), solve=True)
     assert module.sampler.calls == 3
     easy, open_, lost = outputs["groups"]
     assert [len(g.solutions) for g in (easy, open_, lost)] == [1, 5, 0]  # 1 + 3 * 6 * .5625 * .4375
@@ -135,8 +152,7 @@ def test_solved_under_controls_and_without(loop: Any) -> None:
 
 def test_same_samples_where_no_control_changes_them(loop: Any) -> None:
     """With a real sampler: the seeds of both runs are the same."""
-    off = {"solve": True, "cutoff_factor": None, "hint": False, "adapt_samples": False}
-    module = loop.module(evaluation=Evaluation(num_generations=3, num_meta_generations=1), inference=Inference(**off))
+    module = loop.module(evaluation=Evaluation(num_generations=3, num_meta_generations=1, solve=True))
     data = loop.Problems(0, validation=3)
     for outputs in loop.trainer().predict(module, data):
         for group, plain in zip(outputs["groups"], outputs["plain"], strict=True):
@@ -146,7 +162,7 @@ def test_same_samples_where_no_control_changes_them(loop: Any) -> None:
 
 
 def test_answers_nobody_knows(loop: Any) -> None:
-    _, outputs = predict(loop, answer="", solve=True)
+    _, outputs = predict(loop, *controls(), answer="", solve=True)
     rollouts = [r for g in outputs["groups"] for r in g.solutions]
     assert rollouts
     assert all(r.ungraded and not r.correct for r in rollouts)
@@ -156,3 +172,10 @@ def test_nothing_to_predict_with(loop: Any) -> None:
     module = loop.module(evaluation=Evaluation(num_generations=2, num_meta_generations=0))
     with pytest.raises(ValueError, match=r"evaluation\.num_meta_generations is 0"):
         loop.trainer().predict(module, loop.Problems(0, validation=2))
+
+
+def test_solved_without_controls(loop: Any) -> None:
+    module, outputs = predict(loop, solve=True, compare=False)
+    assert module.sampler.calls == 1  # both kinds at once
+    assert [len(g.solutions) for g in outputs["groups"]] == [4, 4, 4]
+    assert outputs["plain"] == []
