@@ -57,6 +57,29 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
         raise ValueError(f"{name} is {value!r}; expected {', '.join(most)} or {last}")
 
 
+def check_object(name: str, value: object, kind: type, *, note: str = "") -> None:
+    """Refuses an argument that is no object of a class, or does not satisfy a protocol; a class itself is no object of it.
+
+    Args:
+        name: Of the argument.
+        value: What was given.
+        kind: Class, or protocol that can be checked at runtime.
+        note: Said behind what was expected, such as "such as VLLMSampler()".
+
+    Raises:
+        TypeError: If it is none.
+
+    >>> check_object("problems", [], list)
+    """
+    if isinstance(value, type) or not isinstance(value, kind):
+        found = f"the class {value.__name__}, not an object of it" if isinstance(value, type) else f"{value!r:.200}"
+        has = ""
+        if getattr(kind, "_is_protocol", False) and not isinstance(value, type):
+            methods = [n for n, of in vars(kind).items() if callable(of) and (n[0] != "_" or n == "__call__")]
+            has = f" (it has no {', '.join(n for n in methods if not hasattr(value, n))})"
+        raise TypeError(f"{name} is {found}; expected an object of {kind.__name__}{f', {note}' if note else ''}{has}")
+
+
 def is_secret(name: str) -> bool:
     """Whether a setting of this name is never written into checkpoints, cards, logs or pages.
 

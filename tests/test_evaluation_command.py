@@ -127,7 +127,7 @@ def test_predict_and_solve_a_text_file(tmp_path: Path) -> None:
     write(tmp_path)
     arguments = ["--data.init_args.predict", "problems.txt", "--data.init_args.val_batch_size", "16", "--solve"]
     log = finish(tmp_path, "predict", CONFIGS / "predict.yaml", *arguments)
-    assert "tokens_against_plain" in log
+    assert "with controls" in log
     lines = [json.loads(line) for line in (tmp_path / "runs/predict/predictions.jsonl").read_text().splitlines()]
     assert [line["problem"] for line in lines] == (tmp_path / "problems.txt").read_text().splitlines()
     assert any(line["pass_rate"]["mean"] is not None for line in lines)

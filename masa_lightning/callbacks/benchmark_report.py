@@ -46,6 +46,7 @@ class BenchmarkReport(Callback):
         self._settings: dict[str, Any] = {}
         self._drawn: DrawnRollouts | None = None
         self._left_out: list[Problem] = []
+        self._rows: dict[str, Figures] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuses modules without rollouts."""
@@ -58,7 +59,7 @@ class BenchmarkReport(Callback):
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Looks for the rollouts of an interrupted test."""
         assert isinstance(pl_module, GRPOLightningModule)
-        self._left_out = []
+        self._left_out, self._rows = [], {}
         # Collectives: every process asks.
         self._folder = Path(self.dirpath or run_folder(trainer))
         self._settings = rollout_settings(pl_module)
@@ -82,37 +83,42 @@ class BenchmarkReport(Callback):
         if self._drawn is not None:
             self._drawn.append(outputs["groups"])
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Reports: first to files, which no logger's failure takes away."""
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes the results, before any logger is given a figure: one that fails ends the test."""
         assert isinstance(pl_module, GRPOLightningModule)
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or not pl_module.evaluated:  # the module says that nothing was measured
             return
-        names = dict.fromkeys(p.source for p in [*(g.problem for g in pl_module.evaluated), *self._left_out])
-        parts = {name: [g for g in pl_module.evaluated if g.problem.source == name] for name in names}
-        rows: dict[str, Figures] = {
-            name: {
+        for name in dict.fromkeys(p.source for p in [*(g.problem for g in pl_module.evaluated), *self._left_out]):
+            groups = [g for g in pl_module.evaluated if g.problem.source == name]
+            self._rows[name] = {
                 "problems": float(len(groups)),
                 "left_out": float(sum(p.source == name for p in self._left_out)),
                 **pl_module.evaluation_metrics(groups),
             }
-            for name, groups in parts.items()
-        }
         checkpoint = Path(str(trainer.ckpt_path)).name if trainer.ckpt_path else None
-        write_results(self._folder / "results.json", self._settings, checkpoint, rows)
-        write_page(self._folder / "results.md", self._settings, checkpoint, rows)
-        step = int(getattr(pl_module, "rollout_steps", 0)) or trainer.global_step  # which no test restores
-        for name, groups in parts.items():
-            self._draw(trainer, name, groups, pl_module.max_completion_length, step)
-            for logger in trainer.loggers:
-                logger.log_metrics({f"test/{name or '-'}/{f}": v for f, v in rows[name].items()}, step=step)
-        head, *lines = table_cells(rows, [column for columns in table_columns(rows) for column in columns])
-        log_table(trainer.loggers, "test", head, lines, step)
+        write_results(self._folder / "results.json", self._settings, checkpoint, self._rows)
+        write_page(self._folder / "results.md", self._settings, checkpoint, self._rows)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Shows the results, and logs them."""
+        assert isinstance(pl_module, GRPOLightningModule)
+        if not trainer.is_global_zero or not self._rows:
+            return
         console = screen()
-        for table in evaluated(rows, console.width):
+        for table in evaluated(self._rows, console.width):
             console.print(table)
         console.print(
             f"results.md, results.json and rollouts.jsonl are in {self._folder}", soft_wrap=True, markup=False
         )
+        step = int(getattr(pl_module, "rollout_steps", 0)) or trainer.global_step  # which no test restores
+        for name in self._rows:
+            groups = [g for g in pl_module.evaluated if g.problem.source == name]
+            self._draw(trainer, name, groups, pl_module.max_completion_length, step)
+        head, *lines = table_cells(self._rows, [c for columns in table_columns(self._rows) for c in columns])
+        log_table(trainer.loggers, "test", head, lines, step)
+        for name, figures in self._rows.items():
+            for logger in trainer.loggers:
+                logger.log_metrics({f"test/{name or '-'}/{f}": value for f, value in figures.items()}, step=step)
 
     def _draw(self, trainer: pl.Trainer, name: str, groups: Sequence[RolloutGroup], longest: int, step: int) -> None:
         rates, lengths = PassRateCalibration(sync_on_compute=False), LengthCalibration(sync_on_compute=False)

@@ -117,7 +117,9 @@ class PredictionWriter(Callback):
         summary = summarise(self._lines)
         if summary:
             (self._folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-            console.print_json(data=summary)
+            console.print(saved_table(summary))
+            console.print(_acted(summary), markup=False)
+            console.print(f"all figures: {self._folder / 'summary.json'}", markup=False)
         count = "1 problem" if len(self._lines) == 1 else f"{len(self._lines)} problems"
         console.print(f"{count}: {self._folder / 'predictions.jsonl'}", markup=False)
 
@@ -236,6 +238,34 @@ def summarise(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         with_predictions = tokens + summary["predictions_tokens"]
         summary["tokens_with_predictions_against_plain"] = with_predictions / summary["plain"]["tokens"]
     return summary
+
+
+def saved_table(summary: dict[str, Any]) -> Table:
+    """A table to read of what `summarise` gives: samples, tokens and right answers with controls, and without."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("solved")
+    for column in ("samples", "tokens", "of plain", "right answers"):
+        table.add_column(column, justify="right")
+    against = {"solved": "tokens_against_plain", "predicted": "tokens_with_predictions_against_plain"}
+    shares = {run: f"{summary[name]:.0%}" for run, name in against.items() if name in summary}
+    for run, label in (("solved", "with controls"), ("plain", "plain, the same seeds")):
+        if run in summary:
+            right = "-" if (count := summary[run]["right_votes"]) is None else str(count)
+            counts = [f"{summary[run][name]:,}" for name in ("samples", "tokens")]
+            table.add_row(label, *counts, shares.get(run, ""), right)
+            if run == "solved":
+                tokens = f"{summary['solved']['tokens'] + summary['predictions_tokens']:,}"
+                table.add_row("  and predictions", "", tokens, shares.get("predicted", ""), "")
+    return table
+
+
+def _acted(summary: dict[str, Any]) -> str:
+    """What the controls did, in a line."""
+    acted = {"limited": "with a limit", "hinted": "with a hint", "skipped": "skipped"}
+    counts = [f"{summary[name]} {words}" for name, words in acted.items()]
+    counts += [f"{summary[f'look_{name}']} look {name}" for name in ("hopeless", "trivial")]
+    problems = "1 problem" if summary["problems"] == 1 else f"{summary['problems']} problems"
+    return f"{problems}: {', '.join(counts)}"
 
 
 def _solutions(group: RolloutGroup) -> dict[str, Any]:

@@ -63,6 +63,11 @@ class StepBar(Tqdm):
             print(self, file=sys.stdout, flush=True)
         return False
 
+    def reset(self, total: float | None = None) -> None:
+        """Begins anew, with the next of several loaders."""
+        self._drawn = 0
+        super().reset(total)
+
     def close(self) -> None:
         """Leaves the last line, or removes it."""
         if not self.overwrites:
@@ -173,6 +178,28 @@ class RolloutProgressBar(TQDMProgressBar):
         stays = self.trainer.state.fn == "validate"
         return StepBar("validate", position=int(below), disable=self.is_disabled, leave=stays)
 
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Says which loader it is, if there are several."""
+        super().on_validation_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
+        name = "sanity check" if trainer.sanity_checking else "validate"
+        _name_loader(self.val_progress_bar, name, dataloader_idx, len(trainer.num_val_batches))
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Likewise."""
+        super().on_test_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
+        _name_loader(self.test_progress_bar, "test", dataloader_idx, len(trainer.num_test_batches))
+
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Likewise."""
+        super().on_predict_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
+        _name_loader(self.predict_progress_bar, "predict", dataloader_idx, len(trainer.num_predict_batches))
+
     def init_test_tqdm(self) -> StepBar:
         """The bar of a test."""
         return StepBar("test", disable=self.is_disabled, leave=True)
@@ -240,6 +267,11 @@ class RolloutProgressBar(TQDMProgressBar):
             speed = figures.pop("tok/s", None)
             bar.figures = [*(f"{n} {value}" for n, value in figures.items()), *([f"{speed} tok/s"] if speed else [])]
             bar.refresh()
+
+
+def _name_loader(bar: Any, name: str, loader: int, loaders: int) -> None:
+    if isinstance(bar, StepBar) and loaders > 1:
+        bar.name = f"{name} {loader + 1}/{loaders}:"
 
 
 def epoch_name(epoch: int, epochs: int | None) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import Any, Final, NoReturn
+from types import SimpleNamespace
+from typing import Any, Final, NoReturn, cast
 
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
 
 import masa_lightning
@@ -19,8 +20,9 @@ from masa_lightning.callbacks.validate_first import ValidateFirst
 from masa_lightning.cli import console
 from masa_lightning.cli.errors import is_mistake, readable, stop
 from masa_lightning.cli.runs import with_run
+from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.run_folder import room_for_a_run
+from masa_lightning.modules.run_folder import room_for_a_run, run_folder
 
 _HELP: Final = """
 The shortest way is a configuration: `masa configs` lists those that come with the package. `--config` takes a name or path,
@@ -42,6 +44,22 @@ class _Parser(LightningArgumentParser):
         sys.stderr.write(f"`{command} --help` lists all options; --debug shows where this comes from.\n")
         self.exit(2)
         raise AssertionError("exit ends the process")
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Keeps the configuration in the run's own folder: Lightning's takes one for all runs, if W&B or MLflow logs first."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes it."""
+        if self.already_saved:
+            return
+        folder = run_folder(trainer)  # a collective
+        file = folder / self.config_filename
+        # Without a logger all runs have one folder.
+        if trainer.is_global_zero and stage == "fit" and trainer.ckpt_path is None and file.exists():
+            rank_zero_info(f"{file} was an earlier run's: it is kept as {set_aside(file).name}")
+        own = {"log_dir": str(folder), "strategy": trainer.strategy, "is_global_zero": trainer.is_global_zero}
+        super().setup(cast("Trainer", SimpleNamespace(**own)), pl_module, stage)
 
 
 class _CLI(LightningCLI):
@@ -154,6 +172,7 @@ def _run(args: ArgsType) -> LightningCLI:
         seed_everything_default=0,
         auto_configure_optimizers=False,  # the optimiser is made by the module, after the weights are loaded
         trainer_defaults={"enable_model_summary": False, "num_sanity_val_steps": 0},  # the screen's callbacks do both
+        save_config_callback=_SaveConfig,
         save_config_kwargs={"overwrite": True},  # a resumed run writes into the folder of the interrupted one
         parser_class=_Parser,
         parser_kwargs={"prog": "masa"},

@@ -57,7 +57,8 @@ def load_rows(source: str, split: str, setting: str, remedy: str) -> Rows:
     what = f"`{setting}` is {source!r}"
     if path.is_file():
         if path.suffix.lower() != ".parquet" and not is_json(path):
-            raise ValueError(f"{what}, a file of unknown format; expected one of {', '.join(_SUFFIXES)}")
+            known = ", ".join([*_SUFFIXES, *([".txt (a problem on each line)"] if setting == "predict" else [])])
+            raise ValueError(f"{what}, a file of unknown format; expected one of {known}")
         if path.stat().st_size == 0:
             raise ValueError(f"{what}, which is empty; expected rows of problems")
     elif not path.is_dir():
@@ -170,6 +171,8 @@ def _typed(feature: Any, value: Any) -> Any:
 def load_lines(source: str, setting: str) -> list[dict[str, str]]:
     """Loads the lines of a local text file as rows with the column "problem"; empty lines are skipped.
 
+    Page breaks (form feeds), which text made of a PDF has, are blanks.
+
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it has no lines.
@@ -183,7 +186,7 @@ def load_lines(source: str, setting: str) -> list[dict[str, str]]:
         raise ValueError(
             f"`{setting}` is {source!r}, which is no text in UTF-8 ({e}); expected one problem a line"
         ) from e
-    rows = [{"problem": line} for line in text.split("\n") if line.strip()]
+    rows = [{"problem": line} for line in text.replace("\f", " ").split("\n") if line.strip()]
     if not rows:
         raise ValueError(f"`{setting}` is {source!r}, which is empty; expected one problem a line")
     return rows

@@ -49,7 +49,8 @@ class MathDataModule(ProblemDataModule):
         answer_column: Likewise; the answers of several columns are one list, "a, b".
         validation_size: Held-out problems: a number, or as a float the share in [0, 1); 0 is no validation. Which ones
             is drawn with `seed`.
-        max_unusable_share: More unusable rows than this share of a source are an error; in [0, 1].
+        max_unusable_share: More unusable rows than this share of a source are an error; in [0, 1]. Of `predict` they are
+            left out and named, unless there are no others.
         batch_size: Problems a training step on each process.
         val_batch_size: Problems a validation, test or prediction step on each process.
         seed: Of what is held out and of the order of training problems.
@@ -157,7 +158,8 @@ class MathDataModule(ProblemDataModule):
         self.unusable += len(table.unusable)
         table.check(
             what,
-            self.max_unusable_share,
+            # Nothing is trained or measured by what is predicted: a row that cannot be used is left out and named.
+            self.max_unusable_share if answered or not table.problems else 1.0,
             f"check that problem_column {chosen[0]!r} and answer_column {chosen[1]!r} are right (the columns are"
             f" {', '.join(columns)})",
         )

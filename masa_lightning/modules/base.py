@@ -22,7 +22,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from masa_lightning.checks import check_choice, check_number
+from masa_lightning.checks import check_choice, check_number, check_object
 from masa_lightning.distributed import Processes
 from masa_lightning.models import loading
 from masa_lightning.models.lora import LoRA, add_adapters, check_same, leave_out_frozen, without_adapters
@@ -110,6 +110,9 @@ class PolicyLightningModule(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_object("sampler", sampler, Sampler, note="such as VLLMSampler()")
+        if lora is not None:
+            check_object("lora", lora, LoRA)
         check_number("max_prompt_length", max_prompt_length, ">= 1", whole=True, note="token")
         check_number("max_completion_length", max_completion_length, ">= 1", whole=True, note="token")
         check_number("learning_rate", learning_rate, ">= 0")

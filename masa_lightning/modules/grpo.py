@@ -12,7 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 
-from masa_lightning.checks import check_number
+from masa_lightning.checks import check_number, check_object
 from masa_lightning.distributed import imbalance, publish
 from masa_lightning.functional.calibration import pass_at_k, rate_interval
 from masa_lightning.functional.prompts import PromptTemplates, solution_messages
@@ -124,6 +124,14 @@ class GRPOLightningModule(PolicyLightningModule):
         seed: int | None = None,
     ) -> None:
         algorithm = Algorithm() if algorithm is None else algorithm
+        check_object("prompts", prompts, PromptTemplates)
+        check_object("sampling", sampling, SamplingSettings)
+        check_object("evaluation", evaluation, Evaluation)
+        check_object("algorithm", algorithm, Algorithm)
+        if grader is not None:
+            check_object("grader", grader, Grader, note="such as AnswerGrader()")
+        for place, function in enumerate(reward_functions or ()):
+            check_object(f"reward_functions[{place}]", function, RewardFunction, note="a function or object to call")
         max_prompt_length, max_completion_length = default_lengths(model, max_prompt_length, max_completion_length)
         super().__init__(
             model=model,
@@ -273,11 +281,11 @@ class GRPOLightningModule(PolicyLightningModule):
     def on_predict_epoch_start(self) -> None:
         self._begin_evaluation(self.trainer.num_predict_batches, self.trainer.predict_dataloaders)
 
-    def validation_step(self, batch: list[Problem], batch_idx: int) -> dict[str, Any]:
+    def validation_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """As `test_step`."""
         return self._evaluation_step(batch, "validate")
 
-    def test_step(self, batch: list[Problem], batch_idx: int) -> dict[str, Any]:
+    def test_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Draws and scores rollouts with the settings of `evaluation`.
 
         Returns:
@@ -286,7 +294,7 @@ class GRPOLightningModule(PolicyLightningModule):
         """
         return self._evaluation_step(batch, "test")
 
-    def predict_step(self, batch: list[Problem], batch_idx: int) -> dict[str, Any]:
+    def predict_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """As `test_step`."""
         return self._evaluation_step(batch, "predict")
 

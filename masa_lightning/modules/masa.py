@@ -236,7 +236,7 @@ class MASALightningModule(GRPOLightningModule):
     def _all_scorers(self) -> list[Scorer]:
         return [*super()._all_scorers(), self.meta_scorer]
 
-    def predict_step(self, batch: list[Problem], batch_idx: int) -> dict[str, Any]:
+    def predict_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Draws the predictions of problems and, with `evaluation.solve`, solves them under the Trainer's controls.
 
         Returns:

@@ -14,10 +14,7 @@ from masa_lightning.report.scalars import HUGE, Scalars, Series, read_scalars
 from masa_lightning.report.settings import Flat, experiment, read_settings, seeds
 from masa_lightning.report.text import shown
 
-_LEFT: Final = (
-    *("events.out.tfevents*", "metrics.csv", "*rollouts.jsonl", "rollouts/*.jsonl", "results.json"),
-    *("config.yaml", "*_config.yaml"),
-)
+_LEFT: Final = ("events.out.tfevents*", "metrics.csv", "*rollouts.jsonl", "rollouts/*.jsonl", "results.json")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,9 +69,12 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
             raise FileNotFoundError(f"{path} is {what}; expected the folder of a run, as `masa fit` leaves it in runs/")
         inside = [path] if _is_run(path) else [f for f in _folders(path, 3) if _is_run(f)]
         if not inside:
+            alone = next(path.glob("*config.yaml"), None)
+            but = f"{path} has {alone.name} and nothing that a run measured" if alone else f"{path} holds no run"
             raise FileNotFoundError(
-                f"{path} holds no run; expected a folder with events.out.tfevents*, metrics.csv, config.yaml or "
-                "rollouts.jsonl, or one with such folders in it"
+                f"{but}; expected a folder with events.out.tfevents*, metrics.csv, rollouts.jsonl or results.json, as `masa "
+                "fit` and `masa test` leave it, or one with such folders in it. Of a run with W&B or MLflow alone add a "
+                "TensorBoardLogger or CSVLogger"
             )
         for folder in inside:
             found.setdefault(folder.resolve(), folder)

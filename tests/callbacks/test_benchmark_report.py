@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import LightningModule
+from lightning.pytorch.loggers.logger import DummyLogger
 from rich.console import Console
 
 from masa_lightning import BenchmarkReport, Evaluation, GRPOLightningModule
@@ -258,3 +259,20 @@ def test_other_modules_are_refused(loop: Any) -> None:
     trainer = loop.trainer()
     with pytest.raises(TypeError, match="BenchmarkReport reports rollouts, and LightningModule makes none"):
         BenchmarkReport().setup(trainer, LightningModule(), "test")
+
+
+class Failing(DummyLogger):
+    """A tracker that cannot be reached."""
+
+    def log_metrics(self, metrics: Any, step: Any = None) -> None:
+        raise ConnectionError("no route to the tracker")
+
+
+def test_a_logger_that_fails_loses_no_results(loop: Any, module: Any, tmp_path: Path) -> None:
+    expected = run(loop, module(), problems(), tmp_path / "whole")
+    trainer = loop.trainer(BenchmarkReport(str(tmp_path / "failed")), logger=Failing())
+    with pytest.raises(ConnectionError):
+        trainer.test(module(), loop.Problems(validation=problems()), verbose=False)
+    for name in ("results.json", "results.md"):
+        assert (tmp_path / "failed" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    assert expected["logged"]["test/one/pass@1"] == expected["benchmarks"][0]["metrics"]["pass@1"]

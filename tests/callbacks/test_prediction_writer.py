@@ -74,7 +74,15 @@ def test_solved(loop: Any, tmp_path: Path, capsys: Any) -> None:
         "tokens_against_plain": 0.5,
         "tokens_with_predictions_against_plain": (4 * length + predictions) / (8 * length),
     }  # fmt: skip
-    assert "tokens_against_plain" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "tokens_against_plain" not in printed  # in the file; here a table to read
+    rows = [line.split() for line in printed.splitlines()]
+    assert ["solved", "samples", "tokens", "of", "plain", "right", "answers"] in rows
+    assert ["with", "controls", "4", str(4 * length), "50%", "1"] in rows
+    assert ["plain,", "the", "same", "seeds", "8", str(8 * length), "1"] in rows
+    assert ["and", "predictions"] in [row[:2] for row in rows]
+    assert f"all figures: {tmp_path / 'summary.json'}" in printed.replace("\n", "")
+    assert "1 with a limit" in printed and "1 look hopeless" in printed
 
 
 def test_answers_nobody_knows(loop: Any, tmp_path: Path) -> None:

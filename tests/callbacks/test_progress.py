@@ -134,3 +134,17 @@ def test_a_pipe_gets_a_line_a_step(loop: Any, capsys: pytest.CaptureFixture[str]
     ]
     assert any(line.startswith("validate 1/1") for line in lines)
     assert len(lines) < 12
+
+
+def test_each_of_several_loaders_has_its_lines(loop: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    class Data(loop.Problems):  # type: ignore[misc, name-defined]
+        def val_dataloader(self) -> Any:
+            return [super().val_dataloader(), super().val_dataloader()]
+
+    trainer = loop.trainer(RolloutProgressBar(), enable_progress_bar=True)
+    trainer.validate(loop.module(), Data(2, 4), verbose=False)
+    lines = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if line[:1] == ["validate"]] == [
+        ["validate", f"{loader}/2:", f"{step}/2"] for loader in (1, 2) for step in (1, 2)
+    ]
+    assert trainer.lightning_module.last_validation["problems"] == 8

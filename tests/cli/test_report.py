@@ -45,10 +45,17 @@ def test_another_page_is_not_written_over(run: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    ("path", "said"), [("none", "none is not there; expected"), ("empty", "empty holds no run; expected")]
+    ("path", "said"),
+    [
+        ("none", "none is not there; expected"),
+        ("empty", "empty holds no run; expected"),
+        ("any", "any has config.yaml and nothing that a run measured; expected"),
+    ],
 )
 def test_where_there_is_no_run(run: Path, path: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("empty").mkdir()
+    Path("any").mkdir()
+    Path("any/config.yaml").write_text("site: mine\n")
     with pytest.raises(SystemExit) as stopped:
         main(["report", path])
     assert stopped.value.code == 2

@@ -17,6 +17,7 @@ from masa_lightning import cli
 from masa_lightning.cli.runs import run_folder, with_run
 from masa_lightning.data.texts import TextDataModule
 from masa_lightning.modules.masa import MASALightningModule
+from masa_lightning.modules.run_folder import run_folder as own_folder
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists and is not empty"),
@@ -280,3 +281,28 @@ def test_problems_that_are_texts() -> None:
     for wrong in ([], ["1+1", " "]):
         with pytest.raises(ValueError, match="expected at least one, and none that is empty"):
             TextDataModule(wrong)
+
+
+@pytest.mark.parametrize("kind", ["none", "mlflow"])
+def test_a_configuration_is_that_of_one_run(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Where the first logger names one folder for all runs, or there is none, the next run does not overwrite it."""
+    for name in ("MLFLOW_ALLOW_FILE_STORE", "MLFLOW_DISABLE_TELEMETRY"):
+        monkeypatch.setenv(name, "true")
+    logger: Any = False
+    if kind == "mlflow":
+        pytest.importorskip("mlflow")
+        path = "lightning.pytorch.loggers.MLFlowLogger"
+        logger = {"class_path": path, "init_args": {"tracking_uri": f"file:{tmp_path}/mlruns"}}
+    folders = []
+    for seed in ("1", "2"):
+        config = yaml.safe_load((trained.parents[1] / "run.yaml").read_text())
+        config["trainer"] |= {"logger": logger, "max_steps": 0, "callbacks": []}
+        done = cli.main(["fit", "--config", json.dumps(config), "--seed_everything", seed])
+        assert done is not None
+        folders.append(own_folder(done.trainer))
+    kept = [yaml.safe_load(file.read_text())["seed_everything"] for file in sorted(tmp_path.rglob("config*.yaml"))]
+    assert sorted(kept) == [1, 2]
+    assert yaml.safe_load((folders[1] / "config.yaml").read_text())["seed_everything"] == 2
+    assert len({*folders}) == (1 if kind == "none" else 2)

@@ -433,6 +433,29 @@ def test_a_text_file_to_predict(tmp_path: Path) -> None:
         to_predict("nope.txt")
 
 
+def test_page_breaks_in_a_text_file(tmp_path: Path) -> None:
+    (tmp_path / "pdf.txt").write_text("What is 1+1?\n\fcompute 2+2\n\f\n")
+    assert [p.problem for p in to_predict(str(tmp_path / "pdf.txt"))] == ["What is 1+1?", "compute 2+2"]
+
+
+def test_what_cannot_be_predicted_is_left_out_and_named(tmp_path: Path) -> None:
+    few = write(tmp_path / "few.jsonl", [{"problem": ""}, {"problem": "1+1?"}, {"problem": None}])
+    with pytest.warns(UserWarning, match="2 of 3 rows cannot be used: row 0: empty problem; row 2: no problem"):
+        assert [p.problem for p in to_predict(few)] == ["1+1?"]
+    with pytest.raises(ValueError, match="1 of 1 rows cannot be used: row 0: empty problem"):
+        to_predict(write(tmp_path / "none.jsonl", [{"problem": ""}]))
+
+
+def test_a_file_of_another_format_to_predict(tmp_path: Path) -> None:
+    (tmp_path / "p.md").write_text("1+1?")
+    with pytest.raises(
+        ValueError, match=r"unknown format; expected one of \.parquet.*\.txt \(a problem on each line\)"
+    ):
+        to_predict(str(tmp_path / "p.md"))
+    with pytest.raises(ValueError, match=r"unknown format; expected one of [^(]*$"):
+        MathDataModule(test=str(tmp_path / "p.md")).setup("test")
+
+
 def test_prediction_without_a_source_of_its_own(tmp_path: Path) -> None:
     test, other = write(tmp_path / "t.json", rows(3)), write(tmp_path / "p.json", rows(2, 10))
     data = MathDataModule(test=test)

@@ -250,6 +250,22 @@ def test_benchmarks_reach_a_logger_that_is_alone(tmp_path: Path, loop: Any, quie
     assert any(name.startswith("test~") and name.endswith("pass_rate_reliability") for name in images)
 
 
+def test_benchmarks_reach_wandb(tmp_path: Path, loop: Any, quiet: None) -> None:
+    trainer = loop.trainer(BenchmarkReport(), logger=WandbLogger(save_dir=tmp_path, offline=True))
+    trainer.test(loop.scripted(predicts), loop.Problems(validation=3), verbose=False)
+    (results,) = json.loads((run_folder(trainer) / "results.json").read_text())["benchmarks"]
+    import wandb
+
+    wandb.finish()
+    rows = wandb_rows(tmp_path)
+    (path,) = (row["test"]["path"] for row in rows if isinstance(row.get("test"), dict))
+    table = json.loads(next(tmp_path.rglob(Path(path).name)).read_text())
+    assert (table["columns"][:2], table["data"][0][1]) == (["benchmark", "problems"], "3")
+    figures = {name: row[name] for row in rows for name in row if name.startswith("test/-/")}
+    assert figures["test/-/pass@1"] == results["metrics"]["pass@1"]
+    assert any("pass_rate_reliability" in name for row in rows for name in row)
+
+
 @pytest.mark.parametrize("kind", ["wandb", "mlflow"])
 def test_the_files_of_a_run_stand_beside_its_checkpoints(tmp_path: Path, loop: Any, quiet: None, kind: str) -> None:
     """Where the only logger names one folder for all runs."""

@@ -280,3 +280,25 @@ def test_classes_that_may_be_made() -> None:
         5,
     ):
         assert allowed_class(path) is None
+
+
+def test_an_object_of_another_kind_is_refused_when_it_is_given(loop: Loop, tmp_path: Path) -> None:
+    path = saved(loop, loop.module(MASALightningModule, sampler=TransformersSampler()), tmp_path)
+    wrong: list[tuple[str, Any, str]] = [
+        (
+            "sampler",
+            "vllm",
+            r"'vllm'; expected an object of Sampler, such as VLLMSampler\(\) \(it has no setup, .*wake\)",
+        ),
+        ("sampler", TransformersSampler, "the class TransformersSampler, not an object of it; expected an object of"),
+        ("grader", AnswerGrader, "the class AnswerGrader, not an object of it"),
+        ("reward_functions", [1.0], "1.0; expected an object of RewardFunction.*it has no __call__"),
+        ("prompts", {"solution": "S {problem}"}, ".*; expected an object of PromptTemplates"),
+        ("sampling", 1.0, "1.0; expected an object of SamplingSettings"),
+        ("evaluation", Algorithm(), r"Algorithm\(.*; expected an object of Evaluation"),
+        ("algorithm", "gspo", "'gspo'; expected an object of Algorithm"),
+        ("lora", 8, "8; expected an object of LoRA"),
+    ]
+    for name, value, said in wrong:
+        with pytest.raises(TypeError, match=rf"{name}(\[0\])? is {said}"):
+            MASALightningModule.load_from_checkpoint(path, **{name: value})
