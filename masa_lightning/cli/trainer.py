@@ -22,7 +22,7 @@ from masa_lightning.cli.errors import is_mistake, readable, stop
 from masa_lightning.cli.runs import with_run
 from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.run_folder import room_for_a_run, run_folder
+from masa_lightning.modules.run_folder import has_last, log_folder, room_for_a_run, run_folder
 
 _HELP: Final = """
 The shortest way is a configuration: `masa configs` lists those that come with the package. `--config` takes a name or path,
@@ -49,6 +49,9 @@ class _Parser(LightningArgumentParser):
 class _SaveConfig(SaveConfigCallback):
     """Keeps the configuration in the run's own folder: Lightning's takes one for all runs, if W&B or MLflow logs first."""
 
+    begins = False
+    """Whether a run begins, and none is gone on with."""
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes it."""
         if self.already_saved:
@@ -56,7 +59,7 @@ class _SaveConfig(SaveConfigCallback):
         folder = run_folder(trainer)  # a collective
         file = folder / self.config_filename
         # Without a logger all runs have one folder.
-        if trainer.is_global_zero and stage == "fit" and trainer.ckpt_path is None and file.exists():
+        if trainer.is_global_zero and self.begins and file.exists():
             rank_zero_info(f"{file} was an earlier run's: it is kept as {set_aside(file).name}")
         own = {"log_dir": str(folder), "strategy": trainer.strategy, "is_global_zero": trainer.is_global_zero}
         super().setup(cast("Trainer", SimpleNamespace(**own)), pl_module, stage)
@@ -125,7 +128,15 @@ class _CLI(LightningCLI):
 
     def fit(self, **arguments: Any) -> None:
         """Trains, with an earlier run's folder kept under another name."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, _SaveConfig):
+                callback.begins = arguments.get("ckpt_path") is None
         with room_for_a_run(self.trainer, arguments.get("ckpt_path")):
+            if arguments.get("ckpt_path") == "last" and not has_last(self.trainer):
+                rank_zero_info(
+                    f"--ckpt_path last: {log_folder(self.trainer)} has no checkpoint, so this run begins anew"
+                )
+                arguments["ckpt_path"] = None
             self.trainer.fit(**arguments)
 
     def _parse_ckpt_path(self) -> None:

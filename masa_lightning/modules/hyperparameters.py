@@ -20,6 +20,7 @@ import torch
 from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin
 from lightning.pytorch.core.saving import CHECKPOINT_PAST_HPARAMS_KEYS
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.parsing import collect_init_args
 
 import masa_lightning
@@ -243,10 +244,18 @@ def to_load(kind: type, checkpoint: Any, given: Mapping[str, Any]) -> tuple[type
         given: Arguments that take the place of the checkpoint's.
 
     Raises:
-        ValueError: As `class_to_load` and `remade`.
+        ValueError: As `class_to_load` and `remade`; or if the checkpoint, of an earlier version, has no settings and none
+            are given.
     """
     record = read_record(checkpoint)
     kind = class_to_load(kind, record, checkpoint)
+    if not record.settings:
+        of = f"checkpoint {str(checkpoint)!r}"
+        what = f"{of} does not say with which settings it was trained, as those of earlier versions"
+        call = f"{kind.__name__}.load_from_checkpoint(path, model=..., prompts=..., ...)"
+        if "model" not in given:
+            raise ValueError(f"{what}; expected them by name: {call}")
+        rank_zero_warn(f"{what}: all but {', '.join(given)} are the defaults. Give those that were set then: {call}")
     remedy = f"give these by name: {kind.__name__}.load_from_checkpoint(path, NAME=...)"
     settings = remade(kind, record.settings, given=given, checkpoint=checkpoint, remedy=remedy)
     return kind, settings | {"_instantiator": None}  # a stranger's would make what the checkpoint names

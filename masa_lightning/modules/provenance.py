@@ -27,6 +27,7 @@ _MOST_ENTRIES = 100  # of a list or dictionary that is a setting; a longer one i
 _KEEPERS = (
     "lightning.",
     "masa_lightning.modules.",
+    "masa_lightning.cli.",
 )  # callbacks that say nothing of the training: those that modules add
 
 _STATES = ("first_validation", "last_validation")  # of a module; they look like settings

@@ -94,8 +94,7 @@ def make_room(trainer: Trainer, ckpt_path: str | Path | None) -> Path | None:
     folder = log_folder(trainer)
     savers = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
     places = [Path(str(saver.dirpath)) for saver in savers if saver.dirpath]
-    inside = [folder / "checkpoints"] if folder else []
-    resumed = _resumed(trainer, ckpt_path, places + inside)
+    resumed = _resumed(trainer, ckpt_path, _places(trainer))
     own = [place.resolve() for place in (*places, *([folder] if folder else []))]
     if resumed == "hpc" or (
         resumed is not None and any(Path(resumed).resolve().is_relative_to(place) for place in own)
@@ -135,6 +134,19 @@ _REMEDY = (
     "expected a folder for each run: --trainer.logger.init_args.name NAME gives this one its own, "
     "--ckpt_path last goes on with the other"
 )
+
+
+def has_last(trainer: Trainer) -> bool:
+    """Whether there may be a last checkpoint in the places where this run's go."""
+    return log_folder(trainer) is None or _resumed(trainer, "last", _places(trainer)) is not None
+
+
+def _places(trainer: Trainer) -> list[Path]:
+    """Where checkpoints go."""
+    savers = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+    folder = log_folder(trainer)
+    named = [Path(str(saver.dirpath)) for saver in savers if saver.dirpath]
+    return named + ([folder / "checkpoints"] if folder else [])
 
 
 def _resumed(trainer: Trainer, ckpt_path: str | Path | None, places: list[Path]) -> str | Path | None:

@@ -283,6 +283,7 @@ def test_problems_that_are_texts() -> None:
             TextDataModule(wrong)
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 @pytest.mark.parametrize("kind", ["none", "mlflow"])
 def test_a_configuration_is_that_of_one_run(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -306,3 +307,6 @@ def test_a_configuration_is_that_of_one_run(
     assert sorted(kept) == [1, 2]
     assert yaml.safe_load((folders[1] / "config.yaml").read_text())["seed_everything"] == 2
     assert len({*folders}) == (1 if kind == "none" else 2)
+    if kind == "none":  # a run that goes on keeps its own
+        cli.main(["fit", "--config", json.dumps(config), "--ckpt_path", str(trained / "checkpoints" / "last.ckpt")])
+        assert len([*tmp_path.rglob("config*.yaml")]) == 2

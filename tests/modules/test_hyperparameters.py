@@ -282,6 +282,20 @@ def test_classes_that_may_be_made() -> None:
         assert allowed_class(path) is None
 
 
+def test_a_checkpoint_of_an_earlier_version_says_so(loop: Loop, tmp_path: Path) -> None:
+    path = saved(loop, loop.module(MASALightningModule, sampler=TransformersSampler()), tmp_path)
+    checkpoint = torch.load(path, weights_only=True)
+    model = checkpoint.pop("hyper_parameters")["model"]
+    torch.save(checkpoint, path)
+    with pytest.raises(
+        ValueError, match=r"with which settings it was trained, as those of earlier versions; expected them"
+    ):
+        MASALightningModule.load_from_checkpoint(path)
+    with pytest.warns(UserWarning, match="earlier versions: all but model, sampler are the defaults. Give those"):
+        module = MASALightningModule.load_from_checkpoint(path, model=model, sampler=TransformersSampler())
+    assert module.policy is not None
+
+
 def test_an_object_of_another_kind_is_refused_when_it_is_given(loop: Loop, tmp_path: Path) -> None:
     path = saved(loop, loop.module(MASALightningModule, sampler=TransformersSampler()), tmp_path)
     wrong: list[tuple[str, Any, str]] = [

@@ -80,6 +80,13 @@ def test_the_newcomers_walk(run, caplog):
     assert sorted(p.name for p in Path("runs").iterdir()) == ["x", "x-1"]
 
 
+def test_a_run_that_has_no_checkpoint_yet_begins_anew(run, caplog):
+    caplog.set_level("INFO")
+    run("fit", "--ckpt_path", "last", steps=2)
+    assert "--ckpt_path last: runs/x has no checkpoint, so this run begins anew" in caplog.text
+    assert step_of("runs/x/checkpoints/last.ckpt") == 2
+
+
 def test_the_first_checkpoint_of_a_killed_run_is_gone_on_with(tmp_path, loop):
     """Its file says nothing of the link that was made behind it; Lightning then begins last-v1.ckpt."""
     for settings in ({"max_steps": 1}, {"max_steps": 3, "ckpt_path": "last"}):
