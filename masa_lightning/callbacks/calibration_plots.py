@@ -33,8 +33,8 @@ class CalibrationPlots(Callback):
     Of a validation or test: ``pass_rate_scatter``, ``pass_rate_reliability`` and ``length_scatter``. Of training, after each
     validation and at the end: ``pass_rate_over_steps`` and ``length_over_steps``, the means of each step and those of the
     validations (the paper's figure 5), and where `PredictiveGating` acts or is in shadow mode ``gated_over_steps``, the
-    share of problems that it skips (figure 4). They go to every logger that takes pictures (`loggers.media`) as
-    ``calibration/<picture>`` (``calibration_test/<picture>`` after a test) and to PNG files
+    share of problems that it skips (figure 4); each from its second point on. They go to every logger that takes pictures
+    (`loggers.media`) as ``calibration/<picture>`` (``calibration_test/<picture>`` after a test) and to PNG files
     ``<stage>_<picture>_step<training steps>.png``. Nothing is drawn in the sanity check, nor of a quantity without a parsed
     prediction.
 
@@ -181,13 +181,13 @@ class CalibrationPlots(Callback):
         figures: dict[str, Figure] = {}
         where = _where(run, "train", trainer.global_step)
         rates, lengths = self.history["pass_rate"], self.history["length"]
-        if rates.training or rates.held_out:
+        if _lines(rates):
             label = "Mean pass rate (share of correct rollouts)"
             figures["pass_rate_over_steps"] = means_over_steps(rates, "Pass rate", label, greatest=1, where=where)
-        if lengths.training or lengths.held_out:
+        if _lines(lengths):
             label = "Mean solution length (tokens)"
             figures["length_over_steps"] = means_over_steps(lengths, "Solution length", label, where=where)
-        if self.gated:
+        if len(self.gated) > 1:
             figures["gated_over_steps"] = gated_over_steps(self.gated, where)
         return figures
 
@@ -204,6 +204,11 @@ class CalibrationPlots(Callback):
                 save_figure(figure, folder / f"{stage}_{name}_step{step:06d}.png")
             except OSError as error:  # a full disk must not end a training run over a picture
                 rank_zero_warn(f"CalibrationPlots could not write {name} to {folder}: {error}")
+
+
+def _lines(history: History) -> bool:
+    """Whether there are two points of anything: one is no line over steps."""
+    return max(len(history.training), len(history.held_out)) > 1
 
 
 def _add(rows: list[Any], row: Means | Gated) -> None:

@@ -97,7 +97,7 @@ def means_over_steps(
         highest = max([highest, *values, *(getattr(row, name) for row in held)])
     _finish(axes, ylabel, greatest or highest * 1.2 or 1.0)
     _name_ends(axes, ends)
-    notes = [f"lines: training problems, mean over {width} steps"] if history.training else []
+    notes = [f"lines: training problems{_averaged(width)}"] if history.training else []
     notes += ["dots: held-out problems, 95% intervals"] if history.held_out else []
     set_note(axes, "; ".join(notes))
     return figure
@@ -139,13 +139,17 @@ def gated_over_steps(rows: Sequence[Gated], where: str = "") -> Figure:
     _finish(axes, "Share of the step's problems", 1.0)
     _name_ends(axes, ends)
     audits = "; audited problems look so and are solved" if acted else ""
-    set_note(axes, f"mean over {width} steps{audits}")
+    set_note(axes, f"training problems{_averaged(width)}{audits}")
     return figure
 
 
 def _window(count: int) -> int:
     """Steps that a line is averaged over: a tenth of them, an odd number."""
     return max(1, count // 10) // 2 * 2 + 1
+
+
+def _averaged(width: int) -> str:
+    return f", mean over {width} steps" if width > 1 else ""
 
 
 def _smooth(values: Sequence[float], width: int) -> list[float]:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from masa_lightning.callbacks import calibration_plots
 from masa_lightning.callbacks.calibration_plots import CalibrationPlots
+from masa_lightning.callbacks.validate_first import ValidateFirst
 from masa_lightning.metrics import LengthCalibration, PassRateCalibration
 from masa_lightning.metrics.over_steps import Gated, History, Means
 
@@ -153,6 +154,15 @@ def test_gating_is_drawn_where_there_is_any(tmp_path: Path) -> None:
     t.fit(Gates(), data(), data())
     assert callback.gated == [Gated(step, 0.5, 0.25, 0.5 * (step > 2)) for step in (1, 2, 3, 4)]
     assert images(t.log_dir)["calibration/gated_over_steps"] == [4]
+
+
+def test_one_point_is_no_line_over_steps(tmp_path: Path) -> None:
+    """They were drawn of the validation before the first step."""
+    t = trainer(tmp_path, CalibrationPlots())
+    t.callbacks.append(ValidateFirst())
+    t.fit(Stub(), data(), data())
+    assert images(t.log_dir)["calibration/pass_rate_scatter"] == [0, 2, 4]
+    assert images(t.log_dir)["calibration/pass_rate_over_steps"] == [2, 4]
 
 
 def test_the_title_says_run_stage_and_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,8 @@ def test_lines_are_smoothed_and_steps_are_seen() -> None:
     assert 0.4 < min(bold[5:-5]) < max(bold[5:-5]) < 0.6
     assert any(list(line.get_ydata()) == [float(step % 2) for step in range(100)] for line in axes.lines)
     assert any("mean over 11 steps" in text.get_text() for text in axes.texts)
+    few = means_over_steps(History(history.training[:9]), "Pass rate", "Share", greatest=1).axes[0]
+    assert any(text.get_text() == "lines: training problems" for text in few.texts)  # "mean over 1 steps"
 
 
 def test_gated_over_steps() -> None:

@@ -5,6 +5,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const main = document.getElementById("main");
 const NONE = "\u2013";
 const several = data.arms.length > 1;
+const seeds = data.arms.some((arm) => arm.runs.length > 1);
 
 function element(name, attributes, ...children) {
   const made = document.createElement(name);
@@ -250,7 +251,7 @@ function tokenBars() {
   const shades = [1, 0.7, 0.5, 0.35, 0.22];
   const names = [...new Set(data.bars.flatMap((bar) => bar.parts.map((part) => part[0])))];
   const sums = data.bars.map((bar) => bar.parts.reduce((sum, part) => sum + part[1], 0));
-  const figure = figureOf("Tokens of training", `n = ${data.bars.length} arm${data.bars.length === 1 ? "" : "s"}, means over seeds; ` +
+  const figure = figureOf("Tokens of training", `n = ${data.bars.length} ${seeds ? "arm" : "run"}${data.bars.length === 1 ? "" : "s"}${seeds ? ", means over seeds" : ""}; ` +
     "from left to right: " + names.join(", "));
   const most = Math.max(...sums, 1);
   plot(figure, { xs: [0, most * 1.02], ys: [0, data.bars.length], x: "tokens", y: "" }, (image, sx, sy, box) => {
@@ -330,7 +331,7 @@ function tables() {
   }
   if (data.tokens.rows.length) {
     const made = section("tokens", "Tokens");
-    made.append(table(data.tokens, "facts", "In all of training; means over seeds with 95% intervals"));
+    made.append(table(data.tokens, "facts", `In all of training${seeds ? "; means over seeds with 95% intervals" : ""}`));
     if (data.bars.length) made.append(tokenBars());
   }
   if (data.benchmarks.rows.length) {
