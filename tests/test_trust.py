@@ -101,10 +101,11 @@ _SANDBOXED = {
 CALLS = {
     "exec": _SANDBOXED,
     "compile": _SANDBOXED,
+    "pickle.loads": {"distributed.py"},  # what another process of this run sent, as torch's all_gather_object
     "pickle.Unpickler": {"models/shards.py"},  # allows nothing but what does nothing
     "yaml.load": {"report/settings.py"},  # with a subclass of SafeLoader that makes names of all tags
 }
-FORBIDDEN = ("eval", "pickle.load", "pickle.loads", "yaml.full_load", "yaml.unsafe_load", "os.system")
+FORBIDDEN = ("eval", "pickle.load", "yaml.full_load", "yaml.unsafe_load", "os.system")
 FORBIDDEN += ("os.popen", "torch.hub.load", "joblib.load", "numpy.load", "np.load", "runpy.run_path", "dill.load")
 
 
