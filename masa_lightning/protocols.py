@@ -89,6 +89,16 @@ class RewardFunction(Protocol):
         """Returns one finite reward a completion of this problem."""
 
 
+class GroupMetric(Protocol):
+    """Measures rollouts batch by batch, such as the metrics of `masa_lightning.metrics` do."""
+
+    def add_groups(self, groups: Sequence[RolloutGroup]) -> None:
+        """Adds groups whose rollouts are scored; none of them is to be kept."""
+
+    def compute(self) -> Any:
+        """Returns a figure, or several by name, of all that was added: numbers, or tensors of one."""
+
+
 @runtime_checkable
 class RolloutControl(Protocol):
     """A callback that uses predictions to change how problems are solved, in training and in `predict`.

@@ -135,7 +135,7 @@ def evaluation(args: argparse.Namespace) -> list[Row]:
             begin = time.perf_counter()
             trainer.test(module, datamodule=data, verbose=False)
             all_seconds = time.perf_counter() - begin
-        tokens = sum(r.length for g in module.evaluated for r in g.rollouts)
+        tokens = sum(float(trainer.callback_metrics[f"test/tokens/{kind}"]) for kind in ("solution", "meta"))
         whole.append((tokens / all_seconds, 0.0))
         return tokens / seconds["generate"]
 

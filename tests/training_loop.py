@@ -40,12 +40,13 @@ class Problems(ProblemDataModule):
 
 
 class Recorder(Callback, DummyLogger):
-    """Keeps what is logged, the groups of every training step, and the learning rate of every optimiser step."""
+    """Keeps what is logged, the groups of training steps and tests, and the learning rate of every optimiser step."""
 
     def __init__(self) -> None:
         super().__init__()
         self.logged: list[tuple[int, dict[str, float]]] = []
         self.groups: list[list[RolloutGroup]] = []
+        self.tested: list[RolloutGroup] = []
         self.rates: list[float] = []
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
@@ -53,6 +54,9 @@ class Recorder(Callback, DummyLogger):
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, *_: Any) -> None:
         self.groups.append(outputs["groups"])
+
+    def on_test_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, *_: Any) -> None:
+        self.tested += outputs["groups"]
 
     def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, optimizer: Any) -> None:
         self.rates.append(optimizer.param_groups[0]["lr"])

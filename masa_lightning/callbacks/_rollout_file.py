@@ -7,6 +7,7 @@ import math
 import os
 from array import array
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -167,22 +168,43 @@ class TrainingRolloutFile:
             file.writelines(to_line(group, rollout, step) for group, rollout in rollouts)
 
 
-def write_rollouts(path: Path, groups: Sequence[RolloutGroup], step: int, shorten: Callable[[str], str]) -> None:
-    """Writes all rollouts of an evaluation at once, to be looked at: in short, and without token ids.
+class EvaluationRolloutFile:
+    """All rollouts of an evaluation, to be looked at: in short, and without token ids. There when it is finished.
 
     Args:
         path: Of the file, which is replaced.
-        groups: With rollouts that are scored.
         step: Training steps done.
         shorten: What is done to problems, answers and texts.
+
+    Raises:
+        OSError: If it cannot be written.
     """
-    with replaced(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+
+    def __init__(self, path: Path, step: int, shorten: Callable[[str], str]) -> None:
+        self.step, self.shorten = step, shorten
+        with ExitStack() as stack:
+            temporary = stack.enter_context(replaced(path))
+            self._file = stack.enter_context(temporary.open("w", encoding="utf-8"))
+            self._stack = stack.pop_all()
+
+    def append(self, groups: Sequence[RolloutGroup]) -> None:
+        """Writes the rollouts of groups, which are scored."""
         for group in groups:
             for rollout in group.rollouts:
-                record = _record(group, rollout, step)
+                record = _record(group, rollout, self.step)
                 del record["token_ids"]
-                record |= {name: shorten(record[name]) for name in ("problem", "answer", "text")}
-                file.write(json.dumps(record, allow_nan=False) + "\n")
+                record |= {name: self.shorten(record[name]) for name in ("problem", "answer", "text")}
+                self._file.write(json.dumps(record, allow_nan=False) + "\n")
+
+    def finish(self) -> None:
+        """Puts the file in its place."""
+        self._stack.close()
+
+    def abandon(self) -> None:
+        """Leaves what was there before."""
+        error = RuntimeError("abandoned")
+        with suppress(OSError):  # the disk may be full
+            self._stack.__exit__(type(error), error, None)
 
 
 def to_line(group: RolloutGroup, rollout: Rollout, step: int | None = None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from masa_lightning.metrics.calibration import LengthCalibration, PassRateCalibr
 from masa_lightning.metrics.figures import calibration_figures, save_figure
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.run_folder import run_folder
-from masa_lightning.types import Problem, Rollout, RolloutGroup
+from masa_lightning.rollouts.measurement import BenchmarkMeasurements, Measurement
+from masa_lightning.types import Rollout, RolloutGroup
 
 
 class BenchmarkReport(Callback):
@@ -45,7 +45,7 @@ class BenchmarkReport(Callback):
         self._folder = Path()
         self._settings: dict[str, Any] = {}
         self._drawn: DrawnRollouts | None = None
-        self._left_out: list[Problem] = []
+        self._measured = BenchmarkMeasurements(list)
         self._rows: dict[str, Figures] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -59,7 +59,7 @@ class BenchmarkReport(Callback):
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Looks for the rollouts of an interrupted test."""
         assert isinstance(pl_module, GRPOLightningModule)
-        self._left_out, self._rows = [], {}
+        self._measured, self._rows = BenchmarkMeasurements(pl_module.evaluation_metrics), {}
         # Collectives: every process asks.
         self._folder = Path(self.dirpath or run_folder(trainer))
         self._settings = rollout_settings(pl_module)
@@ -78,31 +78,24 @@ class BenchmarkReport(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Writes the rollouts of a batch."""
-        self._left_out += outputs["left_out"]
+        """Writes the rollouts of a batch, and measures them."""
         if self._drawn is not None:
             self._drawn.append(outputs["groups"])
+        if trainer.is_global_zero:
+            self._measured.add(outputs["groups"], outputs["left_out"])
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the results, before any logger is given a figure: one that fails ends the test."""
-        assert isinstance(pl_module, GRPOLightningModule)
-        if not trainer.is_global_zero or not pl_module.evaluated:  # the module says that nothing was measured
+        if not self._measured.by_name:  # of another process, or the module says that nothing was measured
             return
-        for name in dict.fromkeys(p.source for p in [*(g.problem for g in pl_module.evaluated), *self._left_out]):
-            groups = [g for g in pl_module.evaluated if g.problem.source == name]
-            self._rows[name] = {
-                "problems": float(len(groups)),
-                "left_out": float(sum(p.source == name for p in self._left_out)),
-                **pl_module.evaluation_metrics(groups),
-            }
+        self._rows = self._measured.figures()
         checkpoint = Path(str(trainer.ckpt_path)).name if trainer.ckpt_path else None
         write_results(self._folder / "results.json", self._settings, checkpoint, self._rows)
         write_page(self._folder / "results.md", self._settings, checkpoint, self._rows)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Shows the results, and logs them."""
-        assert isinstance(pl_module, GRPOLightningModule)
-        if not trainer.is_global_zero or not self._rows:
+        if not self._rows:
             return
         console = screen()
         for table in evaluated(self._rows, console.width):
@@ -111,19 +104,19 @@ class BenchmarkReport(Callback):
             f"results.md, results.json and rollouts.jsonl are in {self._folder}", soft_wrap=True, markup=False
         )
         step = int(getattr(pl_module, "rollout_steps", 0)) or trainer.global_step  # which no test restores
-        for name in self._rows:
-            groups = [g for g in pl_module.evaluated if g.problem.source == name]
-            self._draw(trainer, name, groups, pl_module.max_completion_length, step)
+        for name, measured in self._measured.by_name.items():
+            self._draw(trainer, name, measured, step)
         head, *lines = table_cells(self._rows, [c for columns in table_columns(self._rows) for c in columns])
         log_table(trainer.loggers, "test", head, lines, step)
         for name, figures in self._rows.items():
             for logger in trainer.loggers:
                 logger.log_metrics({f"test/{name or '-'}/{f}": value for f, value in figures.items()}, step=step)
 
-    def _draw(self, trainer: pl.Trainer, name: str, groups: Sequence[RolloutGroup], longest: int, step: int) -> None:
-        rates, lengths = PassRateCalibration(sync_on_compute=False), LengthCalibration(sync_on_compute=False)
-        rates.add_groups(groups)
-        lengths.add_groups(groups, longest)
+    def _draw(self, trainer: pl.Trainer, name: str, measured: Measurement, step: int) -> None:
+        calibration = measured.named("calibration")
+        known = {} if calibration is None else dict(calibration.items())  # none of a GRPO module's
+        rates = known.get("pass_rate", PassRateCalibration(sync_on_compute=False))
+        lengths = known.get("length", LengthCalibration(sync_on_compute=False))
         where = f"{self._folder.name} \u00b7 test on {name or 'problems'} \u00b7 step {step}"
         for picture, figure in calibration_figures(rates.points(), lengths.points(), where).items():
             log_figure(trainer.loggers, f"test/{name}/{picture}" if name else f"test/{picture}", figure, step)

@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from masa_lightning.callbacks._rollout_file import TrainingRolloutFile, write_rollouts
+from masa_lightning.callbacks._rollout_file import EvaluationRolloutFile, TrainingRolloutFile
 from masa_lightning.distributed import Processes, fetch
 from masa_lightning.loggers.media import Cell, log_table
 from masa_lightning.models.checkpoints import set_aside
@@ -59,6 +59,9 @@ class RolloutTable(Callback):
         self.rows = rows
         self.max_characters = max_characters
         self._written = False  # whether files of `FOLDER` are this run's
+        self._step = 0
+        self._path: Path | None = None  # of the evaluation that is going on
+        self._file: EvaluationRolloutFile | None = None  # from its first rollout on
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keeps the validations of another run under another name."""
@@ -116,27 +119,74 @@ class RolloutTable(Callback):
         except OSError as error:  # a full disk must not end a training run over a table
             rank_zero_warn(f"RolloutTable could not write to {folder}: {error}")
 
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Finds the place for what a validation draws."""
+        self._begin(trainer, pl_module, "validate")
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Finds the place for what a test draws."""
+        self._begin(trainer, pl_module, "test")
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *loader: int
+    ) -> None:
+        """Writes what a batch drew."""
+        self._add(trainer, outputs)
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *loader: int
+    ) -> None:
+        """Writes what a batch drew."""
+        self._add(trainer, outputs)
+
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes what a validation drew."""
-        if not trainer.sanity_checking:
-            self._write_all(trainer, pl_module, "validate")
+        """Puts the file in its place."""
+        self._end()
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes what a test drew."""
-        self._write_all(trainer, pl_module, "test")
+        """Puts the file in its place."""
+        self._end()
 
-    def _write_all(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leaves no half of an evaluation."""
+        self._abandon()
+
+    def _begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._abandon()
         folder = self._folder(trainer)  # a collective
-        groups: Sequence[RolloutGroup] = getattr(pl_module, "evaluated", ())
-        if not groups or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if trainer.is_global_zero and not trainer.sanity_checking and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            # Outside of training Lightning's own count is 0.
+            self._step = int(getattr(pl_module, "rollout_steps", 0)) or trainer.global_step
+            self._path = folder / f"{stage}_step{self._step:06d}.jsonl"
+
+    def _add(self, trainer: pl.Trainer, outputs: Any) -> None:
+        groups: Sequence[RolloutGroup] = outputs.get("groups", ()) if isinstance(outputs, Mapping) else ()
+        if self._path is None or not groups:
             return
-        # Outside of training Lightning's own count is 0.
-        step = int(getattr(pl_module, "rollout_steps", 0)) or trainer.global_step
         try:
-            write_rollouts(folder / f"{stage}_step{step:06d}.jsonl", groups, step, lambda text: _shorten(text, LONGEST))
-            self._written = True
+            if self._file is None:
+                self._file = EvaluationRolloutFile(self._path, self._step, lambda text: _shorten(text, LONGEST))
+            self._file.append(groups)
+        except OSError as error:  # a full disk must not end an evaluation over what is to be looked at
+            self._complain(error)
+
+    def _end(self) -> None:
+        try:
+            if self._file is not None:
+                self._file.finish()
+                self._written = True
         except OSError as error:
-            rank_zero_warn(f"RolloutTable could not write to {folder}: {error}")
+            self._complain(error)
+        self._path = self._file = None
+
+    def _complain(self, error: OSError) -> None:
+        rank_zero_warn(f"RolloutTable could not write to {self._path}: {error}")
+        self._abandon()
+
+    def _abandon(self) -> None:
+        if self._file is not None:
+            self._file.abandon()
+        self._path = self._file = None
 
     def _folder(self, trainer: pl.Trainer) -> Path:
         return run_folder(trainer) / FOLDER

@@ -20,8 +20,9 @@ from masa_lightning.callbacks._screen import COMPARED, Figures
 from masa_lightning.callbacks.benchmark_report import BenchmarkReport
 from masa_lightning.functional.intervals import paired_differences
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.provenance import fingerprint, pass_rates
+from masa_lightning.modules.provenance import fingerprint
 from masa_lightning.modules.run_folder import log_folder
+from masa_lightning.rollouts.measurement import BenchmarkMeasurements
 
 _PROBLEM: Final = "Compute 17+25."
 
@@ -43,10 +44,7 @@ class RunSummary(Callback):
         self._start = 0.0
         self._saved = 0  # training steps in the last checkpoint
         self._began: int | None = None  # at which step, while it trains
-        self._rows: dict[str, Figures] = {}  # by benchmark, if there are several
-        self._count = 0  # of problems
-        self._rates: list[tuple[str, str, float]] = []
-        self._measured = ""
+        self._measured: BenchmarkMeasurements | None = None
         self._figures: Figures | None = None
 
     # -- fit ---------------------------------------------------------------------------------------------------------
@@ -141,14 +139,27 @@ class RunSummary(Callback):
 
     # -- validate and test -------------------------------------------------------------------------------------------
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes the figures of each benchmark, which the module is about to forget."""
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins to measure."""
         if trainer.state.fn == "validate":
-            self._take(pl_module)
+            self._begin(pl_module)
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes the figures of each benchmark."""
-        self._take(pl_module)
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins to measure."""
+        self._begin(pl_module)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *loader: int
+    ) -> None:
+        """Measures each benchmark."""
+        if trainer.state.fn == "validate":
+            self._add(trainer, outputs)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *loader: int
+    ) -> None:
+        """Measures each benchmark."""
+        self._add(trainer, outputs)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the figures of all."""
@@ -165,30 +176,32 @@ class RunSummary(Callback):
         figures, self._figures = self._figures, None
         if not figures or not trainer.is_global_zero or not isinstance(pl_module, GRPOLightningModule):
             return
+        measured = self._measured or BenchmarkMeasurements(list)
         console = _screen.screen()
-        if len(self._rows) > 1:
-            for table in _screen.benchmarks(self._rows, console.width):
+        if len(measured.by_name) > 1:
+            for table in _screen.benchmarks(measured.figures(), console.width):
                 console.print(table)
         else:
             first = getattr(pl_module, "first_validation", None)
             columns: dict[str, Figures] = {stage: figures}
-            if first and first.get("measured") == self._measured and getattr(pl_module, "rollout_steps", 0):
+            problems = fingerprint(pl_module, measured.problems)
+            if first and first.get("measured") == problems and getattr(pl_module, "rollout_steps", 0):
                 columns = {"before training": _plain(first["metrics"], "val/")} | columns
-            paired = _paired(first, {"pass_rates": self._rates})
-            console.print(_screen.measured(f"{self._count} problems", columns, paired=paired))
+            paired = _paired(first, {"pass_rates": measured.pass_rates})
+            console.print(_screen.measured(f"{len(measured.problems)} problems", columns, paired=paired))
             for sentence in _screen.differences(columns, paired=paired):
                 console.print(sentence)
         if (folder := log_folder(trainer)) is not None:
             console.print(f"All figures, by name: {_short(folder)}", soft_wrap=True)
 
-    def _take(self, module: LightningModule) -> None:
-        groups = module.evaluated if isinstance(module, GRPOLightningModule) else []
-        self._count, self._rows, self._rates = len(groups), {}, pass_rates(groups)
+    def _begin(self, module: LightningModule) -> None:
+        self._measured = None
         if isinstance(module, GRPOLightningModule):
-            self._measured = fingerprint(module, groups)
-            for name in dict.fromkeys(g.problem.source for g in groups):
-                part = [g for g in groups if g.problem.source == name]
-                self._rows[name] = {"problems": len(part), **module.evaluation_metrics(part)}
+            self._measured = BenchmarkMeasurements(module.evaluation_metrics)
+
+    def _add(self, trainer: Trainer, outputs: Any) -> None:
+        if self._measured is not None and trainer.is_global_zero:
+            self._measured.add(outputs["groups"], outputs["left_out"])
 
 
 def before_and_after(module: LightningModule) -> Mapping[str, Figures]:

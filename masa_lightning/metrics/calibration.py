@@ -8,17 +8,18 @@ All entries of a problem belong into the same update, as all rollouts of a group
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchmetrics import Metric
 
 from masa_lightning.checks import check_number
 from masa_lightning.functional.calibration import length_calibration, pass_rate_calibration
-from masa_lightning.metrics.rows import RowMetric
+from masa_lightning.metrics.series import RowMetric
 from masa_lightning.types import RolloutGroup
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ class PassRateCalibration(_PredictionMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """Figures over all problems of all processes."""
-        predicted, within, correct, count, weight = self.gathered().unbind(1)
+        predicted, within, correct, count, weight = self.rows().unbind(1)
         return self._figures(pass_rate_calibration(predicted, correct, count, self.n_bins, weight), within, weight)
 
     def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Any, Any]:
@@ -202,7 +203,7 @@ class PassRateCalibration(_PredictionMetric):
 
     def points(self) -> PassRatePoints:
         """One entry a problem, of all processes; every process has to call it."""
-        predicted, _, correct, count, _ = self.synced().unbind(1)
+        predicted, _, correct, count, _ = self.synced_rows().unbind(1)
         return PassRatePoints(predicted=predicted, correct=correct, count=count)
 
 
@@ -285,7 +286,7 @@ class LengthCalibration(_PredictionMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """Figures over all problems of all processes."""
-        predicted, within, actual, low, high, weight = self.gathered().unbind(1)
+        predicted, within, actual, low, high, weight = self.rows().unbind(1)
         return self._figures(length_calibration(predicted, actual, low, high, weight), within, weight)
 
     def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Any, Any]:
@@ -316,8 +317,38 @@ class LengthCalibration(_PredictionMetric):
 
     def points(self) -> LengthPoints:
         """One entry a problem, of all processes; every process has to call it."""
-        predicted, _, actual, low, high, _ = self.synced().unbind(1)
+        predicted, _, actual, low, high, _ = self.synced_rows().unbind(1)
         return LengthPoints(predicted=predicted, actual=actual, low=low, high=high)
+
+
+class Calibration(nn.ModuleDict):
+    """The metrics of several predicted quantities, by name, filled and computed together.
+
+    Args:
+        metrics: By name of the quantity.
+        fill: Adds groups to them.
+    """
+
+    def __init__(
+        self, metrics: Mapping[str, Metric], fill: Callable[[Mapping[str, Any], Sequence[RolloutGroup]], None]
+    ) -> None:
+        super().__init__({**metrics})
+        self.fill = fill
+
+    def add_groups(self, groups: Sequence[RolloutGroup]) -> None:
+        """Adds what the meta rollouts of groups predicted, and what happened."""
+        self.fill(dict(self.items()), groups)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Figures of all as ``<quantity>/<figure>``."""
+        return {
+            f"{name}/{key}": value for name, m in self.items() for key, value in cast("Metric", m).compute().items()
+        }
+
+    def reset(self) -> None:
+        """Forgets all."""
+        for metric in self.values():
+            cast("Metric", metric).reset()
 
 
 def _columns(rows: Sequence[Sequence[float]], count: int) -> tuple[Tensor, ...]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from masa_lightning.checks import check_number
 from masa_lightning.functional.calibration import pass_at_k, rate_interval
 from masa_lightning.functional.voting import ballot, majority_vote, predicted_vote
-from masa_lightning.metrics.rows import RowMetric
+from masa_lightning.metrics.series import RowMetric
 from masa_lightning.types import RolloutGroup
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class PassAtK(RowMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """Figures over all problems of all processes."""
-        correct, count = self.gathered().unbind(1)
+        correct, count = self.rows().unbind(1)
         rates = (correct / count).float()
         low, high = rate_interval(rates)
         figures = {"pass@1": rates.mean().item(), "pass@1_low": low, "pass@1_high": high}
@@ -122,7 +122,7 @@ class PassAtK(RowMetric):
             return self._plot(val, ax)
         from masa_lightning.metrics.figures import draw_pass_at_k
 
-        correct, count = self.synced().unbind(1)
+        correct, count = self.synced_rows().unbind(1)
         most = int(count.min()) if len(count) else 0
         figure, axes = self.axes(ax)
         interval = rate_interval((correct / count).float())
@@ -137,7 +137,7 @@ class _Vote(RowMetric):
 
     def compute(self) -> Tensor:
         """Mean over all problems of all processes, a float64 scalar."""
-        won = self.gathered().flatten().tolist()
+        won = self.rows().flatten().tolist()
         return torch.tensor(fmean(won) if won else NAN, dtype=torch.float64, device=self.device)
 
     def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Any, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from statistics import fmean
 from typing import Any, Literal
 
 import torch
@@ -14,10 +13,10 @@ from torch import Tensor
 
 from masa_lightning.checks import check_number, check_object
 from masa_lightning.distributed import imbalance, publish
-from masa_lightning.functional.calibration import pass_at_k, rate_interval
 from masa_lightning.functional.prompts import PromptTemplates, solution_messages
-from masa_lightning.functional.voting import ballot, majority_vote, predicted_vote
 from masa_lightning.grading.answer_grader import AnswerGrader
+from masa_lightning.metrics.rollouts import SolutionStatistics
+from masa_lightning.metrics.solving import MajorityVote, PassAtK, PredictedVote
 from masa_lightning.models import loading
 from masa_lightning.models.lora import LoRA, check_same
 from masa_lightning.models.packing import pack
@@ -25,13 +24,13 @@ from masa_lightning.models.turns import check_roles
 from masa_lightning.modules.base import PolicyLightningModule
 from masa_lightning.modules.defaults import default_lengths, default_sampler, fitting_prompts, warn_of_hub
 from masa_lightning.modules.hyperparameters import class_path
-from masa_lightning.modules.provenance import fingerprint, pass_rates, provenance
+from masa_lightning.modules.provenance import fingerprint, provenance
 from masa_lightning.modules.resume import Resumption
 from masa_lightning.protocols import Grader, RewardFunction, RolloutStore, Sampler
-from masa_lightning.rollouts import summary
+from masa_lightning.rollouts.measurement import Measurement, Named, measure
 from masa_lightning.rollouts.plan import keys_by_place, keys_by_problem, left_out, merge_batches
 from masa_lightning.rollouts.refill import ProblemReserve, fill, training_problems
-from masa_lightning.rollouts.rollouter import Rollouter, shrink
+from masa_lightning.rollouts.rollouter import Rollouter
 from masa_lightning.rollouts.scorers import Scorer, Scorers
 from masa_lightning.rollouts.solution_scorer import SolutionScorer
 from masa_lightning.rollouts.unfinished import UnfinishedWarning
@@ -185,8 +184,7 @@ class GRPOLightningModule(PolicyLightningModule):
         self.max_tokens_per_micro_batch = max_tokens_per_micro_batch
         self.kind_weights = (1.0, 1.0)
 
-        self.evaluated: list[RolloutGroup] = []
-        """Groups of the validation that is going on, and of the last test."""
+        self._measured = Measurement([])  # of the evaluation that is going on
         self._overlong = 0  # problems of the evaluation that is going on whose prompts are too long
         self._expected: dict[Kind, float] = {}  # tokens of a completion
         self.rollout_steps = 0
@@ -304,13 +302,13 @@ class GRPOLightningModule(PolicyLightningModule):
         Raises:
             ValueError: If the prompts of all problems are too long.
         """
+        measured = self._measured
         record = {
-            "problems": len(self.evaluated),
-            "measured": fingerprint(self, self.evaluated),
-            "pass_rates": pass_rates(self.evaluated),
+            "problems": len(measured.problems),
+            "measured": fingerprint(self, measured.problems),
+            "pass_rates": measured.pass_rates,
         }
         self._log_evaluation("val")
-        self.evaluated = []
         if not self.trainer.sanity_checking:
             if self.trainer.state.fn == TrainerFn.FITTING:
                 self.log_dict(self._place())
@@ -426,34 +424,21 @@ class GRPOLightningModule(PolicyLightningModule):
 
     def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         """What a training step logs of its rollouts; of their texts by `distributed.share`, as each process has its own."""
-        return summary.solution_metrics(groups, self.scorer.parts)
+        return measure([("", SolutionStatistics(self.scorer.parts, sync_on_compute=False))], groups)
 
-    def evaluation_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
-        """What validation and test log of their rollouts."""
-        rates = torch.tensor([g.pass_rate for g in groups if g.pass_rate is not None])
-        low, high = rate_interval(rates)
-        metrics = {"pass@1": rates.mean().item(), "pass@1_low": low, "pass@1_high": high}
-        for k in self.evaluation.pass_at:
-            values = [pass_at_k(len(g.correct), sum(g.correct), k) for g in groups if g.solutions]
-            metrics[f"pass@{k}"] = sum(values) / len(values) if values else float("nan")
-        return metrics | self._vote_metrics(groups) | summary.solution_metrics(groups, self.scorer.parts)
+    def evaluation_metrics(self) -> list[Named]:
+        """What validation and test log of their rollouts: new metrics with names, filled batch by batch (`Measurement`).
 
-    def _vote_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
-        """How often answers are right that solutions agree on.
-
-        Programs have no vote, and numbers within a tolerance none that does not look at the right one: who is near whom?
+        Every process adds all rollouts, so none of the metrics gathers any.
         """
         counts = self.evaluation_counts()
-        names = ["maj"] * (counts["solution"] > 1)
-        names += ["maj_predicted"] * bool(names and counts.get("meta"))
-        votes: dict[str, list[float]] = {name: [] for name in names}
-        for group in (g for g in groups if names and g.solutions and g.problem.answer_type in ("math", "choice")):
-            boxes = [ballot(group.problem, r.text) for r in group.solutions]
-            rates = [r.prediction.rate for r in group.metas if r.prediction and r.prediction.rate is not None]
-            votes["maj"].append(majority_vote(boxes, group.correct))
-            if "maj_predicted" in votes:
-                votes["maj_predicted"].append(predicted_vote(boxes, group.correct, rates))
-        return {f"{n}@{counts['solution']}": fmean(v) if v else float("nan") for n, v in votes.items()}
+        n = counts["solution"]
+        metrics: list[Named] = [("", PassAtK(self.evaluation.pass_at, sync_on_compute=False))]
+        if n > 1:
+            metrics.append((f"maj@{n}", MajorityVote(sync_on_compute=False)))
+        if n > 1 and counts.get("meta"):
+            metrics.append((f"maj_predicted@{n}", PredictedVote(sync_on_compute=False)))
+        return [*metrics, ("", SolutionStatistics(self.scorer.parts, sync_on_compute=False))]
 
     def extra_loss(self, logp: Tensor, batch: Experience) -> Tensor:
         """A further loss of each token, for a subclass to override; aggregated and weighed as the policy's loss is.
@@ -636,7 +621,7 @@ class GRPOLightningModule(PolicyLightningModule):
                 "package, or a loader that deals problems out evenly"
             )
         self._start()
-        self.evaluated, self._overlong = [], 0
+        self._measured, self._overlong = Measurement(self.evaluation_metrics()), 0
 
     def _evaluation_step(self, batch: list[Problem], stage: Stage) -> dict[str, Any]:
         self.watch.restart()
@@ -654,18 +639,17 @@ class GRPOLightningModule(PolicyLightningModule):
         excluded = left_out(problems, groups)
         self._overlong += len(excluded)
         if stage != "predict":
-            shrink(new)
-            self.evaluated += groups
+            self._measured.add(groups)
         return {"groups": groups, "left_out": excluded}
 
     def _log_evaluation(self, prefix: str) -> None:
         self.sampler.sleep()
         if (
-            self._overlong and not self.evaluated and not self.trainer.sanity_checking
+            self._overlong and not self._measured.problems and not self.trainer.sanity_checking
         ):  # which looks at the first ones alone
             raise ValueError(
                 f"none of the {self._overlong} problems has a prompt of at most {self.max_prompt_length} tokens, so that "
                 f"nothing can be measured under {prefix}/; expected some. Raise max_prompt_length, or shorten the prompts"
             )
-        metrics = self.evaluation_metrics(self.evaluated) | {"prompts/overlong": float(self._overlong)}
+        metrics = self._measured.figures() | {"prompts/overlong": float(self._overlong)}
         self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()})

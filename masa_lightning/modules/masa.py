@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -12,13 +12,15 @@ from masa_lightning.checks import check_number
 from masa_lightning.distributed import publish, share
 from masa_lightning.functional.prompts import PromptTemplates, check_asked, meta_messages
 from masa_lightning.functional.rewards import Counting, Scoring
+from masa_lightning.metrics.calibration import Calibration
+from masa_lightning.metrics.rollouts import MetaStatistics
 from masa_lightning.models.loading import DType
 from masa_lightning.models.lora import LoRA
 from masa_lightning.modules.defaults import default_meta_length
-from masa_lightning.modules.grpo import GRPOLightningModule, Stage
+from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.protocols import Grader, RewardFunction, RolloutControl, Sampler
 from masa_lightning.quantities import Quantities, Quantity, chosen_quantities
-from masa_lightning.rollouts import summary
+from masa_lightning.rollouts.measurement import Named, measure
 from masa_lightning.rollouts.meta_scorer import MetaScorer
 from masa_lightning.rollouts.plan import keys_by_place, keys_by_problem, left_out, merge_batches
 from masa_lightning.rollouts.scorers import Scorer
@@ -162,12 +164,7 @@ class MASALightningModule(GRPOLightningModule):
         self.meta_scorer = MetaScorer(self.quantities, meta_reward_weights)
         self.meta_reward_weights = self.meta_scorer.weights
         self.kind_weights = (solution_weight, meta_weight)
-        self.calibration = nn.ModuleDict(  # each process sees all rollouts
-            {
-                stage: nn.ModuleDict(self.quantities.metrics(sync_on_compute=False))
-                for stage in ("fit", "validate", "test")
-            }
-        )
+        self.calibration = nn.ModuleDict({stage: self._new_calibration() for stage in ("fit", "validate", "test")})
 
     def training_counts(self) -> dict[Kind, int]:
         return super().training_counts() | {"meta": self.num_meta_generations}
@@ -296,10 +293,10 @@ class MASALightningModule(GRPOLightningModule):
         return rollout.prompt_ids, [*ids, *self.stops.closing]
 
     def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
-        metrics = super().training_metrics(groups) | summary.meta_metrics(groups, self.meta_scorer.parts)
+        metrics = super().training_metrics(groups) | measure([("", self._meta_statistics())], groups)
         if self.num_meta_generations:
-            self._reset_calibration("fit")
-            metrics |= _figures(self._calibrate(self._metrics_of("fit"), groups))
+            calibration = self.calibration["fit"] = self._new_calibration()
+            metrics |= measure([("calibration", calibration)], groups)
         controls = self._controls()
         for control in controls:
             metrics |= control.figures(groups)
@@ -307,45 +304,28 @@ class MASALightningModule(GRPOLightningModule):
             metrics["controls/unbiased_share"] = fmean(g.is_unbiased for g in groups)
         return metrics
 
-    def evaluation_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
-        metrics = super().evaluation_metrics(groups) | summary.meta_metrics(groups, self.meta_scorer.parts)
-        calibration = self.quantities.metrics(sync_on_compute=False)
-        return metrics | _figures(self._calibrate(calibration, groups))
+    def evaluation_metrics(self) -> list[Named]:
+        calibration = ("calibration", self._new_calibration())
+        return [*super().evaluation_metrics(), ("", self._meta_statistics()), calibration]
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
-        self._reset_calibration("validate")
+        self.calibration["validate"] = self._measured.named("calibration")  # for callbacks, such as CalibrationPlots
 
     def on_test_epoch_start(self) -> None:
         super().on_test_epoch_start()
-        self._reset_calibration("test")
-
-    def _evaluation_step(self, batch: list[Problem], stage: Stage) -> dict[str, Any]:
-        outputs = super()._evaluation_step(batch, stage)
-        if stage in ("validate", "test"):
-            self._calibrate(self._metrics_of(stage), outputs["groups"])  # for callbacks, such as CalibrationPlots
-        return outputs
+        self.calibration["test"] = self._measured.named("calibration")
 
     def _controls(self) -> list[RolloutControl]:
         # By class: an object that answers to any name, such as Lightning's DummyLogger, is no control.
         return [c for c in getattr(self.trainer, "callbacks", []) if issubclass(type(c), RolloutControl)]
 
-    def _calibrate(self, metrics: dict[str, Any], groups: Sequence[RolloutGroup]) -> dict[str, Any]:
-        """Adds groups to metrics, and returns these."""
+    def _meta_statistics(self) -> MetaStatistics:
+        return MetaStatistics(self.meta_scorer.parts, sync_on_compute=False)
+
+    def _new_calibration(self) -> Calibration:
+        """Every process sees all predictions."""
+        return Calibration(self.quantities.metrics(sync_on_compute=False), self._calibrate)
+
+    def _calibrate(self, metrics: Mapping[str, Any], groups: Sequence[RolloutGroup]) -> None:
         self.quantities.calibrate(metrics, share(groups, self.quantities.rows, self.processes))
-        return metrics
-
-    def _metrics_of(self, stage: Stage) -> dict[str, Any]:
-        return dict(self.calibration[stage].items())  # type: ignore[operator]  # a ModuleDict, which mypy does not see
-
-    def _reset_calibration(self, stage: Stage) -> None:
-        for metric in self._metrics_of(stage).values():
-            metric.reset()
-
-
-def _figures(metrics: dict[str, Any]) -> dict[str, float]:
-    return {
-        f"calibration/{name}/{figure}": value.item()
-        for name, metric in metrics.items()
-        for figure, value in metric.compute().items()
-    }

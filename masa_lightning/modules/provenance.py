@@ -20,7 +20,7 @@ from masa_lightning.models import loading
 
 if TYPE_CHECKING:
     from masa_lightning.modules.grpo import GRPOLightningModule
-    from masa_lightning.types import RolloutGroup
+    from masa_lightning.types import Problem
 
 _MOST_ENTRIES = 100  # of a list or dictionary that is a setting; a longer one is data
 
@@ -64,23 +64,18 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def fingerprint(module: GRPOLightningModule, groups: Sequence[RolloutGroup]) -> str:
+def fingerprint(module: GRPOLightningModule, problems: Sequence[Problem]) -> str:
     """Tells apart what evaluations measured: problems, and how their rollouts were drawn.
 
     Args:
         module: The one that drew them.
-        groups: All of an evaluation.
+        problems: All of an evaluation.
     """
-    problems = sorted((g.problem.source, g.problem.id, g.problem.problem, str(g.problem.answer or "")) for g in groups)
+    what = sorted((p.source, p.id, p.problem, str(p.answer or "")) for p in problems)
     counts = module.evaluation_counts()
     limits = [module.max_prompt_length, *(module.completion_limit(kind) for kind in counts)]
     how = [counts, module.evaluation_sampling, limits, module.prompts, type(module.grader).__name__]
-    return blake2b(repr([problems, how]).encode(), digest_size=8).hexdigest()
-
-
-def pass_rates(groups: Sequence[RolloutGroup]) -> list[tuple[str, str, float]]:
-    """Source, id and pass rate of each problem that was solved: what a later evaluation is compared with, pair by pair."""
-    return [(g.problem.source, g.problem.id, g.pass_rate) for g in groups if g.pass_rate is not None]
+    return blake2b(repr([what, how]).encode(), digest_size=8).hexdigest()
 
 
 def module_settings(module: GRPOLightningModule, *, arguments_only: bool = False) -> dict[str, Any]:

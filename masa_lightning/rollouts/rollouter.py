@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -143,9 +142,3 @@ class Rollouter:
             lengths = [r.length for g in groups for r in g.rollouts if r.kind == kind]
             if lengths:
                 self.expected[kind] = fmean(lengths)
-
-
-def shrink(groups: Sequence[RolloutGroup]) -> None:
-    """Keeps tokens in 4 bytes each, in place: there may be very many in the end."""
-    for rollout in (r for g in groups for r in g.rollouts):
-        rollout.completion.token_ids = array("I", rollout.completion.token_ids)

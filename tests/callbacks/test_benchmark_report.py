@@ -47,6 +47,7 @@ def run(loop: Any, module: Any, given: Sequence[Problem], folder: Path, **settin
     trainer = loop.trainer(recorder, BenchmarkReport(str(folder)), **settings)
     trainer.test(module, loop.Problems(validation=given), verbose=False)
     results: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    results["groups"] = recorder.tested
     results["logged"] = {k: v for _, metrics in recorder.logged for k, v in metrics.items()}
     return results
 
@@ -188,9 +189,9 @@ class TestGoesOn:
         for folder in ("1", "2"):
             run(loop, module(), problems("ab"), tmp_path / folder)
         again = module()
-        both = [BenchmarkReport(str(tmp_path / folder)) for folder in ("1", "2")]
-        loop.trainer(*both).test(again, loop.Problems(validation=problems("ab")), verbose=False)
-        assert [len(g.rollouts) for g in again.evaluated] == [6, 6]
+        both, recorder = [BenchmarkReport(str(tmp_path / folder)) for folder in ("1", "2")], loop.Recorder()
+        loop.trainer(*both, recorder).test(again, loop.Problems(validation=problems("ab")), verbose=False)
+        assert [len(g.rollouts) for g in recorder.tested] == [6, 6]
 
     def test_draws_do_not_depend_on_the_batches(self, loop: Any, tmp_path: Path) -> None:
         def texts(folder: Path, given: Sequence[Problem]) -> dict[tuple[Any, ...], list[str]]:
@@ -214,9 +215,8 @@ class TestGoesOn:
 
     def test_prompts_are_made_once_a_problem(self, loop: Any, module: Any, tmp_path: Path) -> None:
         run(loop, module(), problems("ab"), tmp_path)
-        again = module()
-        run(loop, again, problems("ab"), tmp_path)
-        assert len({id(r.prompt_ids) for g in again.evaluated for r in g.rollouts}) == 2 * 2  # problems, kinds
+        again = run(loop, module(), problems("ab"), tmp_path)
+        assert len({id(r.prompt_ids) for g in again["groups"] for r in g.rollouts}) == 2 * 2  # problems, kinds
 
     def test_not_with_other_weights(self, loop: Any, module: Any, tmp_path: Path) -> None:
         run(loop, module(), problems("ab"), tmp_path)

@@ -23,7 +23,7 @@ NAN = math.nan
 def gather_with(other: Metric, own: Metric) -> None:
     """Makes `own` believe that `other` runs on a second process."""
     own.distributed_available_fn = lambda: True
-    own.dist_sync_fn = lambda state, group=None: [state, torch.cat(other.rows)]
+    own.dist_sync_fn = lambda state, group=None: [state, other.rows().flatten()]
 
 
 def values(figures: dict[str, Tensor]) -> dict[str, float]:
@@ -166,7 +166,7 @@ def test_two_processes_equal_one() -> None:
     assert values(first.compute()) == pytest.approx(values(whole.compute()), abs=1e-6)
     torch.testing.assert_close(first.points().predicted.sort().values, whole.points().predicted.sort().values)
     # The local state came back: the metric goes on accumulating what is its own.
-    assert sum(len(rows) for rows in first.rows) == 3 * PassRateCalibration.columns
+    assert first.rows().shape == (3, PassRateCalibration.columns)
 
 
 @pytest.mark.parametrize("empty_first", [True, False])
@@ -186,7 +186,7 @@ def test_a_process_without_predictions(empty_first: bool) -> None:
 
     def gather(state: Tensor, group: object = None) -> list[Tensor]:
         gathered.append(state)
-        return [state, torch.cat(other.rows)]
+        return [state, other.rows().flatten()]
 
     one.dist_sync_fn = gather
     assert values(one.compute()) == pytest.approx(alone, nan_ok=True)

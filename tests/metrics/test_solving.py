@@ -51,7 +51,7 @@ def group(answers: str, rates: tuple[int | None, ...] = (), right: str = "2", **
 def gather_with(other: Metric, own: Metric) -> None:
     """Makes `own` believe that `other` runs on a second process."""
     own.distributed_available_fn = lambda: True
-    own.dist_sync_fn = lambda state, group=None: [state, torch.cat(other.rows)]
+    own.dist_sync_fn = lambda state, group=None: [state, other.rows().flatten()]
 
 
 class TestPassAtK:
@@ -76,7 +76,7 @@ class TestPassAtK:
         whole.update(torch.tensor([4, 1, 2]), torch.tensor([4, 4, 4]))
         assert metric.compute() == whole.compute()
         assert metric.compute()["pass@1"] == pytest.approx(7 / 12)
-        assert sum(rows.numel() for rows in metric.rows) == 3 * 2  # all that is kept of a problem
+        assert metric.rows().shape == (3, 2)  # all that is kept of a problem
 
     def test_two_processes_equal_one(self) -> None:
         whole, first, second = PassAtK(k=(2,)), PassAtK(k=(2,)), PassAtK(k=(2,))
@@ -140,7 +140,7 @@ class TestVotes:
         answer = torch.tensor([[-1 if a == "-" else int(a) for a in answers] for answers in problems])
         tensors.update(answer, answer == 2)
         assert metric.compute().item() == tensors.compute().item() == pytest.approx(sum(expected) / len(expected))
-        assert sum(rows.numel() for rows in metric.rows) == len(problems)
+        assert metric.rows().shape == (len(problems), 1)
 
     @given(
         st.lists(

@@ -109,12 +109,12 @@ def test_the_users_next_turn_ends_an_answer_that_nothing_else_does(loop, base, k
 def test_tests_and_predictions_end_there_too(loop, base, kind):
     module = make_module(base, kind, MASALightningModule)
     data = ArithmeticDataModule(batch_size=4, val_batch_size=4, test_size=8)
-    trainer = loop.trainer()
-    trainer.test(module, data, verbose=False)
-    rollouts = [r for g in module.evaluated for r in g.rollouts]
+    recorder = loop.Recorder()
+    loop.trainer(recorder).test(module, data, verbose=False)
+    rollouts = [r for g in recorder.tested for r in g.rollouts]
     assert len(rollouts) == 64
     assert ends_of_turns(rollouts) == {END_OF_TURN}
-    assert sum(not r.prediction.failures for g in module.evaluated for r in g.metas) > 24
+    assert sum(not r.prediction.failures for g in recorder.tested for r in g.metas) > 24
 
 
 @pytest.mark.parametrize("kind", KINDS)

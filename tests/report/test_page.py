@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from report_runs import HOSTILE
 
-from masa_lightning.callbacks._rollout_file import write_rollouts
+from masa_lightning.callbacks._rollout_file import EvaluationRolloutFile
 from masa_lightning.cli import main
 from masa_lightning.types import Completion, MetaPrediction, Problem, Rollout, RolloutGroup
 
@@ -223,7 +223,9 @@ def test_a_large_run_is_sampled_and_says_so(browser: Any, tmp_path: Path) -> Non
         )
         for n in range(4000)
     ]
-    write_rollouts(tmp_path / "rollouts" / "validate_step000009.jsonl", groups, 9, lambda text: text)
+    file = EvaluationRolloutFile(tmp_path / "rollouts" / "validate_step000009.jsonl", 9, lambda text: text)
+    file.append(groups)
+    file.finish()
     main(["report", str(tmp_path)])
     file = tmp_path / "report.html"
     assert 4_000_000 < file.stat().st_size < 5_000_000
