@@ -415,6 +415,14 @@ def test_the_command_says_what_is_wrong_and_no_traceback(monkeypatch, capsys):
         cli.main()
 
 
+def test_a_setting_that_lightning_refuses_is_no_traceback(monkeypatch, capsys):
+    monkeypatch.setenv("JSONARGPARSE_DEBUG", "false")  # restored afterwards
+    monkeypatch.setattr(sys, "argv", ["masa", "fit", "--config", "tiny", "--trainer.strategy=dddp"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "error: You selected an invalid strategy name: `strategy='dddp'`" in capsys.readouterr().err
+
+
 def test_what_is_no_mistake_of_the_users_keeps_its_traceback(monkeypatch, tiny_checkpoint):
     settings = config(tiny_checkpoint)
     settings["trainer"]["callbacks"] = [{"class_path": f"{__name__}.Broken"}]
