@@ -102,7 +102,9 @@ def is_mistake(error: BaseException) -> bool:
     file = trace.tb_frame.f_code.co_filename
     raised = linecache.getline(file, trace.tb_lineno).lstrip().startswith("raise ")
     ours = raised and file.startswith(_PACKAGE)
-    settings = raised and "/pytorch/trainer/connectors/" in Path(file).as_posix()  # where Lightning reads those of a Trainer
+    settings = (
+        raised and "/pytorch/trainer/connectors/" in Path(file).as_posix()
+    )  # where Lightning reads those of a Trainer
     return ours or settings or type(error).__name__ == "MisconfigurationException"
 
 
