@@ -13,10 +13,10 @@ from masa_lightning.callbacks._benchmark_table import Figures, table_cells, tabl
 from masa_lightning.callbacks._drawn_before import DrawnRollouts, rollout_settings
 from masa_lightning.callbacks._screen import evaluated, screen
 from masa_lightning.loggers.media import log_figure, log_table
-from masa_lightning.metrics.calibration import LengthCalibration, PassRateCalibration
-from masa_lightning.metrics.figures import calibration_figures, save_figure
+from masa_lightning.metrics.figures import save_figure
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.run_folder import run_folder
+from masa_lightning.quantities import Quantities
 from masa_lightning.rollouts.measurement import BenchmarkMeasurements, Measurement
 from masa_lightning.types import Rollout, RolloutGroup
 
@@ -105,20 +105,21 @@ class BenchmarkReport(Callback):
         )
         step = int(getattr(pl_module, "rollout_steps", 0)) or trainer.global_step  # which no test restores
         for name, measured in self._measured.by_name.items():
-            self._draw(trainer, name, measured, step)
+            self._draw(trainer, name, measured, pl_module, step)
         head, *lines = table_cells(self._rows, [c for columns in table_columns(self._rows) for c in columns])
         log_table(trainer.loggers, "test", head, lines, step)
         for name, figures in self._rows.items():
             for logger in trainer.loggers:
                 logger.log_metrics({f"test/{name or '-'}/{f}": value for f, value in figures.items()}, step=step)
 
-    def _draw(self, trainer: pl.Trainer, name: str, measured: Measurement, step: int) -> None:
+    def _draw(self, trainer: pl.Trainer, name: str, measured: Measurement, module: Any, step: int) -> None:
+        quantities: Quantities | None = getattr(module, "quantities", None)
         calibration = measured.named("calibration")
-        known = {} if calibration is None else dict(calibration.items())  # none of a GRPO module's
-        rates = known.get("pass_rate", PassRateCalibration(sync_on_compute=False))
-        lengths = known.get("length", LengthCalibration(sync_on_compute=False))
+        if quantities is None or calibration is None:  # a GRPO module's
+            return
         where = f"{self._folder.name} \u00b7 test on {name or 'problems'} \u00b7 step {step}"
-        for picture, figure in calibration_figures(rates.points(), lengths.points(), where).items():
+        points = {metric_name: metric.points() for metric_name, metric in calibration.items()}
+        for picture, figure in quantities.pictures(points, where).items():
             log_figure(trainer.loggers, f"test/{name}/{picture}" if name else f"test/{picture}", figure, step)
             save_figure(figure, self._folder / "pictures" / f"{_file_name(name)}_{picture}.png")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -13,17 +14,17 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from masa_lightning.loggers.media import log_figure
-from masa_lightning.metrics.calibration import LengthCalibration, LengthPoints, PassRateCalibration, PassRatePoints
-from masa_lightning.metrics.figures import calibration_figures, save_figure
+from masa_lightning.metrics.figures import save_figure
 from masa_lightning.metrics.over_steps import Gated, History, Means, gated_over_steps, means_over_steps
 from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.modules.run_folder import run_folder
+from masa_lightning.quantities import Quantities, default_quantities
 
 Stage = Literal["train", "validate", "test"]
-Quantity = Literal["pass_rate", "length"]
 
 _PREFIXES: dict[Stage, str] = {"train": "calibration", "validate": "calibration", "test": "calibration_test"}
 _NAMES: dict[Stage, str] = {"train": "training", "validate": "validation", "test": "test"}
+_MEANS = {"count", "predicted_mean", "predicted_std", "actual_mean", "actual_std"}
 _Z = 1.96  # of a 95% interval
 
 
@@ -39,8 +40,8 @@ class CalibrationPlots(Callback):
     prediction.
 
     The module logs ``calibration/<quantity>/predicted_mean`` and so on in each training step, and keeps its metrics in
-    ``pl_module.calibration[stage]["pass_rate" | "length"]``, as `MASALightningModule` does, still filled when callbacks'
-    ``on_validation_epoch_end`` run.
+    ``pl_module.calibration[stage][name]``, by the `metric_name` of its ``pl_module.quantities`` (the paper's where it has no
+    such attribute), as `MASALightningModule` does, still filled when callbacks' ``on_validation_epoch_end`` run.
 
     Args:
         every_n_validations: Draws after every n-th validation, the first one included; the means are recorded after
@@ -63,8 +64,9 @@ class CalibrationPlots(Callback):
         self.every_n_validations = every_n_validations
         self.dirpath = dirpath
         self.validations = 0
-        self.history: dict[Quantity, History] = {"pass_rate": History(), "length": History()}
-        """Means so far."""
+        known = Quantities(default_quantities(), budget=1).metrics()
+        self.history: defaultdict[str, History] = defaultdict(History, {name: History() for name in known})
+        """Means so far, by `Quantity.metric_name`."""
         self.gated: list[Gated] = []
         """Shares that `PredictiveGating` decided on so far."""
         self._drawn = -1  # step of the last pictures over steps
@@ -94,11 +96,11 @@ class CalibrationPlots(Callback):
     ) -> None:
         """Records what the step logged."""
         logged, step = trainer.callback_metrics, trainer.global_step
-        for quantity in get_args(Quantity):
+        for quantity in (q.metric_name for q in _quantities(pl_module)):
             figures = {
                 name.rpartition("/")[2]: v for name, v in logged.items() if name.startswith(f"calibration/{quantity}/")
             }
-            if figures and (count := figures["count"].item()):
+            if figures.keys() >= _MEANS and (count := figures["count"].item()):
                 _add(
                     self.history[quantity].training,
                     Means(
@@ -127,7 +129,7 @@ class CalibrationPlots(Callback):
         """Draws what was over steps, unless the last validation did."""
         run = run_folder(trainer)  # a collective
         if self._drawn != trainer.global_step:
-            self._publish(trainer, run, "train", self._over_steps(trainer, run), trainer.global_step)
+            self._publish(trainer, run, "train", self._over_steps(trainer, pl_module, run), trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
         """The history, so that a resumed run continues its lines; plain values."""
@@ -142,7 +144,8 @@ class CalibrationPlots(Callback):
         """Takes up the history of a checkpoint; those of earlier versions have none of training."""
         self.validations = state_dict["validations"]
         training = state_dict.get("training", {})
-        self.history = {
+        self.history.clear()
+        self.history |= {
             name: History(
                 training=[Means(*row) for row in training.get(name, [])], held_out=[Means(*row) for row in rows]
             )
@@ -153,40 +156,38 @@ class CalibrationPlots(Callback):
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: Stage, *, draw: bool) -> None:
         # Collectives (the points, the folder) come first and are entered by every process.
         metrics = cast("nn.ModuleDict", cast("nn.ModuleDict", pl_module.calibration)[stage])
-        rates = cast("PassRateCalibration", metrics["pass_rate"]).points()
-        lengths = cast("LengthCalibration", metrics["length"]).points()
+        points = {name: cast("Any", metric).points() for name, metric in metrics.items()}
         run = run_folder(trainer)
         fits = trainer.state.fn == "fit"
         if fits:
-            self._record("pass_rate", trainer.global_step, rates)
-            self._record("length", trainer.global_step, lengths)
+            for name, each in points.items():
+                self._record(name, trainer.global_step, each)
         if not draw:
             return
         # Outside of training Lightning's own count is 0.
         step = trainer.global_step if fits else int(getattr(pl_module, "rollout_steps", 0)) or trainer.global_step
-        figures = calibration_figures(rates, lengths, _where(run, stage, step))
+        figures = _quantities(pl_module).pictures(points, _where(run, stage, step))
         self._publish(trainer, run, stage, figures, step)
         if fits:
             self._drawn = step
-            self._publish(trainer, run, "train", self._over_steps(trainer, run), step)
+            self._publish(trainer, run, "train", self._over_steps(trainer, pl_module, run), step)
 
-    def _record(self, quantity: Quantity, step: int, points: PassRatePoints | LengthPoints) -> None:
+    def _record(self, name: str, step: int, points: Any) -> None:
         if count := len(points.predicted):
             sides = (points.predicted, points.actual)
             means = [side.mean().item() for side in sides]
             halves = [_Z * side.std(correction=0).item() / count**0.5 for side in sides]
-            _add(self.history[quantity].held_out, Means(step, *means, *halves))
+            _add(self.history[name].held_out, Means(step, *means, *halves))
 
-    def _over_steps(self, trainer: pl.Trainer, run: Path) -> dict[str, Figure]:
+    def _over_steps(self, trainer: pl.Trainer, pl_module: pl.LightningModule, run: Path) -> dict[str, Figure]:
         figures: dict[str, Figure] = {}
         where = _where(run, "train", trainer.global_step)
-        rates, lengths = self.history["pass_rate"], self.history["length"]
-        if _lines(rates):
-            label = "Mean pass rate (share of correct rollouts)"
-            figures["pass_rate_over_steps"] = means_over_steps(rates, "Pass rate", label, greatest=1, where=where)
-        if _lines(lengths):
-            label = "Mean solution length (tokens)"
-            figures["length_over_steps"] = means_over_steps(lengths, "Solution length", label, where=where)
+        for q in _quantities(pl_module):
+            history = self.history[q.metric_name]
+            if _lines(history):
+                label = f"Mean {q.title.lower()} ({q.unit})" if q.unit else f"Mean {q.title.lower()}"
+                figure = means_over_steps(history, q.title, label, greatest=q.greatest, where=where)
+                figures[f"{q.metric_name}_over_steps"] = figure
         if len(self.gated) > 1:
             figures["gated_over_steps"] = gated_over_steps(self.gated, where)
         return figures
@@ -209,6 +210,11 @@ class CalibrationPlots(Callback):
 def _lines(history: History) -> bool:
     """Whether there are two points of anything: one is no line over steps."""
     return max(len(history.training), len(history.held_out)) > 1
+
+
+def _quantities(module: pl.LightningModule) -> Quantities:
+    """Those of the module, the paper's of one that does not say."""
+    return getattr(module, "quantities", None) or Quantities(default_quantities(), budget=1)
 
 
 def _add(rows: list[Any], row: Means | Gated) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -160,16 +159,6 @@ class PassRateCalibration(_PredictionMetric):
             predicted = torch.where(count > 0, predicted, torch.nan)
         self._add(predicted, problem, weight, correct=correct, count=count)
 
-    def add_groups(self, groups: Sequence[RolloutGroup]) -> None:
-        """Adds the parsed predictions of groups, but of those that a control kept from having true statistics."""
-        rows = [
-            (r.prediction.rate, sum(g.correct), len(g.solutions), place, g.weight)
-            for place, g in enumerate(groups)
-            for r in g.metas
-            if g.is_unbiased and r.prediction is not None and r.prediction.rate is not None
-        ]
-        self.update(*_columns(rows, 5))
-
     def compute(self) -> dict[str, Tensor]:
         """Figures over all problems of all processes."""
         predicted, within, correct, count, weight = self.rows().unbind(1)
@@ -265,25 +254,6 @@ class LengthCalibration(_PredictionMetric):
             predicted = torch.where(actual.isnan(), torch.nan, predicted)
         self._add(predicted, problem, weight, actual=actual, low=low, high=high)
 
-    def add_groups(self, groups: Sequence[RolloutGroup], longest: int) -> None:
-        """Adds the parsed predictions of groups with correct solutions, against the lengths of these.
-
-        Args:
-            groups: Those that a control kept from having true statistics are left out.
-            longest: Most tokens of a solution. Predictions above ten times that, of thousands of digits perhaps, are all
-                equally wrong.
-        """
-        rows = []
-        for place, g in enumerate(groups):
-            right = [r.length for r in g.solutions if r.correct]
-            if not g.is_unbiased or not right:
-                continue
-            for prediction in (r.prediction for r in g.metas):
-                if prediction is not None and prediction.solution_length is not None:
-                    predicted = float(min(prediction.solution_length, 10 * longest))
-                    rows.append((predicted, fmean(right), min(right), max(right), place, g.weight))
-        self.update(*_columns(rows, 6))
-
     def compute(self) -> dict[str, Tensor]:
         """Figures over all problems of all processes."""
         predicted, within, actual, low, high, weight = self.rows().unbind(1)
@@ -349,7 +319,3 @@ class Calibration(nn.ModuleDict):
         """Forgets all."""
         for metric in self.values():
             cast("Metric", metric).reset()
-
-
-def _columns(rows: Sequence[Sequence[float]], count: int) -> tuple[Tensor, ...]:
-    return torch.tensor(rows, dtype=torch.float64).reshape(-1, count).unbind(1)

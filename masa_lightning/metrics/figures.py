@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from matplotlib.axes import Axes
@@ -23,9 +22,6 @@ from masa_lightning.functional.calibration import (
     reliability_bins,
 )
 from masa_lightning.functional.intervals import share_interval
-
-if TYPE_CHECKING:
-    from masa_lightning.metrics.calibration import LengthPoints, PassRatePoints  # which draw themselves
 
 BLUE, ORANGE, INK, GREY, PALE = "#0072B2", "#D55E00", "#222222", "#767676", "#E3E3E3"
 PREDICTED = "Predicted pass rate (mean of meta rollouts)"
@@ -74,9 +70,17 @@ def pass_rate_scatter(predicted: Tensor, actual: Tensor, where: str = "") -> Fig
 
 
 def length_scatter(
-    predicted: Tensor, actual: Tensor, low: Tensor | None = None, high: Tensor | None = None, where: str = ""
+    predicted: Tensor,
+    actual: Tensor,
+    low: Tensor | None = None,
+    high: Tensor | None = None,
+    where: str = "",
+    *,
+    title: str = "Solution length",
+    name: str = "length",
+    unit: str = "tokens",
 ) -> Figure:
-    """Predicted against actual length in tokens, on logarithmic axes.
+    """Predicted against actual length in tokens, or another quantity > 0, on logarithmic axes.
 
     Args:
         predicted: Predicted solution length of each problem, in tokens, > 0, [P].
@@ -84,6 +88,9 @@ def length_scatter(
         low: Least length of its correct rollouts, drawn with `high` as a thin line; NaN draws none. [P].
         high: Greatest, [P].
         where: As of `pass_rate_scatter`.
+        title: What is predicted.
+        name: The same, beside the axes.
+        unit: Of it; empty for none.
 
     Returns:
         A square figure with the line y = x, and r and n in the title.
@@ -94,18 +101,27 @@ def length_scatter(
         'Solution length: r = 1.00, n = 2 problems'
     """
     figure = new_figure(5.2, 5.4)
-    draw_lengths(figure.subplots(), predicted, actual, low, high, where)
+    draw_lengths(figure.subplots(), predicted, actual, low, high, where, title=title, name=name, unit=unit)
     return figure
 
 
 def draw_lengths(
-    axes: Axes, predicted: Tensor, actual: Tensor, low: Tensor | None, high: Tensor | None, where: str = ""
+    axes: Axes,
+    predicted: Tensor,
+    actual: Tensor,
+    low: Tensor | None,
+    high: Tensor | None,
+    where: str = "",
+    *,
+    title: str = "Solution length",
+    name: str = "length",
+    unit: str = "tokens",
 ) -> None:
     """Draws `length_scatter` on axes."""
     axes.set_box_aspect(1)
-    set_title(axes, f"Solution length: {_correlation(predicted, actual)}", where)
-    axes.set_xlabel("Actual length (tokens)")
-    axes.set_ylabel("Predicted length (tokens, mean of meta rollouts)")
+    set_title(axes, f"{title}: {_correlation(predicted, actual)}", where)
+    axes.set_xlabel(f"Actual {name} ({unit})" if unit else f"Actual {name}")
+    axes.set_ylabel(f"Predicted {name} ({f'{unit}, ' if unit else ''}mean of meta rollouts)")
     x, y = actual.double().cpu(), predicted.double().cpu()
     least, greatest = 1.0, 1000.0
     if len(x):
@@ -214,26 +230,6 @@ def draw_pass_at_k(axes: Axes, shares: Sequence[float], interval: tuple[float, f
     axes.set_xlabel("Solutions that one may try (k)")
     axes.set_ylabel("Share of problems solved")
     tidy(axes)
-
-
-def calibration_figures(rates: PassRatePoints, lengths: LengthPoints, where: str = "") -> dict[str, Figure]:
-    """All pictures of one set of problems by name; none of a quantity without a prediction.
-
-    Args:
-        rates: Of `PassRateCalibration.points`.
-        lengths: Of `LengthCalibration.points`.
-        where: As of `pass_rate_scatter`.
-
-    Returns:
-        ``pass_rate_scatter``, ``pass_rate_reliability`` and ``length_scatter``.
-    """
-    figures: dict[str, Figure] = {}
-    if len(rates.predicted):
-        figures["pass_rate_scatter"] = pass_rate_scatter(rates.predicted, rates.actual, where)
-        figures["pass_rate_reliability"] = reliability_diagram(rates.predicted, rates.correct, rates.count, where=where)
-    if len(lengths.predicted):
-        figures["length_scatter"] = length_scatter(lengths.predicted, lengths.actual, lengths.low, lengths.high, where)
-    return figures
 
 
 def save_figure(figure: Figure, path: Path) -> None:

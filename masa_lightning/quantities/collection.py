@@ -234,18 +234,18 @@ class Quantities:
                 *columns, weight, index = torch.tensor(known, dtype=torch.float64).unbind(1)
                 metric.update(*columns, problem=index, weight=weight)
 
-    def pictures(self, metrics: Mapping[str, Any], where: str = "") -> dict[str, Figure]:
+    def pictures(self, points: Mapping[str, Any], where: str = "") -> dict[str, Figure]:
         """Draws what metrics know; nothing of a quantity without a prediction.
 
         Args:
-            metrics: Of `metrics`; those that were filled.
+            points: Of the metrics, by name, what their `points` gives, which is a collective.
             where: Run, stage and step, for the second line of titles.
         """
         figures: dict[str, Figure] = {}
         for quantity in self._all:
-            metric = metrics.get(quantity.metric_name)
-            if metric is not None and len(metric.points().predicted):
-                figures |= quantity.pictures(metric, where)
+            known = points.get(quantity.metric_name)
+            if known is not None and len(known.predicted):
+                figures |= quantity.pictures(known, where)
         return figures
 
 

@@ -9,7 +9,7 @@ from masa_lightning.functional.experts import true_pass_rate
 from masa_lightning.functional.parsing import read_integer
 from masa_lightning.functional.prompts import PASS_RATE, Question
 from masa_lightning.functional.rewards import Scoring, difficulty_reward
-from masa_lightning.metrics.calibration import PassRateCalibration
+from masa_lightning.metrics.calibration import PassRateCalibration, PassRatePoints
 from masa_lightning.quantities.quantity import Quantity
 from masa_lightning.types import RolloutGroup
 
@@ -64,10 +64,9 @@ class PassRate(Quantity):
     def compare(self, predicted: int, group: RolloutGroup, budget: int) -> tuple[float, ...] | None:
         return (predicted / self.scale, sum(group.correct), len(group.solutions)) if group.solutions else None
 
-    def pictures(self, metric: PassRateCalibration, where: str = "") -> dict[str, Figure]:
+    def pictures(self, points: PassRatePoints, where: str = "") -> dict[str, Figure]:
         from masa_lightning.metrics.figures import pass_rate_scatter, reliability_diagram
 
-        points = metric.points()
         return {
             "pass_rate_scatter": pass_rate_scatter(points.predicted, points.actual, where),
             "pass_rate_reliability": reliability_diagram(points.predicted, points.correct, points.count, where=where),

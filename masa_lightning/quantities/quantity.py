@@ -109,14 +109,26 @@ class Quantity(ABC):
         """
         return None
 
-    def pictures(self, metric: Any, where: str = "") -> dict[str, Figure]:
-        """Draws what its metric knows.
+    def pictures(self, points: Any, where: str = "") -> dict[str, Figure]:
+        """Draws what its metric knows: by default the predicted against the actual values, which are above 0.
 
         Args:
-            metric: Of this quantity; it has seen at least one prediction.
+            points: What `points` of its metric gives: one entry a problem, at least one.
             where: Run, stage and step, for the second line of a title.
 
         Returns:
             Figures by name; a name begins with `metric_name`.
         """
-        return {}
+        from masa_lightning.metrics.figures import length_scatter
+
+        figure = length_scatter(
+            points.predicted,
+            points.actual,
+            getattr(points, "low", None),
+            getattr(points, "high", None),
+            where,
+            title=self.title,
+            name=self.metric_name.replace("_", " "),
+            unit=self.unit,
+        )
+        return {f"{self.metric_name}_scatter": figure}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from masa_lightning.functional.experts import true_length
 from masa_lightning.functional.parsing import read_integer
@@ -12,9 +12,6 @@ from masa_lightning.functional.rewards import length_reward
 from masa_lightning.metrics.calibration import LengthCalibration
 from masa_lightning.quantities.quantity import Quantity
 from masa_lightning.types import RolloutGroup
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class SolutionLength(Quantity):
@@ -43,9 +40,3 @@ class SolutionLength(Quantity):
         """Against the lengths of correct solutions. Predictions above ten times the budget are all equally wrong."""
         right = [rollout.length for rollout in group.solutions if rollout.correct]
         return (float(min(predicted, 10 * budget)), fmean(right), min(right), max(right)) if right else None
-
-    def pictures(self, metric: LengthCalibration, where: str = "") -> dict[str, Figure]:
-        from masa_lightning.metrics.figures import length_scatter
-
-        points = metric.points()
-        return {"length_scatter": length_scatter(points.predicted, points.actual, points.low, points.high, where)}

@@ -143,8 +143,12 @@ def test_metrics_by_hand_leave_out_what_a_control_kept_from_being_true():
     assert (rates.predicted.tolist(), rates.correct.tolist(), rates.count.tolist()) == ([0.5], [2], [3])
     assert lengths.predicted.tolist() == [(31 + 10 * 100) / 2]  # ten times the budget at most
     assert (lengths.actual.tolist(), lengths.low.tolist(), lengths.high.tolist()) == ([15.5], [10], [21])
-    assert [*PAPER.pictures(metrics, "here")] == ["pass_rate_scatter", "pass_rate_reliability", "length_scatter"]
-    assert PAPER.pictures(PAPER.metrics()) == {}
+    assert [*PAPER.pictures({name: m.points() for name, m in metrics.items()}, "here")] == [
+        "pass_rate_scatter",
+        "pass_rate_reliability",
+        "length_scatter",
+    ]
+    assert PAPER.pictures({name: m.points() for name, m in PAPER.metrics().items()}) == {}
 
 
 # -- a user's ------------------------------------------------------------------------------------------------------------
