@@ -86,6 +86,24 @@ def test_lora_and_the_efficient_tiny_are_laid_over_what_they_change(
     assert Path(tiny.trainer.log_dir or "") == Path("runs/tiny_efficient")
 
 
+def test_quantities_are_chosen_in_yaml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["masa"])
+    (tmp_path / "own.yaml").write_text("""
+model:
+  init_args:
+    quantities:
+      - class_path: masa_lightning.Notions
+      - class_path: masa_lightning.PassRate
+        init_args: {scale: 4, scoring: brier}
+    meta_reward_weights: {notion: 1, difficulty: 5}
+    prompts: {meta: "{quantities} {json} {problem}"}
+""")
+    model = build(FOLDER / "masa.yaml", "--config", "own.yaml").model
+    assert model.quantities.names == ["notions", "pass_rate"]
+    assert (model.pass_rate_scale, model.meta_reward_weights) == (4, {"notion": 1, "difficulty": 5})
+
+
 def test_two_nodes_are_laid_over_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["masa"])
     printed = []

@@ -42,6 +42,8 @@ class PredictionControl(Callback):
     """
 
     name: str
+    reads: str
+    """Name of the quantity whose predictions it decides by."""
     counts_type: type[Any] = ControlCounts
     """What the evidence of a step is summed up in."""
 
@@ -162,7 +164,7 @@ class PredictionControl(Callback):
 
         Raises:
             TypeError: If the module is no `MASALightningModule`.
-            ValueError: If it draws no meta rollouts in training.
+            ValueError: If it draws no meta rollouts in training, or they do not predict what this control reads.
         """
         if self.mode == "off" or stage not in ("fit", "predict"):
             return
@@ -170,6 +172,11 @@ class PredictionControl(Callback):
             raise TypeError(
                 f"{type(self).__name__} needs predictions, and {type(pl_module).__name__} makes none; expected a "
                 "MASALightningModule: use one, or remove the callback"
+            )
+        if self.reads not in pl_module.quantities.names:
+            raise ValueError(
+                f"{type(self).__name__} decides by the predicted {self.reads}, and the module's quantities are "
+                f"{', '.join(pl_module.quantities.names)}; expected {self.reads} among them: add it, or remove the callback"
             )
         if stage == "fit" and not pl_module.num_meta_generations:
             raise ValueError(

@@ -39,6 +39,7 @@ class EarlyCutoff(PredictionControl):
     """
 
     name = "cutoff"
+    reads = "solution_length"
 
     def __init__(
         self,

@@ -46,6 +46,7 @@ class PredictiveGating(PredictionControl):
     """
 
     name = "gating"
+    reads = "pass_rate"
 
     def __init__(
         self,

@@ -39,6 +39,7 @@ class NotionHinting(PredictionControl):
     """
 
     name = "hinting"
+    reads = "notions"
     counts_type = HintCounts
 
     def __init__(

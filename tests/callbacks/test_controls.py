@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 
-from masa_lightning import EarlyCutoff, ExpertSFT, NotionHinting, PredictiveGating
+from masa_lightning import EarlyCutoff, ExpertSFT, NotionHinting, PassRate, PredictiveGating, SolutionLength
 from masa_lightning.callbacks._control import PredictionControl
 from masa_lightning.functional.prompts import PromptTemplates
 from masa_lightning.modules.grpo import GRPOLightningModule
@@ -358,3 +358,20 @@ def test_they_are_controls_and_need_predictions(loop, run, kind):
 def test_bad_settings(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("control", "quantities", "reads"),
+    [
+        (PredictiveGating, [SolutionLength()], "pass_rate"),
+        (EarlyCutoff, [PassRate()], "solution_length"),
+        (NotionHinting, [PassRate(), SolutionLength()], "notions"),
+    ],
+)
+@pytest.mark.parametrize("stage", ["fit", "predict"])
+def test_what_is_not_predicted_decides_nothing(loop, control, quantities, reads, stage):
+    prompts = PromptTemplates(solution="S:{problem}", meta="{problem} {quantities} {json}")
+    module = loop.module(quantities=quantities, prompts=prompts)
+    with pytest.raises(ValueError, match=f"decides by the predicted {reads}, and the module's quantities are "):
+        control().setup(loop.trainer(), module, stage)
+    control(mode="off").setup(loop.trainer(), module, stage)

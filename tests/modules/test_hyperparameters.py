@@ -22,8 +22,10 @@ from masa_lightning import (
     LoRA,
     MASALightningModule,
     MathGrader,
+    PassRate,
     PromptTemplates,
     SamplingSettings,
+    SolutionLength,
     TransformersSampler,
 )
 from masa_lightning.models import loading
@@ -94,6 +96,27 @@ def test_a_module_is_made_again_of_its_checkpoint_alone(loop: Loop, tmp_path: Pa
     loop.trainer().validate(loaded, loop.Problems(2, 2), verbose=False)
     again = torch.load(tmp_path / "run.ckpt", weights_only=True)
     assert loaded.hparams == again["hyper_parameters"] == module.hparams
+
+
+def test_a_list_of_quantities_is_made_again(loop: Loop, tmp_path: Path) -> None:
+    prompts = PromptTemplates(solution="S:{problem}", meta="pass_rate, solution_length? {problem}")
+    quantities = [SolutionLength(), PassRate(scale=4, scoring="brier")]
+    module = loop.module(quantities=quantities, prompts=prompts, max_prompt_length=60, sampler=TransformersSampler())
+    loaded = MASALightningModule.load_from_checkpoint(saved(loop, module, tmp_path))
+    assert loaded.quantities.names == ["solution_length", "pass_rate"]
+    assert loaded.quantities.questions() == module.quantities.questions()
+    assert loaded.pass_rate_scale == 4
+
+
+def test_one_of_a_user_has_to_be_given(loop: Loop, tmp_path: Path) -> None:
+    class Own(PassRate): ...
+
+    prompts = PromptTemplates(solution="S:{problem}", meta="pass_rate, solution_length? {problem}")
+    module = loop.module(quantities=[Own()], prompts=prompts, max_prompt_length=60, sampler=TransformersSampler())
+    path = saved(loop, module, tmp_path)
+    with pytest.raises(ValueError, match=r"names objects that are not made from a checkpoint.*Own"):
+        MASALightningModule.load_from_checkpoint(path)
+    assert MASALightningModule.load_from_checkpoint(path, quantities=[Own()]).quantities.names == ["pass_rate"]
 
 
 def test_what_is_given_takes_the_place_of_the_checkpoints(loop: Loop, tmp_path: Path) -> None:
