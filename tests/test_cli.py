@@ -310,6 +310,8 @@ def test_help_of_a_command_begins_with_what_is_ours(command, capsys):
     assert said.startswith(f"usage: masa {command} [--config NAME ...]")
     assert said.index("configs` lists") < said.index("  --model.help") < said.index("  --trainer.max_steps")
     assert said.index("  --ckpt_path") < said.index("  --trainer.max_steps")
+    titles = [said.index(f"\n{title}:\n") for title in ("What is trained", "On which problems", "Lightning's Trainer")]
+    assert titles == sorted(titles)
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])

@@ -65,6 +65,9 @@ class _SaveConfig(SaveConfigCallback):
         super().setup(cast("Trainer", SimpleNamespace(**own)), pl_module, stage)
 
 
+_TITLES: Final = {"model": "What is trained", "data": "On which problems", "trainer": "Lightning's Trainer"}
+
+
 class _CLI(LightningCLI):
     """LightningCLI, with one folder for each run, one screen for each, and callbacks that fit the Trainer's switches."""
 
@@ -81,6 +84,9 @@ class _CLI(LightningCLI):
         # The Trainer's options, which Lightning's users know, come behind those of model, data and command.
         groups: list[Any] = parser._action_groups  # type: ignore[assignment]  # a list, which argparse prints in order
         groups.sort(key=lambda group: any(a.dest == "trainer" for a in group._group_actions))
+        for group in groups:  # titled by the first lines of docstrings, of which Lightning's are half a sentence
+            known = [_TITLES[a.dest] for a in group._group_actions if a.dest in _TITLES]
+            group.title = known[0] if known else group.title
         parser.usage = f"masa {args[1]} [--config NAME ...] [--model MODULE] [--data DATAMODULE] [--OPTION VALUE ...]"
         parser.description = f"{parser.description}\n{_HELP}"
         return parser
