@@ -127,10 +127,6 @@ class GRPOLightningModule(PolicyLightningModule):
         check_object("sampling", sampling, SamplingSettings)
         check_object("evaluation", evaluation, Evaluation)
         check_object("algorithm", algorithm, Algorithm)
-        if grader is not None:
-            check_object("grader", grader, Grader, note="such as AnswerGrader()")
-        for place, function in enumerate(reward_functions or ()):
-            check_object(f"reward_functions[{place}]", function, RewardFunction, note="a function or object to call")
         max_prompt_length, max_completion_length = default_lengths(model, max_prompt_length, max_completion_length)
         super().__init__(
             model=model,

@@ -50,10 +50,11 @@ class SolutionScorer:
         overlong_buffer: int = 0,
     ) -> None:
         grade = getattr(grader, "grade", None)
-        if not callable(grade) or isinstance(grader, type) or _not_at_once(grade):
+        closes = callable(getattr(grader, "close", None))
+        if not callable(grade) or not closes or isinstance(grader, type) or _not_at_once(grade):
             raise TypeError(
                 f"grader is {_shown(grader)}; expected an object with a plain method `grade(problems, completions, "
-                "on_progress)` that gives a list with True, False or None a completion"
+                "on_progress)` that gives a list with True, False or None a completion, and a method `close()`"
             )
         self.grader = grader
         self.functions = dict(zip(reward_names(functions or []), functions or [], strict=True))

@@ -294,7 +294,12 @@ def test_a_function_that_gives_nothing_when_it_is_called_is_refused_when_the_mod
         loop.module(GRPOLightningModule, reward_functions=[Const(1.0), function])
 
 
-@pytest.mark.parametrize("grader", [Later(), Later, object(), lambda problems, completions: []])
+class Unclosed:
+    def grade(self, problems, completions, on_progress=None):
+        return [True] * len(completions)
+
+
+@pytest.mark.parametrize("grader", [Later(), Later, object(), Unclosed(), lambda problems, completions: []])
 def test_what_is_no_grader_is_refused_when_the_module_is_made(loop, grader):
     with pytest.raises(TypeError, match=r"grader is .*; expected an object with a plain method `grade"):
         loop.module(GRPOLightningModule, grader=grader)
@@ -407,6 +412,8 @@ def test_an_exception_of_a_grader_keeps_its_cause_and_says_where():
     class Breaks:
         def grade(self, problems, completions, on_progress=None):
             raise KeyError("judge")
+
+        def close(self): ...
 
     message = (
         "the grader Breaks failed on the 2 completions of problem 'a' to 'p7' with KeyError: 'judge'; expected a list"
