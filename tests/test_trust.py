@@ -305,7 +305,7 @@ def test_a_checkpoint_whose_texts_are_code(checkpoint: Path, mark: Path, tmp_pat
     """A card is Python to copy, markdown to read, and YAML for the hub."""
     harm = f"1); __import__('os').mkdir({str(mark)!r}); (1"
     saved = torch.load(checkpoint, weights_only=False)["masa"]
-    module = saved["run"]["module"] | {"max_completion_length": harm, "pass_rate_scale": "<script>", "seed": harm}
+    module = saved["run"]["module"] | {"pass_rate_scale": "<script>", "seed": harm}
     module |= {"num_meta_generations": 2, "chat_template_kwargs": {"a'b": harm}}
     module["evaluation"] = module["evaluation"] | {"temperature": harm, "top_p": harm, "top_k": harm}
     name = "x\n---\nlicense: evil\n"
@@ -329,6 +329,17 @@ def test_a_checkpoint_whose_texts_are_code(checkpoint: Path, mark: Path, tmp_pat
     assert code("<script>") in card.text
     assert "<script>" not in card.text.replace(code("<script>"), "")
     assert "[a](b)" not in card.text.replace(code("[a](b)"), "")
+
+
+def test_a_checkpoint_whose_lengths_are_none_is_not_exported(checkpoint: Path, mark: Path, tmp_path: Path) -> None:
+    run = torch.load(checkpoint, weights_only=False)["masa"]["run"]
+    harm = {"max_completion_length": f"1); __import__('os').mkdir({str(mark)!r}); (1"}
+    evil = changed(checkpoint, tmp_path / "evil.ckpt", run=run | {"module": run["module"] | harm})
+    with pytest.raises(
+        ValueError, match=r"where prompts and lengths of the training are to be; .* take the one before"
+    ):
+        export_checkpoint(evil, tmp_path / "out")
+    assert not ran(mark)
 
 
 # -- folders of models -------------------------------------------------------------------------------------------------

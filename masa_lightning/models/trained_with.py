@@ -92,8 +92,10 @@ def trained_with(model: str) -> TrainedWith | None:
 
 
 def _wrong(source: str, found: Any) -> str:
+    remedy = f"Take the entry {ENTRY!r} out of the model's config.json, and give prompts and lengths to the module"
+    if source.startswith("checkpoint "):
+        remedy = "A checkpoint of this package has none other, so this one was changed: take the one before"
     return (
         f"{source} has {str(found)[:200]!r} where prompts and lengths of the training are to be; expected texts under "
-        f'"prompts" and whole numbers under {", ".join(_LENGTHS)}, as masa export writes them. Take the entry {ENTRY!r} '
-        "out of the model's config.json, and give prompts and lengths to the module"
+        f'"prompts" and whole numbers under {", ".join(_LENGTHS)}, as masa export writes them. {remedy}'
     )
