@@ -102,6 +102,7 @@ def decay_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float)
 def lost_share(parameters: Sequence[Tensor], step: float) -> float:
     """Share of the weights that a step of this size leaves as they are, because their dtype has nothing between.
 
+    >>> import torch
     >>> lost_share([torch.tensor([1.0, 1e-4], dtype=torch.bfloat16)], 1e-6)
     0.5
     """
