@@ -58,6 +58,8 @@ data:
 TWO = ("--trainer.devices", "2", "--data.init_args.batch_size", "2", "--data.init_args.val_batch_size", "3")
 FSDP2 = ("--trainer.strategy", "lightning.pytorch.strategies.ModelParallelStrategy")
 FSDP2 += ("--trainer.strategy.tensor_parallel_size", "1", "--trainer.strategy.data_parallel_size")
+TENSOR_PARALLEL = ("--model.init_args.sampler", "masa_lightning.VLLMSampler")
+TENSOR_PARALLEL += ("--model.init_args.sampler.init_args.tensor_parallel_size", "2")
 LORA = ("--model.init_args.lora.rank", "8")
 LAYOUTS = {
     "one": (),
@@ -67,7 +69,7 @@ LAYOUTS = {
     "fsdp2": (*TWO, *FSDP2, "2"),
     "fsdp2 lora": (*TWO, *FSDP2, "2", *LORA),
     "fsdp2 bf16": (*TWO, *FSDP2, "2", "--trainer.precision", "bf16-mixed"),
-    "tensor parallel": (*TWO, *FSDP2, "2", "--model.init_args.sampler.init_args.tensor_parallel_size", "2"),
+    "tensor parallel": (*TWO, *FSDP2, "2", *TENSOR_PARALLEL),
 }
 slow = pytest.mark.slow
 every_layout = pytest.mark.parametrize(
