@@ -11,6 +11,8 @@ Figures = dict[str, float]
 
 Column = tuple[str, str, int]  # head, name of the figure, digits
 
+SAMPLED: Final = {"pass": "pass@{}", "maj": "majority of {}", "maj_predicted": "by predicted rate"}
+"""What figures "kind@count" are called where there is room."""
 _SOLUTIONS: Final[tuple[Column, ...]] = (
     ("tokens", "completions/mean_length", 0),
     ("cut off", "completions/clipped_ratio", 3),
@@ -34,7 +36,7 @@ def table_columns(rows: Mapping[str, Figures]) -> tuple[list[Column], list[Colum
     """Finds what there is to show of solutions and of predictions."""
     present = {name for figures in rows.values() for name, value in figures.items() if value == value}
     present -= {name for name in _ONLY_IF_ANY if not any(figures.get(name, 0) > 0 for figures in rows.values())}
-    samples = sorted((n for n in present if "@" in n and n.split("@")[1].isdigit()), key=_sample_order)
+    samples = sorted((n for n in present if "@" in n and n.split("@")[1].isdigit()), key=sample_order)
     counts: list[Column] = [("problems", "problems", 0), ("left out", "left_out", 0)]
     solutions = [*counts, *((name, name, 3) for name in samples), *_SOLUTIONS]
     return [c for c in solutions if c[1] in present], [c for c in _PREDICTIONS if c[1] in present]
@@ -66,9 +68,11 @@ def markdown_table(rows: Mapping[str, Figures]) -> str:
     )
 
 
-def _sample_order(name: str) -> tuple[int, int]:
-    kind, k = name.split("@")
-    return ("pass", "maj", "maj_predicted").index(kind) if kind in ("pass", "maj", "maj_predicted") else 3, int(k)
+def sample_order(name: str) -> tuple[int, int]:
+    """Sorts figures "kind@count" by kind, in the order of `SAMPLED`, and by count."""
+    kind, _, count = name.partition("@")
+    kinds = list(SAMPLED)
+    return kinds.index(kind) if kind in kinds else len(kinds), int(count)
 
 
 def _cell(figures: Figures, name: str, digits: int) -> str:

@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from masa_lightning.callbacks._benchmark_table import SAMPLED, sample_order
 from masa_lightning.functional.intervals import Interval, correlation_interval, mean_interval, overlap
 
 Figures = Mapping[str, float]
@@ -54,7 +55,7 @@ def screen() -> Console:
 
 def rows_of(figures: Figures) -> list[Row]:
     """All rows of one evaluation that say something."""
-    samples = sorted((name for name in figures if _is_sampled(name)), key=_sample_order)
+    samples = sorted((name for name in figures if _is_sampled(name)), key=sample_order)
     rows: list[Row] = [
         PASS,
         *((_sample_label(name), name, 3) for name in samples),
@@ -163,7 +164,7 @@ def benchmarks(rows: Mapping[str, Figures], width: int) -> list[RenderableType]:
         width: Columns of the terminal.
     """
     names = list(dict.fromkeys(n for figures in rows.values() for n in figures))
-    samples = sorted(filter(_is_sampled, names), key=_sample_order)
+    samples = sorted(filter(_is_sampled, names), key=sample_order)
     solutions: list[Row] = [("n", "problems", 0), PASS, *((n, n, 3) for n in samples)]
     more = ((_LEFT_OUT, 0), (_UNGRADED, 3), ("completions/clipped_ratio", 3), ("completions/mean_length", 0))
     solutions += [(_BRIEF[name], name, digits) for name, digits in more]
@@ -205,17 +206,9 @@ def _says(figures: Figures, name: str) -> bool:
 
 def _is_sampled(name: str) -> bool:
     kind, _, count = name.partition("@")
-    return kind in _VOTES and count.isdigit() and name != "pass@1"
-
-
-_VOTES: Final = {"pass": "pass@{}", "maj": "majority of {}", "maj_predicted": "by predicted rate"}
+    return kind in SAMPLED and count.isdigit() and name != "pass@1"
 
 
 def _sample_label(name: str) -> str:
     kind, _, count = name.partition("@")
-    return _VOTES[kind].format(count)
-
-
-def _sample_order(name: str) -> tuple[int, int]:
-    kind, _, count = name.partition("@")
-    return list(_VOTES).index(kind), int(count)
+    return SAMPLED[kind].format(count)
