@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 
 MAX_CHUNK_ELEMENTS = 2**24
-"""Largest default chunk, tokens times vocabulary: 64 MiB in float32."""
+"""Largest default chunk on a CPU, tokens times vocabulary: 64 MiB in float32."""
+
+MAX_CHUNK_ELEMENTS_OF_GPU = 2**27
+"""The same on a GPU, which small products leave idle: 512 MiB, of which up to four are in memory at once."""
 
 
 def token_logprobs(
@@ -23,6 +26,7 @@ def token_logprobs(
     *,
     temperature: float = 1.0,
     bias: Tensor | None = None,
+    dtype: torch.dtype | None = None,
     chunk_tokens: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Log-probability of each target token, and the entropy of the distribution it comes from.
@@ -31,16 +35,17 @@ def token_logprobs(
         \log p(y) = z_y - \log\sum_v e^{z_v}, \qquad
         H = -\sum_v p_v \log p_v
 
-    The matrix product runs in the dtype of `hidden` (autocast is off: pass ``hidden.float()`` for a float32 head); the
-    rest runs in float32. Gradients of `weight` are summed over chunks in float32.
+    The rest than the matrix product runs in float32. Gradients of `weight` are summed over chunks in float32.
 
     Args:
         hidden: Last hidden states, [N, H].
-        weight: Output embedding, [V, H]; cast to the dtype of `hidden`.
+        weight: Output embedding, [V, H].
         targets: Token ids in [0, V), [N].
         temperature: tau > 0.
         bias: Of the output layer, [V].
-        chunk_tokens: Tokens whose logits are in memory at once; default as many as keep them within 2**24 elements.
+        dtype: That the matrix product runs in; by default autocast's where it is on, else that of `hidden`.
+        chunk_tokens: Tokens whose logits are in memory at once; by default as many as keep them within 2**24 elements on a
+            CPU, 2**27 elsewhere.
 
     Returns:
         Log-probabilities in nats, float32, <= 0, [N], differentiable in `hidden`, `weight` and `bias`; and entropies in
@@ -55,8 +60,14 @@ def token_logprobs(
         (tensor([-1.3863, -1.3863]), tensor([1.3863, 1.3863]))
     """
     _check(hidden, weight, targets, temperature, bias, chunk_tokens)
-    chunk = chunk_tokens or max(1, MAX_CHUNK_ELEMENTS // len(weight))
-    with torch.autocast(hidden.device.type, enabled=False):
+    device = hidden.device.type
+    chunk = chunk_tokens or max(
+        1, (MAX_CHUNK_ELEMENTS if device == "cpu" else MAX_CHUNK_ELEMENTS_OF_GPU) // len(weight)
+    )
+    if dtype is None:
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    hidden = hidden.to(dtype)
+    with torch.autocast(device, enabled=False):
         if len(hidden) <= chunk:
             z = _logits(hidden, weight, bias, temperature)
             logp, _, entropy = _reduce(z, targets)

@@ -8,6 +8,7 @@ and gradients are those of separate rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.bias import causal_lower_right
 
+from masa_lightning.models.varlen import OneCall, Span, serves
 from masa_lightning.types import PackedTokens
 
 if TYPE_CHECKING:
@@ -25,8 +27,6 @@ ATTENTION = "masa_packed"
 
 _MAX_BATCHED = 2**20  # queries times keys above which a sequence has a call of its own, without a mask
 _MAX_MASK = 2**22  # elements of a mask
-
-Span = tuple[int, int, int, int]
 
 
 def pack(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> PackedTokens:
@@ -246,10 +246,9 @@ def use_packed_attention(model: PreTrainedModel) -> None:
 
 
 class AttentionPlan:
-    """How attention over packed tokens is carried out: in a few calls of SDPA, each over sequences of like size.
+    """How attention over packed tokens is carried out: on GPUs in one call (`models.varlen`), else in a few of SDPA.
 
-    A sequence is a prompt, which sees itself, or a completion, which sees its prompt and itself. Sequences of one call
-    are padded to the longest of them; nothing else ever is.
+    A sequence is a prompt, which sees itself, or a completion, which sees its prompt and itself.
 
     Args:
         spans: Of `PackedTokens`.
@@ -257,14 +256,8 @@ class AttentionPlan:
     """
 
     def __init__(self, spans: Sequence[Span], device: torch.device) -> None:
-        sequences = {(0, 0, p0, p1) for p0, p1, _, _ in spans} | {span for span in spans if span[3] > span[2]}
-        calls = [_Call(call) for call in _alike(sequences)]
-        tokens = torch.cat([call.queries.flatten() for call in calls])  # of each output row; padding repeats some
-        rows = torch.cat([call.real.flatten() for call in calls]).nonzero()[:, 0]
-        place = torch.empty(len(rows), dtype=torch.long)
-        place[tokens[rows]] = rows
-        self._place = place.to(device)  # of each token, its row among the outputs of all calls
-        self._calls = [call.to(device) for call in calls]
+        self._device = device
+        self._sequences = {(0, 0, p0, p1) for p0, p1, _, _ in spans} | {span for span in spans if span[3] > span[2]}
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
         """Attends.
@@ -280,8 +273,33 @@ class AttentionPlan:
         """
         # Under autocast queries and keys come in float32, behind norms and rotations, and values in half precision.
         q, k, v = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))  # [N, heads, D]
-        outputs = [call(q, k, v, scale) for call in self._calls]
-        return torch.cat(outputs).index_select(0, self._place)[None]
+        attend = self._in_one_call if serves(q, k, v) else self._in_several
+        return attend(q, k, v, scale)[None]
+
+    @cached_property
+    def _in_one_call(self) -> OneCall:
+        return OneCall(self._sequences, self._device)
+
+    @cached_property
+    def _in_several(self) -> _Calls:
+        return _Calls(self._sequences, self._device)
+
+
+class _Calls:
+    """Calls of SDPA, each over sequences of like size, padded to the longest of them; nothing else ever is."""
+
+    def __init__(self, sequences: Iterable[Span], device: torch.device) -> None:
+        calls = [_Call(call) for call in _alike(sequences)]
+        tokens = torch.cat([call.queries.flatten() for call in calls])  # of each output row; padding repeats some
+        rows = torch.cat([call.real.flatten() for call in calls]).nonzero()[:, 0]
+        place = torch.empty(len(rows), dtype=torch.long)
+        place[tokens[rows]] = rows
+        self._place = place.to(device)  # of each token, its row among the outputs of all calls
+        self._calls = [call.to(device) for call in calls]
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
+        """Attends; [N, heads, D] each, as the output."""
+        return torch.cat([call(q, k, v, scale) for call in self._calls]).index_select(0, self._place)
 
 
 class _Call:

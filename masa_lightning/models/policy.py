@@ -36,12 +36,13 @@ class Policy(nn.Module):
 
     Args:
         model: A transformers causal language model.
+        float32_head: Whether the output layer computes in float32 whatever the rest does, under autocast too.
 
     Raises:
         ValueError: If the model changes its logits behind the output embedding, which `forward` would miss.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, *, float32_head: bool = False) -> None:
         super().__init__()
         config = model.config.get_text_config()
         for name, harmless in _LOGIT_CHANGES.items():
@@ -51,6 +52,8 @@ class Policy(nn.Module):
                     "are not those of the output embedding alone. Choose a model without it"
                 )
         self.model = model
+        self.head_dtype = torch.float32 if float32_head else None
+        """That the output layer computes in; None is autocast's, or that of the hidden states."""
         self.packs = takes_packed(model)
         """Whether `forward` computes packed tokens as they are; else it pads them."""
         if self.packs:
@@ -80,6 +83,7 @@ class Policy(nn.Module):
             tokens.targets,
             temperature=temperature,
             bias=getattr(head, "bias", None),
+            dtype=self.head_dtype,
         )
         empty = torch.zeros(tokens.mask.shape, dtype=logp.dtype, device=logp.device)
         return empty.masked_scatter(tokens.mask, logp), empty.masked_scatter(tokens.mask, entropy)

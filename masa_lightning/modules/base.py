@@ -81,6 +81,7 @@ class PolicyLightningModule(LightningModule):
         max_skipped_steps: Most optimiser steps in a row that may be skipped.
         dtype: Of the weights; float16 for evaluation alone.
         gradient_checkpointing: Recompute activations in the backward pass.
+        float32_head: Whether the output layer computes in float32 in any precision.
         lora: Adapters to train in place of all weights.
         max_logp_difference: Of sampler and policy; above it the run stops.
         seed: Of the rollouts and of the adapters' start.
@@ -104,6 +105,7 @@ class PolicyLightningModule(LightningModule):
         max_skipped_steps: int,
         dtype: loading.DType,
         gradient_checkpointing: bool,
+        float32_head: bool,
         lora: LoRA | None,
         max_logp_difference: float | None,
         seed: int | None,
@@ -120,6 +122,7 @@ class PolicyLightningModule(LightningModule):
         check_number("warmup_steps", warmup_steps, ">= 0", whole=True)
         check_choice("dtype", dtype, get_args(loading.DType))
         check_choice("gradient_checkpointing", gradient_checkpointing, (False, True))
+        check_choice("float32_head", float32_head, (False, True))
         if seed is not None:
             check_number("seed", seed, "", whole=True)
         if max_logp_difference not in (None, math.inf):
@@ -142,6 +145,7 @@ class PolicyLightningModule(LightningModule):
         self.max_skipped_steps = max_skipped_steps
         self.dtype_name = dtype
         self.gradient_checkpointing = gradient_checkpointing
+        self.float32_head = float32_head
         self.lora = lora
         self.max_logp_difference = max_logp_difference
         self.seed = seed
@@ -305,7 +309,7 @@ class PolicyLightningModule(LightningModule):
 
     def _steady(self, model: PreTrainedModel) -> Policy:
         make_steady(model, self.max_prompt_length + self.max_completion_length)
-        return Policy(model)
+        return Policy(model, float32_head=self.float32_head)
 
     def _spread(self, policy: Policy) -> Policy:
         """Shards a policy where there is a device mesh, before another one is loaded."""

@@ -84,6 +84,8 @@ class GRPOLightningModule(PolicyLightningModule):
             the run ends.
         dtype: Of the weights, in trainer and sampler; float16 for evaluation alone.
         gradient_checkpointing: Recompute activations in the backward pass.
+        float32_head: Whether the output layer computes in float32 in any precision of the Trainer: slower, and closer to
+            an engine that does so too. By default it computes as the other layers do.
         lora: Adapters to train in place of all weights; checkpoints then hold nothing else, and the reference of the KL
             term is the model without them.
         max_logp_difference: Stops the run where the log-probabilities of sampler and policy differ by more, nats a token
@@ -118,6 +120,7 @@ class GRPOLightningModule(PolicyLightningModule):
         max_skipped_steps: int = 3,
         dtype: loading.DType = "float32",
         gradient_checkpointing: bool = False,
+        float32_head: bool = False,
         lora: LoRA | None = None,
         max_logp_difference: float | None = None,
         seed: int | None = None,
@@ -144,6 +147,7 @@ class GRPOLightningModule(PolicyLightningModule):
             max_skipped_steps=max_skipped_steps,
             dtype=dtype,
             gradient_checkpointing=gradient_checkpointing,
+            float32_head=float32_head,
             lora=lora,
             max_logp_difference=max_logp_difference,
             seed=seed,

@@ -87,19 +87,23 @@ def test_bfloat16(chunk: int) -> None:
     torch.testing.assert_close(hidden.grad.double(), exact["hidden"].grad, atol=0.1, rtol=0.02)
 
 
-def test_float32_weight_under_bfloat16_hidden_and_autocast() -> None:
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_the_product_runs_in_the_dtype_of_autocast_or_the_one_asked_for(chunk: int | None) -> None:
     x = inputs()
-    weight, bias = x["weight"].requires_grad_(), x["bias"]
+    hidden, weight = x["hidden"].requires_grad_(), x["weight"].requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        one, _ = token_logprobs(x["hidden"], weight, x["targets"], bias=bias)
-        many, _ = token_logprobs(x["hidden"], weight, x["targets"], bias=bias, chunk_tokens=2)
-        mixed, _ = token_logprobs(x["hidden"].bfloat16(), weight, x["targets"], bias=bias, chunk_tokens=2)
+        mixed, _ = token_logprobs(**x, chunk_tokens=chunk)
+        asked, _ = token_logprobs(**x, chunk_tokens=chunk, dtype=torch.float32)
+    rounded = {k: v if k == "targets" else v.bfloat16() for k, v in x.items()}
+    torch.testing.assert_close(mixed, token_logprobs(**rounded, chunk_tokens=chunk)[0], atol=0, rtol=0)
     expected, _ = plain(x, 1.0)
-    torch.testing.assert_close(one, expected, atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(many, expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(asked, expected, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(mixed, expected, atol=0.1, rtol=0.02)
-    mixed.sum().backward()
-    assert weight.grad.dtype == torch.float32
+    assert float((mixed - expected).detach().abs().max()) > 1e-3
+    gradients = torch.autograd.grad(mixed.sum(), (hidden, weight))
+    assert [g.dtype for g in gradients] == [torch.float32] * 2
+    for got, exact in zip(gradients, torch.autograd.grad(expected.sum(), (hidden, weight)), strict=True):
+        torch.testing.assert_close(got, exact, atol=0.1, rtol=0.02)
 
 
 def test_weight_gradient_does_not_round_a_chunk_at_a_time() -> None:

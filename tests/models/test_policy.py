@@ -16,6 +16,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from masa_lightning.functional.logprobs import token_logprobs
+from masa_lightning.models import policy as policy_module
 from masa_lightning.models.packing import pack
 from masa_lightning.models.policy import Policy
 
@@ -144,3 +146,17 @@ def test_takes_models_of_these_families_that_do_not():
         PretrainedConfig(logit_scale=1),
     ):
         assert Policy(Stub(config)).model.config is config
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_a_float32_head_computes_in_float32_under_autocast(monkeypatch, packs):
+    found = []
+    monkeypatch.setattr(
+        policy_module, "token_logprobs", lambda *a, **k: found.append(k["dtype"]) or token_logprobs(*a, **k)
+    )
+    for wanted in (False, True):
+        policy = Policy(make_model("tied"), float32_head=wanted)
+        policy.packs = packs
+        with torch.autocast("cpu", torch.bfloat16):
+            policy(pack(ROWS[:2]))
+    assert found == [None, torch.float32]

@@ -57,6 +57,15 @@ def test_rollouts_of_transformers_under_autocast(loop, dtype):
         assert metrics["sampling/sampling_logp_difference/max"] < 0.1
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+def test_the_head_in_float32_is_a_setting(loop, wanted):
+    """The reference of the KL term has the same."""
+    module = loop.module(float32_head=wanted, algorithm=Algorithm(kl_coef=0.1))
+    (metrics,) = loop.fit(module, loop.Problems(2), precision="bf16-mixed").metrics
+    assert [p.head_dtype for p in (module.policy, *module._reference)] == [torch.float32 if wanted else None] * 2
+    assert metrics["sampling/sampling_logp_difference/max"] < 0.1
+
+
 def settings_of(precision):
     """On a CPU a Trainer makes bf16-mixed of 16-mixed, and says so."""
     return {"plugins": [MixedPrecision("16-mixed", "cpu")]} if precision == "16-mixed" else {"precision": precision}
