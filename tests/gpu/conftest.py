@@ -1,19 +1,25 @@
 """What needs a GPU, in stages: ``python -m pytest -m gpu``. Where a stage failed, those behind it are skipped.
 
 A stage is a file, by the number in its name. Tests that take the fixture `device` run on the CPU as well, in the normal
-suite, with the same body.
+suite, with the same body, and those that take `engine_device` with ``-m slow``.
 """
 
 import gc
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 _FOLDER = Path(__file__).parent
+
+
+class _NoParameters:
+    params: ClassVar[dict[str, Any]] = {}
+
+
 _failed: list[tuple[int, str]] = []  # stage and name of each test that failed on the GPU
 
 
@@ -55,18 +61,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in here:
         # What torch, Triton and vLLM warn of depends on the machine, and is seen in the summary.
         item.add_marker(pytest.mark.filterwarnings("default"))
-    on_cpu = {
-        id(item) for item in here if getattr(item, "callspec", None) and item.callspec.params.get("device") == "cpu"
-    }
+    on_cpu = {id(item) for item in here if "cpu" in getattr(item, "callspec", _NoParameters).params.values()}
     items[:] = [item for item in items if id(item) not in on_cpu]  # what is marked itself takes too long there
 
 
-@pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def _device(request: pytest.FixtureRequest) -> torch.device:
+    return torch.device("cuda", 0) if request.param == "cuda" else torch.device("cpu")
+
+
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> torch.device:
     """The CPU in the normal suite, the first GPU with ``-m gpu``."""
-    if request.param == "cuda" and (why := _why_no_gpu()):
-        pytest.skip(why)
-    return torch.device("cuda", 0) if request.param == "cuda" else torch.device("cpu")
+    return _device(request)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=pytest.mark.gpu)],
+)
+def engine_device(request: pytest.FixtureRequest) -> torch.device:
+    """As `device`, where an engine is made; skips where the installed vLLM runs elsewhere.
+
+    On CPU with ``-m slow``: in the normal suite tests/sampling holds engines to the same on CPU.
+    """
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    from vllm.platforms import current_platform
+
+    if current_platform.device_type != request.param:
+        pytest.skip(f"the installed vLLM runs on {current_platform.device_type or 'nothing'}, not on {request.param}")
+    return _device(request)
 
 
 @pytest.fixture
