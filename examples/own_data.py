@@ -5,7 +5,7 @@ from random import Random
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
-from masa_lightning import MASALightningModule
+from masa_lightning import MASALightningModule, RolloutProgressBar
 from masa_lightning.types import Problem
 
 
@@ -19,6 +19,6 @@ class Sums(LightningDataModule):
 
 if __name__ == "__main__":
     module = MASALightningModule("tiny", num_generations=4, num_meta_generations=4, learning_rate=2e-4)
-    trainer = Trainer(max_steps=3, log_every_n_steps=1)
+    trainer = Trainer(max_steps=3, log_every_n_steps=1, callbacks=RolloutProgressBar())
     trainer.fit(module, datamodule=Sums())
     trainer.save_checkpoint("sums.ckpt")

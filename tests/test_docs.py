@@ -85,6 +85,12 @@ def test_no_page_has_a_place_of_this_machine() -> None:
         assert not re.search(r"(?<![\w.])/(?:work|home|root|tmp)/", text), name
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_a_file_of_the_repository_that_a_page_names_is_there(page: str) -> None:
+    named = set(re.findall(r"`((?:tests|scripts|examples|configs|masa_lightning)/[\w/.-]+\.\w+)`", PAGES[page]))
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
 @pytest.mark.parametrize("picture", sorted(DOCS.rglob("*.png")), ids=lambda path: path.name)
 def test_pictures_are_small_and_shown(picture: Path) -> None:
     assert picture.stat().st_size < 200_000

@@ -524,7 +524,7 @@ def test_rollouts_of_a_run(mark: Path, tmp_path: Path) -> None:
 
 
 def test_a_completion(mark: Path) -> None:
-    """Mathematics is read, not evaluated; programs: tests/modules/test_hostile_programs.py."""
+    """Mathematics is read, not evaluated; programs: tests/grading/programs/test_hostile_programs.py."""
     harm = f"__import__('os').mkdir('{mark}')"
     boxes = [harm, f"\\text{{{harm}}}", f"{{{{ {harm} }}}}", f"\\input{{{mark}}}", f'eval("{harm}")', f"1+{harm}"]
     problems = [Problem(id=str(i), problem="?", answer="x+1") for i in range(len(boxes))]

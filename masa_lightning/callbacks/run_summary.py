@@ -21,7 +21,7 @@ from masa_lightning.callbacks.benchmark_report import BenchmarkReport
 from masa_lightning.functional.intervals import paired_differences
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.provenance import fingerprint
-from masa_lightning.modules.run_folder import log_folder
+from masa_lightning.modules.run_folder import log_folder, run_folder
 from masa_lightning.rollouts.measurement import BenchmarkMeasurements
 
 _PROBLEM: Final = "Compute 17+25."
@@ -42,6 +42,7 @@ class RunSummary(Callback):
         self.seconds = 0.0
         """Those of earlier sessions of a run that is resumed."""
         self._start = 0.0
+        self._folder = Path()  # where files go that are no logger's
         self._saved = 0  # training steps in the last checkpoint
         self._began: int | None = None  # at which step, while it trains
         self._measured: BenchmarkMeasurements | None = None
@@ -52,8 +53,9 @@ class RunSummary(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Says what is trained, on what, and where the run's files are."""
         self._start, self._began = time.monotonic(), None
+        self._folder = run_folder(trainer)  # a collective
         if trainer.is_global_zero:
-            _screen.screen().print(_opening(trainer, pl_module), soft_wrap=True, markup=False)
+            _screen.screen().print(_opening(trainer, pl_module, self._folder), soft_wrap=True, markup=False)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes note of the step."""
@@ -125,15 +127,15 @@ class RunSummary(Callback):
             path, last = found
             note = f", of step {self._saved}" if last and self._saved != trainer.global_step else ""
             yield "checkpoint", f"{_short(path)}{note}" if last else f"{_short(path)}, the best by its monitor"
-        folder = log_folder(trainer)
-        if folder is not None and (pictures := [*(folder / "pictures").glob("*.png")]):
-            yield "pictures", f"{_short(folder / 'pictures')} ({len(pictures)} files)"
+        if pictures := [*(self._folder / "pictures").glob("*.png")]:
+            yield "pictures", f"{_short(self._folder / 'pictures')} ({len(pictures)} files)"
         ledger: Mapping[str, float] = getattr(module, "ledger", {})
         yield from savings(ledger, {name: float(value) for name, value in trainer.callback_metrics.items()})
         drawn = {kind: ledger.get(f"tokens/{kind}", 0.0) for kind in ("solution", "meta")}
         parts = ", ".join(f"{kind} {count:,.0f}" for kind, count in drawn.items() if count)
         tokens = f"; {sum(drawn.values()):,.0f} tokens generated ({parts})" if parts else ""
         yield "took", f"{self._seconds() / 60:.1f} minutes{tokens}"
+        folder = log_folder(trainer)
         if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers) and folder is not None:
             yield "curves", f"tensorboard --logdir {shlex.quote(_short(folder))}"
 
@@ -267,16 +269,14 @@ def _checkpoint(trainer: Trainer) -> tuple[Path, bool] | None:
     return None
 
 
-def _opening(trainer: Trainer, module: LightningModule) -> str:
+def _opening(trainer: Trainer, module: LightningModule, folder: Path) -> str:
     every = sum(p.numel() for p in module.parameters())
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     share = "all" if trained == every else _rounded(trained)
     where, processes = trainer.strategy.root_device, trainer.world_size
     place = str(where) if processes == 1 else f"{processes} processes of {where.type}"
-    folder = log_folder(trainer)
-    files = "" if folder is None else f"; files in {_short(folder)}"
     name = Path(str(getattr(module, "model_name", type(module).__name__))).name
-    return f"{name}: {_rounded(every)} parameters, {share} trained, on {place}{files}"
+    return f"{name}: {_rounded(every)} parameters, {share} trained, on {place}; files in {_short(folder)}"
 
 
 def _rounded(count: int) -> str:

@@ -21,7 +21,11 @@ _MESSAGES: Final = re.compile(
     r"|(\[rank: \d+\] )?Seed set to "  # config.yaml has it
 )
 _WARNINGS: Final = (
-    r"`?isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 on torch 2.13, in every loader
+    (
+        r"`?isinstance\(treespec, LeafSpec\)` is deprecated",
+        FutureWarning,
+    ),  # Lightning 2.6 on torch 2.13, in every loader
+    ("MLFlow only allows", RuntimeWarning),  # for each metric with an @; the command says it once
 )
 
 
@@ -29,8 +33,8 @@ def quiet() -> None:
     """Leaves out what tells a user of the command nothing; errors, and warnings of what a user can change, stay."""
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_passes)  # once, however often it is called
-    for message in _WARNINGS:
-        warnings.filterwarnings("ignore", message=message, category=FutureWarning)
+    for message, category in _WARNINGS:
+        warnings.filterwarnings("ignore", message=message, category=category)
 
 
 def without_bars_of_loading() -> None:

@@ -14,6 +14,7 @@ def main(args: Sequence[str]) -> None:
     """Runs `masa export` with its arguments."""
     parser = argparse.ArgumentParser(
         prog="masa export",
+        allow_abbrev=False,
         description="Write a checkpoint as a Hugging Face folder, for transformers, vLLM and the hub: masa export runs/tiny "
         "OUT_DIR. The checkpoint may be a stranger's: nothing in it is run, and no file that it names is read but those of "
         "the model.",

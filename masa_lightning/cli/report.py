@@ -11,6 +11,7 @@ def main(args: Sequence[str]) -> None:
     """Runs `masa report` with its arguments."""
     parser = argparse.ArgumentParser(
         prog="masa report",
+        allow_abbrev=False,
         description="Write one HTML page of runs, from their files alone: curves with intervals, predictions before and "
         "after, controls, tokens, settings that differ, and each problem with its rollouts. Runs whose settings differ in "
         "the seed alone are shown as means with 95% intervals. The page needs no network.",

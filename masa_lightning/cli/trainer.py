@@ -11,6 +11,7 @@ from typing import Any, Final, NoReturn, cast
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 import masa_lightning
@@ -33,7 +34,13 @@ and GRPOLightningModule; data are MathDataModule, ArithmeticDataModule and Bench
 
 
 class _Parser(LightningArgumentParser):
-    """Says what is wrong with a configuration, and not all options there are: those are hundreds of lines."""
+    """Says what is wrong with a configuration, and not all options there are: those are hundreds of lines.
+
+    Options are written out: argparse would take `--trainer.max_step` for `max_steps`, and `max_epoch` for another still.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs | {"allow_abbrev": False})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error or os.environ.get("JSONARGPARSE_DEBUG") == "true":
@@ -119,7 +126,10 @@ class _CLI(LightningCLI):
             (True, RunSummary, RunSummary),
         ]
         callbacks += [kind() for want, base, kind in wanted if want and not any(isinstance(c, base) for c in callbacks)]
-        return super().instantiate_trainer(**{"callbacks": callbacks} | kwargs)
+        trainer = super().instantiate_trainer(**{"callbacks": callbacks} | kwargs)
+        if any(isinstance(logger, MLFlowLogger) for logger in trainer.loggers):
+            rank_zero_info("MLflow allows no @ in names: val/pass@1 is val/pass1 there")
+        return trainer
 
     def instantiate_classes(self) -> None:
         """Passes on what a constructor says: jsonargparse wraps it in all types it tried, with the whole configuration."""

@@ -93,6 +93,13 @@ MOVED = (
         ("data.init_args.batch_size=x", "data.init_args.batch_size: expected int, got x"),
         ("trainer.max_steps=two", "trainer.max_steps: expected int, got two"),
         ("trainer.max_stepz=3", "there is no option 'trainer.max_stepz'; did you mean trainer.max_steps?"),
+        ("trainer.max_step=3", "there is no option 'trainer.max_step'; did you mean trainer.max_steps?"),
+        ("seed=3", "there is no option 'seed'"),  # argparse would take it for seed_everything
+        ("validate=false", "there is no option 'validate'; did you mean validate_first?"),
+        (
+            "model.num_generation=3",
+            "model: MASALightningModule has no setting 'num_generation'; did you mean num_generations?",
+        ),
         ("trainer.logger=CSVLoger", "trainer.logger: there is no class 'CSVLoger'; did you mean CSVLogger?"),
         (
             "trainer.callbacks=[{class_path: masa_lightning.EarlyCutof}]",

@@ -33,6 +33,7 @@ except SystemExit as end:
         (["file.ckpt", "out", "--results", "file.ckpt"], "results 'file.ckpt' holds no benchmarks"),
         (["file.ckpt"], "the following arguments are required: OUT_DIR"),
         (["file.ckpt", "out", "--adapters", "x"], "unrecognized arguments: --adapters x"),
+        (["file.ckpt", "out", "--adapt"], "unrecognized arguments: --adapt"),
     ],
 )
 def test_a_wrong_argument(

@@ -35,6 +35,12 @@ def test_the_page_of_several_is_here(run: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out.startswith("report.html: 0.0 MB of 2 runs")
 
 
+def test_an_option_is_written_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["report", str(run), "--out", "mine.html"])
+    assert "unrecognized arguments: --out" in capsys.readouterr().err
+
+
 def test_another_page_is_not_written_over(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine.html").write_text("mine")
     with pytest.raises(SystemExit) as stopped:

@@ -284,14 +284,24 @@ def test_problems_that_are_texts() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
-@pytest.mark.parametrize("kind", ["none", "mlflow"])
+@pytest.mark.parametrize("kind", ["none", "mlflow", "wandb"])
 def test_a_configuration_is_that_of_one_run(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
 ) -> None:
     """Where the first logger names one folder for all runs, or there is none, the next run does not overwrite it."""
-    for name in ("MLFLOW_ALLOW_FILE_STORE", "MLFLOW_DISABLE_TELEMETRY"):
+    for name in ("MLFLOW_ALLOW_FILE_STORE", "MLFLOW_DISABLE_TELEMETRY", "WANDB_SILENT"):
         monkeypatch.setenv(name, "true")
+    monkeypatch.setenv("WANDB_CONSOLE", "off")
     logger: Any = False
+    if kind == "wandb":
+        wandb = pytest.importorskip("wandb")
+        path = "lightning.pytorch.loggers.WandbLogger"
+        logger = {"class_path": path, "init_args": {"save_dir": str(tmp_path / "online"), "offline": True}}
     if kind == "mlflow":
         pytest.importorskip("mlflow")
         path = "lightning.pytorch.loggers.MLFlowLogger"
@@ -303,6 +313,16 @@ def test_a_configuration_is_that_of_one_run(
         done = cli.main(["fit", "--config", json.dumps(config), "--seed_everything", seed])
         assert done is not None
         folders.append(own_folder(done.trainer))
+        assert f"; files in {folders[-1].relative_to(tmp_path)}\n" in capsys.readouterr().out
+        if kind == "wandb":
+            wandb.finish()
+    if kind == "mlflow":  # which warns of each name with an @; that is an error in tests
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            cli.main(
+                ["validate", "--config", json.dumps(config | {"trainer": config["trainer"] | {"limit_val_batches": 1}})]
+            )
+        assert caplog.text.count("MLflow allows no @ in names: val/pass@1 is val/pass1 there") == 1
     kept = [yaml.safe_load(file.read_text())["seed_everything"] for file in sorted(tmp_path.rglob("config*.yaml"))]
     assert sorted(kept) == [1, 2]
     assert yaml.safe_load((folders[1] / "config.yaml").read_text())["seed_everything"] == 2
