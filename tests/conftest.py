@@ -30,6 +30,18 @@ def launcher_variables() -> Iterator[None]:
             os.environ[name] = value
 
 
+@pytest.fixture(scope="session")
+def engine_device() -> str:
+    """Where the installed vLLM runs, "cpu" or "cuda"; skips where it is not installed or finds no such device."""
+    pytest.importorskip("vllm")
+    from masa_lightning.sampling.vllm.patches import platform
+
+    device = platform()
+    if not device:
+        pytest.skip("the installed vLLM finds no device that it runs on")
+    return device
+
+
 SPECIAL = ("<pad>", "<eos>", "<unk>", "<user>", "<assistant>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}<{{ message.role }}>{{ message.content }}"

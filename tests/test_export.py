@@ -189,16 +189,13 @@ def test_the_folder_is_asked_as_it_was_trained(runs: Path, tmp_path: Path, kind:
 def test_vllm_reads_the_exported_folder(runs: Path, tmp_path: Path, kind: str) -> None:
     vllm = pytest.importorskip("vllm")
     from masa_lightning.sampling.vllm import VLLMSampler
-    from masa_lightning.sampling.vllm.engine import engine_environment
-    from masa_lightning.sampling.vllm.isolation import apart_from_training, environment
+    from masa_lightning.sampling.vllm.engine import making_engines
 
     export_checkpoint(runs / f"{kind}.ckpt", tmp_path)
     prompts, _, code = code_of(tmp_path / "README.md")
     names: dict[str, Any] = {}
     exec(prompts, names)
-    settings = engine_environment(VLLMSampler(), torch.device("cpu"))
-    with apart_from_training(), environment(settings), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with making_engines(VLLMSampler(), torch.device("cpu")):
         llm = vllm.LLM(
             str(tmp_path), dtype="float32", max_model_len=64, kv_cache_memory_bytes=2**24, enforce_eager=True
         )

@@ -418,12 +418,13 @@ class PolicyLightningModule(LightningModule):
                 f"model {self.model_name!r} has weights that are not finite, as {self.dtype_name} or in its checkpoint; "
                 "expected finite ones. Choose another dtype or checkpoint"
             )
-        self.sampler.setup(
-            policy.model,
-            loading.model_path(self.model_name),
-            max_model_length=length,
-            stop_token_ids=self.stops.token_ids,
-        )
+        with self.trainer.precision_plugin.forward_context():  # an engine takes the dtype of autocast
+            self.sampler.setup(
+                policy.model,
+                loading.model_path(self.model_name),
+                max_model_length=length,
+                stop_token_ids=self.stops.token_ids,
+            )
         for reference in self._reference:
             if isinstance(reference, Policy):
                 reference.to(self.device)

@@ -60,7 +60,8 @@ class ParityGuard:
     ) -> None:
         self._sampler, self._policy, self._processes = sampler, policy, processes
         weights = sorted({_name(p.dtype) for p in policy.parameters()})
-        engine = _name(getattr(sampler, "dtype", None) or policy.model.dtype)
+        computes = getattr(sampler, "engine_dtype", None) or getattr(sampler, "dtype", None)
+        engine = _name(computes or policy.model.dtype)
         self._exact = (
             {*weights, engine} <= {"float", "float32", "float64"}
             and precision in ("32-true", "64-true")

@@ -66,6 +66,22 @@ def test_the_head_in_float32_is_a_setting(loop, wanted):
     assert metrics["sampling/sampling_logp_difference/max"] < 0.1
 
 
+@pytest.mark.parametrize(("precision", "expected"), [("bf16-mixed", torch.bfloat16), ("32-true", None)])
+def test_a_sampler_is_set_up_under_the_autocast_of_training(loop, monkeypatch, precision, expected):
+    """From which an engine on a GPU has its dtype."""
+    module, seen = loop.module(), []
+    monkeypatch.setattr(
+        type(module.sampler),
+        "setup",
+        lambda self, policy, *args, **kwargs: (
+            seen.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+            or super(type(self), self).setup(policy, *args, **kwargs)
+        ),
+    )
+    loop.fit(module, loop.Problems(2), precision=precision)
+    assert seen == [expected]
+
+
 def settings_of(precision):
     """On a CPU a Trainer makes bf16-mixed of 16-mixed, and says so."""
     return {"plugins": [MixedPrecision("16-mixed", "cpu")]} if precision == "16-mixed" else {"precision": precision}

@@ -296,15 +296,17 @@ def test_sleep_mode_needs_cuda(tools):
         tools.vllm(tools.policy(), enable_sleep_mode=True)
 
 
-def test_weights_are_handed_over_once_after_sleep():
+@pytest.fixture
+def sleeper():
+    """A sampler whose engine notes what it is told, in place of one on a GPU, and the notes."""
     calls = []
 
     class Engine:
         def sleep(self, level):
             calls.append(f"sleep {level}")
 
-        def wake_up(self):
-            calls.append("wake")
+        def wake_up(self, tags):
+            calls.append(f"wake {tags}")
 
         def reset_prefix_cache(self):
             calls.append("reset")
@@ -312,6 +314,11 @@ def test_weights_are_handed_over_once_after_sleep():
 
     sampler = VLLMSampler(enable_sleep_mode=True)
     sampler._llm, sampler._hand_over = Engine(), lambda: calls.append("load")
+    return sampler, calls
+
+
+def test_weights_are_handed_over_once_after_sleep_and_before_the_cache_wakes(sleeper):
+    sampler, calls = sleeper
     sampler.sleep()
     sampler.sleep()
     sampler.sync_weights()
@@ -319,10 +326,33 @@ def test_weights_are_handed_over_once_after_sleep():
         sampler.generate([], SAMPLE)
     sampler.wake()
     sampler.wake()
-    assert calls == ["sleep 2", "wake"]
+    assert calls == ["sleep 2", "wake ['weights']"]
     sampler.generate([], SAMPLE)
     sampler.generate([], SAMPLE)
-    assert calls == ["sleep 2", "wake", "load", "reset"]
+    assert calls == ["sleep 2", "wake ['weights']", "load", "wake ['kv_cache']", "reset"]
+    sampler.sync_weights()
+    assert calls[5:] == ["load", "reset"]
+
+
+def test_an_engine_that_is_half_awake_goes_to_sleep_again(sleeper):
+    sampler, calls = sleeper
+    sampler.sleep()
+    sampler.wake()
+    sampler.sleep()
+    sampler.wake()
+    sampler.sync_weights()
+    assert calls == [*["sleep 2", "wake ['weights']"] * 2, "load", "wake ['kv_cache']", "reset"]
+
+
+@pytest.mark.parametrize(
+    ("level", "more_state", "expected"),
+    [(None, "", 2), (None, "layers.0.impl", 1), (1, "", 1), (2, "layers.0.impl", 2)],
+)
+def test_level_of_sleep(sleeper, level, more_state, expected):
+    sampler, calls = sleeper
+    sampler.sleep_level, sampler._more_state = level, more_state
+    sampler.sleep()
+    assert calls == [f"sleep {expected}"]
 
 
 @pytest.mark.parametrize(
@@ -335,6 +365,7 @@ def test_weights_are_handed_over_once_after_sleep():
         ({"max_num_seqs": 0}, "max_num_seqs is 0"),
         ({"max_num_seqs": 1.5}, "max_num_seqs is 1.5"),
         ({"max_num_batched_tokens": 0}, "max_num_batched_tokens is 0"),
+        ({"sleep_level": 3}, "sleep_level is 3; expected None, 1 or 2"),
         ({"share_weights": True, "tensor_parallel_size": 2}, "share_weights=True does not go with"),
     ],
 )

@@ -6,6 +6,8 @@ import contextlib
 import importlib.metadata
 import logging
 import os
+import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,8 +15,9 @@ from torch import nn
 
 from masa_lightning.sampling.vllm.architectures import adapt_model, adapt_to_model
 from masa_lightning.sampling.vllm.cpu import PackedLayers
+from masa_lightning.sampling.vllm.isolation import apart_from_training, environment
 from masa_lightning.sampling.vllm.layouts import Layouts
-from masa_lightning.sampling.vllm.patches import classes_of_transformers_kept, outlive_engine
+from masa_lightning.sampling.vllm.patches import classes_of_transformers_kept, outlive_engine, platform
 from masa_lightning.sampling.vllm.weights import is_tied
 
 if TYPE_CHECKING:
@@ -23,6 +26,19 @@ if TYPE_CHECKING:
 _GIB = 1 << 30
 _CPU_KV_CACHE_GIB = 1.0
 _CPU_BLOCK_SIZE = 32  # the rollouts of a group share prompts, often shorter than vLLM's block of 128 tokens
+
+
+@contextlib.contextmanager
+def making_engines(sampler: VLLMSampler, device: torch.device) -> Iterator[None]:
+    """What holds while vLLM is imported, and an engine is made.
+
+    Args:
+        sampler: Whose engine it is.
+        device: The policy's.
+    """
+    with apart_from_training(), environment(engine_environment(sampler, device)), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # vLLM's imports touch deprecated names of torch
+        yield
 
 
 def engine_environment(sampler: VLLMSampler, device: torch.device) -> dict[str, str | None]:
@@ -38,9 +54,10 @@ def engine_environment(sampler: VLLMSampler, device: torch.device) -> dict[str, 
         environ["VLLM_CPU_KVCACHE_SPACE"] = None  # it takes whole GiB only, and wins over the engine's argument
     if world_size() > 1:
         rank = torch.distributed.get_rank()
-        local_rank = device.index if device.index is not None else rank
         environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size())}
-        environ["LOCAL_RANK"] = os.environ.get("LOCAL_RANK", str(local_rank))
+        # The GPU that vLLM takes: with `devices: 2,3` the launcher's LOCAL_RANK is 0 and 1.
+        place = os.environ.get("LOCAL_RANK", rank) if device.index is None else device.index
+        environ["LOCAL_RANK"] = str(place)
     else:
         environ["VLLM_HOST_IP"] = os.environ.get("VLLM_HOST_IP", "127.0.0.1")
         environ["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
@@ -48,7 +65,12 @@ def engine_environment(sampler: VLLMSampler, device: torch.device) -> dict[str, 
 
 
 def make_engine(
-    sampler: VLLMSampler, policy: nn.Module, model_path: str, max_model_length: int, packed: PackedLayers
+    sampler: VLLMSampler,
+    policy: nn.Module,
+    model_path: str,
+    max_model_length: int,
+    dtype: str,
+    packed: PackedLayers,
 ) -> tuple[Any, Layouts]:
     """Makes an engine of the policy's architecture, with weights that are not yet the policy's.
 
@@ -57,6 +79,7 @@ def make_engine(
         policy: The trainer's model.
         model_path: The checkpoint it came from.
         max_model_length: Most tokens of prompt and completion.
+        dtype: Of its weights, by name.
         packed: Gets the layers that compute with copies of their weights, on CPU.
 
     Returns:
@@ -81,8 +104,9 @@ def make_engine(
         )
     if "VLLM_LOGGING_LEVEL" in os.environ and not sampler.verbose:
         logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # it reads that later than it speaks
+    check_platform(device)
     vllm = import_vllm(on_cpu)
-    options = _options(sampler, policy, model_path, max_model_length, on_cpu)
+    options = _options(sampler, policy, model_path, max_model_length, dtype)
     layouts = Layouts()
     with packed.of_new_engine(world_size()) if on_cpu else contextlib.nullcontext():
         adapt_to_model(options, policy.config, on_cpu)
@@ -111,8 +135,9 @@ def make_engine(
 
 
 def _options(
-    sampler: VLLMSampler, policy: nn.Module, model_path: str, max_model_length: int, on_cpu: bool
+    sampler: VLLMSampler, policy: nn.Module, model_path: str, max_model_length: int, dtype: str
 ) -> dict[str, Any]:
+    on_cpu = next(policy.parameters()).device.type == "cpu"
     kv_cache_gib = sampler.kv_cache_gib
     if kv_cache_gib is None and on_cpu and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
         kv_cache_gib = _CPU_KV_CACHE_GIB
@@ -120,7 +145,7 @@ def _options(
         "model": model_path,
         "load_format": "dummy",  # weights come from the policy
         "skip_tokenizer_init": True,
-        "dtype": sampler.dtype or str(next(policy.parameters()).dtype).removeprefix("torch."),
+        "dtype": dtype,
         "max_model_len": max_model_length,
         "max_num_seqs": sampler.max_num_seqs,
         "max_num_batched_tokens": sampler.max_num_batched_tokens,
@@ -145,6 +170,43 @@ def _options(
     if sampler.enable_sleep_mode:
         options["enable_sleep_mode"] = True
     return options
+
+
+def computing_dtype(policy: nn.Module) -> str:
+    """What a policy computes in, by name: on a GPU autocast's dtype where that is on, else that of its weights.
+
+    On CPU it is always that of the weights, which policy and engine may then share.
+    """
+    weight = next(policy.parameters())
+    device = weight.device.type
+    rounds = device != "cpu" and torch.is_autocast_enabled(device)
+    return str(torch.get_autocast_dtype(device) if rounds else weight.dtype).removeprefix("torch.")
+
+
+def check_platform(device: torch.device) -> None:
+    """Refuses a policy elsewhere than the installed vLLM runs.
+
+    Args:
+        device: The policy's.
+
+    Raises:
+        ImportError: vLLM cannot be imported.
+        ValueError: It was built for another kind of device, or finds none.
+    """
+    vllm = import_vllm(device.type == "cpu")
+    found = platform()
+    if found == device.type:
+        return
+    build = {"cpu": "runs on CPU", "cuda": "runs on CUDA"}.get(found, "finds no device that it runs on")
+    where = {"cpu": "train on the CPU (accelerator: cpu)", "cuda": "train on a GPU (accelerator: gpu)"}.get(
+        found, "see that nvidia-smi lists a GPU"
+    )
+    other = "cuda" if found == "cpu" else "cpu"
+    raise ValueError(
+        f"the policy is on {device.type}, but the installed vLLM {vllm.__version__} {build}; expected both on the same: "
+        f"{where}, or pip install 'masa_lightning[{other}]' in an environment of its own, or use TransformersSampler, which "
+        "needs no vLLM"
+    )
 
 
 def import_vllm(on_cpu: bool) -> Any:

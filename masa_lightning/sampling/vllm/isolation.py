@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 
@@ -29,29 +30,92 @@ def environment(changes: Mapping[str, str | None]) -> Iterator[None]:
         put(before)
 
 
+class _Settings:
+    """Those of torch, as they are now, that hold for the whole process and that vLLM makes for itself.
+
+    Its CPU build turns `torch.set_num_threads` off, so that threads are of CUDA alone.
+
+    Args:
+        cuda: Whether there are any of CUDA.
+    """
+
+    def __init__(self, cuda: bool) -> None:
+        try:
+            self._precision: str | None = torch.get_float32_matmul_precision()
+        except RuntimeError:  # set for some backends alone, where torch will not say it of all
+            self._precision = None
+        self._of_backends = [backend.fp32_precision for backend in _multipliers()]
+        self._cuda = (
+            (torch.get_num_threads(), _backends.cuda.cudnn_sdp_enabled(), torch.cuda.current_stream()) if cuda else None
+        )
+
+    def put(self) -> None:
+        """Makes them hold again."""
+        if self._precision is not None:
+            torch.set_float32_matmul_precision(self._precision)
+        for backend, precision in zip(_multipliers(), self._of_backends, strict=True):
+            if backend.fp32_precision != precision:
+                backend.fp32_precision = precision
+        if self._cuda is None:
+            return
+        threads, cudnn_attention, stream = self._cuda
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        torch.backends.cuda.enable_cudnn_sdp(cudnn_attention)
+        _go_on(stream)
+
+
+def _go_on(stream: torch.cuda.Stream) -> None:
+    """Works on in another stream, after all that the present one was given: what one side writes, the other one reads."""
+    stream.wait_stream(torch.cuda.current_stream())
+    torch.cuda.set_stream(stream)
+
+
+_backends: Any = torch.backends  # for which torch has types of some names alone
+
+
+def _multipliers() -> tuple[Any, Any]:
+    return _backends.cuda.matmul, _backends.mkldnn.matmul
+
+
+_of_engines: _Settings | None = None  # as the engines of this process left them, once there were any
+
+
 @contextlib.contextmanager
 def apart_from_training() -> Iterator[None]:
     """Lets vLLM work as if it had the process to itself, and leaves no trace of that in the training around it.
 
-    The trainer's autocast, gradients and inference mode are off inside: tensors that vLLM keeps for later must be plain
-    ones. Random states are put back: vLLM seeds the global generators when it starts, and draws from torch's even where
-    every request has a seed of its own.
+    The trainer's autocast, gradients, inference mode and default dtype are off inside: tensors that vLLM keeps for later
+    must be plain ones. Random states are put back: vLLM seeds the global generators when it starts, and draws from torch's
+    even where every request has a seed of its own. So are torch's settings for the process, such as the precision of
+    float32 products, which vLLM finds inside as it left them.
     """
     import numpy as np
 
+    global _of_engines
     cuda: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     python_state, torch_state = random.getstate(), torch.get_rng_state()
     numpy_state = np.random.get_state()  # noqa: NPY002 - vLLM seeds the old generator
     cuda_state = torch.cuda.get_rng_state() if cuda else None
+    dtype, settings = torch.get_default_dtype(), _Settings(cuda)
     try:
+        torch.set_default_dtype(torch.float32)
+        if _of_engines is not None:
+            _of_engines.put()
+        if cuda and torch.cuda.current_stream() == torch.cuda.default_stream():  # where vLLM captures no graphs
+            _go_on(torch.cuda.Stream())
         with (
             torch.inference_mode(False),
             torch.no_grad(),
             torch.autocast("cpu", enabled=False),
-            torch.autocast("cuda", enabled=False) if cuda else contextlib.nullcontext(),
+            # Of one dtype, whatever the Trainer's, or functions that vLLM compiled once would be compiled anew.
+            torch.autocast("cuda", dtype=torch.bfloat16, enabled=False) if cuda else contextlib.nullcontext(),
         ):
             yield
     finally:
+        _of_engines = _Settings(cuda)
+        settings.put()
+        torch.set_default_dtype(dtype)
         random.setstate(python_state)
         np.random.set_state(numpy_state)  # noqa: NPY002
         torch.set_rng_state(torch_state)

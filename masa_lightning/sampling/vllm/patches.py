@@ -385,6 +385,19 @@ def leaves_out_bias(layer: nn.Module) -> bool:
 # Conveniences
 
 
+def platform() -> str:
+    """The kind of device that the installed vLLM runs on, as torch names it; empty where it finds none.
+
+    Names: vllm.platforms:current_platform, vllm.platforms.interface:Platform.device_type
+    Test: tests/sampling/vllm/test_engine.py::test_a_policy_elsewhere_than_the_engine_is_refused
+    Until: vLLM says it in its public names.
+    """
+    from vllm.platforms import current_platform
+
+    device: str = current_platform.device_type
+    return device
+
+
 def load_model_class(architecture: str) -> None:
     """Imports vLLM's code of an architecture, if it has any; an ImportError says what is missing.
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from masa_lightning.checks import check_number
+from masa_lightning.checks import check_choice, check_number
 from masa_lightning.sampling._limits import check_requests
 from masa_lightning.sampling._stops import load_tokenizer
 from masa_lightning.sampling.vllm.architectures import check_experts
 from masa_lightning.sampling.vllm.cpu import PackedLayers
-from masa_lightning.sampling.vllm.engine import engine_environment, make_engine
-from masa_lightning.sampling.vllm.isolation import apart_from_training, environment, no_compilation
+from masa_lightning.sampling.vllm.engine import check_platform, computing_dtype, make_engine, making_engines
+from masa_lightning.sampling.vllm.isolation import apart_from_training, no_compilation
 from masa_lightning.sampling.vllm.patches import engine_group, give_tokenizer
 from masa_lightning.sampling.vllm.weights import HandOver, MissingWeightsError
 from masa_lightning.settings import SamplingSettings
@@ -26,6 +25,8 @@ from masa_lightning.types import Completion, SamplingRequest
 if TYPE_CHECKING:
     from masa_lightning.protocols import ProgressFn
     from masa_lightning.types import FinishReason
+
+_WEIGHTS, _CACHE = "weights", "kv_cache"  # what `LLM.wake_up` takes
 
 
 class VLLMSampler:
@@ -40,11 +41,14 @@ class VLLMSampler:
         gpu_memory_utilization: Share of a GPU's memory for weights and key-value cache, in (0, 1]. Not used on CPU.
         kv_cache_gib: Size of the key-value cache in GiB. None follows `gpu_memory_utilization` on CUDA, and on CPU the
             environment's VLLM_CPU_KVCACHE_SPACE or else 1 GiB.
-        dtype: Of the engine's weights, such as "bfloat16". None takes the policy's.
+        dtype: Of the engine's weights, such as "bfloat16". None takes what the policy computes in: the Trainer's precision
+            on CUDA (bfloat16 for "bf16-mixed"), and on CPU that of the policy's weights, which the two then share.
         max_num_seqs: Most completions decoded at once.
         max_num_batched_tokens: Most tokens in one engine step. None leaves it to vLLM.
         enforce_eager: Runs without compilation and CUDA graphs. None is True on CPU and False on CUDA.
         enable_sleep_mode: Lets `sleep` free the engine's GPU memory between rollouts. CUDA only.
+        sleep_level: 1 keeps a copy of the engine's weights in the machine's memory while it is asleep, 2 keeps none, as they
+            are handed over after it anyway. None takes 2, and 1 for models that have more state than parameters and buffers.
         share_weights: Whether the policy's parameters live in the engine's storage. None shares where it is possible
             on CPU and streams on CUDA; True warns where it is not possible; False always streams.
         verbose: Shows vLLM's own log. False keeps it to errors; VLLM_LOGGING_LEVEL in the environment wins.
@@ -60,6 +64,7 @@ class VLLMSampler:
         max_num_batched_tokens: int | None = None,
         enforce_eager: bool | None = None,
         enable_sleep_mode: bool = False,
+        sleep_level: int | None = None,
         share_weights: bool | None = None,
         verbose: bool = False,
     ) -> None:
@@ -72,6 +77,7 @@ class VLLMSampler:
             check_number(
                 "max_num_batched_tokens", max_num_batched_tokens, ">= 1", whole=True, note="or None for vLLM's"
             )
+        check_choice("sleep_level", sleep_level, (None, 1, 2))
         if share_weights and (enable_sleep_mode or tensor_parallel_size > 1):
             raise ValueError(
                 "share_weights=True does not go with enable_sleep_mode or tensor_parallel_size > 1: asleep the engine "
@@ -85,6 +91,7 @@ class VLLMSampler:
         self.max_num_batched_tokens = max_num_batched_tokens
         self.enforce_eager = enforce_eager
         self.enable_sleep_mode = enable_sleep_mode
+        self.sleep_level = sleep_level
         self.share_weights = share_weights
         self.verbose = verbose
         self._llm: Any = None
@@ -94,9 +101,11 @@ class VLLMSampler:
         self._max_model_length = 0
         self._stop_token_ids: frozenset[int] = frozenset()
         self._on_cpu = True
-        self._asleep = False
-        self._without_weights = False  # awake, but what the engine had is gone
+        self._asleep: list[str] = []  # what of the engine's memory is, as vLLM calls it
+        self._more_state = ""  # of the engine's model, beside parameters and buffers
         self._request_count = 0
+        self.engine_dtype: str | None = None
+        """Of the engine's weights, by name; None before `setup`."""
 
     @property
     def shares_weights(self) -> bool:
@@ -112,8 +121,12 @@ class VLLMSampler:
             device: The policy's, as it will be.
 
         Raises:
-            ValueError: It has experts, and vLLM would not compute it as the policy does.
+            ImportError: vLLM cannot be imported.
+            ValueError: The installed vLLM does not run on this device; or the model has experts, and vLLM would not compute
+                it as the policy does.
         """
+        with making_engines(self, device):
+            check_platform(device)
         if device.type == "cpu":
             check_experts(model_path, config)
 
@@ -122,8 +135,9 @@ class VLLMSampler:
     ) -> None:
         """Makes the engine and gives it the policy's weights.
 
-        With several processes, call it in all of them, after torch.distributed is initialised. A second call with the
-        same policy and length only takes the new `stop_token_ids`, and hands the weights over.
+        With several processes, call it in all of them, after torch.distributed is initialised. Call it under the autocast
+        that the policy is trained in, which `dtype=None` heeds. A second call with the same policy and length only takes the
+        new `stop_token_ids`, and hands the weights over.
 
         Raises:
             ImportError: vLLM cannot be imported.
@@ -149,10 +163,11 @@ class VLLMSampler:
                 f"enable_sleep_mode=True but the policy is on {device.type}; sleep mode exists on CUDA only: "
                 "set enable_sleep_mode=False"
             )
-        with apart_from_training(), environment(engine_environment(self, device)), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # vLLM's imports touch deprecated names of torch
-            llm, layouts = make_engine(self, policy, model_path, max_model_length, self._packed)
+        self.engine_dtype = self.dtype or computing_dtype(policy)
+        with making_engines(self, device):
+            llm, layouts = make_engine(self, policy, model_path, max_model_length, self.engine_dtype, self._packed)
         self._on_cpu = device.type == "cpu"
+        self._more_state = layouts.more_state
         self._model_path = model_path
         self._max_model_length = max_model_length
         self._stop_token_ids = frozenset(stop_token_ids)
@@ -168,15 +183,18 @@ class VLLMSampler:
         """Makes the next `generate` use the policy's present weights.
 
         With shared storage this checks that sharing still holds, mends it where someone replaced a parameter, and
-        forgets cached prefixes. While asleep it does nothing: `wake` hands the weights over.
+        forgets cached prefixes. While asleep it does nothing; after `wake` it also takes the memory of the key-value cache,
+        which nothing needs before.
         """
         llm = self._engine()
-        if self._asleep or self._hand_over is None:
+        if _WEIGHTS in self._asleep or self._hand_over is None:
             return
         with apart_from_training():
             self._hand_over()
             self._packed.pack()
-        self._without_weights = False
+            if self._asleep:
+                llm.wake_up(tags=[_CACHE])
+                self._asleep = []
         if not llm.reset_prefix_cache():
             raise RuntimeError("vLLM would not reset its prefix cache; expected no request to be under way")
 
@@ -197,9 +215,9 @@ class VLLMSampler:
                 has no tokenizer.
         """
         llm = self._engine()
-        if self._asleep:
+        if _WEIGHTS in self._asleep:
             raise RuntimeError("the engine is asleep; call wake() before generate()")
-        if self._without_weights:
+        if self._asleep:
             self.sync_weights()
         parts = _gather(requests) if self.tensor_parallel_size > 1 else None
         everything = list(requests) if parts is None else [request for part in parts[0] for request in part]
@@ -216,22 +234,24 @@ class VLLMSampler:
     def sleep(self) -> None:
         """Frees the engine's weights and key-value cache on the GPU; does nothing without `enable_sleep_mode`."""
         llm = self._engine()
-        if self.enable_sleep_mode and not self._asleep:
-            llm.sleep(level=2)
-            self._asleep = True
+        if self.enable_sleep_mode and _WEIGHTS not in self._asleep:
+            with apart_from_training():
+                llm.sleep(level=self.sleep_level or (1 if self._more_state else 2))
+            self._asleep = [_WEIGHTS, _CACHE]
 
     def wake(self) -> None:
-        """Undoes `sleep`. The engine's weights are gone: the next `sync_weights` or `generate` hands them over anew."""
+        """Takes the memory of the engine's weights again; the next `sync_weights` or `generate` hands them over."""
         llm = self._engine()
-        if self._asleep:
+        if _WEIGHTS in self._asleep:
             torch.cuda.empty_cache()
-            llm.wake_up()
-            self._asleep, self._without_weights = False, True
+            with apart_from_training():
+                llm.wake_up(tags=[_WEIGHTS])
+            self._asleep = [_CACHE]
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings without the engine: a copy has to be set up anew."""
         twin = dict(self.__dict__)
-        twin.update(_llm=None, _hand_over=None, _packed=PackedLayers(), _asleep=False, _without_weights=False)
+        twin.update(_llm=None, _hand_over=None, _packed=PackedLayers(), _asleep=[], engine_dtype=None)
         return twin
 
     def _engine(self) -> Any:
