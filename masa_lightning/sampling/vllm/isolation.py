@@ -103,7 +103,7 @@ def apart_from_training() -> Iterator[None]:
         if _of_engines is not None:
             _of_engines.put()
         if cuda and torch.cuda.current_stream() == torch.cuda.default_stream():  # where vLLM captures no graphs
-            _go_on(torch.cuda.Stream())
+            _go_on(torch.cuda.Stream())  # type: ignore[no-untyped-call]
         with (
             torch.inference_mode(False),
             torch.no_grad(),
