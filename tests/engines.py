@@ -1,13 +1,13 @@
 """A policy and its vLLM engine on any device, for the stages of tests/gpu: small models of the zoo."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 import zoo
 from torch import Tensor
+from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from masa_lightning.models import loading
 from masa_lightning.models.lora import LoRA, add_adapters
@@ -28,20 +28,28 @@ class Pair:
     """A policy and a sampler that draws from it.
 
     Args:
-        path: A checkpoint of the zoo.
+        path: A checkpoint of the zoo, or a folder with a configuration.
         device: Of both.
         dtype: Of the policy's weights, and of the engine.
         lora: Gives the policy adapters that do something.
+        model: The policy where `path` has no weights.
         **settings: Of the sampler.
     """
 
     def __init__(
-        self, path: Path, device: torch.device, dtype: str = "float32", *, lora: bool = False, **settings: Any
+        self,
+        path: Path,
+        device: torch.device,
+        dtype: str = "float32",
+        *,
+        lora: bool = False,
+        model: PreTrainedModel | None = None,
+        **settings: Any,
     ) -> None:
         from masa_lightning.sampling.vllm import VLLMSampler
 
         self.device, self.dtype = device, dtype
-        model = loading.load_model(str(path), dtype)
+        model = loading.load_model(str(path), dtype) if model is None else model
         if lora:
             add_adapters(model, LoRA(rank=4), 0)
         self.policy = Policy(model).to(device)
@@ -127,6 +135,26 @@ def make_checkpoint(folder: Path, name: str) -> Path:
     return path
 
 
-def autocast(device: torch.device, precision: str) -> Any:
-    """That of a Trainer's precision."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
+def large(folder: Path, device: torch.device, layers: int) -> tuple[Path, PreTrainedModel]:
+    """A random model as wide as Qwen3-0.6B, in bfloat16, made on the device; its folder has a configuration alone."""
+    config = Qwen3Config(
+        architectures=["Qwen3ForCausalLM"],
+        vocab_size=151_936,
+        hidden_size=1024,
+        intermediate_size=3072,
+        num_hidden_layers=layers,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        dtype="bfloat16",
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    config.save_pretrained(folder)
+    torch.manual_seed(0)
+    with device:
+        model = Qwen3ForCausalLM(config).to(torch.bfloat16).eval()
+    return folder, model

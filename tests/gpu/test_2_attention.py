@@ -10,8 +10,12 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+from masa_lightning.models import packing
 from masa_lightning.models.packing import pack, take_rows
 from masa_lightning.models.policy import Policy
+
+# That torch's variable-length kernel does not serve after all; SDPA is asked for by name here.
+pytestmark = pytest.mark.filterwarnings(r"error:torch\.nn\.attention\.varlen")
 
 SIZES = {
     "vocab_size": 199,
@@ -79,6 +83,19 @@ def rms(x: Tensor) -> float:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "autocast"])
 def test_packed_is_eager(device, show, name, group, precision):
     """In float32 exactly; else packing costs no more than bfloat16 costs anyway."""
+    check_packed(device, show, name, group, precision)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("precision", ["bfloat16", "autocast"])
+def test_packed_is_eager_without_the_variable_length_kernel(show, monkeypatch, name, precision):
+    """As on GPUs that lack it; on CPU there is no other way."""
+    monkeypatch.setattr(packing, "serves", lambda *_: False)
+    check_packed(torch.device("cuda"), show, name, "long", precision)
+
+
+def check_packed(device, show, name, group, precision):
     pairs = rows(group)
     tokens = pack(pairs).to(device)
     draw = torch.Generator().manual_seed(1)
@@ -116,9 +133,12 @@ def test_packed_is_eager(device, show, name, group, precision):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("kernel", ["that serves", "SDPA"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "autocast"])
-def test_memory_goes_by_tokens_and_not_by_the_length_of_rows(peak, show, precision):
+def test_memory_goes_by_tokens_and_not_by_the_length_of_rows(peak, show, monkeypatch, precision, kernel):
     """16 completions of 4,000 tokens take little more than as many tokens in rows of 60."""
+    if kernel == "SDPA":
+        monkeypatch.setattr(packing, "serves", lambda *_: False)
     weights = torch.bfloat16 if precision == "bfloat16" else torch.float32
     policy = make("qwen3, 2 key-value heads", torch.device("cuda"), weights)
     prompt = [5] * 100
@@ -140,8 +160,9 @@ def test_memory_goes_by_tokens_and_not_by_the_length_of_rows(peak, show, precisi
     long, half, short = step(16, 4000), step(8, 4000), step(1067, 60)
     scores = SIZES["num_attention_heads"] * 4000 * 4100 * (4 if precision == "float32" else 2)
     show(
-        f"{precision}: 64,000 tokens in rows of 4,000: {long / 2**20:.0f} MiB, half as many {half / 2**20:.0f}, "
-        f"in rows of 60 {short / 2**20:.0f}; the scores of all rows would be {16 * scores / 2**20:.0f} a layer"
+        f"{precision}, kernel {kernel}: 64,000 tokens in rows of 4,000: {long / 2**20:.0f} MiB, "
+        f"half as many {half / 2**20:.0f}, in rows of 60 {short / 2**20:.0f}; "
+        f"the scores of all rows would be {16 * scores / 2**20:.0f} a layer"
     )
     assert long < 2.2 * half
     assert long < 1.5 * short
