@@ -17,7 +17,7 @@ from masa_lightning.sampling.vllm.architectures import adapt_model, adapt_to_mod
 from masa_lightning.sampling.vllm.cpu import PackedLayers
 from masa_lightning.sampling.vllm.isolation import apart_from_training, environment
 from masa_lightning.sampling.vllm.layouts import Layouts
-from masa_lightning.sampling.vllm.patches import classes_of_transformers_kept, outlive_engine, platform
+from masa_lightning.sampling.vllm.patches import classes_of_transformers_kept, heed_stream, outlive_engine, platform
 from masa_lightning.sampling.vllm.weights import is_tied
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ def make_engine(
     vllm = import_vllm(on_cpu)
     options = _options(sampler, policy, model_path, max_model_length, dtype)
     layouts = Layouts()
+    if device.type == "cuda":
+        heed_stream()
     with packed.of_new_engine(world_size()) if on_cpu else contextlib.nullcontext():
         adapt_to_model(options, policy.config, on_cpu)
         try:

@@ -234,6 +234,20 @@ def own_shared_memory(processes: int) -> Iterator[None]:
             file.unlink(missing_ok=True)  # all processes have it open by now
 
 
+def heed_stream() -> None:
+    """Tells vLLM the CUDA stream that an engine is made in.
+
+    Else it takes another one for its graphs, when it has begun to read results by the one before: a race.
+
+    Names: vllm.utils.torch_utils:_patched_set_stream
+    Test: tests/sampling/vllm/test_patches.py::test_vllm_heeds_the_stream_of_its_engine
+    Until: vLLM looks at torch's stream.
+    """
+    from vllm.utils.torch_utils import _patched_set_stream
+
+    _patched_set_stream(torch.cuda.current_stream())
+
+
 def outlive_engine(llm: Any) -> None:
     """Lets an engine be dropped without the process groups of the trainer and of other engines, which vLLM would end.
 

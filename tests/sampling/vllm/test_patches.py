@@ -139,6 +139,19 @@ def test_shared_memory_has_a_name_of_its_own(vllm, tmp_path):
             torch.distributed.destroy_process_group()
 
 
+def test_vllm_heeds_the_stream_of_its_engine(vllm, monkeypatch):
+    """In place of one of its own, which it would make on a GPU."""
+    from vllm.utils import torch_utils
+
+    made = []
+    monkeypatch.setattr(torch_utils, "prev_set_stream", made.append)
+    monkeypatch.setattr(torch_utils, "_current_stream_tls", SimpleNamespace(value=None))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "of the engine")
+    patches.heed_stream()
+    assert torch_utils.current_stream() == "of the engine"
+    assert made == ["of the engine"]
+
+
 def test_experts_after_a_dense_model(vllm, tools, monkeypatch):
     """The groups of processes are made with the first engine of a process."""
     from vllm.distributed import parallel_state
