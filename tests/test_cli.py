@@ -319,7 +319,7 @@ def test_help_says_what_this_is_and_lists_all_commands(words, capsys):
     assert cli.main(words) is None
     printed = capsys.readouterr().out
     assert "MASA" in printed
-    for command in ("fit", "validate", "test", "predict", "export", "report", "configs", "--version"):
+    for command in ("fit", "validate", "test", "predict", "export", "report", "configs", "doctor", "--version"):
         assert f"  {command} " in printed or f"masa {command}" in printed
     assert max(map(len, printed.splitlines())) <= 120
 

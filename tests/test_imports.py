@@ -30,7 +30,7 @@ STOREYS = (
     {"rollouts", "update"},
     {"modules"},
     {"callbacks", "model_card"},
-    {"export", "report"},
+    {"export", "report", "doctor"},
     {"cli"},
 )
 STOREY = {room: height for height, rooms in enumerate(STOREYS) for room in rooms}
@@ -293,7 +293,10 @@ def test_importing_the_package_loads_nothing_big(package: str) -> None:
     assert not (HEAVY | {"torch", "datasets", "matplotlib"}) & modules
 
 
-@pytest.mark.parametrize(("command", "said"), [("", "configs"), ("'export', ", "OUT_DIR"), ("'fit', ", "--model.help")])
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("", "configs"), ("'export', ", "OUT_DIR"), ("'doctor', ", "--json"), ("'fit', ", "--model.help")],
+)
 def test_help_loads_neither_vllm_nor_models(command: str, said: str) -> None:
     modules, printed = loaded_after(f"from masa_lightning.cli import main; main([{command}'--help'])")
     assert said in printed
@@ -301,3 +304,8 @@ def test_help_loads_neither_vllm_nor_models(command: str, said: str) -> None:
     # torchmetrics, which Lightning imports, loads the registry of models (`auto`), but no model.
     models = re.compile(r"transformers\.(modeling_utils|models\.(?!auto\.)\w+\.modeling_.*)")
     assert not [name for name in modules if name.split(".")[0] == "vllm" or models.fullmatch(name)]
+
+
+def test_the_doctor_loads_what_may_be_broken_in_other_processes_alone() -> None:
+    modules, _ = loaded_after("import masa_lightning.doctor.examination, masa_lightning.doctor.report")
+    assert not (HEAVY | {"torch", "huggingface_hub", "packaging"}) & modules

@@ -12,7 +12,7 @@ from masa_lightning.cli.words import arguments, check_command, check_configured,
 if TYPE_CHECKING:
     from lightning.pytorch.cli import ArgsType, LightningCLI
 
-_COMMANDS: Final = ("fit", "validate", "test", "predict", "export", "report", "configs")
+_COMMANDS: Final = ("fit", "validate", "test", "predict", "export", "report", "configs", "doctor")
 _HELP: Final = f"""\
 masa_lightning {__version__}: train reasoning language models that predict themselves
 (MASA), with PyTorch Lightning.
@@ -28,6 +28,7 @@ usage: masa COMMAND [arguments]
   export     write a checkpoint as a Hugging Face folder with a model card
   report     one HTML page of runs: masa report runs/tiny
   configs    list, show or copy the configurations that come with it
+  doctor     whether this machine is ready, and how fast it is
 
   masa COMMAND --help    arguments of a command
   masa COMMAND --debug   where an error comes from
@@ -40,7 +41,7 @@ are laid over each other: masa fit --config masa --config with/grpo
 
 
 def main(args: ArgsType = None) -> LightningCLI | None:
-    """Runs `masa fit|validate|test|predict|export|report|configs`.
+    """Runs `masa fit|validate|test|predict|export|report|configs|doctor`.
 
     Args:
         args: Command line to use in place of `sys.argv[1:]`.
@@ -73,6 +74,11 @@ def main(args: ArgsType = None) -> LightningCLI | None:
                 from masa_lightning.cli import configs
 
                 configs.main(words[1:])
+                return None
+            case ["doctor"]:
+                from masa_lightning.cli import doctor
+
+                doctor.main(words[1:])
                 return None
         try:  # before torch is imported, which takes seconds
             check_command(words[0], _COMMANDS)

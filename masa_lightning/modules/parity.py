@@ -75,13 +75,16 @@ class ParityGuard:
             f"{' and '.join(weights)} with the Trainer's precision {precision}"
         )
 
-    def probe(self, tokenizer: Any, max_model_length: int, when: str) -> None:
+    def probe(self, tokenizer: Any, max_model_length: int, when: str) -> float:
         """Draws a few tokens and compares them; a collective, under the autocast of a training step.
 
         Args:
             tokenizer: Of the model.
             max_model_length: Most tokens of prompt and completion together, >= 2.
             when: Ends the sentence "the sampler does not draw from the policy ...".
+
+        Returns:
+            As `check`.
 
         Raises:
             RuntimeError: If log-probabilities differ by more than the limit, or none are there to compare.
@@ -106,9 +109,9 @@ class ParityGuard:
         reshard: Any = getattr(self._policy, "reshard", None)
         if reshard is not None:  # FSDP2 would keep some weights gathered until a backward pass
             reshard()
-        self.check((logp - batch.sampler_logp).abs()[batch.tokens.mask], when)
+        return self.check((logp - batch.sampler_logp).abs()[batch.tokens.mask], when)
 
-    def check(self, differences: Tensor, when: str, temperature: float = 1.0) -> None:
+    def check(self, differences: Tensor, when: str, temperature: float = 1.0) -> float:
         """Compares what is known already; a collective.
 
         Args:
@@ -116,11 +119,14 @@ class ParityGuard:
             when: As in `probe`.
             temperature: That tokens were drawn with: below 1 it enlarges the rounding of logits.
 
+        Returns:
+            By how much they differ, nats a token in the mean; NaN where the limit is inf, and nothing is compared.
+
         Raises:
             RuntimeError: If they are above the limit in any process, or are no numbers.
         """
         if not math.isfinite(self.limit):
-            return
+            return math.nan
         found = differences.double()
         parts = self._processes.gather(
             (found.sum().item(), found.max().item() if found.numel() else 0.0, found.numel())
@@ -130,7 +136,7 @@ class ParityGuard:
         limit = self.limit / min(temperature, 1.0)
         mean = total.sum().item() / max(count, _FEW)
         if mean <= limit and (not self._exact or peak <= _PEAK * limit):
-            return
+            return total.sum().item() / max(count, 1)
         expected = f"a mean of at most {limit:.3g}" + f", {_PEAK * limit:.3g} for one token" * self._exact
         raise RuntimeError(
             f"the sampler does not draw from the policy {when}: over {count} tokens their log-probabilities differ by "

@@ -1,0 +1,44 @@
+"""The real engine passes; one that does not get the weights is a failed line, and those behind it are still there."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+
+from masa_lightning.doctor.engine import DTYPES, engine
+from masa_lightning.modules.optimization import PRECISIONS
+
+pytest.importorskip("vllm")
+
+
+def test_all_precisions_of_training_are_tried() -> None:
+    from masa_lightning.models.loading import DType
+
+    assert tuple(DTYPES) == PRECISIONS
+    assert {dtype for pair in DTYPES.values() for dtype in pair} <= {*get_args(DType)}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a policy on the CPU beside an engine for CUDA")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_the_engine_is_tried(precision: str) -> None:
+    start, parity, hand_over, generation = engine("cpu", precision)
+    for found in (start, parity, hand_over, generation):
+        assert (found.state, found.remedy) == ("ok", ""), found.text
+    limit = 0.001 if precision == "32-true" else 0.15
+    assert start.facts["shares_weights"] is (precision == "32-true")
+    assert 0 < parity.facts["difference"] < limit == parity.facts["limit"]
+    assert 0 < hand_over.facts["difference"] < limit
+    assert generation.facts["tokens"] == 64 * 128
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a policy on the CPU beside an engine for CUDA")
+def test_weights_that_do_not_arrive_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    import masa_lightning
+
+    monkeypatch.setattr(masa_lightning.VLLMSampler, "sync_weights", lambda self: None)
+    found = [*engine("cpu", "bf16-mixed")]
+    assert [each.state for each in found] == ["ok", "ok", "failed", "ok"]
+    assert "the sampler does not draw from the policy after a hand-over" in found[2].text
+    assert found[2].remedy.startswith("the engine computes something else here")

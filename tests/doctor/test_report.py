@@ -1,0 +1,43 @@
+"""The table and the JSON."""
+
+from __future__ import annotations
+
+import json
+
+from masa_lightning.doctor.check import Line
+from masa_lightning.doctor.report import as_json, closing, head, row
+
+LINES = [
+    Line("packages", "ok", "torch 2.13", 0.1),
+    Line("devices", "note", "a | b\nc", 0.2, remedy="look", facts={"gpus": []}),
+    Line("engine, 32-true: start", "failed", "no weights " * 40, 3.0, remedy="give some"),
+    Line("engine, 32-true: parity", "not run", "after engine, 32-true: start"),
+]
+
+
+def test_the_table_is_markdown_that_lines_up() -> None:
+    table = [*head(23).splitlines(), *(row(line, 23) for line in LINES)]
+    assert {line.count("|") for line in table} == {5}
+    assert len({tuple(i for i, c in enumerate(line) if c == "|")[:4] for line in table}) == 1
+    assert table[3].endswith("| a / b c |")
+    assert table[4].endswith(" ... |")
+    assert max(map(len, table)) < 220
+
+
+def test_what_failed_is_told_whole_with_its_remedy() -> None:
+    assert closing(LINES).splitlines() == [
+        "* **devices**: look",
+        f"* **engine, 32-true: start** failed: {('no weights ' * 40).strip()}",
+        "  Remedy: give some",
+        "",
+        "1 of 4 lines failed.",
+    ]
+    assert closing(LINES[:1]) == "This machine is ready."
+
+
+def test_json_has_all_fields() -> None:
+    told = json.loads(as_json(LINES))
+    assert (told["ready"], len(told["lines"])) == (False, 4)
+    assert {*told} == {"masa_lightning", "ready", "lines"}
+    assert all({*line} == {"name", "state", "found", "seconds", "remedy", "facts"} for line in told["lines"])
+    assert json.loads(as_json(LINES[:2]))["ready"] is True
