@@ -6,21 +6,20 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from masa_lightning.doctor.check import Found
+
+if TYPE_CHECKING:
+    from masa_lightning.models.loading import DType
 
 LENGTH: Final = 256  # tokens of prompt and completion, those of the embedded model
 _REQUESTS, _TOKENS = 64, 128
 _GIB: Final = 2**30
 _CACHE: Final = {"cpu": 0.25, "cuda": 2.0}  # GiB of keys and values
 _CAME_BACK: Final = 0.75  # of the cache, at least
-DTYPES: Final = {  # those of policy and engine
-    "32-true": ("float32", "float32"),
-    "bf16-mixed": ("float32", "bfloat16"),
-    "bf16-true": ("bfloat16", "bfloat16"),
-}
-"""By the precision of a Trainer."""
+DTYPES: Final[dict[str, DType]] = {"32-true": "float32", "bf16-mixed": "float32", "bf16-true": "bfloat16"}
+"""Of the weights, by the precision of a Trainer."""
 _PARITY: Final = (
     "the engine computes something else here: give it `enforce_eager: true`, or take TransformersSampler; and report "
     "this table"
@@ -43,25 +42,25 @@ def engine(device: str, precision: str) -> Iterator[Found]:
     from masa_lightning.models.steady import make_steady
     from masa_lightning.modules.parity import ParityGuard
 
-    weights, computed = DTYPES[precision]
-    model = load_model(TINY, weights)  # type: ignore[arg-type]
+    model = load_model(TINY, DTYPES[precision])
     make_steady(model, LENGTH)
     policy = Policy(model).to(device)
     tokenizer = load_tokenizer(TINY)
     sampler = masa_lightning.VLLMSampler(
-        dtype=computed,
         kv_cache_gib=_CACHE[device],
         gpu_memory_utilization=0.1,  # of which vLLM wants that much to be free, whatever it takes
         enable_sleep_mode=device == "cuda",
     )
+    mixed: Any = torch.autocast(device, torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
     start = time.perf_counter()
-    sampler.setup(policy.model, model_path(TINY), max_model_length=LENGTH, stop_token_ids=[])
+    with mixed:  # as a module does: an engine takes the dtype of autocast
+        sampler.setup(policy.model, model_path(TINY), max_model_length=LENGTH, stop_token_ids=[])
     seconds = time.perf_counter() - start
-    text = f"{seconds:.1f} s, engine in {computed}, weights {'shared' if sampler.shares_weights else 'handed over'}"
+    way = "shared" if sampler.shares_weights else "handed over"
+    text = f"{seconds:.1f} s, engine in {sampler.engine_dtype}, weights {way}"
     yield Found(text, facts={"engine_seconds": seconds, "shares_weights": sampler.shares_weights})
 
     guard = ParityGuard(sampler, policy, Processes(0, 1), limit=None, model=TINY, precision=precision)
-    mixed: Any = torch.autocast(device, torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
 
     def compared(when: str, text: str = "", **facts: float) -> Found:
         """Compares engine and policy; a difference hides nothing of what comes then."""
@@ -104,14 +103,14 @@ def engine(device: str, precision: str) -> Iterator[Found]:
 
 
 def scatter(policy: Any) -> None:
-    """Changes a policy's weights in place by as much as they are large: an engine without them is nats away."""
+    """Changes a policy's weights in place by half of what they are: an engine without them is nats away."""
     import torch
 
     noise = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in policy.parameters():
             if weight.ndim > 1:
-                change = torch.randn(weight.shape, generator=noise) * weight.float().std().cpu()
+                change = torch.randn(weight.shape, generator=noise) * weight.float().std().cpu() / 2
                 weight.add_(change.to(weight))
 
 

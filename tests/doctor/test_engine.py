@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import get_args
 
 import pytest
@@ -17,7 +18,7 @@ def test_all_precisions_of_training_are_tried() -> None:
     from masa_lightning.models.loading import DType
 
     assert tuple(DTYPES) == PRECISIONS
-    assert {dtype for pair in DTYPES.values() for dtype in pair} <= {*get_args(DType)}
+    assert {*DTYPES.values()} <= {*get_args(DType)}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a policy on the CPU beside an engine for CUDA")
@@ -27,18 +28,29 @@ def test_the_engine_is_tried(precision: str) -> None:
     for found in (start, parity, hand_over, generation):
         assert (found.state, found.remedy) == ("ok", ""), found.text
     limit = 0.001 if precision == "32-true" else 0.15
-    assert start.facts["shares_weights"] is (precision == "32-true")
+    assert start.facts["shares_weights"] is True
     assert 0 < parity.facts["difference"] < limit == parity.facts["limit"]
     assert 0 < hand_over.facts["difference"] < limit
     assert generation.facts["tokens"] == 64 * 128
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a policy on the CPU beside an engine for CUDA")
-def test_weights_that_do_not_arrive_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+def test_weights_that_do_not_arrive_fail(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import masa_lightning
 
-    monkeypatch.setattr(masa_lightning.VLLMSampler, "sync_weights", lambda self: None)
-    found = [*engine("cpu", "bf16-mixed")]
+    class Stale(masa_lightning.VLLMSampler):
+        def __init__(self, **settings):
+            super().__init__(share_weights=False, **settings)
+
+        def sync_weights(self):
+            """Loses them, once the engine was made with the first ones."""
+
+    monkeypatch.setattr(masa_lightning, "VLLMSampler", Stale, raising=False)
+    found = [*engine("cpu", precision)]
     assert [each.state for each in found] == ["ok", "ok", "failed", "ok"]
     assert "the sampler does not draw from the policy after a hand-over" in found[2].text
+    difference = re.search(r"differ by ([\d.]+) nats a token in the mean", found[2].text)
+    assert difference is not None
+    assert float(difference[1]) > 1
     assert found[2].remedy.startswith("the engine computes something else here")
