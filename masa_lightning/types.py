@@ -5,6 +5,7 @@ Everything here is plain data; what a sampler, a grader or a reward function has
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -21,27 +22,51 @@ Kind = Literal["solution", "meta"]
 AnswerType = Literal["math", "number", "choice", "code"]
 FinishReason = Literal["stop", "length"]
 
+_NUMERIC: Final = re.compile(r"\d|\\pi\b|\u03c0|(?<![A-Za-z\\])e(?![A-Za-z])")  # in some spelling, as it is graded
+
 
 class Answer(str):
     """The ground truth of a problem: a text that knows what grading needs besides.
 
     It is a `str`, equal to a plain one: code that reads an answer as text (a grader of your own, a file, a table, a set of
     answers) need not know its class.
+
+    Args:
+        text: What it is as text; a whole number will do.
+
+    Raises:
+        ValueError: If `text` is neither.
     """
 
     __slots__: tuple[str, ...] = ()
     kind: AnswerType = "math"
     """Its name in rows of a table (`Problem`'s `answer_type`)."""
 
-    def _besides(self) -> dict[str, Any]:
-        """Returns what it has besides its text, by name."""
-        return {name: getattr(self, name) for name in type(self).__slots__}
+    def __new__(cls, text: str) -> Self:
+        if not isinstance(text, str | int) or isinstance(text, bool):
+            raise ValueError(
+                f"the answer is {text!r:.100}; expected a text (\"\" where nobody knows the answer, a number as one writes it)"
+            )
+        return super().__new__(cls, text)
 
-    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
-        return (str(self),), self._besides()
+    def _besides(self) -> dict[str, Any]:
+        """Returns what it has besides its text, by name: what its class and those that this one extends declare."""
+        names = (name for kind in reversed(type(self).__mro__) for name in vars(kind).get("__slots__", ()))
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remade, (type(self), str(self), self._besides() | getattr(self, "__dict__", {}))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join([repr(str(self)), *(f'{k}={v!r}' for k, v in self._besides().items())])})"
+
+
+def _remade(kind: type[Answer], text: str, besides: Mapping[str, Any]) -> Answer:
+    """Returns a copy of an answer, of whatever class of yours; it was checked when it was made."""
+    answer = str.__new__(kind, text)
+    for name, value in besides.items():
+        setattr(answer, name, value)
+    return answer
 
 
 class MathAnswer(Answer):
@@ -63,7 +88,7 @@ class NumberAnswer(Answer):
         tolerance: Largest difference relative to it, >= 0.
 
     Raises:
-        ValueError: If `tolerance` is no such number.
+        ValueError: If `tolerance` is no such number, or none is in `text`.
 
     >>> NumberAnswer("2.5", tolerance=0.01)
     NumberAnswer('2.5', tolerance=0.01)
@@ -76,6 +101,8 @@ class NumberAnswer(Answer):
     def __new__(cls, text: str, *, tolerance: float) -> Self:
         check_number("tolerance", tolerance, ">= 0", note="(relative to the right number)")
         answer = super().__new__(cls, text)
+        if answer and not _NUMERIC.search(answer):
+            raise ValueError(f"the answer is {text!r:.100}, which holds no number; expected one, such as '2.5'")
         answer.tolerance = tolerance
         return answer
 
@@ -103,12 +130,12 @@ class ChoiceAnswer(Answer):
         if not isinstance(options, list | tuple) or not options or not all(isinstance(each, str) for each in options):
             raise ValueError(f"options is {options!r}; expected a list with the text of each option")
         letters = ascii_uppercase[: len(options)]
-        if text and text.strip().strip("().").upper() not in {*letters}:
+        answer = super().__new__(cls, text)
+        if answer and answer.strip().strip("().").upper() not in {*letters}:
             raise ValueError(
                 f"the answer is {text!r} and there are {len(options)} options; expected one of {', '.join(letters)}: the "
                 "letter of the right option"
             )
-        answer = super().__new__(cls, text)
         answer.options = tuple(options)
         return answer
 
@@ -120,6 +147,9 @@ class CodeAnswer(Answer):
         text: Python that asserts, or JSON with inputs and outputs (`grading.programs.stdio`).
         preamble: Python that programs and tests build on.
 
+    Raises:
+        ValueError: If one of them is no text.
+
     >>> CodeAnswer("assert double(2) == 4").preamble
     ''
     """
@@ -129,6 +159,8 @@ class CodeAnswer(Answer):
     preamble: str
 
     def __new__(cls, text: str, *, preamble: str = "") -> Self:
+        if not isinstance(preamble, str):
+            raise ValueError(f"preamble is {preamble!r:.100}; expected Python as a text, \"\" for none")
         answer = super().__new__(cls, text)
         answer.preamble = preamble
         return answer

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,25 @@ ANSWERS = [
     ChoiceAnswer("B", options=["4", "5"]),
     CodeAnswer("assert f(1) == 1", preamble="import math"),
 ]
+
+
+class Level(NumberAnswer):
+    """A user's class that declares nothing of its own, one that does, and one that takes any attribute."""
+
+    __slots__ = ()
+
+
+class Unit(NumberAnswer):
+    __slots__ = ("unit",)
+
+    def __new__(cls, text: str, *, tolerance: float, unit: str) -> Unit:
+        answer = super().__new__(cls, text, tolerance=tolerance)
+        answer.unit = unit
+        return answer
+
+
+class Free(ChoiceAnswer):
+    pass
 
 
 def problem(answer: Any, **others: Any) -> Problem:
@@ -40,6 +60,23 @@ def test_copies_between_processes_and_batches_are_the_same(answer: Answer) -> No
     for other in (pickle.loads(pickle.dumps(given)), copy.deepcopy(given), replace(given), moved):
         assert type(other.answer) is type(answer) and repr(other) == repr(given) and other == given
         assert other.answer_type == answer.kind
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickles_of_all_protocols_keep_what_an_answer_has(protocol: int) -> None:
+    free = Free("A", options=["x"])
+    free.note = "mine"
+    for answer in (*ANSWERS, Level("2", tolerance=0.1), Unit("2", tolerance=0.1, unit="km"), free):
+        for other in (pickle.loads(pickle.dumps(answer, protocol)), copy.deepcopy(answer), copy.copy(answer)):
+            assert type(other) is type(answer) and repr(other) == repr(answer)
+            assert getattr(other, "note", "") == getattr(answer, "note", "")
+    assert repr(Unit("2", tolerance=0.1, unit="km")) == "Unit('2', tolerance=0.1, unit='km')"
+
+
+def test_numbers_in_all_spellings_that_are_graded() -> None:
+    for text in ("2.5", r"\pi", r"2\pi", "e", "-e", r"\sqrt2", "\N{GREEK SMALL LETTER PI}/2", "1.5e3", r"\frac12", ""):
+        assert NumberAnswer(text, tolerance=0.1) == text
+    assert problem(42).answer == "42" and problem(12345678901234567890).answer == "12345678901234567890"
 
 
 def test_a_plain_text_is_mathematics() -> None:
@@ -87,6 +124,23 @@ def test_a_row_of_plain_values_makes_the_same_problem() -> None:
         ),
         (lambda: ChoiceAnswer("A", options={"A": "x"}), "options is {'A': 'x'}; expected a list"),
         (lambda: ChoiceAnswer("", options=[]), r"options is \[\]"),
+        *(
+            (lambda make=make, text=text: make(text), rf"the answer is {re.escape(repr(text))}; expected a text")
+            for make in (
+                problem,
+                MathAnswer,
+                CodeAnswer,
+                lambda text: NumberAnswer(text, tolerance=0.1),
+                lambda text: ChoiceAnswer(text, options=["x", "y"]),
+            )
+            for text in (None, b"2", ["2"], {"2"}, 2.5, True)
+        ),
+        *(
+            (lambda text=text: NumberAnswer(text, tolerance=0.1), f"the answer is '{text}', which holds no number")
+            for text in ("abc", "nan", "inf", "one", "text", "B")
+        ),
+        (lambda: ChoiceAnswer(2, options=["x", "y"]), "the answer is 2 and there are 2 options"),
+        (lambda: CodeAnswer("assert f()", preamble=None), "preamble is None; expected Python as a text"),
     ],
 )
 def test_what_cannot_be_graded_is_refused_when_it_is_made(make: Any, message: str) -> None:

@@ -48,9 +48,10 @@ def answer_text(value: Any, *, rounded: bool = False) -> str:
         raise UnusableRowError(f"answer is a {kind(value)}, not text or a number")
     if looks_written(value):
         raise UnusableRowError("answer is a list or struct that cannot be read")
-    text = _final(valid_text(value, "answer")).strip()
-    if not any(map(str.isprintable, text)):  # such as a zero-width space
+    final = _final(value)
+    if not any(map(str.isprintable, final.strip())):  # such as a zero-width space
         raise MissingAnswerError("empty answer")
+    text = valid_text(final, "answer").strip()
     if text.casefold() in _NO_ANSWER:
         raise MissingAnswerError(f"answer is not a number or expression, but {text!r}")
     if _PROGRAM.match(text):

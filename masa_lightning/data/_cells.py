@@ -23,15 +23,18 @@ _IDS = ("id", "unique_id", "ID", "Record ID", "task_id", "example_id", "problemi
 _WRITTEN = re.compile(r"""\s*(?:array\(\s*)?(?:(?:\[\s*)+(?:\{\s*)?|\{\s*)["']""")
 # Letters behind a backslash that are a command of LaTeX, though the first of them is an escape too.
 _COMMANDS = {
-    "\t": "t(?:an|anh|au|ext[a-z]*|frac|heta|ilde|imes|o|op|riangle[a-z]*|herefore)(?![A-Za-z])",
-    "\n": "n(?:abla|eg|eq|exists|ot|otin|u|parallel|subseteq)(?![A-Za-z])",
-    "\r": "r(?:angle|brace|ceil|floor|ho|ight[a-z]*|oot)(?![A-Za-z])",
-    "\b": "b(?:ar|ecause|egin|eta|f|ig[a-zA-Z]*|inom|mod|ot|oxed|ullet)(?![A-Za-z])",
-    "\f": "f(?:box|lat|orall|rac|rown)(?![A-Za-z])",
+    "\t": "t(?:an|anh|au|binom|ext[a-z]*|frac|heta|herefore|ilde|imes|o|op|riangle[a-z]*)(?![A-Za-z])",
+    "\n": "n(?:abla|atural|cong|e|earrow|eg|eq|ewline|exists|geq[a-z]*|gtr|i|leftarrow|leq[a-z]*|less|mid|olimits|onumber"
+    "|ot|otag|otin|parallel|prec|rightarrow|sim|subset[a-z]*|succ|supset[a-z]*|u|warrow)(?![A-Za-z])",
+    "\r": "r(?:angle|brace|brack|ceil|floor|ho|ight[a-zA-Z]*|m|oot|vert)(?![A-Za-z])",
+    "\b": "b(?:ar|ecause|egin|eta|f|ig[a-zA-Z]*|inom|mod|ot|oxed|reve|ullet)(?![A-Za-z])",
+    "\f": "f(?:box|lat|lloor|orall|rac|rown)(?![A-Za-z])",
 }
 _SWALLOWED = re.compile("|".join(escape + letters[1:] for escape, letters in _COMMANDS.items()))
-_NO_TEXT = re.compile("[\b\f](?=[a-z])")  # of these characters texts have no use, before a letter
-_NO_ANSWER = re.compile(_NO_TEXT.pattern + "|\t(?:ext|frac|heta|imes)|\n(?:eq|abla)(?![A-Za-z])|\r(?:ight|angle|ho)")
+# Where such a backslash was read as an escape, or others of Python's (`\alpha`, `\vec`, `\0`). Of a value no character but
+# the ends of lines controls anything, and nothing is behind a tab or half an end of line; questions have lines and tables.
+_NO_QUESTION = re.compile("[\b\f](?=[a-z])|\t(?:ext|frac|heta|imes)|\n(?:eq|abla)(?![A-Za-z])|\r(?:ight|ho)")
+_NO_VALUE = re.compile("[^\t\n\r -~\xa0-\U0010ffff]|[\t\r](?=[A-Za-z])|\n" + _COMMANDS["\n"][1:])
 _SINGLE_BACKSLASH = re.compile(
     r"(?<!\\)((?:\\\\)*)\\(?=" + "|".join(_COMMANDS.values()) + r"""|u(?![0-9a-fA-F]{4})|[^"'\\/bfnrtu])"""
 )
@@ -91,7 +94,7 @@ def valid_text(text: str, what: str) -> str:
     """
     if not is_unicode(text):
         raise UnusableRowError(f"{what} is not valid Unicode")
-    if (_NO_ANSWER if what == "answer" else _NO_TEXT).search(text):
+    if (_NO_QUESTION if what == "problem" else _NO_VALUE).search(text):
         raise UnusableRowError(f"{what} has LaTeX whose backslash was read as an escape; double it in JSON")
     return text
 

@@ -54,8 +54,7 @@ def counting_of(rows: Iterable[Row]) -> Counting:
             choice = _shaped(row)
         except UnusableRowError:
             continue
-        if not isinstance(choice.answer, str) or choice.answer.strip().isdigit():
-            found.append(choice)
+        found.append(choice)
     default = found[0].default if found else "unknown"
     return how_counted(((choice.options, choice.answer) for choice in found), default)
 

@@ -101,6 +101,8 @@ def right_option(options: Options, answer: Any, counting: Counting) -> int:
     else:
         place = None
     numbered = options.labels is not None and any(label.isdigit() for label in options.labels)
+    if place is not None and index is not None and not numbered and {*_places(options, index, counting)} - {place}:
+        raise UnusableRowError("the answer is the text of one option and the index of another")
     if place is None and index is not None and not numbered and counting != "values":
         place = _counted(options, index, counting)
         if options.numbers and written in options.texts and options.texts[place : place + 1] != [written]:
@@ -127,20 +129,19 @@ def how_counted(rows: Iterable[tuple[Options, Any]], default: Counting = "unknow
         rows: The options and the answer's cell of each.
         default: Where no row shows it.
     """
-    zero = last = more = False
+    zero = last = more = text = False
     for options, answer in rows:
         answer = decoded(answer)
         index = _index(answer)
-        if (
-            index is None
-            or str(index) in (options.labels or ())
-            or (isinstance(answer, str) and answer in options.texts)
-        ):
-            continue
-        zero, last, more = zero or index == 0, last or index == len(options.texts), more or index > len(options.texts)
+        if isinstance(answer, str) and answer.strip() in options.texts:
+            text |= not (_places(options, index, "unknown") if index is not None else _is_letter(answer))
+        elif index is not None and str(index) not in (options.labels or ()):
+            zero |= index == 0
+            last |= index == len(options.texts)
+            more |= index > len(options.texts)
     match zero, last, more:
         case False, False, False:
-            return default
+            return "values" if text else default
         case True, False, False:
             return "from 0"
         case False, True, False:
@@ -164,6 +165,10 @@ def _index(answer: Any) -> int | None:
     return answer if isinstance(answer, int) else None
 
 
+def _is_letter(answer: str) -> bool:
+    return len(answer.strip("(). ")) == 1
+
+
 def _named(options: Options, name: str) -> int | None:
     """The place of the option with a label, letter or text; None without."""
     texts, labels = options.texts, options.labels
@@ -184,10 +189,15 @@ def _counted(options: Options, index: int, counting: Counting) -> int:
         raise UnusableRowError(
             "the answer is an index, and the rows do not tell whether the first option is 0 or 1; write its letter"
         )
-    place = index - (counting == "from 1")
-    if not 0 <= place < len(options.texts):
-        raise UnusableRowError("the answer is not among the options")
-    return place
+    for place in _places(options, index, counting):
+        return place
+    raise UnusableRowError("the answer is not among the options")
+
+
+def _places(options: Options, index: int, counting: Counting) -> list[int]:
+    """The places that an index may mean."""
+    from_one = {"from 0": [False], "from 1": [True], "unknown": [False, True], "values": []}[counting]
+    return [index - one for one in from_one if 0 <= index - one < len(options.texts)]
 
 
 def _fields(value: Mapping[str, Any]) -> list[tuple[Any, Any]]:

@@ -35,14 +35,17 @@ from masa_lightning.data._questions import (
     dropped_messages,
     plain_text,
     problem_text,
+    same_text_key,
 )
 from masa_lightning.data._wrappers import other_form
+from masa_lightning.functional.grading import grade
 from masa_lightning.functional.readable import is_readable
-from masa_lightning.types import ChoiceAnswer, CodeAnswer, MathAnswer, Problem
+from masa_lightning.types import ChoiceAnswer, CodeAnswer, MathAnswer, NumberAnswer, Problem
 
 Reader = Callable[[Row], Problem]  # its `id` is that of the row, or empty; raises UnusableRowError
 
 ANSWER_COLUMN = "answer"
+_CONTRADICTED = "the same problem is there with another answer"
 _METADATA_CHARACTERS = 200
 _MOST_COPIES = 2**16  # different rows whose problem is kept: DAPO-Math-17k has each of 17,000 a hundred times
 
@@ -129,6 +132,7 @@ def read_rows(rows: Iterable[Row], read: Reader, source: str, prefix: str = "") 
         numbers.append(i)
     if any(isinstance(problem.answer, CodeAnswer) for problem in table.problems):
         numbers = leave_out_without_tests(table, numbers)
+    numbers = leave_out_contradictions(table, numbers)
     ids = {problem.id for problem in table.problems}
     if "" in ids or len(ids) < len(table.problems):
         for i, problem in zip(numbers, table.problems, strict=True):
@@ -150,7 +154,42 @@ def leave_out_without_tests(table: Table, numbers: list[int]) -> list[int]:
 
     programs = [index for index, problem in enumerate(table.problems) if isinstance(problem.answer, CodeAnswer)]
     found = launch.why_unusable([launch.Tests.of(table.problems[index]) for index in programs])
-    reasons = {index: reason for index, reason in zip(programs, found, strict=True) if reason}
+    return _leave_out(table, numbers, {index: reason for index, reason in zip(programs, found, strict=True) if reason})
+
+
+def leave_out_contradictions(table: Table, numbers: list[int]) -> list[int]:
+    """Moves problems that are there with different answers, of which nobody knows which is right, to the unusable rows.
+
+    Programs are none of them: a problem may have several tests.
+
+    Args:
+        table: Of rows that were read.
+        numbers: [problems] the row of each problem.
+
+    Returns:
+        [problems left] likewise.
+    """
+    same: dict[str, dict[str, list[int]]] = {}  # by the problem, by the answer: where they are
+    for index, problem in enumerate(table.problems):
+        if problem.answer and not isinstance(problem.answer, CodeAnswer):
+            same.setdefault(same_text_key(problem.problem), {}).setdefault(problem.answer, []).append(index)
+    reasons = {}
+    for places in same.values():
+        first, *others = places
+        if any(not _same_answer(table.problems[places[first][0]], table.problems[places[other][0]]) for other in others):
+            reasons |= dict.fromkeys((index for found in places.values() for index in found), _CONTRADICTED)
+    return _leave_out(table, numbers, reasons)
+
+
+def _same_answer(one: Problem, other: Problem) -> bool:
+    """Whether two problems of the same text have an answer of the same value, such as 1/2 and 0.5."""
+    if not all(isinstance(problem.answer, MathAnswer | NumberAnswer) for problem in (one, other)):
+        return False
+    pairs = ((one.answer, other.answer), (other.answer, one.answer))
+    return all(grade(rf"\boxed{{{answer}}}", right) for answer, right in pairs)
+
+
+def _leave_out(table: Table, numbers: list[int], reasons: Mapping[int, str]) -> list[int]:
     table.unusable = sorted([*table.unusable, *((numbers[index], reason) for index, reason in reasons.items())])
     table.problems = [problem for index, problem in enumerate(table.problems) if index not in reasons]
     return [number for index, number in enumerate(numbers) if index not in reasons]
@@ -287,7 +326,7 @@ class ColumnReader:
         for row in rows:
             with suppress(UnusableRowError):
                 answer = self._answer(row) if isinstance(row, Mapping) else None
-                if answer is not None and (not isinstance(answer, str) or answer.strip().isdigit()):
+                if answer is not None:
                     yield self._options(row), answer
 
 

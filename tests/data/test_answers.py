@@ -1,5 +1,6 @@
 """Answers: the one that was meant, or a reason; one row a case."""
 
+import json
 import math
 from datetime import datetime
 from decimal import Decimal
@@ -59,6 +60,12 @@ from masa_lightning.data._cells import MissingAnswerError, UnusableRowError
         ("#### 12\nso\n#### 12", "12"),
         ("##### 5", "##### 5"),
         ("#### 12 apples", "12 apples"),
+        ("x = 1\ny = 2", "x = 1\ny = 2"),
+        ("1\r\n2", "1\r\n2"),
+        (" \t5\t ", "5"),
+        ("So it is\nnot 3\tdozen,\nnu\x0c\n#### 12", "12"),
+        (r'["x \ne 3"]', r"x \ne 3"),
+        (r"['\nu']", r"\nu"),
         (r"#### \frac{1}{2}", r"\frac{1}{2}"),
     ],
 )
@@ -98,8 +105,18 @@ def test_what_was_meant(value: Any, text: str) -> None:
         ("#### 5\n#### 6", "several final answers"),
         ("#### 5\n#### six", "several final answers"),
         ("\x0crac{1}{2}", "LaTeX whose backslash was read as an escape"),
-        ("\theta", "LaTeX whose backslash was read as an escape"),
-        ("\ud800", "not valid Unicode"),
+        *(
+            (json.loads(f'"{swallowed}"'), "LaTeX whose backslash was read as an escape")
+            for swallowed in (
+                r"\theta", r"\tan x", r"2\tan x", r"\tau", r"x\to 0", r"\top", r"\triangle ABC", r"5\text{ cm}", r"\tilde x",
+                r"\tbinom52", r"x \neq 3", r"x\ne3", r"\nu", r"\not 3", r"\notin A", r"\ni", r"\nleq 3", r"\nmid", r"\neg p",
+                r"\rho", r"a\rightarrow b", r"\rangle", r"\rfloor", r"\rm cm", r"\beta", r"\binom52", r"\bar x", r"\boxed{5}",
+                r"\frac12", r"\forall x", r"\flat", r"\begin{x}",
+            )
+        ),  # fmt: skip
+        *((text, "LaTeX whose backslash was read as an escape") for text in ("\alpha", "2\vec x", "5\x01", "\x7f5", "5\x96")),
+        ('["x \\ne 3", "y"]', "a list of several"),
+        ("5\ud800", "not valid Unicode"),
         (b"2", "answer is a bytes"),
         (datetime(2020, 1, 1), "answer is a datetime"),
         ({"a", "b"}, "answer is a set"),

@@ -242,7 +242,7 @@ def test_several_benchmarks_in_order_the_first_problems_of_each(tmp_path: Path) 
 
 
 def test_numbers_of_rows_are_those_of_the_table(tmp_path: Path) -> None:
-    rows = [{"problem": "q", "answer": answer} for answer in (1, None, 2)]
+    rows = [{"problem": f"q {answer}", "answer": answer} for answer in (1, None, 2)]
     with pytest.warns(UserWarning, match="row 1: no answer"):
         problems = read("aime25", write(tmp_path / "a.jsonl", rows), max_unusable_share=0.5)
     assert [p.id for p in problems] == ["0", "2"]

@@ -106,8 +106,9 @@ def test_copies_of_a_row_keep_what_is_their_own(tmp_path: Path, monkeypatch: pyt
         Problem(id=f"i{i}", problem=t, answer=t * 2, source="c", metadata={"level": i}) for i, t in enumerate(texts)
     ]
     assert read(write(tmp_path / f"c{suffix}", table)) == expected
-    other = [{"problem": "a", "answer": answer} for answer in (1, "1.0", 1.5, True, "true")]  # Python: 1 == True
-    assert [p.answer for p in read(write(tmp_path / "o.jsonl", other))] == ["1", "1.0", "1.5", "True", "true"]
+    other = [{"problem": "a", "answer": answer} for answer in (1, "1.0")]  # Python: 1 == True
+    other += [{"problem": "b", "answer": answer} for answer in (True, "true")]
+    assert [p.answer for p in read(write(tmp_path / "o.jsonl", other))] == ["1", "1.0", "True", "true"]
 
 
 def test_a_copied_row_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,6 +322,28 @@ def test_held_out_problems_share_no_text(tmp_path: Path, size: float, count: int
     other = MathDataModule(train=source, validation_size=size, seed=4)
     other.setup("fit")
     assert not count or other.splits["validation"] != held_out
+
+
+def test_a_problem_with_two_answers_is_left_out_with_both(tmp_path: Path) -> None:
+    twice = [{"problem": "Find  $x$ NOW", "answer": a} for a in ("1/2", "3")]
+    same = [{"problem": "Halve it", "answer": a} for a in (r"\frac12", "0.5", "1/2")]
+    other = [{"problem": "Find $X$ now", "answer": "4"}]
+    source = write(tmp_path / "t.jsonl", rows(40) + twice[:1] + same + other + [{"problem": "find $x$ now", "answer": "3"}])
+    data = MathDataModule(train=source, validation_size=0, test=source, test_split="train")
+    message = "2 of 46 rows cannot be used: row 40: the same problem is there with another answer; row 45: .* 2 x the same"
+    with pytest.warns(UserWarning, match=message):
+        data.setup("fit")
+    assert [p.answer for p in data.splits["train"][40:]] == [r"\frac12", "4"]
+    assert (data.unusable, data.duplicates) == (2, 2)
+    with pytest.warns(UserWarning, match=message):  # nor is anything measured by it
+        data.setup("test")
+    assert len(data.splits["test"]) == 44
+    with pytest.raises(ValueError, match="2 of 2 rows cannot be used"):
+        read(write(tmp_path / "two.jsonl", twice))
+    choice = {"question": "Which?", "options": ["red", "green"]}
+    table = write(tmp_path / "c.jsonl", [choice | {"answer": a} for a in "AB"])
+    with pytest.raises(ValueError, match="another answer"):
+        read(table, problem_column="question+options")
 
 
 def test_overlap_with_a_validation_source_is_told(tmp_path: Path) -> None:

@@ -98,7 +98,14 @@ def answers(*rows: dict[str, Any]) -> list[str]:
         ([{"label": "1", "text": "red"}, {"label": "2", "text": "green"}], "2", "B"),
         ([{"label": "1", "text": "red"}, {"label": "2", "text": "green"}], 0, None),
         ({"1": "red", "2": "green"}, "1", "A"),
-        (["1", "2", "3", "4"], "1", "A"),  # a text among texts
+        (["1", "2", "3", "4"], "1", None),  # a text among texts, or an index
+        (["2", "3", "1"], "2", None),
+        (["3", "1", "2", "0"], "2", None),
+        (["5", "2", "7"], "2", None),
+        (["12", "15", "18"], "15", "B"),  # no index
+        ([12, 2, 18], "2", None),
+        (["2 cm", "1 cm"], "1 cm", "B"),
+        ({"A": "2", "B": "3", "C": "1"}, "2", None),
         (["10", "20"], 20, "B"),  # no index of two options
         ([10, 20], 20, "B"),
         ([0.5, 2.5], 2.5, "B"),
@@ -146,6 +153,24 @@ def test_indices_are_counted_as_the_whole_column_is(
     reader.look_at(table)
     if letters:
         assert [reader(row).answer for row in table] == list(letters)
+
+
+@pytest.mark.parametrize(
+    ("others", "letter"),
+    [
+        ([(["a", "b", "c"], "0")], None),  # an index from 0: the text of A, or C
+        ([(["a", "b", "c"], "3")], None),
+        ([(["17", "9", "8"], "17")], "A"),  # texts: this one is no index
+        ([(["red", "green", "blue"], "green")], "A"),
+        ([(["red", "green", "blue"], "B")], None),  # letters say nothing about numbers
+        ([(["red", "green", "blue"], 0), (["17", "9", "8"], "17")], None),
+    ],
+)
+def test_an_index_as_text_where_the_texts_are_numbers(others: list[tuple[list[str], Any]], letter: str | None) -> None:
+    table = [*others, (["2", "3", "1"], "2"), (["5", "0", "1"], "1")]
+    *_, first, second = answers(*({"options": options, "answer": answer} for options, answer in table))
+    assert first == letter if letter else "the text of one option and the index of another" in first
+    assert second == "C" if letter else "the text of one option and the index of another" in second
 
 
 def test_an_index_where_the_texts_are_numbers_too() -> None:
