@@ -45,7 +45,7 @@ class Answer(str):
     def __new__(cls, text: str) -> Self:
         if not isinstance(text, str | int) or isinstance(text, bool):
             raise ValueError(
-                f"the answer is {text!r:.100}; expected a text (\"\" where nobody knows the answer, a number as one writes it)"
+                f'the answer is {text!r:.100}; expected a text ("" where nobody knows it), a number as it is written'
             )
         return super().__new__(cls, text)
 
@@ -160,7 +160,7 @@ class CodeAnswer(Answer):
 
     def __new__(cls, text: str, *, preamble: str = "") -> Self:
         if not isinstance(preamble, str):
-            raise ValueError(f"preamble is {preamble!r:.100}; expected Python as a text, \"\" for none")
+            raise ValueError(f'preamble is {preamble!r:.100}; expected Python as a text, "" for none')
         answer = super().__new__(cls, text)
         answer.preamble = preamble
         return answer

@@ -5,7 +5,7 @@ import json
 import pickle
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -29,7 +29,7 @@ class Level(NumberAnswer):
 class Unit(NumberAnswer):
     __slots__ = ("unit",)
 
-    def __new__(cls, text: str, *, tolerance: float, unit: str) -> Unit:
+    def __new__(cls, text: str, *, tolerance: float, unit: str) -> Self:
         answer = super().__new__(cls, text, tolerance=tolerance)
         answer.unit = unit
         return answer

@@ -176,7 +176,9 @@ def leave_out_contradictions(table: Table, numbers: list[int]) -> list[int]:
     reasons = {}
     for places in same.values():
         first, *others = places
-        if any(not _same_answer(table.problems[places[first][0]], table.problems[places[other][0]]) for other in others):
+        if any(
+            not _same_answer(table.problems[places[first][0]], table.problems[places[other][0]]) for other in others
+        ):
             reasons |= dict.fromkeys((index for found in places.values() for index in found), _CONTRADICTED)
     return _leave_out(table, numbers, reasons)
 

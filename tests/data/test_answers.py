@@ -73,6 +73,15 @@ def test_what_was_meant(value: Any, text: str) -> None:
     assert answer_text(value) == text
 
 
+# As JSON has it where nobody doubled the backslash.
+SWALLOWED = [
+    *(r"\theta", r"\tan x", r"2\tan x", r"\tau", r"x\to 0", r"\top", r"\triangle ABC", r"5\text{ cm}", r"\tilde x"),
+    *(r"\tbinom52", r"x \neq 3", r"x\ne3", r"\nu", r"\not 3", r"\notin A", r"\ni", r"\nleq 3", r"\nmid", r"\neg p"),
+    *(r"\rho", r"a\rightarrow b", r"\rangle", r"\rfloor", r"\rm cm", r"\beta", r"\binom52", r"\bar x", r"\boxed{5}"),
+    *(r"\frac12", r"\forall x", r"\flat", r"\begin{x}"),
+]
+
+
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
@@ -105,16 +114,8 @@ def test_what_was_meant(value: Any, text: str) -> None:
         ("#### 5\n#### 6", "several final answers"),
         ("#### 5\n#### six", "several final answers"),
         ("\x0crac{1}{2}", "LaTeX whose backslash was read as an escape"),
-        *(
-            (json.loads(f'"{swallowed}"'), "LaTeX whose backslash was read as an escape")
-            for swallowed in (
-                r"\theta", r"\tan x", r"2\tan x", r"\tau", r"x\to 0", r"\top", r"\triangle ABC", r"5\text{ cm}", r"\tilde x",
-                r"\tbinom52", r"x \neq 3", r"x\ne3", r"\nu", r"\not 3", r"\notin A", r"\ni", r"\nleq 3", r"\nmid", r"\neg p",
-                r"\rho", r"a\rightarrow b", r"\rangle", r"\rfloor", r"\rm cm", r"\beta", r"\binom52", r"\bar x", r"\boxed{5}",
-                r"\frac12", r"\forall x", r"\flat", r"\begin{x}",
-            )
-        ),  # fmt: skip
-        *((text, "LaTeX whose backslash was read as an escape") for text in ("\alpha", "2\vec x", "5\x01", "\x7f5", "5\x96")),
+        *((json.loads(f'"{text}"'), "LaTeX whose backslash was read as an escape") for text in SWALLOWED),
+        *((text, "LaTeX whose backslash was read as an escape") for text in ("\alpha", "2\vec x", "5\x01", "\x7f5")),
         ('["x \\ne 3", "y"]', "a list of several"),
         ("5\ud800", "not valid Unicode"),
         (b"2", "answer is a bytes"),

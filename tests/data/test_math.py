@@ -328,9 +328,13 @@ def test_a_problem_with_two_answers_is_left_out_with_both(tmp_path: Path) -> Non
     twice = [{"problem": "Find  $x$ NOW", "answer": a} for a in ("1/2", "3")]
     same = [{"problem": "Halve it", "answer": a} for a in (r"\frac12", "0.5", "1/2")]
     other = [{"problem": "Find $X$ now", "answer": "4"}]
-    source = write(tmp_path / "t.jsonl", rows(40) + twice[:1] + same + other + [{"problem": "find $x$ now", "answer": "3"}])
+    source = write(
+        tmp_path / "t.jsonl", rows(40) + twice[:1] + same + other + [{"problem": "find $x$ now", "answer": "3"}]
+    )
     data = MathDataModule(train=source, validation_size=0, test=source, test_split="train")
-    message = "2 of 46 rows cannot be used: row 40: the same problem is there with another answer; row 45: .* 2 x the same"
+    message = (
+        "2 of 46 rows cannot be used: row 40: the same problem is there with another answer; row 45: .* 2 x the same"
+    )
     with pytest.warns(UserWarning, match=message):
         data.setup("fit")
     assert [p.answer for p in data.splits["train"][40:]] == [r"\frac12", "4"]
