@@ -173,7 +173,7 @@ def leave_out_contradictions(table: Table, numbers: list[int]) -> list[int]:
     for index, problem in enumerate(table.problems):
         if problem.answer and not isinstance(problem.answer, CodeAnswer):
             same.setdefault(same_text_key(problem.problem), {}).setdefault(problem.answer, []).append(index)
-    reasons = {}
+    reasons: dict[int, str] = {}
     for places in same.values():
         first, *others = places
         if any(
