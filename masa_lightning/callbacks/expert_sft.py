@@ -22,7 +22,7 @@ from masa_lightning.distributed import Processes
 from masa_lightning.functional.losses import sft_loss
 from masa_lightning.models.packing import pack, split
 from masa_lightning.models.policy import Policy
-from masa_lightning.modules.optimization import check_precision, check_trained_dtype, decay_groups
+from masa_lightning.modules.optimization import adamw, check_precision, check_trained_dtype, live_in_buckets
 from masa_lightning.protocols import ExampleSource, PhaseListener
 from masa_lightning.update.learner import Learner
 
@@ -129,17 +129,18 @@ class ExpertSFT(Callback):
         for p in self._policy.parameters():
             if p.requires_grad:
                 check_trained_dtype(str(p.dtype).removeprefix("torch."))
-        groups = decay_groups(self._policy.named_parameters(), self.weight_decay)
-        self._optimizer = torch.optim.AdamW(groups, lr=self.learning_rate)
+        self._learner.keeps_gradients = live_in_buckets(trainer.strategy)
+        self._optimizer = adamw(self._policy.named_parameters(), self.learning_rate, self.weight_decay)
+        decays = [group["weight_decay"] for group in self._optimizer.param_groups]
         if self._optimizer_state is not None:
             if self._sharded:
                 set_optimizer_state_dict(self._policy, self._optimizer, self._optimizer_state, options=_FULL)
             else:
                 self._optimizer.load_state_dict(self._optimizer_state)
             self._optimizer_state = None
-            for group, fresh in zip(self._optimizer.param_groups, groups, strict=True):
+            for group, decay in zip(self._optimizer.param_groups, decays, strict=True):
                 # The settings of this run, not those of the checkpoint.
-                group["lr"], group["weight_decay"] = self.learning_rate, fresh["weight_decay"]
+                group["lr"], group["weight_decay"] = self.learning_rate, decay
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -240,7 +241,7 @@ class ExpertSFT(Callback):
         if sharded:  # weights are gathered in every forward pass, so that all processes make as many: some of nothing
             own += [list(examples[:1])] * (max(map(len, shares)) - used)
         denominator = sum(len(target) for _, target in examples)
-        optimizer.zero_grad(set_to_none=True)
+        self._learner.clear(optimizer)
         total = torch.zeros((), device=pl_module.device)
         for i, batch in enumerate(own):
             tokens = pack(batch).to(pl_module.device)

@@ -34,10 +34,12 @@ from masa_lightning.modules.callback_checks import check_callbacks
 from masa_lightning.modules.checkpointing import check_savers, make_durable
 from masa_lightning.modules.optimization import (
     Uncounted,
+    adamw,
     check_precision,
     check_trained_dtype,
-    decay_groups,
+    live_in_buckets,
     lost_share,
+    share_buckets,
 )
 from masa_lightning.modules.parity import ParityGuard, claim
 from masa_lightning.modules.run_folder import RunFolder
@@ -243,6 +245,7 @@ class PolicyLightningModule(LightningModule):
             check_trained_dtype(self.dtype_name)
             check_savers(self.trainer)
         make_durable(self.trainer)
+        share_buckets(self.trainer.strategy)
         self.processes = Processes(self.trainer.global_rank, self.trainer.world_size)
         self._training_steps = 0
         if self.tokenizer is not None:
@@ -350,7 +353,7 @@ class PolicyLightningModule(LightningModule):
                 "in bfloat16, which keeps 8 significant bits; expected most of them to move. Set dtype: float32, on a GPU "
                 "with precision: bf16-mixed, train a LoRA, whose adapters are float32, or raise the learning rate"
             )
-        optimizer = torch.optim.AdamW(decay_groups(named, self.weight_decay), lr=self.learning_rate)
+        optimizer = adamw(named, self.learning_rate, self.weight_decay)
         warmup = max(self.warmup_steps, 1)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -372,6 +375,7 @@ class PolicyLightningModule(LightningModule):
                 "of self.parameters(), or of some of them"
             )
         self._schedules.take(self.trainer.lr_scheduler_configs)
+        self._learner.keeps_gradients = live_in_buckets(self.trainer.strategy)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Problems are text: they stay as they are."""

@@ -19,6 +19,13 @@ _OF_THE_MODEL = (
     "new model."
 )
 
+_NO_SETTINGS = {
+    "lr",
+    "initial_lr",
+    "fused",
+    "foreach",
+}  # of an optimiser's group: its rate is seen to apart, and kernels
+
 
 def changed_settings(module: GRPOLightningModule, recorded: Mapping[str, Any]) -> list[str]:
     """What module, datamodule and callbacks were made with, where it is not what the checkpoint's were made with.
@@ -110,7 +117,7 @@ class OptimizerSettings:
         for optimizer, before, now in zip(optimizers, then["groups"], self.groups, strict=False):
             own = [schedule for schedule in _all(schedules) if schedule.optimizer is optimizer]
             for place, (group, old, new) in enumerate(zip(optimizer.param_groups, before, now, strict=False)):
-                for name in sorted((new.keys() & old.keys()) - {"lr", "initial_lr"}):
+                for name in sorted((new.keys() & old.keys()) - _NO_SETTINGS):
                     if new[name] != old[name]:
                         group[name] = new[name]
                         phrases[f"{name} was {old[name]}, is {new[name]}"] = None

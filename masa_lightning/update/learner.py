@@ -47,6 +47,12 @@ class Learner:
         self._of = f" of {owner}" if owner else ""
         self.skipped_in_a_row = 0
         """Steps skipped since the last one that was taken; belongs into a checkpoint."""
+        self.keeps_gradients = False
+        """Whether gradients stay where they are after a step, as zeros, because DDP's buckets hold them."""
+
+    def clear(self, optimizer: Steps) -> None:
+        """Clears the gradients."""
+        optimizer.zero_grad(set_to_none=not self.keeps_gradients)
 
     def step(self, optimizer: Steps, parameters: Iterable[nn.Parameter]) -> float:
         """Clips the gradients, takes a step with them, and clears them.
@@ -68,7 +74,7 @@ class Learner:
         if skipped:
             optimizer.zero_grad(set_to_none=True)  # what is left to do is nothing
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        self.clear(optimizer)
         if not skipped:
             self.skipped_in_a_row = 0
             if not are_finite(trained):

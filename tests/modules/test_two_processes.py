@@ -9,6 +9,8 @@ import warnings
 import pytest
 import torch
 import two_processes
+from lightning.pytorch import Callback
+from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from training_loop import Loop, Problems
@@ -55,6 +57,18 @@ class WithSGD:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+class InBuckets(Callback):
+    """Counts, before each optimiser step, the pieces of memory that all gradients are in."""
+
+    def __init__(self):
+        self.pieces = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        gradients = [p.grad for p in pl_module.parameters()]
+        assert len(gradients) > 10
+        self.pieces.append(len({g.untyped_storage().data_ptr() for g in gradients}))
+
+
 class PlainGRPO(WithSGD, GRPOLightningModule): ...
 
 
@@ -98,8 +112,13 @@ def train(checkpoint, folder, settings, processes, **trainer):
     batch_size = settings.pop("batch_size")
     module = loop.module(settings.pop("kind"), **settings)
     data = Problems(train=PROBLEMS[: 2 * batch_size], batch_size=batch_size // processes)
-    table = RolloutTable(every_n_steps=1, rows=6)
-    recorder = loop.fit(module, data, table, devices=processes, default_root_dir=folder, **trainer)
+    callbacks = [RolloutTable(every_n_steps=1, rows=6)]
+    if isinstance(trainer.get("strategy"), DDPStrategy):
+        callbacks.append(InBuckets())
+    recorder = loop.fit(module, data, *callbacks, devices=processes, default_root_dir=folder, **trainer)
+    for buckets in callbacks[1:]:  # a gradient is in memory once, from the first step on
+        assert len(buckets.pieces) >= 2
+        assert {*buckets.pieces} <= {1, 2}
     weights = {n: p.full_tensor() if isinstance(p, DTensor) else p for n, p in module.policy.model.named_parameters()}
     here = [r.is_here for groups in recorder.groups for g in groups for r in g.rollouts]
     return {name: p.detach().clone() for name, p in weights.items()}, recorder.metrics, here

@@ -1,5 +1,6 @@
 """Optimiser steps: clipping, skipping, stopping, and what is saved."""
 
+import copy
 import math
 
 import pytest
@@ -10,7 +11,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from masa_lightning.callbacks.expert_sft import ExpertSFT
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.optimization import decay_groups, lost_share
+from masa_lightning.modules.optimization import adamw, decay_groups, lost_share
 from masa_lightning.update.learner import Learner, are_finite
 
 
@@ -97,6 +98,40 @@ def test_norms_and_biases_are_not_decayed():
     assert len(decayed["params"]) + len(rest["params"]) == len(named) - 1
     assert "model.embed_tokens.weight" in {names[id(p)] for p in decayed["params"]}
     assert len(decay_groups(named[:1], 0.1)) == 1
+
+
+def test_gradients_that_buckets_hold_stay_as_zeros():
+    p, learner = weight(grad=[3.0, 4.0]), Learner(max_grad_norm=None, max_skipped_steps=1)
+    learner.keeps_gradients, held = True, p.grad
+    optimizer = torch.optim.SGD([p], lr=1.0, momentum=0.9)
+    learner.step(optimizer, [p])
+    assert p.grad is held
+    assert p.grad.tolist() == [0.0, 0.0]
+    p.grad[0] = math.nan
+    with pytest.warns(UserWarning, match="this optimiser step is skipped"):
+        learner.step(optimizer, [p])
+    assert p.tolist() == [-2.0, -3.0]  # nor does momentum move them
+
+
+@pytest.mark.parametrize("saved", [True, None])
+@pytest.mark.parametrize("here", [True, None])
+def test_a_state_of_one_kernel_goes_on_with_the_other(saved, here):
+    """As where a run of a GPU, whose kernel is fused, is resumed on a CPU, and the reverse; a CPU has both."""
+    p, twin = weight(), weight()
+    optimizer, other = (adamw([("weight", x)], 0.1, 0.1) for x in (p, twin))
+    assert [group["fused"] for group in optimizer.param_groups] == [None]  # on a CPU
+    optimizer.param_groups[0]["fused"], other.param_groups[0]["fused"] = saved, here
+    for _ in range(2):
+        p.grad = torch.tensor([3.0, 4.0])
+        optimizer.step()
+    with torch.no_grad():
+        twin.copy_(p)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert [(group["fused"], group["lr"]) for group in other.param_groups] == [(here, 0.1)]
+    for x, each in ((p, optimizer), (twin, other)):
+        x.grad = torch.tensor([-1.0, 2.0])
+        each.step()
+    torch.testing.assert_close(twin, p)
 
 
 @pytest.mark.parametrize(
