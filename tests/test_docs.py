@@ -120,6 +120,8 @@ def test_site_is_made(tmp_path: Path) -> None:
     settings, api = ((tmp_path / page / "index.html").read_text() for page in ("settings", "api"))
     assert "Meta rollouts a problem in training" in settings  # from the docstring
     assert ".. math" not in api and ":math:" not in api
+    assert "<th>clip_low</th>" in settings and "====" not in settings + api  # a table of reStructuredText
+    assert 'href="../method/"' in settings and "docs/method.md</a>" in settings  # a page that a docstring names
     for page in tmp_path.rglob("*.html"):
         sources = re.findall(r"<(?:script|img|link)[^>]+(?:src|href)=[\"']?(https?:[^\"'> ]+)", page.read_text())
         assert not sources, f"{page.name} loads {sources}"
