@@ -11,7 +11,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Final
 
-from masa_lightning.functional._equality import Formula, same_formula
+from masa_lightning.functional._equality import same_formula
 from masa_lightning.functional._evaluation import Budget, complex_value
 from masa_lightning.functional._formula import OF_ANGLES, Node, Unreadable, names, read_formula
 
@@ -47,7 +47,7 @@ def holds(parts: list[str], budget: Budget) -> bool:
 
 def _link(left: str, right: str, budget: Budget) -> bool:
     a, b = _tree(left), _tree(right)
-    if same_formula(Formula(a, False), Formula(b, False), budget):
+    if same_formula(a, b, budget):
         return True
     places = [len(match[1]) for text in (left, right) if (match := _DECIMAL.fullmatch(text))]
     if not places:
@@ -59,7 +59,7 @@ def _link(left: str, right: str, budget: Budget) -> bool:
 def _tree(text: str) -> Node:
     if match := _REMAINDER.fullmatch(text):
         return Node("number", value=Fraction(int(match[1]) % int(match[2])))
-    return read_formula(text)[0]
+    return read_formula(text)
 
 
 def _plain(tree: Node) -> bool:

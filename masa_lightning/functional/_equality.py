@@ -7,15 +7,17 @@ numbers of any sign.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from itertools import chain, islice
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 from masa_lightning.functional._evaluation import Budget, Exact, Numeric, Unbounded, complex_value, real_value
 from masa_lightning.functional._formula import Node, names, with_values
 from masa_lightning.functional._pieces import MAX_BORDERS, PIECES, borders, places
+from masa_lightning.functional._residues import DIVISORS, periods, whole_points
 
 _POINTS: Final = 8  # at which formulas are compared
 _ENOUGH_POINTS: Final = 4  # of those at which both have a value
@@ -23,39 +25,28 @@ _DRAWN: Final = 24
 _SCALES: Final = (1, 9, 5, 300, 3, 1000, 10_000, 2)
 _FAR: Final = (10**9, 10**10)  # the one above zero, the other below
 _COUNTS: Final = (30, 12, 80, 6, 250, 30, 1000, 30)
-_SIX_PLACES: Final = Fraction(5, 10**7)
-_SIX_DIGITS: Final = Fraction(5, 10**6)  # relative
+_SYMMETRIC: Final = frozenset({"max", "min"}) | DIVISORS
 _WHOLE: Final = frozenset({"sum", "prod", "factorial", "binom", "gcd", "lcm"})
 
 Point = Mapping[str, Fraction]
 
 
-class Formula(NamedTuple):
-    """A formula, and whether a (perhaps rounded) decimal is in it."""
-
-    tree: Node
-    decimal: bool
-
-
-def same_formula(mine: Formula, truth: Formula, budget: Budget) -> bool:
+def same_formula(mine: Node, truth: Node, budget: Budget) -> bool:
     """Are two formulas equal at all points at which both have a value?
-
-    If one side has a decimal and the other has none, numbers are equal that agree to six places.
 
     Args:
         mine: Of the model.
         truth: The right one.
         budget: What it may cost; nothing is equal beyond it.
     """
-    if mine.tree == truth.tree:
+    if mine == truth:
         return True
-    if "infinity" in (mine.tree.op, truth.tree.op):
+    if "infinity" in (mine.op, truth.op):
         return False
-    if names(mine.tree) | names(truth.tree):
-        return _same_at_points(mine.tree, truth.tree, budget)
-    bare = [side.decimal and side.tree.op in ("number", "neg") for side in (mine, truth)]
+    if names(mine) | names(truth):
+        return _same_at_points(mine, truth, budget)
     try:
-        return _same_number(mine.tree, truth.tree, mine.decimal != truth.decimal or bare[0] != bare[1], budget)
+        return _same_number(mine, truth, budget)
     except Unbounded:
         return False
 
@@ -109,9 +100,11 @@ def affine_root(left: Node, right: Node, name: str, budget: Budget) -> tuple[Nod
 
 def _same_at_points(a: Node, b: Node, budget: Budget) -> bool:
     found = list(dict.fromkeys(islice(chain(borders(a), borders(b)), MAX_BORDERS + 1)))
-    if any(border.kind != "root" for border in found):
+    whole = _counts(a) or _counts(b)
+    if whole or any(border.kind != "root" for border in found):
         known: list[Node] = []
-        if _same_at_points(_pieces_named(a, known, budget), _pieces_named(b, known, budget), budget):
+        named = _pieces_named(a, known, budget), _pieces_named(b, known, budget)
+        if named != (a, b) and _same_at_points(*named, budget):
             return True
     try:
         placed = places(found, budget)
@@ -120,14 +113,15 @@ def _same_at_points(a: Node, b: Node, budget: Budget) -> bool:
     if placed is None:
         return False
     values, watched = placed
-    whole = _counts(a) or _counts(b)
+    if whole and not _same_at_whole_numbers(a, b, budget):
+        return False
     drawn = list(_points(names(a) | names(b), whole, bool(found)))
     corners = list(_corners(values, drawn, whole))
     signs: list[set[int | None]] = [set() for _ in watched]
     seen, limit = 0, len(corners) + _POINTS
     for point in corners + drawn:
         try:
-            if not _same_number(with_values(a, point), with_values(b, point), False, budget):
+            if not _same_number(with_values(a, point), with_values(b, point), budget):
                 return False
         except Unbounded:
             limit -= len(corners) > 0  # a corner may have no value
@@ -141,11 +135,28 @@ def _same_at_points(a: Node, b: Node, budget: Budget) -> bool:
     return seen >= _ENOUGH_POINTS + len(corners) // 2 and all({1, -1} <= s or s == {None} for s in signs)
 
 
+def _same_at_whole_numbers(a: Node, b: Node, budget: Budget) -> bool:
+    found = [periods(tree, budget) for tree in (a, b)]
+    if found[0] is None or found[1] is None:
+        return False
+    both = {name: math.lcm(found[0].get(name, 1), found[1].get(name, 1)) for name in {*found[0], *found[1]}}
+    points = whole_points(names(a) | names(b), both)
+    if points is None:
+        return False
+    for point in points:
+        try:
+            if not _same_number(with_values(a, point), with_values(b, point), budget):
+                return False
+        except Unbounded:  # (n - 10)! has no value at some
+            continue
+    return True
+
+
 def _pieces_named(tree: Node, known: list[Node], budget: Budget) -> Node:
     """Writes a name for each piece, the same one for pieces that are equal."""
     if tree.op in {"sum", "prod"} or not names(tree):
         return tree
-    if tree.op not in PIECES:
+    if tree.op not in PIECES | DIVISORS:
         return tree._replace(args=tuple(_pieces_named(part, known, budget) for part in tree.args))
     index = next((i for i, piece in enumerate(known) if _same_piece(tree, piece, budget)), len(known))
     known += [tree] * (index == len(known))
@@ -154,11 +165,11 @@ def _pieces_named(tree: Node, known: list[Node], budget: Budget) -> Node:
 
 def _same_piece(a: Node, b: Node, budget: Budget) -> bool:
     def same(mine: Iterable[Node], truth: Iterable[Node]) -> bool:
-        return all(same_formula(Formula(x, False), Formula(y, False), budget) for x, y in zip(mine, truth, strict=True))
+        return all(same_formula(x, y, budget) for x, y in zip(mine, truth, strict=True))
 
     if a.op != b.op or len(a.args) != len(b.args):
         return False
-    other = {"abs": (Node("neg", b.args[:1]),), "max": b.args[::-1], "min": b.args[::-1]}.get(a.op)
+    other = (Node("neg", b.args[:1]),) if a.op == "abs" else b.args[::-1] if a.op in _SYMMETRIC else None
     return same(a.args, b.args) or (other is not None and same(a.args, other))
 
 
@@ -195,24 +206,15 @@ def _counts(tree: Node) -> bool:
     return (tree.op in _WHOLE and any(map(names, counted))) or any(map(_counts, tree.args))
 
 
-def _same_number(a: Node, b: Node, rounded: bool, budget: Budget) -> bool:
+def _same_number(a: Node, b: Node, budget: Budget) -> bool:
     exact = Exact(budget)
     mine, truth = exact.value(a), exact.value(b)
     if mine is not None and truth is not None:
-        whole = mine.denominator == 1 or truth.denominator == 1  # nobody rounds a whole number
-        return mine == truth or (rounded and not whole and _rounds(abs(mine - truth), max(abs(mine), abs(truth))))
-    first = Numeric(budget, 64)
+        return mine == truth
+    first = Numeric(budget)
     first.value(a), first.value(b)
     precise = Numeric(budget, 2 * first.needed + 64)
     x, y = precise.value(a), precise.value(b)
     error, size = abs(x - y), max(abs(x), abs(y))
     tiny = precise.context.ldexp(1, -first.needed)
-    if error <= tiny * size or size <= tiny:
-        return True
-    whole = any(abs(value - precise.context.nint(value.real)) <= tiny * size for value in (x, y))
-    return rounded and not whole and _rounds(error, size)
-
-
-def _rounds(error: Any, size: Any) -> bool:
-    places, digits = (1.0000001 * float(limit) for limit in (_SIX_PLACES, _SIX_DIGITS))
-    return bool(error <= places and error <= digits * size)
+    return bool(error <= tiny * size or size <= tiny)

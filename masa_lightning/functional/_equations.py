@@ -15,6 +15,7 @@ from masa_lightning.functional._evaluation import Budget
 from masa_lightning.functional._levels import split_outside
 from masa_lightning.functional._quantity import read_number, read_value, split_percent, split_unit
 from masa_lightning.functional._spelling import squeeze
+from masa_lightning.functional._vocabulary import GREEK
 
 SIGN: Final = re.compile(r"=|[<>]|\\(?:leq|geq|neq|approx|equiv|sim|in|notin|to)(?![A-Za-z])")
 
@@ -24,13 +25,15 @@ _ENVIRONMENT: Final = re.compile(
     r"(.*)\\end ?\{\1\}\s*(?:\\right\s*\.)?\s*",
     re.DOTALL,
 )
-_LETTER: Final = r"(?:[A-Za-z]|\\(?!text|frac|sqrt|sin|cos|tan|log|ln|binom|pi)[A-Za-z]+)(?:_ ?(?:\{[^{}=]*\}|\w))?'*"
+_GREEK: Final = rf"\\(?:{'|'.join(sorted(GREEK))})(?![A-Za-z])"
+_LETTER: Final = rf"(?:[A-Za-z]|{_GREEK})(?:_ ?(?:\{{[^{{}}=]*\}}|\w))?'*"
 _NAME: Final = re.compile(
     rf"\\text ?\{{[^{{}}]*\}}(?:_ ?(?:\{{[^{{}}=]*\}}|\w))?|\\angle ?[A-Z]+|m ?\\angle ?[A-Z]+|[A-Z]{{2,}}|[A-Za-z]{{3,}}|"
     rf"{_LETTER}(?: ?\( ?[\w+-]+(?: ?, ?\w+)* ?\))?"
 )
 _MEASURE: Final = re.compile(
-    rf"P ?\([^=]*\)|\| ?[^|=]+ ?\|(?: ?\^ ?\{{? ?2 ?\}}?)?|\\(?:sin|cos|tan|cot|log|ln|det|max|min) ?\(? ?{_LETTER} ?\)?"
+    rf"P ?\([^=]*\)|\| ?[^|=]+ ?\|(?: ?\^ ?\{{? ?2 ?\}}?)?|\\(?:det|max|min|arg|Re|Im) ?\(? ?{_LETTER} ?\)?|"
+    rf"\\(?:gcd|lcm|max|min) ?\( ?{_LETTER}(?: ?, ?{_LETTER})+ ?\)|\\lfloor[^=]*\\rfloor|\\lceil[^=]*\\rceil"
 )
 _INNER: Final = r"[^()\[\]{}]*(?:[(\[{][^()\[\]{}]*[)\]}][^()\[\]{}]*)*"
 _FUNCTION: Final = (
@@ -44,11 +47,13 @@ _QUANTITY: Final = re.compile(
     rf"\\\| ?[^|=]+ ?\\\||[A-Za-z]_ ?\{{ ?\\text ?\{{[^{{}}]*\}} ?\}}"
 )
 _WORKED_OUT: Final = re.compile(
-    rf"\\(?:lim|i*nt|oint)(?![A-Za-z]).*|[A-Z]{{2}} ?\^ ?\{{? ?2 ?\}}?|"
-    rf"\\(?:sin|cos|tan|cot) ?(?:\^ ?\{{? ?2 ?\}}?)? ?\(? ?(?:\\angle ?)?(?:[A-Z]+|{_LETTER}) ?\)?|"
-    rf"\\log ?_ ?(?:\{{[^{{}}]*\}}|\d) ?\(? ?{_LETTER} ?\)?|{_LETTER} ?\\mod ?\d+"
+    rf"\\(?:lim ?_|(?:i*nt|oint)(?![A-Za-z])).*|[A-Z]{{2}} ?\^ ?\{{? ?2 ?\}}?|{_LETTER} ?\\mod ?\d+"
 )
-_COMBINATION: Final = re.compile(rf"-? ?(?:\d* ?{_LETTER} ?)+(?:(?:[+*/-]|\\cdot|\\times) ?(?:\d* ?{_LETTER} ?)+)*")
+_OF_ANGLE: Final = re.compile(  # \sin x = 1 is an equation for x
+    rf"\\(?:(?P<bounded>sin|cos)|tan|cot) ?(?:\^ ?\{{? ?2 ?\}}?)? ?\(? ?(?:\\angle ?[A-Z]+|[A-Z]+|{_GREEK}) ?\)?"
+)
+_TERM: Final = rf"(?:\d* ?(?:{_LETTER}|\\angle ?[A-Z]+) ?)+"
+_COMBINATION: Final = re.compile(rf"(?:- ?(?=.*\+))?{_TERM}(?:(?:[+*/-]|\\cdot|\\times) ?{_TERM})*")  # not -x
 _FRACTION_OF_LETTERS: Final = re.compile(rf"\\frac ?\{{ ?{_LETTER} ?\}} ?\{{ ?{_LETTER} ?\}}")
 _NUMERIC: Final = re.compile(r"\\(?:frac|sqrt|cdot|times|div|binom|pi|log|ln|ldots|[%$])(?![A-Za-z])")
 _SEGMENT: Final = r"(?:[A-Z]{1,4}|[A-Z]_ ?(?:\{ ?\w+ ?\}|\w))"
@@ -58,8 +63,7 @@ _GEOMETRY: Final = re.compile(
 _DOUBLED: Final = re.compile(
     r"\\\\(?=(?:left|right|d?frac|sqrt|text|infty|pi|cup|leq?|geq?|neq?|cdot|times|circ|mathbb|pm|in|quad)(?![A-Za-z]))"
 )
-_CONGRUENT: Final = re.compile(r"\\equiv(?= ?\d+[ ({]*(?:\\|\\text\{ ?\(?)?p?mod)")
-_LETTERS: Final = re.compile(r"[A-Za-z\\]")
+_HAS_NUMBERS_ONLY: Final = re.compile(r"[^A-Za-z\\]*[\d?][^A-Za-z\\]*")
 _ROUNDING_COST: Final = 0.02  # seconds at most
 _LINE_LETTERS: Final = frozenset("xyzt")
 
@@ -81,7 +85,7 @@ def part_equations(text: str) -> str:
 def without_name(predicted: str, expected: str) -> tuple[str, str]:
     """Leaves the values of two answers where one has no more, or both name the same; else both as they are."""
     predicted, expected = _exact_part(predicted), _exact_part(expected)
-    mine, truth = (split_outside(_CONGRUENT.sub("=", text), SIGN) for text in (predicted, expected))
+    mine, truth = (split_outside(text, SIGN) for text in (predicted, expected))
     if any(sign != "=" for sign in mine[1] + truth[1]):
         return predicted, expected
     if mine[1] and truth[1]:
@@ -131,13 +135,13 @@ def named_value(parts: list[str], *, wide: bool) -> tuple[str, str]:
     if not all(parts):
         return "", ""
     first, *rest = parts
-    if is_name(first, wide=wide):
+    if is_name(first, wide=wide) and not _is_impossible(first, rest[-1]):
         if len(parts) > 2 and is_name(rest[-1], wide=False):
             return "", ""
         return squeeze(first), _value(rest)
     if len(parts) == 2 and is_name(rest[0], wide=False):
         return squeeze(rest[0]), first
-    if all(is_arithmetic(split_unit(part)[0]) or not _LETTERS.search(_NUMERIC.sub("", part)) for part in parts):
+    if all(is_arithmetic(split_unit(part)[0]) or _HAS_NUMBERS_ONLY.fullmatch(_NUMERIC.sub("", part)) for part in parts):
         return "", _value(parts)
     return "", ""
 
@@ -152,7 +156,16 @@ def is_name(text: str, *, wide: bool) -> bool:
     if _COMBINATION.fullmatch(text):
         coefficients = re.search(r"\d", re.sub(r"_ ?(?:\{[^{}]*\}|\w)", "", text))
         return not coefficients or (len(letters) > 1 and not letters <= _LINE_LETTERS)
-    return any(pattern.fullmatch(text) for pattern in (_MEASURE, _FRACTION_OF_LETTERS, _WORKED_OUT))
+    return any(pattern.fullmatch(text) for pattern in (_MEASURE, _FRACTION_OF_LETTERS, _WORKED_OUT, _OF_ANGLE))
+
+
+def _is_impossible(name: str, value: str) -> bool:
+    r"""Is this the sine or cosine of an angle, with a value that none has?"""
+    match = _OF_ANGLE.fullmatch(name)
+    if match is None or not match["bounded"]:
+        return False
+    size = read_value(value, Budget(_ROUNDING_COST))
+    return size is not None and abs(size) > 1
 
 
 def _value(parts: list[str]) -> str:

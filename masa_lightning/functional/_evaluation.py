@@ -29,6 +29,8 @@ _MAX_GROWING: Final = 20  # the same, where the value grows with it
 _FUNCTIONS: Final = (
     "exp sin cos tan cot sec csc sinh cosh tanh coth asin acos atan acot asec acsc asinh acosh atanh"  # as in mpmath
 )
+_POLES: Final = {"tan": "cos", "sec": "cos", "cot": "sin", "csc": "sin", "coth": "sinh"}  # at the zeros of the other
+_ROUGH: Final = 64  # bits
 _MPMATH: Final = {"ln": "log", **{name: name for name in _FUNCTIONS.split()}}
 
 Bound = Mapping[str, int]  # indices of sums
@@ -101,7 +103,7 @@ class Exact:
         """The sum of a series without end, if its terms are powers and fall."""
         first, body = _integer(self._value(tree.args[0], bound)), tree.args[2]
         self._budget.charge(_SERIES_COST)
-        if _shape(body, tree.name) != "power":
+        if shape(body, tree.name) != "power":
             raise _Irrational
         start, second = (self._value(body, {**bound, tree.name: first + turn}) for turn in (0, 1))
         ratio = second / start
@@ -122,13 +124,13 @@ class Numeric:
 
     Args:
         budget: What it may cost.
-        bits: Precision.
+        bits: Precision; the first value is a rough one, which says how many are needed.
 
     Attributes:
         needed: Bits by which the values of formulas of this kind are told apart: those of every part's size, and 64 a part.
     """
 
-    def __init__(self, budget: Budget, bits: int) -> None:
+    def __init__(self, budget: Budget, bits: int = _ROUGH) -> None:
         self.context = _context()
         self._bits = bits
         self.needed = 128
@@ -172,6 +174,8 @@ class Numeric:
             terms = (self._value(tree.args[2], {**bound, tree.name: turn}) for turn in turns)
             return context.fsum(terms) if tree.op == "sum" else context.fprod(terms)
         parts = [self._value(part, bound) for part in tree.args]
+        if tree.op == "div":
+            self._not_zero(parts[1])
         if tree.op in _BASIC:
             return _BASIC[tree.op](*parts)
         if tree.op in {"pow", "root"}:
@@ -189,6 +193,11 @@ class Numeric:
             raise Unbounded("no whole number, or a big one")
         return Fraction(int(nearest))
 
+    def _not_zero(self, value: Any) -> None:
+        r"""Refuses a division by a zero that is not exact, `\sin\pi`. A rough value cannot be told from zero."""
+        if self._bits > _ROUGH and int(self.context.mag(value) if value else -self._bits) < -(self._bits // 2):
+            raise Unbounded("a division by zero")
+
     def _real(self, value: Any) -> Any:
         if value.imag:
             raise Unbounded("a complex number has no order")
@@ -200,7 +209,12 @@ class Numeric:
         limit = _MAX_GROWING if tree.op in _GROWING else _MAX_ARGUMENT
         if any(part and int(context.mag(part)) > limit for part in parts):
             raise Unbounded(f"what {tree.op} takes is too big")
+        if tree.op in _POLES:
+            self._not_zero(getattr(context, _POLES[tree.op])(parts[0]))
+        if tree.op in ("ln", "log"):
+            self._not_zero(parts[0])
         if tree.op == "log":
+            self._not_zero(context.log(parts[1]))
             return context.log(parts[0]) / context.log(parts[1])
         if tree.op == "unknown":  # any number, but the same one for the same arguments
             seen = f"{tree.name}{[context.nstr(part, 12) for part in parts]}"
@@ -226,6 +240,8 @@ class Numeric:
         if tree.op == "root":
             written = 1 / written if written else None
             exponent = 1 / exponent
+        if exponent.real < 0:
+            self._not_zero(base)
         size = abs(int(context.mag(base))) + 1 if base else 1
         if abs(exponent) * size > _MAX_EXPONENT:
             raise Unbounded("the power is too big")
@@ -242,7 +258,7 @@ class Numeric:
 def complex_value(tree: Node, budget: Budget, *, rough: bool = False) -> Any:
     """Returns the value of a formula without names as a complex number of mpmath; None if it has none."""
     try:
-        first = Numeric(budget, 64)
+        first = Numeric(budget)
         value = first.value(tree)
         if rough:
             return first.context.mpc(value)
@@ -282,13 +298,13 @@ class _Irrational(ArithmeticError):
     pass
 
 
-def _shape(tree: Node, name: str) -> str:
-    r"""How the name is in a formula: "free" of it, "line" (2k + 1), "power" (3 \cdot 2^{-k}), or "other"."""
+def shape(tree: Node, name: str) -> str:
+    r"""Says how a name is in a formula: "free" of it, "line" (2k + 1), "power" (3 \cdot 2^{-k}), or "other"."""
     if tree.op == "name":
         return "line" if tree.name == name else "free"
     if tree.op in {"sum", "prod"}:
         return "other" if name in names(tree) else "free"
-    parts = [_shape(part, name) for part in tree.args]
+    parts = [shape(part, name) for part in tree.args]
     kinds = set(parts) - {"free"}
     if not kinds:
         return "free"

@@ -1,8 +1,8 @@
 r"""LaTeX of one expression -> its tree, all of it or nothing, in linear time and without evaluating anything.
 
-What is ambiguous (`1/2x`, `x2`, `5!!`, `2 3`) or not known is no formula: a reader that guesses takes wrong answers for
-right ones. `\log` without a base is to base 10, `2\frac{1}{2}` is a mixed number, `f`, `g`, `h` before a parenthesis are
-functions of which nothing is known.
+What is ambiguous (`1/2x`, `x2`, `5!!`, `2 3`, `[5]`, the date `1/2/2024`) or not known is no formula: a reader that guesses
+takes wrong answers for right ones. `\log` without a base and `\lg` are to base 10, `2\frac{1}{2}` is a mixed number, `f`, `g`,
+`h` before a parenthesis are functions of which nothing is known.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Final, NamedTuple
 
+from masa_lightning.functional._levels import closes_at_end
 from masa_lightning.functional._vocabulary import FUNCTIONS, FUNCTIONS_OF_MANY, GREEK
 
 _MAX_DEPTH: Final = 40
@@ -23,6 +24,8 @@ _TOKEN: Final = re.compile(
     r"|\\overline\s*(?:\{[^{}]*\}|\d)|\\[A-Za-z]+|\\[{}]|\d+(?:\.\d+)?|\.\d+|[^\s]"
 )
 _E_NOTATION: Final = re.compile(r"[\d.][eE][+-]?\d")
+_DATE: Final = re.compile(r" ?(?:\d{4} ?([-/.]) ?\d{1,2} ?\1 ?\d{1,2}|\d{1,2} ?([-/.]) ?\d{1,2} ?\2 ?\d{4}) ?")
+_LEADING_ZERO: Final = re.compile(r"(?<![\d.])0\d")
 _DERIVATIVE: Final = re.compile(r"\\[dt]?frac\s*\{\s*(?:d|\\partial)[ a-z^0-9]*\}\s*\{\s*(?:d|\\partial)\s*[a-z]")
 _NAMED: Final = re.compile(r"\\([a-z]+)\*?\s*\{?\s*([^{}]*?)\s*\}?")
 
@@ -57,25 +60,29 @@ class Node(NamedTuple):
     name: str = ""
 
 
-def read_formula(text: str) -> tuple[Node, bool]:
+def read_formula(text: str) -> Node:
     r"""Reads a formula.
 
     Args:
         text: LaTeX without `\left`, `\right`, spacing commands and units.
 
     Returns:
-        Its tree, and whether it has a decimal number (which may be rounded).
+        Its tree; decimals in it are exact.
 
     Raises:
         Unreadable: If any part of the text is unknown or has two meanings.
     """
     if _E_NOTATION.search(text) or _DERIVATIVE.search(text):
         raise Unreadable("e may be Euler's number or a power of ten, dy/dx is no fraction")
+    if _DATE.fullmatch(text) or (_LEADING_ZERO.search(text) and not text.isdigit()):
+        raise Unreadable("a date, or a part of one")
+    if text.startswith("[") and closes_at_end(text):
+        raise Unreadable("a list of one element")
     reader = _Reader(_TOKEN.findall(text))
-    tree = reader.sum()
+    tree = reader.inside()
     if reader.peek():
         raise Unreadable(f"{reader.peek()!r} is left over")
-    return tree, reader.decimal
+    return tree
 
 
 def names(tree: Node) -> frozenset[str]:
@@ -104,7 +111,7 @@ class _Reader:
     """Recursive descent over the tokens."""
 
     def __init__(self, tokens: list[str]) -> None:
-        self.tokens, self.at, self.depth, self.nodes, self.decimal = tokens, 0, 0, 0, False
+        self.tokens, self.at, self.depth, self.nodes = tokens, 0, 0, 0
         self.turned = 0  # functions of an angle that are open
         self.bars: list[str] = []  # what is open, to tell a closing bar from an opening one
 
@@ -123,6 +130,14 @@ class _Reader:
         if self.nodes > _MAX_NODES:
             raise Unreadable("the formula is too long")
         return Node(op, args, value, name)
+
+    def inside(self) -> Node:
+        r"""All of a group, or of the formula: `\choose` takes both sides whole."""
+        above = self.sum()
+        if self.peek() != "\\choose":
+            return above
+        self.take()
+        return self.node("binom", above, self.sum())
 
     def sum(self) -> Node:
         self.depth += 1
@@ -154,8 +169,7 @@ class _Reader:
         while True:
             token = self.peek()
             if token in _TIMES or token in _OVER:
-                if self.take() == "/" and divided:
-                    raise Unreadable("1/2/3 may be 1/(2/3)")
+                self.take()
                 negative = self._sign()
                 factor = self._factor()
                 factor = self.node("neg", factor) if negative else factor
@@ -183,7 +197,13 @@ class _Reader:
 
     def _starts_factor(self) -> bool:
         token = self.peek()
-        if not token or token in "+-=<>,;:)]}^_!'&/*~%#\"`?@°" or token in _TIMES or token in _OVER:
+        if (
+            not token
+            or token in "+-=<>,;:)]}^_!'&/*~%#\"`?@°"
+            or token in _TIMES
+            or token in _OVER
+            or token == "\\choose"
+        ):
             return False
         if self.bars and token == self.bars[-1]:
             return False
@@ -236,10 +256,7 @@ class _Reader:
         opening = self.take()
         closing = _CLOSING[opening]
         self.bars.append(closing)
-        inside = self.sum()
-        if opening == "{" and self.peek() == "\\choose":
-            self.take()
-            inside = self.node("binom", inside, self.sum())
+        inside = self.inside()
         self.bars.pop()
         self.take(closing)
         return inside
@@ -317,7 +334,6 @@ class _Reader:
     def _number(self) -> Node:
         token = self.take()
         value = Fraction(token if token[0] != "." else f"0{token}")
-        self.decimal |= "." in token
         if self.peek().startswith("\\overline"):
             raise Unreadable("a repeating decimal in a formula")
         return self.node("number", value=value)

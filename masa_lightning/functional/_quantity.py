@@ -44,6 +44,9 @@ _TOKEN: Final = re.compile(
 _MODULO: Final = re.compile(
     r"(\d{1,9}) ?\(? ?(?:\\p?mod|\\text ?\{ ?\(? ?mod(?:ulo)?|mod(?:ulo)?)(?![A-Za-z])[ {}]*(\d{1,9})[ )}]*"
 )
+_SIX_PLACES: Final = Fraction(5, 10**7)
+_SIX_DIGITS: Final = Fraction(5, 10**6)  # relative
+_WHOLE_TO: Final = 2**64
 _MAX_UNIT_TOKENS: Final = 24
 _WORD: Final = re.compile(r"[A-Za-zµμΩΩÅ€£¥₹¢]+(?:\.[A-Za-z]+)*")
 _ANY_COMMAND: Final = re.compile(r"\\[A-Za-z]+")
@@ -61,7 +64,16 @@ class Number(NamedTuple):
 
     value: Fraction
     percent: bool
-    decimal: bool
+    step: Fraction = Fraction(0)  # the size of the last digit of a decimal
+
+    @property
+    def decimal(self) -> bool:
+        return self.step > 0
+
+    @property
+    def meanings(self) -> tuple[Fraction, ...]:
+        """The factors that it may be meant with: a percent sign is a unit or a hundredth."""
+        return (Fraction(1), Fraction(1, 100)) if self.percent else (Fraction(1),)
 
 
 def read_number(text: str) -> Number | None:
@@ -69,26 +81,25 @@ def read_number(text: str) -> Number | None:
     bare, percent = split_percent(text)
     try:
         if match := _DECIMAL.fullmatch(bare):
-            value = Fraction(match[2].removesuffix("."))
-            if exponent := match[3] or match[4]:
-                value *= Fraction(10) ** int(exponent)
-            return Number(_signed(match[1], value), percent, "." in match[2])
+            scale = Fraction(10) ** int(match[3] or match[4] or 0)
+            value, (_, point, places) = Fraction(match[2].removesuffix(".")), match[2].partition(".")
+            return Number(_signed(match[1], value * scale), percent, bool(point) * scale / 10 ** len(places))
         if match := _SLASH.fullmatch(bare):
-            return Number(Fraction(int(match[1].replace(" ", "")), int(match[2])), percent, False)
+            return Number(Fraction(int(match[1].replace(" ", "")), int(match[2])), percent)
         if match := _FRAC.fullmatch(bare):
-            return Number(_signed(match[1], Fraction(int(match[2].replace(" ", "")), int(match[3]))), percent, False)
+            return Number(_signed(match[1], Fraction(int(match[2].replace(" ", "")), int(match[3]))), percent)
         if match := _MIXED.fullmatch(bare):
             part = Fraction(int(match[3] or match[5]), int(match[4] or match[6]))
             if part >= 1:
                 return None  # 2\frac{7}{3} may be a product
-            return Number(_signed(match[1], int(match[2]) + part), percent, False)
+            return Number(_signed(match[1], int(match[2]) + part), percent)
         if match := _REPEATING.fullmatch(bare):
             period = match[4] or match[5]
             once, whole = int(f"{match[2]}{match[3]}{period}"), int(f"0{match[2]}{match[3]}")
             value = Fraction(once - whole, 10 ** len(match[3]) * (10 ** len(period) - 1))
-            return Number(_signed(match[1], value), percent, False)
+            return Number(_signed(match[1], value), percent)
         if match := _POWER_ALONE.fullmatch(bare):
-            return Number(_signed(match[1], Fraction(10) ** int(match[2] or match[3])), percent, False)
+            return Number(_signed(match[1], Fraction(10) ** int(match[2] or match[3])), percent)
     except (ValueError, ZeroDivisionError):
         return None
     return None
@@ -107,7 +118,7 @@ def read_value(text: str, budget: Budget) -> Fraction | None:
     if number := read_number(text):
         return number.value / 100 if number.percent else number.value
     try:
-        return real_value(read_formula(text)[0], budget)
+        return real_value(read_formula(text), budget)
     except (ValueError, ArithmeticError, RecursionError):
         return None
 
@@ -118,15 +129,36 @@ def split_percent(text: str) -> tuple[str, bool]:
     return bare, bare != text
 
 
-def same_number(mine: Number, truth: Number) -> bool | None:
-    """Compares exactly; None where one is a decimal and the other a fraction that it may be rounded from."""
+def same_number(mine: Number, truth: Number) -> bool:
+    """Compares exactly, or a decimal with what it is rounded from."""
     if mine.value == truth.value:  # "10%" and "10" too: the question says whether the answer is in percent
         return True
-    my_value, true_value = (n.value / 100 if n.percent else n.value for n in (mine, truth))
-    if my_value == true_value:
-        return True
-    rounded = any(a.decimal and not b.decimal and b.value.denominator > 1 for a, b in ((mine, truth), (truth, mine)))
-    return None if rounded else False  # 0.33333333 and 1/3: formulas know how close is close
+    my_value, true_value = (n.value * n.meanings[-1] for n in (mine, truth))
+    return (
+        my_value == true_value
+        or (not truth.decimal and any(is_rounded(mine, truth.value * factor) for factor in truth.meanings))
+        or (not mine.decimal and any(is_rounded(truth, mine.value * factor) for factor in mine.meanings))
+    )
+
+
+def is_rounded(number: Number, exact: Fraction) -> bool:
+    r"""Is a number a decimal that a value is rounded to, at its own last digit and to six places or more?
+
+    Nobody rounds a whole number. The digits of a double, 0.6666666666666666, are right too.
+
+    >>> [is_rounded(read_number(text), Fraction(2, 3)) for text in ("0.666667", "0.6666667", "0.66667", "0.6666671")]
+    [True, True, False, False]
+    """
+    if not number.decimal or abs(exact - round(exact)) <= abs(exact) / _WHOLE_TO:
+        return False
+    return any(_is_nearest(number.value * factor, number.step * factor, exact) for factor in number.meanings)
+
+
+def _is_nearest(decimal: Fraction, step: Fraction, exact: Fraction) -> bool:
+    error = abs(decimal - exact)
+    if error > _SIX_PLACES or error > _SIX_DIGITS * abs(exact):
+        return False
+    return error <= step / 2 or float(decimal) == float(exact)
 
 
 def split_unit(text: str, *, letters: bool = False) -> tuple[str, str]:

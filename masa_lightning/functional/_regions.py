@@ -13,7 +13,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from masa_lightning.functional._equality import Formula, affine_root, same_formula
+from masa_lightning.functional._equality import affine_root, same_formula
 from masa_lightning.functional._evaluation import Budget, real_value
 from masa_lightning.functional._formula import Node, Unreadable, names, read_formula
 from masa_lightning.functional._levels import closes_at_end, split_outside
@@ -178,7 +178,7 @@ class _Reader:
             return lambda line: line.all
         if right in ("\\infty", "+\\infty") and sign == "<":
             return lambda line: line.all
-        (a, _), (b, _) = read_formula(left), read_formula(right)
+        a, b = read_formula(left), read_formula(right)
         if b.op == "abs" and sign in FLIPPED:
             a, b, sign = b, a, FLIPPED[sign]
         if a.op != "abs" or names(b):
@@ -214,7 +214,7 @@ class _Reader:
         return part
 
     def _end(self, text: str) -> _End:
-        tree, _ = read_formula(text)
+        tree = read_formula(text)
         if names(tree):
             raise Unreadable("an end without a value")
         return self._add(tree)
@@ -277,4 +277,4 @@ def _together(line: _Line, parts: list[frozenset[int]]) -> frozenset[int]:
 def _same(a: _End, b: _End, budget: Budget) -> bool:
     if abs(a.value - b.value) > _CLOSE * max(abs(a.value), abs(b.value)):
         return False
-    return same_formula(Formula(a.tree, False), Formula(b.tree, False), budget)
+    return same_formula(a.tree, b.tree, budget)

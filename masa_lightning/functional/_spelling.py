@@ -56,6 +56,7 @@ _SWITCHED: Final = re.compile(
 )
 _STYLE: Final = re.compile(r"\\style ?\{((?:[^{}]|\{[^{}]*\})*)\}|\\style ?")
 _WHOLE_TEXT: Final = re.compile(r"\\text ?\{([^{}]*)\}")
+_PAIR: Final = re.compile(r" ?(?!pi)[A-Za-z]{2} ?")  # in a text command a word, else a product
 _NO_LETTERS: Final = re.compile(r"(?:[^A-Za-z\\]|\\[$%,])*")
 _FRACTION: Final = re.compile(r"\\frac ?(?:\{ ?([^{} ]+) ?\}|([0-9a-zA-Z])) ?(?:\{ ?([^{} ]+) ?\}|([0-9a-zA-Z]))")
 _ROOT: Final = re.compile(r"\\sqrt ?(\[\d+\])? ?(?:\(([^()]*)\)(?=[^\w^(]|$)|([0-9]+(?![.\d])|[a-zA-Z](?![a-zA-Z])))")
@@ -76,7 +77,11 @@ _BLANK_GROUPS: Final = re.compile(
 )
 _LATEX_COMMAS: Final = re.compile(r"(?<![\w.,])(?<!\{,\})\d+(?:\{,\}\d+)+(?![\w,]|\{,\})")
 _DOT_GROUPS: Final = re.compile(r"(?<![\w.,])[1-9]\d{0,2}(?:\.\d{3}){2,}(?![\w.])")
-_COMMA_GROUPS: Final = re.compile(r"(?<![\w.,])\d{1,3}(?:,\d{3})+(?![\w,])")
+_COMMA_GROUPS: Final = re.compile(r"(?<![\w.,])[1-9]\d{0,2}(?:,\d{3})+(?![\w,])")
+_DOTTED: Final = re.compile(
+    r"(?<![\w.])(\d*\.\d*)"
+    r"(?:\\dot ?(?:\{ ?(\d+) ?\}|(\d))(?:(\d*)\\dot ?(?:\{ ?(\d) ?\}|(\d)))?|\\bar ?(?:\{ ?(\d+) ?\}|(\d)))"
+)
 _DECIMAL_COMMA: Final = re.compile(r"([+-]? ?)(0|[1-9]\d{0,2}(?:\.\d{3})+|[1-9]\d*),(\d+)(?!\d)")
 _BRACES: Final = re.compile(r"\\.|[{}]", re.DOTALL)
 _LOOSE_SPACE: Final = re.compile(r"(?<!\d) | (?!\d)")
@@ -145,6 +150,8 @@ def _commands(text: str) -> str:
     text = _DEGREE.sub(lambda match: rf"\text{{ deg{match[1] or match[2]}}}" if match[1] or match[2] else "°", text)
     text = TEXT.sub(_text, text)
     text = _FRACTION.sub(lambda match: rf"\frac{{{match[1] or match[2]}}}{{{match[3] or match[4]}}}", text)
+    if "\\dot" in text or "\\bar" in text:
+        text = _DOTTED.sub(lambda match: rf"{match[1]}\overline{{{''.join(filter(None, match.groups()[1:]))}}}", text)
     return _SUCH_THAT.sub(r"\1 \\mid ", _NOTHING.sub(r"\\emptyset", text))
 
 
@@ -180,7 +187,7 @@ def _undress(text: str) -> str:
                 inner = text[len(opening) : -len(closing)]
                 if _is_whole(inner, opening, closing):
                     text = inner.strip()
-        if whole := _WHOLE_TEXT.fullmatch(text):
+        if (whole := _WHOLE_TEXT.fullmatch(text)) and not _PAIR.fullmatch(whole[1]):
             text = whole[1].strip()
         if text == before:
             break
@@ -227,6 +234,6 @@ def _ungroup(text: str) -> str:
 
 def _latex_commas(text: str, alone: bool) -> str:
     first, *groups = text.split("{,}")
-    if len(first) <= 3 and all(len(group) == 3 for group in groups):
+    if len(first) <= 3 and first[0] != "0" and all(len(group) == 3 for group in groups):
         return first + "".join(groups)
     return f"{first}.{groups[0]}" if len(groups) == 1 and alone else text

@@ -10,7 +10,9 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+from masa_lightning.functional._by_name import name_of, pairs_by_name, without_list_name, without_list_names
 from masa_lightning.functional._equations import number_chain, part_equations, rounded_value, without_name
+from masa_lightning.functional._formula import Unreadable, names, read_formula
 from masa_lightning.functional._levels import closes_at_end, split_outside
 from masa_lightning.functional._quantity import read_number, split_unit
 from masa_lightning.functional._regions import MARK
@@ -24,12 +26,8 @@ LeafCheck = Callable[[str, str], bool | None]  # (predicted, expected) -> equal?
 _MAX_ELEMENTS: Final = 64
 _MAX_LAYERS: Final = 4  # of parentheses
 _COMMA: Final = re.compile(rf"(?:{OR}|{AND}|,|;)\s*")
-# "(x, y) =" or "x \in" before a list or an interval.
-_LIST_NAME: Final = re.compile(
-    r"([A-Za-z](?:_ ?(?:\{ ?\w+ ?\}|\w)|[A-Z]| ?\^ ?\{? ?(?:-1|T|\d) ?\}?)?|"
-    r"\\(?:vec|hat|overrightarrow) ?(?:\{[^{}=]*\}|\w)|\( ?[A-Za-z](?: ?, ?[A-Za-z])+ ?\)) ?"
-    r"(?:=|\\in(?![a-zA-Z])) ?(?=\(|\[|\\\{|\\mathbb|\\begin)"
-)
+_OR: Final = re.compile(OR)
+_AND: Final = re.compile(AND)
 _INTERVAL: Final = re.compile(r"[(\[][)\]]")
 _ANGLES: Final = re.compile(r"\\[lr]angle(?![A-Za-z]) ?")
 _PAIRS: Final = {"(": ")]", "[": ")]", "\\{": "\\}"}
@@ -46,21 +44,27 @@ _SUM: Final = re.compile("[+-]")
 _COLUMN: Final = re.compile("&")
 _COLON: Final = re.compile(r":(?!=)")
 _TO: Final = re.compile(r" ?(?:\\text ?\{ ?to ?\}|(?<![A-Za-z\\])to(?![A-Za-z])) ?")
-_TIME: Final = re.compile(r"\d{1,2}:[0-5]\d(?::[0-5]?\d)?")
-_QUOTIENT: Final = re.compile(r"\\frac ?\{ ?\d+ ?\} ?\{ ?\d+ ?\}|\d+ ?/ ?\d+")
-_WHOLE: Final = re.compile(r" ?, ?(?:\\text ?\{[^{}]*\} ?)?([a-z]) ?\\in ?\\mathbb ?\{? ?Z ?\}?$")
-_STEM: Final = re.compile(r" ?([A-Za-z]|\\[a-z]+)(?:_ ?(?:\{[^{}]*\}|\w))? ?=")
+_TIME: Final = re.compile(r"\d{1,2} ?: ?[0-5]\d(?: ?: ?[0-5]?\d)?")
+_PADDED: Final = re.compile(r"(?<!\d)0\d")
+_WHOLE: Final = re.compile(
+    r"(?: ?, ?| |(?<=\}))(?:\\text ?\{[^{}]*\} ?|for |where |with )?\(? ?"
+    r"(?:([a-z]) ?(?:\\in ?(?:\\mathbb ?\{? ?Z ?\}?|Z)|(?:\\text ?\{ ?)?(?:is )?an integer ?\}?)|"
+    r"\\text ?\{[^{}]*(?<![a-z-])integers? ?\} ?([a-z])) ?\)?$"
+)
+_UNEQUAL: Final = re.compile(r"[<>]|\\(?:leq|geq|neq|in|notin|mid)(?![A-Za-z])")
+_SET: Final = re.compile(r"\\(?:emptyset|mathbb|\{)")
 _DIGITS: Final = re.compile(r"\d+(?:,\d+)+")
 _GROUP: Final = re.compile(r"0\d")
 _MISPLACED: Final = re.compile(r"\d\.,\d")
 
 
 class Answer(NamedTuple):
-    """An answer taken apart: the list signs around it ("" for none) and its elements."""
+    """An answer taken apart: the list signs around it ("" for none), its elements, and what is between them."""
 
     opening: str
     closing: str
     elements: tuple[str, ...]
+    joins: frozenset[str] = frozenset()  # of or, and, \\lor, \\land; empty for commas
 
 
 def compare(predicted: str, expected: str, leaf: LeafCheck) -> bool | None:
@@ -80,14 +84,7 @@ def compare(predicted: str, expected: str, leaf: LeafCheck) -> bool | None:
         return True
     if _is_decimal(expected):
         predicted = decimal_comma(predicted) or predicted
-    named = [_LIST_NAME.match(text) for text in (predicted, expected)]
-    if len({squeeze(name[1]) for name in named if name}) < 2:
-        predicted, expected = (
-            text[name.end() :] if name else text for name, text in zip(named, (predicted, expected), strict=True)
-        )
-    whole = [_WHOLE.search(text) for text in (predicted, expected)]
-    if whole[0] and not whole[1] and re.search(rf"(?<![\\A-Za-z]){whole[0][1]}(?![A-Za-z])", expected):
-        predicted = predicted[: whole[0].start()]
+    predicted, expected = _without_integers(*without_list_names(predicted, expected))
     matrices = _matrix(predicted), _matrix(expected)
     if any(matrices):
         return _compare_matrices(*matrices, leaf)
@@ -96,8 +93,7 @@ def compare(predicted: str, expected: str, leaf: LeafCheck) -> bool | None:
 
 def readings(text: str) -> list[list[str]]:
     """The elements of a normalised answer as `compare` takes them to its leaf: in all ways in which commas can be read."""
-    match = _LIST_NAME.match(text)
-    text = text[match.end() :] if match else text
+    text = without_list_name(text)
     matrix = _matrix(text)
     if matrix is not None:
         return [[cell for row in matrix for cell in row]]
@@ -124,6 +120,21 @@ def _verdicts(predicted: str, expected: str, leaf: LeafCheck) -> Iterable[bool |
             if number and len(truth.elements) > 1 and any("." in element for element in mine.elements):
                 continue  # 3.000,890 for 3,890
             yield _compare_lists(mine, truth, value)
+
+
+def _without_integers(predicted: str, expected: str) -> tuple[str, str]:
+    r"""Takes off `k \in \mathbb{Z}`, which may be missing on one side; the letter may be another where both have it."""
+    mine, truth = _WHOLE.search(predicted), _WHOLE.search(expected)
+    if mine is None and truth is None:
+        return predicted, expected
+    heads = [predicted[: mine.start()] if mine else predicted, expected[: truth.start()] if truth else expected]
+    letters = [match[1] or match[2] for match in (mine or truth, truth or mine) if match]
+    patterns = [re.compile(rf"(?<![\\A-Za-z]){letter}(?![A-Za-z])") for letter in letters]
+    if any(map(_UNEQUAL.search, heads)) or not all(p.search(head) for p, head in zip(patterns, heads, strict=True)):
+        return predicted, expected
+    if not patterns[1].search(heads[0]):
+        heads[0] = patterns[0].sub(letters[1], heads[0])
+    return heads[0], heads[1]
 
 
 def _is_decimal(text: str) -> bool:
@@ -172,20 +183,26 @@ def _take_apart(text: str, layers: int = _MAX_LAYERS) -> Answer:
     opening = "\\{" if text.startswith("\\{") else text[:1]
     closing = "\\}" if text.endswith("\\}") else text[-1:]
     if len(text) > 1 and closing and closing in _PAIRS.get(opening, "") and closes_at_end(text):
-        elements = _split(text[len(opening) : -len(closing)])
+        elements, joins = _split(text[len(opening) : -len(closing)])
         if len(elements) > 1 or (opening == "\\{" and "\\mid" not in text):
-            return Answer(opening[-1], closing[-1], elements)
+            return Answer(opening[-1], closing[-1], elements, joins)
         if (opening, closing) == ("(", ")"):
             again = layers > 1 and len(elements) == 1
             return _take_apart(elements[0], layers - 1) if again else Answer("", "", elements)
-    return Answer("", "", _split(text))
+    return Answer("", "", *_split(text))
 
 
-def _split(text: str) -> tuple[str, ...]:
-    elements, _ = split_outside(text, _COMMA)
+def _split(text: str) -> tuple[tuple[str, ...], frozenset[str]]:
+    elements, signs = split_outside(text, _COMMA)
     if len(elements) > 1 and not elements[-1]:
         elements.pop()
-    return tuple(sign for element in elements for sign in _both_signs(element))
+    joins = {_join(sign) for sign in signs} - {","}
+    return tuple(sign for element in elements for sign in _both_signs(element)), frozenset(joins)
+
+
+def _join(sign: str) -> str:
+    kind = "or" if _OR.match(sign) else "and" if _AND.match(sign) else ","
+    return f"\\l{kind}" if kind != "," and re.search(r"\\(?!text)", sign) else kind
 
 
 def _both_signs(element: str) -> tuple[str, ...]:
@@ -203,18 +220,52 @@ def _compare_lists(mine: Answer, truth: Answer, leaf: LeafCheck) -> bool | None:
         return _same_set(mine.elements, truth.elements, leaf)
     if len(mine.elements) != len(truth.elements):
         return False
-    if len(mine.elements) == 1:
-        return leaf(mine.elements[0], truth.elements[0])
     kinds = set(signs)
+    if len(mine.elements) == 1:
+        held = len(kinds) > 1 and any(map(_SET.match, mine.elements + truth.elements))  # a set of a set is another set
+        return not held and leaf(mine.elements[0], truth.elements[0])
     if len(kinds) > 1 and kinds not in ({"", "()"}, {"", "{}"}):
         return False
-    letters, own = ({m[1] for e in side.elements if (m := _STEM.match(e))} for side in (truth, mine))
+    if not _joined_alike(mine, truth):
+        return False
+    letters, own = ({name for e in side.elements if (name := name_of(e))} for side in (truth, mine))
     if letters and own - letters:
         return False  # y = 8 where all are values of x
-    named = len(letters) == len(truth.elements) and not any("=" in element for element in mine.elements)
-    if named or any(map(_INTERVAL.fullmatch, kinds)):  # of "x = 4, y = 8" the values are 4, 8
-        return _all([leaf(p, e) for p, e in zip(mine.elements, truth.elements, strict=True)])
+    pairs = pairs_by_name(mine.elements, truth.elements)
+    if pairs and "{}" in kinds:
+        return False
+    if pairs is None and any(map(_INTERVAL.fullmatch, kinds)):
+        pairs = list(zip(mine.elements, truth.elements, strict=True))
+    if pairs is not None:
+        return _all([leaf(p, e) for p, e in pairs])
     return _match(list(mine.elements), truth.elements, leaf)
+
+
+def _joined_alike(mine: Answer, truth: Answer) -> bool:
+    """Between the values of one thing "or", "and" and commas say the same, between words and conditions they do not."""
+    if mine.joins == truth.joins:
+        return len(mine.joins) < 2
+    elements = mine.elements + truth.elements
+    one_thing = len({name for element in elements if (name := name_of(element))}) < 2
+    if one_thing and all(map(_is_number, elements)):
+        return True
+    kinds = {join.removeprefix("\\l") for join in mine.joins | truth.joins}
+    if not mine.joins or not truth.joins:  # a list with commas
+        alternatives = one_thing and not any(map(_UNEQUAL.search, elements))
+        return all(join == "and" or (join == "or" and alternatives) for join in mine.joins | truth.joins)
+    return len(kinds) == 1
+
+
+def _is_number(element: str) -> bool:
+    """Is this a number, or a point of numbers, perhaps with its name?"""
+    value = element.rpartition("=")[2].strip()
+    parts = _take_apart(value)
+    if parts.opening and parts.elements != (value,):
+        return all(map(_is_number, parts.elements))
+    try:
+        return not names(read_formula(split_unit(value)[0]))
+    except Unreadable:
+        return False
 
 
 def _match(mine: list[str], truth: tuple[str, ...], leaf: LeafCheck) -> bool | None:
@@ -266,16 +317,18 @@ def _compare_matrices(mine: list[list[str]] | None, truth: list[list[str]] | Non
 
 
 def _compare_ratios(mine: str, truth: str, leaf: LeafCheck) -> bool | None:
-    """4:6 is 2:3, and "4 to 6" where a ratio is asked for. Two times of day are none."""
-    if ":" in truth:
-        mine = _TO.sub(":", mine)
-    parts, wanted = (split_outside(text, _COLON)[0] for text in (mine, truth))
-    if len(parts) + len(wanted) == 3 and not (_TIME.fullmatch(mine) or _TIME.fullmatch(truth)):
-        (ratio, quotient) = (parts, truth) if len(parts) == 2 else (wanted, mine)
-        return _QUOTIENT.fullmatch(quotient) and leaf(rf"\frac{{{ratio[0]}}}{{{ratio[1]}}}", quotient)
-    if len(parts) != len(wanted) or len(parts) < 2 or not all(parts + wanted):
+    """4:6 is 2:3 and 2/3, and so is "4 to 6" where a ratio is asked for; 10:30 may be a time, and 10:05 is."""
+    if ":" not in mine and ":" not in truth:
         return False
-    if _TIME.fullmatch(mine) and _TIME.fullmatch(truth):
+    mine, truth = (_TO.sub(":", text) for text in (mine, truth))
+    parts, wanted = (split_outside(text, _COLON)[0] for text in (mine, truth))
+    if _TIME.fullmatch(truth) or (_TIME.fullmatch(mine) and (_PADDED.search(mine) or len(wanted) < 2)):
+        return parts == wanted
+    if len(parts) + len(wanted) == 3:
+        (ratio, quotient) = (parts, truth) if len(parts) == 2 else (wanted, mine)
+        number = read_number(quotient)
+        return number is not None and not number.percent and leaf(rf"\frac{{{ratio[0]}}}{{{ratio[1]}}}", quotient)
+    if len(parts) != len(wanted) or len(parts) < 2 or not all(parts + wanted):
         return False
     numbers = [[read_number(part) for part in side] for side in (parts, wanted)]
     if any(number is not None and not number.value for side in numbers for number in side):

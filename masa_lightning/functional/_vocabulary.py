@@ -31,6 +31,7 @@ _PLAIN: Final = "sin cos tan cot sec csc sinh cosh tanh coth exp log ln"
 _INVERSE: Final = "arcsin arccos arctan arccot arcsec arccsc arcsinh arccosh arctanh"
 FUNCTIONS: Final = {
     **{name: name for name in _PLAIN.split()},
+    "lg": "log",
     **{name: f"a{name[3:]}" for name in _INVERSE.split()},
     **{f"ar{name}": f"a{name}" for name in ("sinh", "cosh", "tanh")},
 }
@@ -100,7 +101,7 @@ _LETTERS: Final = (
 )
 _COMMANDS_OF_SIGNS: Final = (
     "×times ✕times ·cdot ⋅cdot ∙cdot ÷div ≤leq ⩽leq ≥geq ⩾geq ≠neq ≈approx ±pm ∓mp ∞infty ∪cup ∩cap ∈in ∉notin "
-    "∅emptyset ⌀emptyset ∖setminus →to …ldots ∠angle △triangle √sqrt"
+    "∅emptyset ≡equiv ⌀emptyset ∖setminus →to …ldots ∠angle △triangle √sqrt"
 )
 _PARTS: Final = ["12", "13", "23", "14", "34", "15", "16", "18", "38", "58", "78"]
 SIGNS: Final = str.maketrans(
@@ -190,6 +191,9 @@ SAME_IN_PLURAL: Final = _words(
     "staff series species total altogether left remaining apiece old tall long"
 )
 """Words behind any number that have no form of their own in the plural."""
+
+PAIRS_THAT_ARE_WORDS: Final = _words("no on up so of if is or in by do go to us we my ok hi")
+"""Words of two letters; other pairs of letters are products, unless in a text command."""
 
 SHORT_NOUNS: Final = _words(
     "age ant arm bag bar bat bee bet bit box boy bug bun bus can cap car cat cow cub cup cut day dog dot ear egg eye "

@@ -3,7 +3,7 @@ r"""Completion, answer -> correct? Box, spelling, structure, value: one step a f
 Only the last `\boxed{...}` of a completion is its answer. What numbers, words, choices and lists of them can decide is
 decided at once; formulas and sets of numbers are read whole or not at all, and compared exactly (`_equality`). In doubt
 an answer is wrong. Conventions: a percent sign is either a unit or a hundredth ("10%" equals "10" and "0.1"), a unit may
-be missing but not differ, "x = 5" equals "5", and rounded decimals equal exact values to 6 places.
+be missing but not differ, "x = 5" equals "5", and a decimal equals what it is the rounding of, to 6 places or more.
 
 The reader of formulas is our own. math-verify, which was here before, drops what it cannot read and falls back on the last
 number of a text, rounds exact numbers, ignores units and the case of letters, and has no bound on its work: each of these
@@ -12,23 +12,25 @@ rewarded wrong answers, and the checks against them were as long as a reader. Nu
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache, partial
 from typing import Final
 
 from masa_lightning.functional._answers import MAX_ANSWER_CHARS, quick_leaf, right_parts
 from masa_lightning.functional._chains import holds
-from masa_lightning.functional._equality import Formula, same_formula, same_zeros
+from masa_lightning.functional._equality import same_formula, same_zeros
 from masa_lightning.functional._equations import SIGN
 from masa_lightning.functional._evaluation import Budget
 from masa_lightning.functional._formula import Node, Unreadable, read_formula
 from masa_lightning.functional._levels import split_outside
-from masa_lightning.functional._quantity import without_units
+from masa_lightning.functional._quantity import Number, is_rounded, read_number, read_value, without_units
 from masa_lightning.functional._regions import FLIPPED, MARK, same_region
 from masa_lightning.functional._spelling import normalise
 from masa_lightning.functional._structure import compare, part_equations
 from masa_lightning.functional.boxes import last_box
 
 _COMPARISON_COST: Final = 2e-4  # seconds, to read the texts
+_DECIMAL: Final = re.compile(r"\d\.\d")
 
 
 def grade(completion: str, answer: str) -> bool:
@@ -118,6 +120,9 @@ def _checked_leaf(predicted: str, expected: str, budget: Budget) -> bool:
         region = same_region(predicted, expected, budget)
         if region is not None:
             return region
+    rounded = [(read_number(a), b) for a, b in ((predicted, expected), (expected, predicted))]
+    if any(_is_rounded(number, other, budget) for number, other in rounded):
+        return True
     mine, truth = (split_outside(text, SIGN) for text in (predicted, expected))
     try:
         if set(mine[1]) == {"="} and mine[0][-1:] == truth[0]:
@@ -132,7 +137,7 @@ def _checked_leaf(predicted: str, expected: str, budget: Budget) -> bool:
 def _same_relation(sides: list[str], signs: list[str], others: list[str], wanted: list[str], budget: Budget) -> bool:
     """Compares equations and inequalities: one may be a multiple of the other, or be written from right to left."""
     if len(signs) == len(wanted) == 1:
-        sign = same_zeros((_tree(sides[0]), _tree(sides[1])), (_tree(others[0]), _tree(others[1])), budget)
+        sign = same_zeros((_formula(sides[0]), _formula(sides[1])), (_formula(others[0]), _formula(others[1])), budget)
         seen = signs[0] if sign > 0 else FLIPPED.get(signs[0], signs[0])
         return bool(sign) and seen == wanted[0] and wanted[0] in FLIPPED
     backwards = [FLIPPED.get(sign, sign) for sign in reversed(signs)]
@@ -144,10 +149,14 @@ def _same_relation(sides: list[str], signs: list[str], others: list[str], wanted
     return False
 
 
-def _tree(text: str) -> Node:
-    return _formula(text).tree
+def _is_rounded(number: Number | None, formula: str, budget: Budget) -> bool:
+    """Is the number a decimal that a formula without decimals is rounded to?"""
+    if number is None or not number.decimal or _DECIMAL.search(formula):
+        return False
+    value = read_value(formula, budget)
+    return value is not None and is_rounded(number, value)
 
 
 @lru_cache(maxsize=256)
-def _formula(text: str) -> Formula:
-    return Formula(*read_formula(text))
+def _formula(text: str) -> Node:
+    return read_formula(text)

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from masa_lightning.functional._answers import MAX_ANSWER_CHARS, right_parts
+from masa_lightning.functional._answers import BASED, MAX_ANSWER_CHARS, right_parts
 from masa_lightning.functional._equations import SIGN, part_equations
 from masa_lightning.functional._evaluation import Budget
 from masa_lightning.functional._formula import Unreadable, read_formula
@@ -17,7 +17,6 @@ from masa_lightning.functional._spelling import normalise
 from masa_lightning.functional._structure import readings
 
 _VALUE: Final = re.compile(r"[\d\\^=<>]")
-_BASED: Final = re.compile(r"[0-9A-Z]+_ ?(?:\{ ?\d+ ?\}|\d+)")
 _TEXT_COMMAND: Final = re.compile(r"\\text ?\{([^{}]*)\}")
 _WORDS: Final = re.compile(r"[A-Za-z]{4,}|[A-Za-z]{2,} [A-Za-z]{2,}")
 _COMMAND: Final = re.compile(r"\\[A-Za-z]+")
@@ -55,7 +54,7 @@ def _is_value(text: str) -> bool:
     if not _has_value(text):
         return True  # words
     text = split_unit(text)[0]
-    if read_number(text) or _BASED.fullmatch(text) or _is_region(text):
+    if read_number(text) or BASED.fullmatch(text) or _is_region(text):
         return True
     if any(len(elements) > 1 and all(map(_is_value, elements)) for elements in readings(text)):
         return True  # a point among points

@@ -309,7 +309,7 @@ def test_hostile_units_take_no_time(unit: str) -> None:
     split_unit("5 " + unit * (2000 // len(unit)), letters=True)
 
 
-@pytest.mark.parametrize(("box", "answer"), [(r"2\frac{7}{3}", "13/3"), ("13/3", "2 7/3"), ("1/2/3", "1/6")])
+@pytest.mark.parametrize(("box", "answer"), [(r"2\frac{7}{3}", "13/3"), ("13/3", "2 7/3")])
 def test_what_may_be_a_product_or_another_quotient_is_no_number(box: str, answer: str) -> None:
     assert not grade(rf"\boxed{{{box}}}", answer)
     assert grade(rf"\boxed{{{box}}}", box)
@@ -327,7 +327,6 @@ def test_what_may_be_a_product_or_another_quotient_is_no_number(box: str, answer
         (r"2\pmod{5}", "2"),
         (r"2\ (\text{mod }5)", "2"),
         (r"2 \text{ (mod 5)}", r"2\pmod 5"),
-        (r"x\equiv2\pmod 5", "2"),
         (r"\cos60^\circ", r"\frac12"),
         (r"\sin 30° + 1", "3/2"),
         (r"2\tan45^{\circ}", "2"),
@@ -366,6 +365,7 @@ def test_more_of_what_stands_behind_a_number(box: str, answer: str) -> None:
         (r"7\pmod 5", "7"),
         (r"2\pmod 5", r"2\pmod 7"),
         (r"2\pmod 5", "5"),
+        (r"x\equiv2\pmod 5", "2"),
         (r"2\pmod 5", r"3\pmod 5"),
         (r"60\text{ radians}", r"60^\circ"),
         (r"60^\circ", r"60\text{ rad}"),
