@@ -9,7 +9,7 @@ from typing import Final
 from masa_lightning.functional._answers import BASED, MAX_ANSWER_CHARS, right_parts
 from masa_lightning.functional._equations import SIGN, part_equations
 from masa_lightning.functional._evaluation import Budget
-from masa_lightning.functional._formula import Unreadable, read_formula
+from masa_lightning.functional._formula import DATE, Unreadable, read_formula
 from masa_lightning.functional._levels import split_outside
 from masa_lightning.functional._quantity import read_number, split_unit
 from masa_lightning.functional._regions import MARK, same_region
@@ -54,7 +54,7 @@ def _is_value(text: str) -> bool:
     if not _has_value(text):
         return True  # words
     text = split_unit(text)[0]
-    if read_number(text) or BASED.fullmatch(text) or _is_region(text):
+    if read_number(text) or BASED.fullmatch(text) or DATE.fullmatch(text) or _is_region(text):
         return True
     if any(len(elements) > 1 and all(map(_is_value, elements)) for elements in readings(text)):
         return True  # a point among points
