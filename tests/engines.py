@@ -1,5 +1,6 @@
 """A policy and its vLLM engine on any device, for the stages of tests/gpu: small models of the zoo."""
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,9 @@ class Pair:
     ) -> None:
         from masa_lightning.sampling.vllm import VLLMSampler
 
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # vLLM asks for free memory, of which earlier tests may have left little
         self.device, self.dtype = device, dtype
         model = loading.load_model(str(path), dtype) if model is None else model
         if lora:

@@ -118,17 +118,26 @@ def distribution(logits: torch.Tensor, settings: SamplingSettings) -> torch.Tens
 
 
 def test_the_training_around_is_left_alone(pair):
-    """Random states, and how torch multiplies float32, which vLLM chooses for the process."""
+    """Random states; and what vLLM sets for the process: how torch multiplies float32, threads, the stream."""
     before = torch.get_float32_matmul_precision()
     on_gpu = pair.device.type == "cuda"
     try:
         torch.set_float32_matmul_precision("high")
         states = torch.get_rng_state(), torch.cuda.get_rng_state() if on_gpu else None
+        others = globals_of_torch(on_gpu)
         pair.sampler.sync_weights()
         pair.generate(pair.requests(4))
         assert torch.get_float32_matmul_precision() == "high"
         assert torch.equal(torch.get_rng_state(), states[0])
         assert not on_gpu or torch.equal(torch.cuda.get_rng_state(), states[1])
         assert torch.is_grad_enabled()
+        assert globals_of_torch(on_gpu) == others
+        assert not on_gpu or torch.cuda.current_stream() == torch.cuda.default_stream()
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def globals_of_torch(on_gpu):
+    sdp = torch.backends.cuda
+    kernels = (sdp.cudnn_sdp_enabled(), sdp.flash_sdp_enabled(), sdp.mem_efficient_sdp_enabled()) if on_gpu else ()
+    return torch.get_num_threads(), torch.get_default_dtype(), kernels

@@ -48,9 +48,11 @@ def test_the_engine_follows_the_policy(engine_device, show, tmp_path, name, sett
             gaps = pair.gaps(requests, pair.generate(requests, GREEDY))
             assert gaps.median() == 0
             assert gaps.mean() < limit
+        private = getattr(pair.sampler._hand_over, "_private", "")
+        layout = f"through vLLM's reload ({private})" if private else "copied in place"
         means, medians = [f"{x.mean():.1e}" for x in found], [f"{x.median():.1e}" for x in found]
         show(
-            f"{name}: differ by {', '.join(means)} in the mean, {', '.join(medians)} in the median; "
+            f"{name}, {layout}: differ by {', '.join(means)} in the mean, {', '.join(medians)} in the median; "
             f"from the weights of before by {stale.mean():.1f}"
         )
         for differences in found:
