@@ -128,7 +128,7 @@ def predicting(tokens: PackedTokens) -> Tensor:
 
 
 def take_rows(x: Tensor, index: Tensor) -> Tensor:
-    """Picks rows of x [N, W], some of them several times, so that the gradient is the same in every run.
+    """Picks rows of x [N, W], some of them several times, so that on a CPU the gradient is the same in every run.
 
     Indexing adds up the gradients of a row in an order that depends on what else the machine does; this is also faster.
     """
