@@ -223,3 +223,23 @@ def test_quotes_are_compared_word_by_word() -> None:
 @pytest.mark.parametrize("quote", quoted(), ids=lambda quote: quote[:40])
 def test_a_quoted_error_is_in_the_code(quote: str, messages: list[str]) -> None:
     assert any(says(text, quote) for text in messages), quote
+
+
+# -- answers -------------------------------------------------------------------------------------------------------------
+
+
+def graded_examples() -> list[tuple[str, str, bool]]:
+    """(right answer, another answer, whether it is right) of the tables of what counts as right."""
+    rows = re.findall(r"^\| `([^`]+)` \|(.*)\|(.*)\|$", PAGES["docs/grading.md"], re.MULTILINE)
+    return [
+        (answer, other, verdict)
+        for answer, right, wrong in rows
+        for verdict, cell in ((True, right), (False, wrong))
+        for other in re.findall(r"`([^`]+)`", cell)
+    ]
+
+
+def test_answers_are_graded_as_the_page_says() -> None:
+    examples = graded_examples()
+    assert len(examples) > 80
+    assert [e for e in examples if functional.grade(rf"\boxed{{{e[1]}}}", e[0]) is not e[2]] == []
