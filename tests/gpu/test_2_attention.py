@@ -10,12 +10,9 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from masa_lightning.models import packing
+from masa_lightning.models import packing, varlen
 from masa_lightning.models.packing import pack, take_rows
 from masa_lightning.models.policy import Policy
-
-# That torch's variable-length kernel does not serve after all; SDPA is asked for by name here.
-pytestmark = pytest.mark.filterwarnings(r"error:torch\.nn\.attention\.varlen")
 
 SIZES = {
     "vocab_size": 199,
@@ -167,6 +164,19 @@ def test_memory_goes_by_tokens_and_not_by_the_length_of_rows(peak, show, monkeyp
     assert long < 2.2 * half
     assert long < 1.5 * short
     assert long < 2 * 16 * scores  # of two layers, once each; eager attention keeps several of them
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", [(4, 2, 64), (16, 8, 128), (4, 2, 32)], ids=str)
+def test_the_variable_length_kernel_serves(show, shape):
+    """Of torch 2.13, which vLLM brings; with an older torch it may be SDPA that serves."""
+    heads, shared, width = shape
+    q, k = (torch.zeros(5, n, width, device="cuda", dtype=torch.bfloat16) for n in (heads, shared))
+    if not varlen.has_kernel(q.device, q.dtype):
+        pytest.skip("this GPU has no such kernel")
+    serves = varlen.serves(q, k, k)
+    show(f"torch {torch.__version__}, (heads, key-value heads, width) {shape}: {'serves' if serves else 'SDPA serves'}")
+    assert serves or tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13)
 
 
 def test_a_gradient_is_the_same_in_every_run(device):

@@ -18,6 +18,8 @@ def test_tokens_a_second(show, tmp_path):
     vllm = pytest.importorskip("vllm", reason="vLLM is not installed")
     from vllm.platforms import current_platform
 
+    from masa_lightning.sampling.vllm.isolation import apart_from_training
+
     if not current_platform.is_cuda():
         pytest.skip("the installed vLLM does not run on CUDA")
     cuda = torch.device("cuda", 0)
@@ -37,7 +39,7 @@ def test_tokens_a_second(show, tmp_path):
 
         def bare() -> int:
             llm = pair.sampler._llm
-            with torch.no_grad():
+            with apart_from_training():
                 outputs = llm.generate([{"prompt_token_ids": p} for p in prompts], params, use_tqdm=False)
             return sum(len(output.outputs[0].token_ids) for output in outputs)
 
