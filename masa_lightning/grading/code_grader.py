@@ -25,8 +25,9 @@ class CodeGrader:
 
     The program is the last block of Python code that defines what is tested (`grading.programs.blocks`). It runs in one
     sandbox and the tests in another, which calls the program's functions over pipes: a program can decide what its
-    functions return, not what the verdict is. Values travel as copies, so tests see that a function changes its arguments
-    in place only where they call it and leave its result alone. A program that takes too long, dies or has no closed block
+    functions return, not what the verdict is. Collections are one object on both sides (`grading.programs.shared`); where
+    a program passes and has changed one of the tests, these run again with copies, and if it fails then there is no
+    verdict. A program that takes too long, dies or has no closed block
     of code is wrong. All that tests need but a program does not define, such as helpers, comes from
     the `preamble` of its `CodeAnswer`, on which programs build; its functions without a body are for programs to define.
 
@@ -107,18 +108,22 @@ class CodeGrader:
                 )
 
     def _run(self, tasks: Iterable[Task], on_verdict: Callable[[Task, bool | None], None]) -> None:
-        pending = deque(tasks)
+        pending = deque((task, False) for task in tasks)
         running: list[Trial] = []
         try:
             while pending or running:
                 while pending and len(running) < self.workers:
-                    running.append(Trial(pending.popleft(), self.timeout))
+                    task, apart = pending.popleft()
+                    running.append(Trial(task, self.timeout, apart=apart))
                 readable = _wait(running)
                 for trial in list(running):
                     if (trial.reports in readable and trial.read()) or time.monotonic() >= trial.deadline:
                         running.remove(trial)
                         trial.close()
-                        on_verdict(trial.task, trial.verdict)
+                        if trial.leans_on_changes:
+                            pending.appendleft((trial.task, True))
+                        else:
+                            on_verdict(trial.task, trial.verdict)
         finally:  # an interrupt, say
             for trial in running:
                 trial.close()

@@ -56,6 +56,7 @@ def test_shapes(options: Any) -> None:
         (["x", ""], "an option without text"),
         (["x", None], "an option without text"),
         (["x", ["y"]], "an option is a list"),
+        (["\tan x", "y"], "an option has LaTeX whose backslash was read as an escape"),
         (["x", {"picture": b"y"}], "an option is a struct"),
         ([{"label": "A", "text": "x"}, {"label": "A", "text": "y"}], "labels do not tell them apart"),
         ({"text": ["x", "y"], "label": ["A"]}, "labels do not tell them apart"),

@@ -36,9 +36,9 @@ def test_equal_programs_run_once(monkeypatch):
     made = []
 
     class Counted(module.Trial):
-        def __init__(self, *args):
+        def __init__(self, *args, **kwargs):
             made.append(args)
-            super().__init__(*args)
+            super().__init__(*args, **kwargs)
 
     monkeypatch.setattr(module, "Trial", Counted)
     programs = ["f = abs", "f = int", "f = abs", "f = abs"]

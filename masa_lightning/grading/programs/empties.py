@@ -6,8 +6,8 @@ import ast
 from collections.abc import Sequence
 from typing import Any, Final
 
-from masa_lightning.grading.programs.instrument import LEDGER, asserts, fails, ledger_call
-from masa_lightning.grading.programs.syntax import Rewriter, last_name, walk
+from masa_lightning.grading.programs.instrument import asserts, fails
+from masa_lightning.grading.programs.syntax import LEDGER, Rewriter, last_name, ledger_call, walk
 from masa_lightning.grading.programs.taint import Taint
 
 _COMPREHENSIONS: Final = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
@@ -30,7 +30,8 @@ def guard_empties(tree: ast.Module, taint: Taint) -> None:
 class _Guard(Rewriter):
     def __init__(self, taint: Taint, asserting: set[str]) -> None:
         self._taint, self._asserting = taint, asserting
-        self._loops: list[set[str]] = []  # of each loop we are in: names of the program's elements
+        # Of each loop we are in: names of the program's elements; None for `while`.
+        self._loops: list[set[str] | None] = []
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         for name in ("body", "orelse", "finalbody"):
@@ -47,6 +48,9 @@ class _Guard(Rewriter):
             if any(map(_fails, rest)):  # to leave is to pass
                 node.body[:0] = [ast.Expr(ledger_call("count"))] if self._taint.decides(node.test) else []
             elif self._new(node.test) and self._judges(rest) and not self._judges(node.body):
+                if isinstance(node.body[-1], ast.Break) and self._loops and self._loops[-1] is not None:
+                    node.body.insert(0, ast.Expr(ledger_call("skip")))  # what is left is not compared
+                    continue
                 stays = ast.UnaryOp(ast.Not(), node.test)
                 node.test = ast.UnaryOp(ast.Not(), ledger_call("reach", ast.Constant(node.lineno), stays))
         return block
@@ -65,7 +69,7 @@ class _Guard(Rewriter):
 
     def visit_While(self, node: ast.While) -> Any:
         guarded = self._taint.touches(node.test) and self._judges(node.body)
-        self._loops.append(set())
+        self._loops.append(None)
         self.generic_visit(node)
         self._loops.pop()
         if not guarded:
@@ -87,7 +91,7 @@ class _Guard(Rewriter):
 
     def _new(self, test: ast.expr) -> bool:
         """Returns whether a condition is the program's, and not on the elements of something that is gone through."""
-        elements = {name for names in self._loops for name in names}
+        elements = {name for names in self._loops for name in names or ()}
         own = (part for part in walk(test) if not (isinstance(part, ast.Name) and part.id in elements))
         return any(self._taint.holds(part) for part in own)
 

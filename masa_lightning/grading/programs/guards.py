@@ -45,7 +45,7 @@ def _numpy(ledger: Ledger) -> None:
 def _with_shapes(function: Callable[..., Any], ledger: Ledger) -> Callable[..., Any]:
     def call(left: Any, right: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            ledger.check_shapes(left, right, scalars=False)
+            ledger.check_shapes(left, right)
         except AssertionError:
             if function.__name__.startswith("assert"):
                 raise

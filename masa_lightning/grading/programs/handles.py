@@ -10,7 +10,8 @@ from typing import Any, BinaryIO, Final, NoReturn
 
 from masa_lightning.grading.programs.ledger import SILENCED, Ledger, UntoldError
 from masa_lightning.grading.programs.pytest_shim import Approx
-from masa_lightning.grading.programs.values import SHARED, decode, encode, read_line, write_line
+from masa_lightning.grading.programs.shared import EXTENDED, Shared
+from masa_lightning.grading.programs.values import SHARED, read_line, write_line
 
 OF_PROGRAM: Final = "raised by the program"
 _NAMES: Final = ("__name__", "__qualname__", "__doc__", "__module__", "__dict__", "__annotations__")
@@ -20,33 +21,72 @@ class Program:
     """The other side. If it fails to answer, all is over."""
 
     def __init__(
-        self, requests: BinaryIO, replies: BinaryIO, lost: Callable[[], NoReturn], ledger: Ledger | None = None
+        self,
+        requests: BinaryIO,
+        replies: BinaryIO,
+        lost: Callable[[], NoReturn],
+        ledger: Ledger | None = None,
+        *,
+        apart: bool = False,
     ) -> None:
         self._requests, self._replies, self._lost = requests, replies, lost
         self.ledger = Ledger() if ledger is None else ledger
+        self._apart = apart
+        self._shared = Shared(self._keep, self._give)
+        self._handles: dict[int, Handle] = {}
         self._backs: list[Any] = []  # functions and iterators of the tests that were given to the program
         self._errors: dict[int, type[Exception]] = {}
 
     def ask(self, name: str, *arguments: Any) -> Any:
-        """Has an operation done; returns its value or raises its error."""
-        request = {"ask": encode([name, list(arguments)], self._keep)}
+        """Has an operation done; returns its value or raises its error.
+
+        If the program is held apart from the tests, what it is given are copies.
+        """
+        value, error = None, None
+        request = {"ask": self._shared.pack((name, *self._given(arguments)))}
         try:
             write_line(self._requests, request)
             while (reply := read_line(self._replies)).keys() == {"back"}:
                 self._call_back(reply["back"])
             if reply.keys() == {"value"}:
-                return decode(reply["value"], self._give)
-            error = self._error(*reply["error"], ends=name == "next")
+                value = self._shared.unpack(reply["value"])
+            else:
+                error = self._error(*reply["error"], ends=name == "next")
         except BaseException:  # what comes from there is no reason to go on
             self._lost()
-        raise error
+        self.ledger.changed |= self._shared.changed
+        if error is not None:
+            raise error
+        return value
+
+    def call_in_place(self, function: Handle, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Calls a function whose result nobody looks at: what it does to its arguments is what it is for."""
+        apart, changed = self._apart, self.ledger.changed
+        self._apart = False
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self._apart, self.ledger.changed, self._shared.changed = apart, changed, False
+
+    def _given(self, values: tuple[Any, ...]) -> Any:
+        """Returns values as the program may have them: held apart, with collections of its own."""
+        if not self._apart:
+            return values
+        others: list[Any] = []
+
+        def keep(value: Any) -> dict[str, Any]:
+            others.append(value)
+            return {"other": len(others) - 1}
+
+        here, there = (Shared(keep, lambda name, index: others[index], first) for first in (0, 1))
+        return there.unpack(here.pack(values))
 
     def compared(self, other: Any) -> None:
         """Notes that an object was compared with one of the tests that cannot travel, such as a path: who knows?"""
         if callable(other) or isinstance(other, Approx):
             return
         try:
-            encode(other, self._keep)
+            Shared(self._keep, self._give).pack(other)
         except UntoldError:
             pass  # noted by `_keep`
         except Exception:
@@ -54,12 +94,12 @@ class Program:
 
     def _call_back(self, question: Any) -> None:
         """Does what the program asks for; it has functions and iterators that the tests gave it, and no others."""
-        what, number, args, kwargs = decode(question, self._give)
+        what, number, args, kwargs = self._shared.unpack(question)
         back = self._backs[number]
         reply: dict[str, Any]
         try:
-            value = next(back) if what == "next" else back(*args, **{str(name): item for name, item in kwargs.items()})
-            reply = {"value": encode(value, self._keep)}
+            value = next(back) if what == "next" else back(*args, **{str(name): item for name, item in kwargs})
+            reply = {"value": self._shared.pack(*self._given((value,)))}
         except Exception as error:
             if isinstance(error, AssertionError) and OF_PROGRAM not in getattr(error, "__notes__", ()):
                 self.ledger.failed = True  # a program cannot catch it
@@ -84,7 +124,10 @@ class Program:
     def _give(self, name: str, content: Any) -> Any:
         match name:
             case "handle":
-                return Handle(self, int(content))
+                return self._handles.setdefault(int(content), Handle(self, int(content)))
+            case "extended":
+                number, name = content
+                return self._handles.setdefault(int(number), Extended(self, int(number), EXTENDED[name]))
             case "back":
                 return self._backs[content]
             case "error":
@@ -95,9 +138,10 @@ class Program:
 
     def _error(self, kind: Any, args: Any, text: str, number: int, *, ends: bool) -> Exception:
         """Returns an error of the program; only the end of an iterator is one."""
+        arguments = self._shared.unpack(args)
         if ends and kind == ["builtin", "StopIteration"]:
-            return StopIteration(*decode(args, self._give)[:1])
-        arguments, made = decode(args, self._give), self._error_kind(kind)
+            return StopIteration(*arguments[:1])
+        made = self._error_kind(kind)
         try:
             error = made.__new__(made)
             error.args = tuple(arguments)
@@ -181,14 +225,10 @@ class Handle:
         return hash("Handle")  # equal ones have equal hashes
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._program.ask("call", self, list(args), kwargs)
+        return self._program.ask("call", self, args, tuple(kwargs.items()))
 
     def __masa_call_in_place__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        answer = self._program.ask("call in place", self, list(args), kwargs)
-        result, new_args, new_kwargs = answer
-        for old, new in [*zip(args, new_args, strict=True), *((kwargs[name], new_kwargs[name]) for name in kwargs)]:
-            _become(old, new)
-        return result
+        return self._program.call_in_place(self, args, kwargs)
 
     def __masa_type__(self) -> Any:
         return self._program.ask("type", self)
@@ -273,15 +313,45 @@ for _name in ("neg", "abs", "invert"):
     setattr(Handle, f"__{_name}__", lambda self, name=_name: self._operate(name, self))
 
 
-def _become(old: Any, new: Any) -> None:
-    """Makes a collection of the tests what the program made of its copy."""
-    if type(old) is not type(new):
-        return
-    if isinstance(old, list | bytearray):
-        old[:] = new
-    elif isinstance(old, dict | set):
-        old.clear()
-        old.update(new)
-    elif hasattr(old, "extend") and hasattr(old, "clear"):  # a deque
-        old.clear()
-        old.extend(new)
+class Extended(Handle):
+    """An object of a class that extends a kind of value, such as a list with methods: compared and counted as that value."""
+
+    __slots__ = ("_kind",)
+    __masa_object__ = True
+
+    def __init__(self, program: Program, number: int, kind: type) -> None:
+        super().__init__(program, number)
+        object.__setattr__(self, "_kind", kind)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:  # for `isinstance`
+        return self._kind
+
+    def _plain(self) -> Any:
+        return self._program.ask("plain", self)
+
+    def __eq__(self, other: object) -> bool:
+        return bool(_plain(self) == _plain(other))
+
+    def __hash__(self) -> int:
+        return hash(self._plain())
+
+    def _operate(self, name: str, *operands: Any) -> Any:
+        return getattr(operator, name)(*map(_plain, operands))
+
+    def __int__(self) -> int:
+        return int(self._plain())
+
+    def __float__(self) -> float:
+        return float(self._plain())
+
+    def __index__(self) -> int:
+        return operator.index(self._plain())
+
+
+def _plain(value: Any) -> Any:
+    return value._plain() if type(value) is Extended else value
+
+
+for _name in ("lt", "le", "gt", "ge"):
+    setattr(Extended, f"__{_name}__", lambda self, other, name=_name: self._operate(name, self, other))

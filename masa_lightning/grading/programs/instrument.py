@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from masa_lightning.grading.programs.ledger import SILENT
-from masa_lightning.grading.programs.syntax import Rewriter, last_name, walk
+from masa_lightning.grading.programs.lookups import cover_lookups
+from masa_lightning.grading.programs.syntax import Rewriter, last_name, ledger_call, of_ledger, walk
 from masa_lightning.grading.programs.taint import Taint
 
-LEDGER: Final = "__masa__"
-_BINARY: Final = ("Add", "Sub", "Mult", "Div")
+_BINARY: Final = ("Add", "Sub", "Mult", "Div", "FloorDiv", "Mod", "Pow", "BitAnd", "BitOr", "BitXor")
 _COMPARED: Final = ("Lt", "LtE", "Gt", "GtE", "Eq", "NotEq", "In")
+_SAME: Final = ("Is", "IsNot")
 _RAISES: Final = ("raises", "assertRaises", "assertRaisesRegex", "assertWarns", "assertLogs", "assert_raises")
 
 
@@ -24,8 +25,9 @@ def instrument(tree: ast.Module, taint: Taint, *, numpy: bool) -> ast.Module:
         taint: What in them is the program's.
         numpy: Whether they use numpy, so that any operator may compare arrays.
     """
+    cover_lookups(tree, taint)
     own = {node.name for node in walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
-    rewriter = _Instrument(taint, own, numpy)
+    rewriter = _Instrument(taint, own, {*_imported(tree, "numpy")} if numpy else None)
     tree.body = rewriter.statements(tree.body)
     return ast.fix_missing_locations(tree)
 
@@ -38,8 +40,9 @@ def asserts(node: ast.AST) -> bool:
 
 
 class _Instrument(Rewriter):
-    def __init__(self, taint: Taint, own: set[str], numpy: bool) -> None:
-        self._taint, self._own, self._numpy = taint, own, numpy
+    def __init__(self, taint: Taint, own: set[str], numpy: set[str] | None) -> None:
+        self._taint, self._own, self._numpy = taint, own, numpy is not None
+        self._numpy_names = numpy or set()
         self._class = ""
         self._depth = 0
 
@@ -54,7 +57,7 @@ class _Instrument(Rewriter):
     # -- what counts -------------------------------------------------------------------------------------------------------
 
     def visit_Assert(self, node: ast.Assert) -> ast.AST:
-        about = self._taint.decides(node.test)
+        about = self._taint.about(node.test)
         self.generic_visit(node)
         node.test = ledger_call("judge", ast.Constant(about), node.test)
         return node
@@ -85,11 +88,13 @@ class _Instrument(Rewriter):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         given = [*node.args, *(keyword.value for keyword in node.keywords)]
-        about, decided = self._taint.touches(given), self._taint.decides(given)
-        name = last_name(node.func)
+        about, decided = self._taint.touches(given), self._taint.about(given)
+        name, whole = last_name(node.func), self._whole(*given[:2]) if len(given) > 1 else None
         self.generic_visit(node)
         if decided and _assertion(node.func) and name not in self._own:
-            return ledger_call("count", node)
+            return ledger_call("count", ast.Constant(decided), node)
+        if about and whole and len(node.args) > 1 and _root(node.func) in self._numpy_names:
+            return ast.Call(of_ledger("ufunc"), [whole, node.func, *node.args], node.keywords)
         if not isinstance(node.func, ast.Name) or name in self._own or node.keywords[1:]:
             return node
         if name in ("zip", "map") and about:
@@ -98,9 +103,11 @@ class _Instrument(Rewriter):
             several = len({ast.unparse(_source(arg)) for arg in args}) > 1  # zip(r, r[1:]) compares nothing else with r
             if several and not any(isinstance(arg, ast.Starred) for arg in (*first, *args)):
                 flags = ast.Tuple([ast.Constant(self._taint.touches(arg)) for arg in args], ast.Load())
-                return ast.Call(_attribute(name), [flags, *first, *args], node.keywords)
+                return ast.Call(of_ledger(name), [flags, *first, *args], node.keywords)
         if name in ("next", "type") and about and len(node.args) == 1:
             return ledger_call(name, *node.args)
+        if name == "next" and len(node.args) == 2 and self._taint.touches(node.args[0]):
+            return node if isinstance(node.args[1], ast.Constant) else ledger_call("next", *node.args)
         return node
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
@@ -109,7 +116,7 @@ class _Instrument(Rewriter):
             assertion = _assertion(call.func) or last_name(call.func) in _RAISES
             self.generic_visit(node)
             if not assertion and isinstance(node.value, ast.Call) and node.value is call:
-                node.value = ast.Call(_attribute("in_place"), [call.func, *call.args], call.keywords)
+                node.value = ast.Call(of_ledger("in_place"), [call.func, *call.args], call.keywords)
             return node
         return self.generic_visit(node)
 
@@ -137,54 +144,39 @@ class _Instrument(Rewriter):
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         name = type(node.ops[0]).__name__
-        single = len(node.ops) == 1 and name in _COMPARED and self._taint.touches(node)
+        single = len(node.ops) == 1 and self._taint.touches(node)
+        whole = self._whole(node.left, node.comparators[0])
         self.generic_visit(node)
-        if single and (self._numpy or name not in ("Eq", "NotEq")):
-            return ledger_call("binary", ast.Constant(name), node.left, node.comparators[0])
+        right = node.comparators[0]
+        if single and name in _COMPARED and (self._numpy or name not in ("Eq", "NotEq")):
+            return ledger_call("binary", ast.Constant(name), whole, node.left, right)
+        if single and name in _SAME:
+            same = ledger_call("same", node.left, right)
+            return same if name == "Is" else ast.UnaryOp(ast.Not(), same)
         return node
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         name = type(node.op).__name__
         checked = self._numpy and name in _BINARY and self._taint.touches(node)
+        whole = self._whole(node.left, node.right)
         self.generic_visit(node)
-        return ledger_call("binary", ast.Constant(name), node.left, node.right) if checked else node
+        return ledger_call("binary", ast.Constant(name), whole, node.left, node.right) if checked else node
 
-    def visit_For(self, node: ast.For) -> ast.AST:
-        node.iter = self._covered(node.iter, node.target, node.body)
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+        checked = self._numpy and isinstance(node.target, ast.Name) and self._taint.touches(node)
+        if checked and isinstance(node.target, ast.Name):
+            target = ast.Name(node.target.id, ast.Load())
+            node.value = ledger_call("fit", self._whole(target, node.value), target, self.visit(node.value))
+            return node
         return self.generic_visit(node)
 
-    def _comprehension(self, node: Any) -> ast.AST:
-        parts = [value for name in ("elt", "key", "value") if (value := getattr(node, name, None)) is not None]
-        for generator in node.generators:
-            generator.iter = self._covered(generator.iter, generator.target, [*parts, *generator.ifs])
-        return self.generic_visit(node)
+    def _whole(self, left: ast.expr, right: ast.expr) -> ast.expr:
+        """Says of each of two sides whether numpy may not repeat it: a program's is compared as it is.
 
-    visit_ListComp = visit_SetComp = visit_GeneratorExp = visit_DictComp = _comprehension
-
-    def _covered(self, pairs: ast.expr, target: ast.expr, body: Sequence[ast.AST]) -> ast.expr:
-        """Guards `for i in range(len(f()))` and `for i, x in enumerate(f())` where `i` looks up what is expected."""
-        if not (
-            isinstance(pairs, ast.Call)
-            and last_name(pairs.func) in ("range", "enumerate")
-            and self._taint.touches(pairs)
-        ):
-            return pairs
-        first = target.elts[0] if isinstance(target, ast.Tuple) and target.elts else target
-        if not isinstance(first, ast.Name):
-            return pairs
-        looked_up = {
-            part.value.id
-            for part in walk(body)
-            if isinstance(part, ast.Subscript)
-            and isinstance(part.value, ast.Name)
-            and isinstance(part.slice, ast.Name)
-            and part.slice.id == first.id
-            and not self._taint.touches(part.value)
-        }
-        if not looked_up:
-            return pairs
-        no = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
-        return ledger_call("cover", pairs, *(ast.Lambda(no, ast.Name(name, ast.Load())) for name in sorted(looked_up)))
+        Something of the program may be combined with a part or a sum of itself.
+        """
+        mine, other = ({ast.unparse(part) for part in walk(side) if self._taint.holds(part)} for side in (left, right))
+        return ast.Tuple([ast.Constant(bool(names - (mine & other))) for names in (mine, other)], ast.Load())
 
     # -- errors that end loops ---------------------------------------------------------------------------------------------
 
@@ -198,8 +190,25 @@ class _Instrument(Rewriter):
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
         if node.id in SILENT and isinstance(node.ctx, ast.Load) and node.id not in self._own:
-            return ast.Subscript(_attribute("kinds"), ast.Constant(node.id), ast.Load())
+            return ast.Subscript(of_ledger("kinds"), ast.Constant(node.id), ast.Load())
         return node
+
+
+def _imported(tree: ast.Module, package: str) -> Iterator[str]:
+    """Yields the names under which something of a package is imported."""
+    for node in walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = getattr(node, "module", "") or ""
+            for alias in node.names:
+                if (module or alias.name).partition(".")[0] == package:
+                    yield (alias.asname or alias.name).partition(".")[0]
+
+
+def _root(node: ast.AST) -> str:
+    """Returns the first part of a name with dots, "" of anything else."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _unpacked(node: ast.expr) -> list[ast.expr]:
@@ -212,15 +221,6 @@ def _unpacked(node: ast.expr) -> list[ast.expr]:
 def _source(node: ast.expr) -> ast.expr:
     """Returns what is cut in `r[1:]`."""
     return node.value if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice) else node
-
-
-def _attribute(name: str) -> ast.Attribute:
-    return ast.Attribute(ast.Name(LEDGER, ast.Load()), name, ast.Load())
-
-
-def ledger_call(name: str, *args: ast.expr) -> ast.Call:
-    """Returns the call of a method of the ledger."""
-    return ast.Call(_attribute(name), [*args], [])
 
 
 def _kinds(node: ast.AST) -> bool:

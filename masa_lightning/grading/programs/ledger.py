@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from operator import length_hint
 from typing import Any, Final, Literal
 
-Outcome = Literal["pass", "fail", "nothing", "unclear", "broken"]
+Outcome = Literal["pass", "changed", "fail", "nothing", "unclear", "broken"]
 
 # Errors that end a loop or a process without a word. Of a program they come as another kind.
 SILENT: Final = ("StopIteration", "StopAsyncIteration", "GeneratorExit", "SystemExit", "KeyboardInterrupt")
@@ -24,8 +26,14 @@ _OPERATORS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     **{"Lt": operator.lt, "LtE": operator.le, "Gt": operator.gt, "GtE": operator.ge, "Eq": operator.eq},
     **{"NotEq": operator.ne, "In": lambda left, right: left in right},
     **{"Add": operator.add, "Sub": operator.sub, "Mult": operator.mul, "Div": operator.truediv},
+    **{"FloorDiv": operator.floordiv, "Mod": operator.mod, "Pow": operator.pow},
+    **{"BitAnd": operator.and_, "BitOr": operator.or_, "BitXor": operator.xor},
 }
+_COPIED: Final = (str, bytes, int, float, complex, tuple, frozenset, range)
 _ORDER: Final = ("Lt", "LtE", "Gt", "GtE")
+
+
+About = Literal["program", "given", ""]  # what an assertion is about
 
 
 class UntoldError(BaseException):
@@ -43,6 +51,7 @@ class Ledger:
         asserted: Assertions about the program that held.
         failed: Whether one failed whose error goes elsewhere than to this process.
         unclear: Whether one rests on what the program says about itself, or something failed and was caught.
+        changed: Whether the program changed a collection of the tests in a call whose result they look at.
         broken: Why the tests are no tests, if they are none.
         entered: Functions that were called.
     """
@@ -55,12 +64,13 @@ class Ledger:
     def reset(self) -> None:
         """Forgets everything, for the next program."""
         self.asserted = 0
-        self.failed = self.unclear = False
+        self.failed = self.unclear = self.changed = False
         self.broken = ""
         self.entered: set[str] = set()
         self._turning: set[int] = set()
         self._tried: set[int] = set()
         self._reached: set[int] = set()
+        self._looked_up: dict[int, dict[str, set[Any]]] = {}
 
     def outcome(self) -> Outcome:
         """What it comes to if the tests ran to their end."""
@@ -70,7 +80,9 @@ class Ledger:
             return "fail"
         if not self.asserted:
             return "nothing"
-        return "unclear" if self.unclear or self._tried - self._reached else "pass"
+        if self.unclear or self._tried - self._reached:
+            return "unclear"
+        return "changed" if self.changed else "pass"
 
     def cannot(self, reason: str) -> UntoldError:
         """Notes why these are no tests; returns the error to raise."""
@@ -79,18 +91,18 @@ class Ledger:
 
     # -- what instrumented tests call --------------------------------------------------------------------------------------
 
-    def judge(self, about_program: bool, value: Any) -> bool:
+    def judge(self, about: About, value: Any) -> bool:
         """Stands in an assertion in the place of what it asserts."""
         holds = bool(value)
-        if not holds:
+        if holds:
+            self.count(about)
+        else:
             self.unclear = True  # if the error is caught; if not, they fail anyway
-        elif about_program:
-            self.asserted += 1
         return holds
 
-    def count(self, value: Any = None) -> Any:
-        """Counts an assertion about the program that has held."""
-        self.asserted += 1
+    def count(self, about: About = "program", value: Any = None) -> Any:
+        """Counts an assertion about the program that has held, or about what it was given and has changed."""
+        self.asserted += about == "program" or (about == "given" and self.changed)
         return value
 
     def enter(self, name: str) -> None:
@@ -129,27 +141,85 @@ class Ledger:
         for row in self.zip(of_program, *args):
             yield function(*row)
 
-    def cover(self, pairs: Iterable[Any], *others: Callable[[], Any]) -> Iterator[Any]:
-        """Goes through what the program gave by number; at its end nothing may be left in what it is compared with."""
-        last = -1
-        for item in pairs:
-            last = item[0] if isinstance(item, tuple) else item
-            yield item
-        for other in others:
-            compared = other()
-            if isinstance(compared, list | tuple | str) and len(compared) > last + 1:
-                raise AssertionError("the program gave less than it is compared with")
-
-    def next(self, iterator: Any) -> Any:
-        """Like `next`, but the end of what the program gives is no end of a loop of the tests."""
+    def next(self, iterator: Any, *default: Any) -> Any:
+        """Like `next`, but the end of what the program gives is no end of a loop of the tests, and no value of theirs."""
         try:
             return next(iterator)
         except StopIteration:
-            raise SILENCED["StopIteration"]("the program gave no more") from None
+            if not default:
+                raise SILENCED["StopIteration"]("the program gave no more") from None
+        self.unclear |= type(default[0]) is not object  # that one only marks the end
+        return default[0]
 
-    def binary(self, name: str, left: Any, right: Any) -> Any:
-        """Compares or combines two values; what is left out or undecided is noted."""
-        self.check_shapes(left, right, scalars=True)
+    def same(self, left: Any, right: Any) -> bool:
+        """Like `is`, of what may have come as a copy."""
+        if left is not right and type(left) is type(right) and isinstance(left, _COPIED) and left == right:
+            raise self.cannot("its tests ask whether two equal values are one object")
+        return left is right
+
+    # -- what is looked up as a loop over something of the program goes on -------------------------------------------------
+
+    def start(self, loop: int) -> None:
+        """Notes that a loop begins."""
+        self._looked_up[loop] = {}
+
+    def look(self, loop: int, source: str, values: Any, key: Any) -> Any:
+        """Looks a value up in what the loop's elements are compared with."""
+        return self.note(loop, source, values, key)[key]
+
+    def note(self, loop: int, source: str, values: Any, key: Any) -> Any:
+        """Notes that a value is looked up; returns where."""
+        with suppress(TypeError):
+            self._looked_up[loop].setdefault(source, set()).add(key)
+        return values
+
+    def finish(self, loop: int, *sources: tuple[str, str, Callable[[], Any]]) -> None:
+        """Notes what a loop has left in what it looked up, by "all" the numbers, numbers "counted" from them, or a "part".
+
+        Args:
+            loop: Its number.
+            sources: How, and in what: its text, and its value.
+        """
+        looked_up = self._looked_up.get(loop, {})
+        for how, text, source in sources:
+            try:
+                values = source()
+                size = length_hint(values)
+            except Exception:  # of a name that no turn has set, say
+                continue
+            keys = looked_up.get(text, set())
+            if how == "taken":
+                self.unclear |= size > 0
+            elif isinstance(values, Mapping):
+                self.unclear |= any(key not in keys for key in values)
+            elif how != "part" and size > max((k + size * (k < 0) for k in keys if isinstance(k, int)), default=-1) + 1:
+                if how == "all":
+                    raise AssertionError("the program gave less than it is compared with")
+                self.unclear = True
+
+    def cover(self, loop: int, items: Iterable[Any], *sources: tuple[str, str, Callable[[], Any]]) -> Iterator[Any]:
+        """Goes through what the program gave, between `start` and `finish`."""
+        self.start(loop)
+        yield from items
+        self.finish(loop, *sources)
+
+    def cut(self, values: Any, part: Any) -> Any:
+        """Notes that what is expected was cut to the length of what the program gave."""
+        self.unclear |= len(part) < len(values)
+        return part
+
+    # -- comparisons -------------------------------------------------------------------------------------------------------
+
+    def binary(self, name: str, whole: tuple[bool, bool], left: Any, right: Any) -> Any:
+        """Compares or combines two values; what is left out or undecided is noted.
+
+        Args:
+            name: Of the operator.
+            whole: Whether numpy may not repeat the left side, and the right.
+            left: The left side.
+            right: The right side.
+        """
+        self.fit(whole, left, right)
         if name in _ORDER and any(isinstance(side, float) and side != side for side in (left, right)):
             self.unclear = True  # nan is on no side of anything, so that "not more than" holds
         small = right if name in ("Gt", "GtE") else left
@@ -208,18 +278,27 @@ class Ledger:
 
     # -- numpy -------------------------------------------------------------------------------------------------------------
 
-    def check_shapes(self, left: Any, right: Any, *, scalars: bool) -> None:
+    def fit(self, whole: tuple[bool, bool], left: Any, right: Any) -> Any:
+        """Returns the right side of two that are combined by an operator: numpy repeats them only if one is an array."""
+        if (numpy := sys.modules.get("numpy")) and any(isinstance(side, numpy.ndarray) for side in (left, right)):
+            self.check_shapes(left, right, whole)
+        return right
+
+    def ufunc(self, whole: tuple[bool, bool], function: Any, *args: Any, **kwargs: Any) -> Any:
+        """Calls a function of numpy's; most of those of two arguments combine them as operators do."""
+        if isinstance(function, sys.modules["numpy"].ufunc) and len(args) > 1:
+            self.check_shapes(args[0], args[1], whole)
+        return function(*args, **kwargs)
+
+    def check_shapes(self, left: Any, right: Any, whole: tuple[bool, bool] = (True, True)) -> None:
         """Looks at what numpy would repeat to fit: nothing may be compared with something.
 
         Args:
             left: One side of a comparison.
             right: The other.
-            scalars: Whether a number on one side, for all elements of the other, is as usual.
+            whole: Which of them may not be a number for all elements of the other.
         """
-        numpy = sys.modules.get("numpy")
-        if numpy is None:
-            return
-        if scalars and not (isinstance(left, numpy.ndarray) or isinstance(right, numpy.ndarray)):
+        if (numpy := sys.modules.get("numpy")) is None:
             return
         try:
             one, other = numpy.shape(left), numpy.shape(right)
@@ -229,7 +308,7 @@ class Ledger:
             return
         if 0 in one or 0 in other:
             raise AssertionError(f"nothing is compared between values of shapes {one} and {other}")
-        if not (scalars and () in (one, other)):
+        if not (one == () and not whole[0]) and not (other == () and not whole[1]):
             self.unclear = True
 
 

@@ -13,7 +13,8 @@ from contextlib import suppress
 from types import ModuleType
 from typing import Any, BinaryIO, Final, NoReturn
 
-from masa_lightning.grading.programs.values import MAX_LINE, SHARED, decode, encode, read_line, write_line
+from masa_lightning.grading.programs.shared import Shared, extended, plain
+from masa_lightning.grading.programs.values import MAX_LINE, SHARED, read_line, write_line
 
 
 class CallBack:
@@ -23,13 +24,13 @@ class CallBack:
         self._link, self._number = link, number
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._link.call_back("call", self._number, list(args), kwargs)
+        return self._link.call_back("call", self._number, args, tuple(kwargs.items()))
 
     def __iter__(self) -> CallBack:
         return self
 
     def __next__(self) -> Any:
-        return self._link.call_back("next", self._number, [], {})
+        return self._link.call_back("next", self._number)
 
 
 class Objects:
@@ -47,6 +48,8 @@ class Objects:
             return {"back": value._number}
         if isinstance(value, type) and issubclass(value, BaseException):
             return {"error": self.describe(value)}
+        if name := extended(value):
+            return {"extended": (self.number(value), name)}
         return {"handle": self.number(value)}
 
     def number(self, value: Any) -> int:
@@ -80,6 +83,7 @@ class Link:
     def __init__(self, namespace: dict[str, Any], requests: BinaryIO, replies: BinaryIO) -> None:
         self._requests, self._replies = requests, replies
         self.objects = Objects(self)
+        self._shared = Shared(self.objects.keep, self.objects.give, first=1)
         self.operations: dict[str, Callable[..., Any]] = {**_OPERATIONS, "global": namespace.__getitem__}
 
     def serve(self) -> Any:
@@ -88,46 +92,40 @@ class Link:
             message = read_line(self._requests)
             if message.keys() != {"ask"}:
                 return message
-            name, arguments = decode(message["ask"], self.objects.give)
+            name, *arguments = self._shared.unpack(message["ask"])
             try:
-                reply = {"value": encode(self.operations[name](*arguments), self.objects.keep)}
+                reply = {"value": self._shared.pack(self.operations[name](*arguments))}
             except BaseException as error:  # SystemExit among them: a function that exits has not returned
                 reply = {"error": self._told(error)}
             write_line(self._replies, reply)
 
-    def call_back(self, what: str, number: int, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    def call_back(self, what: str, number: int, args: tuple[Any, ...] = (), kwargs: tuple[Any, ...] = ()) -> Any:
         """Has a function of the tests called."""
-        write_line(self._replies, {"back": encode([what, number, args, kwargs], self.objects.keep)})
+        write_line(self._replies, {"back": self._shared.pack((what, number, args, kwargs))})
         reply = self.serve()
         if "value" in reply:
-            return decode(reply["value"], self.objects.give)
+            return self._shared.unpack(reply["value"])
         name, text = reply["error"]
         raise getattr(builtins, name, RuntimeError)(text)
 
     def _told(self, error: BaseException) -> list[Any]:
         try:
-            text = str(error)[:1000]
-            args = encode(list(error.args), self.objects.keep)
+            text, args = str(error)[:1000], tuple(error.args)
         except BaseException:
-            text, args = "", {"list": []}
-        return [self.objects.describe(type(error)), args, text, self.objects.number(error)]
+            text, args = "", ()
+        return [self.objects.describe(type(error)), self._shared.pack(args), text, self.objects.number(error)]
 
 
-def _call(function: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    return function(*args, **kwargs)
+def _call(function: Any, args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...]) -> Any:
+    return function(*args, **dict(kwargs))
 
 
-def _call_in_place(function: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    """Returns what became of the arguments too, for tests that look at them instead of the result."""
-    return [function(*args, **kwargs), args, kwargs]
-
-
-def _equal(one: Any, other: Any) -> list[bool]:
+def _equal(one: Any, other: Any) -> tuple[bool, bool]:
     """Returns whether two objects are equal, and whether that is by their fields and not by code of the program's."""
     kind = type(one)
     code = getattr(kind.__eq__, "__code__", None)
     by_fields = hasattr(kind, "__dataclass_fields__") and code is not None and code.co_filename == "<string>"
-    return [bool(one == other), by_fields and kind is type(other)]
+    return bool(one == other), by_fields and kind is type(other)
 
 
 def _isinstance(value: Any, kind: Any) -> bool:
@@ -148,7 +146,6 @@ def _await(awaitable: Any) -> Any:
 
 _OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
     "call": _call,
-    "call in place": _call_in_place,
     "getattr": getattr,
     "setattr": setattr,
     "getitem": operator.getitem,
@@ -159,6 +156,7 @@ _OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
     "equal": _equal,
     "isinstance": _isinstance,
     "type": type,
+    "plain": plain,
     "iter": iter,
     "next": next,
     "len": len,

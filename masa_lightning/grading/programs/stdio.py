@@ -19,7 +19,7 @@ class _Asked(Protocol):
 
 
 class Cases(NamedTuple):
-    """Inputs, and the output that each has to give."""
+    """Inputs, and the output that each has to give; a program may exit with any status, but not end with an error."""
 
     inputs: list[Any]
     outputs: list[Any]
@@ -126,7 +126,7 @@ def _same(result: Any, expected: Any) -> bool:
 def _same_word(word: str, expected: str) -> bool:
     if word == expected:
         return True
-    if not any(sign in expected for sign in ".eE"):
+    if not any(sign in expected for sign in ".eE") or "_" in word:  # which Python takes for grouping
         return False
     try:
         return _close(float(word), float(expected))

@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+LEDGER: Final = "__masa__"  # its name in instrumented tests
+
 _COLLECTIONS: Final = ast.List | ast.Tuple | ast.Set | ast.Dict
 
 
@@ -40,3 +42,13 @@ def last_name(node: ast.AST) -> str:
     if isinstance(node, ast.Attribute):
         return node.attr
     return node.id if isinstance(node, ast.Name) else ""
+
+
+def of_ledger(name: str) -> ast.Attribute:
+    """Returns an attribute of the ledger."""
+    return ast.Attribute(ast.Name(LEDGER, ast.Load()), name, ast.Load())
+
+
+def ledger_call(name: str, *args: ast.expr) -> ast.Call:
+    """Returns the call of a method of the ledger."""
+    return ast.Call(of_ledger(name), [*args], [])

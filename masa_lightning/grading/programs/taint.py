@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 
+from masa_lightning.grading.programs.ledger import About
 from masa_lightning.grading.programs.syntax import walk
 
 
@@ -29,7 +30,10 @@ class Taint:
         sources = [pair for node in nodes for pair in self._flows(node)]
         _spread(sources, self._names)
         self._decided = {*self._names}
-        _spread([*sources, *(pair for node in nodes for pair in _decisions(node))], self._decided)
+        sources += [pair for node in nodes for pair in _decisions(node)]
+        _spread(sources, self._decided)
+        self._given = {*self._decided}
+        _spread([*sources, *(pair for node in nodes for pair in _gifts(node))], self._given)
 
     def touches(self, node: ast.AST | Sequence[ast.AST]) -> bool:
         """Returns whether something of the program is in an expression or in statements."""
@@ -43,9 +47,15 @@ class Taint:
         """Returns whether the program decides about something: it touches it, or whether it was set, as by an error."""
         return _touches(node, self._decided)
 
+    def about(self, node: ast.AST | Sequence[ast.AST]) -> About:
+        """Returns what an assertion is about: the program decides, or was given something of it, which it may change."""
+        return "program" if self.decides(node) else "given" if _touches(node, self._given) else ""
+
     def _flows(self, node: ast.AST) -> Iterator[tuple[ast.AST | list[ast.AST], set[str]]]:
         """Yields pairs: if the first touches the program, the names of the second do."""
         match node:
+            case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Tuple(elts=values)) if _pairs(targets, values):
+                yield from ((value, _targets([target])) for target, value in zip(targets, values, strict=True))
             case ast.Assign(targets=targets, value=value):
                 yield value, _targets(targets)
             case ast.AnnAssign(target=target, value=ast.expr() as value):
@@ -87,7 +97,7 @@ class Taint:
                 lambdas = {p for part in called if isinstance(part, ast.Lambda) for p in _parameters(part.args)}
                 if parameters | lambdas:
                     yield passed, parameters | lambdas
-                if isinstance(node.func, ast.Attribute):  # items.append(f(1))
+                if isinstance(node.func, ast.Attribute) and node.func.attr != "get":  # items.append(f(1))
                     yield passed, _targets([node.func.value])
 
 
@@ -100,6 +110,13 @@ def _decisions(node: ast.AST) -> Iterator[tuple[ast.AST | list[ast.AST], set[str
             yield decides, _set([*body, *other])
         case ast.Try(body=body, handlers=handlers, orelse=other):
             yield [*body], _set([*body, *handlers, *other])
+
+
+def _gifts(node: ast.AST) -> Iterator[tuple[ast.AST | list[ast.AST], set[str]]]:
+    """Yields pairs: if the first touches the program, it has what the names of the second hold."""
+    match node:
+        case ast.Call(func=function, args=args, keywords=keywords):
+            yield function, _targets([*args, *(keyword.value for keyword in keywords)])
 
 
 def _set(body: Sequence[ast.AST]) -> set[str]:
@@ -127,6 +144,10 @@ def _spread(sources: Sequence[tuple[ast.AST | list[ast.AST], set[str]]], names: 
 
 def _touches(node: ast.AST | Sequence[ast.AST], names: set[str]) -> bool:
     return any(_name(part) in names for part in walk(node))
+
+
+def _pairs(targets: Sequence[ast.AST], values: Sequence[ast.AST]) -> bool:
+    return len(targets) == len(values) and not any(map(_unpacks, [*targets, *values]))
 
 
 def _unpacks(argument: ast.AST) -> bool:

@@ -13,13 +13,14 @@ from typing import Any, BinaryIO, Final, NoReturn
 from masa_lightning.grading.programs import guards
 from masa_lightning.grading.programs.empties import guard_empties
 from masa_lightning.grading.programs.handles import OF_PROGRAM, Handle, Program
-from masa_lightning.grading.programs.instrument import LEDGER, instrument
+from masa_lightning.grading.programs.instrument import instrument
 from masa_lightning.grading.programs.ledger import ExpiredError, Ledger, Outcome, UntoldError
 from masa_lightning.grading.programs.names import names_under_test, without_stubs
+from masa_lightning.grading.programs.shared import Shared
 from masa_lightning.grading.programs.stdio import read_cases
-from masa_lightning.grading.programs.syntax import walk
+from masa_lightning.grading.programs.syntax import LEDGER, walk
 from masa_lightning.grading.programs.taint import Taint
-from masa_lightning.grading.programs.values import encode, read_line
+from masa_lightning.grading.programs.values import read_line
 
 _UNSEEN: Final = ("capsys", "capfd", "monkeypatch", "redirect_stdout", "redirect_stderr", "doctest", "mock")
 
@@ -110,8 +111,16 @@ def _undefined(*_: Any, **__: Any) -> None:
     raise NameError("the program does not define the function to complete")
 
 
-def run_tests(preamble: str, text: str, requests: BinaryIO, replies: BinaryIO, report: Callable[[str], None]) -> None:
-    """Runs tests against the program on the other side.
+def run_tests(
+    preamble: str,
+    text: str,
+    requests: BinaryIO,
+    replies: BinaryIO,
+    report: Callable[[str], None],
+    *,
+    apart: bool = False,
+) -> None:
+    """Runs tests against the program on the other side; held apart, it has but copies of what the tests give it.
 
     Reports "ready" when both sides run, then an `Outcome`.
     """
@@ -129,7 +138,7 @@ def run_tests(preamble: str, text: str, requests: BinaryIO, replies: BinaryIO, r
         raise EOFError("the program's side did not start")
     report("ready")
     try:
-        report("broken" if tests is None else tests.run(Program(requests, replies, lost, ledger)))
+        report("broken" if tests is None else tests.run(Program(requests, replies, lost, ledger, apart=apart)))
     except UntoldError:
         report("broken")
 
@@ -195,7 +204,7 @@ class _Empty(Program):
         self._made = 1
 
     def ask(self, name: str, *arguments: Any) -> Any:
-        encode(list(arguments), self._keep)  # or it cannot be given to any program
+        Shared(self._keep, self._give).pack(arguments)  # or it cannot be given to any program
         if self._does is None:
             raise KeyError(name)
         match name:
@@ -206,8 +215,6 @@ class _Empty(Program):
                 return Handle(self, self._made)
             case "call":
                 return self._do()
-            case "call in place":
-                return [self._do(), *arguments[1:]]
             case "getattr" if arguments[0] != Handle(self, 0):
                 return Handle(self, 0)
             case "equal":

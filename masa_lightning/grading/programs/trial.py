@@ -28,14 +28,16 @@ class Trial:
     Args:
         task: The program and its tests.
         timeout: Seconds that it may take, from when both sides run.
+        apart: Whether the program has but copies of what the tests give it.
 
     Attributes:
         deadline: When it is over, by `time.monotonic`.
         reports: Descriptor of what the tests report.
     """
 
-    def __init__(self, task: Task, timeout: float) -> None:
+    def __init__(self, task: Task, timeout: float, *, apart: bool = False) -> None:
         self.task = task
+        self.apart = apart
         self.deadline = time.monotonic() + START_LIMIT
         self._timeout = timeout
         self._received = b""
@@ -56,11 +58,10 @@ class Trial:
                 ("script" if is_script else "program", task.program, requested, reply, nowhere),
                 ("cases" if has_cases else "tests", task.tests.text, replied, request, told),
             )
+            message = {"preamble": task.tests.preamble, "apart": apart}
             try:
                 for role, text, stdin, stdout, stderr in sides:
-                    self._processes.append(
-                        launch(timeout + 1, stdin, stdout, stderr, role=role, preamble=task.tests.preamble, text=text)
-                    )
+                    self._processes.append(launch(timeout + 1, stdin, stdout, stderr, role=role, text=text, **message))
             except BaseException:
                 self.close()
                 raise
@@ -78,15 +79,25 @@ class Trial:
         return not data or len(self._received) > _MAX_REPORT
 
     @property
+    def leans_on_changes(self) -> bool:
+        """Whether the program passed and changed what the tests gave it: it may have changed what it is compared with."""
+        return self._words == b"changed\n" and not self.apart
+
+    @property
     def verdict(self) -> bool | None:
-        """What the reports so far come to."""
-        words = self._received.partition(b"ready\n")[2]
-        return None if not self._ready or words in (b"broken\n", b"unclear\n") else words == b"pass\n"
+        """What the reports so far come to; a program that passes only if it is not held apart has none."""
+        if not self._ready or self._words in (b"broken\n", b"unclear\n"):
+            return None
+        return self._words in (b"pass\n", b"changed\n") or (None if self.apart else False)
 
     def close(self) -> None:
         """Ends all processes."""
         for process in self._processes:
             kill(process)
+
+    @property
+    def _words(self) -> bytes:
+        return self._received.partition(b"ready\n")[2]
 
     @property
     def _ready(self) -> bool:

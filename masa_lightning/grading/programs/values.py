@@ -1,8 +1,8 @@
 """What travels between a program and its tests: values as JSON, one message a line.
 
-`None`, booleans, numbers, strings, bytes, the collections of the standard library, dates, named tuples and numpy's arrays
-travel as values, as copies (subclasses as what they extend). Anything else stays where it is and travels as a number, which
-the other side can ask things of.
+What does not change travels as a value, as a copy: `None`, booleans, numbers, strings, bytes, tuples, frozen sets, dates
+(subclasses as what they extend). Collections are one object on each side (`shared`). Anything else stays where it is and
+travels as a number, which the other side can ask things of.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import builtins
 import json
 import sys
-from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
-from collections.abc import Callable, ItemsView, KeysView, ValuesView
+from collections import namedtuple
+from collections.abc import Callable, ItemsView, KeysView, Sequence, ValuesView
 from functools import cache
 from typing import Any, BinaryIO, Final
 
@@ -35,49 +35,43 @@ SHARED: Final = frozenset(  # modules whose errors tests may name too
 Keep = Callable[[Any], dict[str, Any]]  # what is no value -> {name: content}
 Give = Callable[[str, Any], Any]  # the way back: name, content
 
-_ITEMS: Final[dict[str, Any]] = {  # made of their items
-    "list": list,
-    "tuple": tuple,
-    "set": set,
-    "frozenset": frozenset,
-    "deque": deque,
-}
-_PAIRS: Final[dict[str, Callable[[Any], Any]]] = {  # made of pairs
-    "OrderedDict": OrderedDict,
-    "Counter": lambda pairs: Counter(dict(pairs)),
-    "defaultdict": lambda pairs: defaultdict(None, pairs),
-    "dict": dict,
-}
-_MAPPINGS: Final[dict[str, Any]] = {
-    "OrderedDict": OrderedDict,
-    "Counter": Counter,
-    "defaultdict": defaultdict,
-    "dict": dict,
-}
+_ITEMS: Final[dict[str, Any]] = {"tuple": tuple, "frozenset": frozenset}  # made of their items
 _TEXTS: Final = {  # class: its module, how it is written, how it is read
     "Decimal": ("decimal", "__str__", ""),
     "datetime": ("datetime", "isoformat", "fromisoformat"),  # before dates: a datetime is one
     "date": ("datetime", "isoformat", "fromisoformat"),
     "time": ("datetime", "isoformat", "fromisoformat"),
     "bytes": ("builtins", "hex", "fromhex"),
-    "bytearray": ("builtins", "hex", "fromhex"),
 }
+_CONSTANTS: Final = {"Ellipsis": ..., "NotImplemented": NotImplemented}
 _ARRAYS: Final = "biufcUS"  # kinds of numpy's elements that are values
+
+
+def is_object(value: Any) -> bool:
+    """Whether a value is more than what it extends: its class is a program's own and has methods.
+
+    >>> is_object([1]), is_object(type("Stack", (list,), {"__module__": "program", "push": list.append})())
+    (False, True)
+    """
+    if hasattr(type(value), "__masa_object__"):  # as the tests have it
+        return True
+    kinds = [kind for kind in type(value).__mro__ if kind.__module__ == "program"]
+    own = {name for kind in kinds for name in vars(kind) if not name.startswith("_")}
+    return bool(own - {*getattr(type(value), "_fields", ())})
 
 
 def encode(value: Any, keep: Keep) -> Any:
     """Turns a value into what JSON can say.
 
-    >>> encode((1, {"a": b"b"}), lambda value: {"handle": id(value)})
-    {'tuple': [1, {'dict': [['a', {'bytes': '62'}]]}]}
+    >>> encode((1, ("a", b"b")), lambda value: {"handle": id(value)})
+    {'tuple': [1, {'tuple': ['a', {'bytes': '62'}]}]}
     """
     if value is None or isinstance(value, bool):
         return value
-    if type(value).__module__ == "numpy":
-        if getattr(value, "ndim", None) == 0:
-            value = value.item()  # what a program computed with numpy is a number like others
-        elif type(value).__name__ == "ndarray" and value.dtype.kind in _ARRAYS:
-            return {"array": [value.dtype.str, [*value.shape], value.tobytes().hex()]}
+    if type(value).__module__ != "builtins" and is_object(value):
+        return keep(value)
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
+        value = value.item()  # what a program computed with numpy is a number like others
     if isinstance(value, int):
         small = -(2**53) < value < 2**53
         return int.__index__(value) if small else {"int": hex(value)}  # decimals take quadratic time
@@ -90,9 +84,6 @@ def encode(value: Any, keep: Keep) -> Any:
     for name, (module, write, _) in _TEXTS.items():
         if _is(value, module, name):
             return {name: getattr(_kind(module, name), write)(value)}
-    for name, kind in _MAPPINGS.items():
-        if isinstance(value, kind):
-            return {name: [[encode(key, keep), encode(item, keep)] for key, item in dict.items(value)]}
     if isinstance(value, tuple) and isinstance(fields := getattr(type(value), "_fields", None), tuple):
         items = [encode(item, keep) for item in tuple.__iter__(value)]
         return {"named": [type(value).__name__, [str(field) for field in fields], items]}
@@ -103,6 +94,9 @@ def encode(value: Any, keep: Keep) -> Any:
 
 
 def _encode_rare(value: Any, keep: Keep) -> Any:
+    for name, constant in _CONSTANTS.items():
+        if value is constant:
+            return {"constant": name}
     if isinstance(value, range):
         return {"range": [encode(n, keep) for n in (value.start, value.stop, value.step)]}
     if _is(value, "fractions", "Fraction"):
@@ -141,8 +135,6 @@ def decode(data: Any, give: Give) -> Any:
     ((name, content),) = data.items()
     if name in _ITEMS:
         return _ITEMS[name](decode(item, give) for item in content)
-    if name in _PAIRS:
-        return _PAIRS[name]([(decode(key, give), decode(item, give)) for key, item in content])
     if name in _TEXTS:
         module, _, read = _TEXTS[name]
         kind = _kind(module, name)
@@ -172,8 +164,8 @@ def decode(data: Any, give: Give) -> Any:
             if not isinstance(kind, type):
                 raise TypeError(f"{content} is no type")
             return kind
-        case "array":
-            return _array(*content)
+        case "constant":
+            return _CONSTANTS[content]
     return give(name, content)
 
 
@@ -182,13 +174,19 @@ def _named(name: str, fields: tuple[str, ...]) -> Callable[..., Any]:
     return namedtuple(name, fields)  # noqa: PYI024  a program's
 
 
-def _array(dtype: str, shape: list[int], content: str) -> Any:
+def is_array(value: Any) -> bool:
+    """Whether a value is an array of numpy's whose elements are values."""
+    return type(value).__module__ == "numpy" and type(value).__name__ == "ndarray" and value.dtype.kind in _ARRAYS
+
+
+def array(dtype: str, shape: Sequence[int], content: bytes | None = None) -> Any:
+    """Makes an array of numpy's of what is in its memory, or of zeros; raises anything if there is none."""
     import numpy as np  # only where a program made one
 
     kind = np.dtype(dtype)
     if kind.kind not in _ARRAYS:
         raise TypeError(f"elements of the kind {kind.kind} are no values")
-    return np.frombuffer(bytearray.fromhex(content), kind).reshape(shape)
+    return np.zeros(shape, kind) if content is None else np.frombuffer(bytearray(content), kind).reshape(shape)
 
 
 def write_line(file: BinaryIO, message: Any) -> None:

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 
-def main(role: str, preamble: str = "", text: str = "", tasks: Any = (), limit: float = 0.0) -> None:
+def main(
+    role: str, preamble: str = "", text: str = "", tasks: Any = (), limit: float = 0.0, apart: bool = False
+) -> None:
     """Runs one side: in and out to the other side; the tests report on standard error."""
     channels = [os.dup(number) for number in range(3)]
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -36,7 +38,7 @@ def main(role: str, preamble: str = "", text: str = "", tasks: Any = (), limit: 
 
     match role:
         case "tests":
-            tests_side.run_tests(preamble, text, outgoing, incoming, report)
+            tests_side.run_tests(preamble, text, outgoing, incoming, report, apart=apart)
         case "cases":
             tests_side.run_cases(text, outgoing, incoming, report)
         case "check":

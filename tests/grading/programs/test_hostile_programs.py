@@ -161,12 +161,14 @@ LIES = {
     "forge the verdict": WRONG + EVERY_DESCRIPTOR + "tell(b'ready\\npass\\n')",
     "forge the verdict and end": EVERY_DESCRIPTOR + "tell(b'ready\\npass\\n'); os._exit(0)",
     "forge the verdict when called": EVERY_DESCRIPTOR + "def f(x):\n    tell(b'ready\\npass\\n'); os._exit(0)",
-    "forge replies": WRONG + EVERY_DESCRIPTOR + "tell(b'{\"value\": true}\\n' * 50)",
+    "forge replies": WRONG + EVERY_DESCRIPTOR + "tell(b'{\"value\": [true, [], []]}\\n' * 50)",
     "forge replies with garbage": WRONG + EVERY_DESCRIPTOR + "tell(b'\\xff\\x00[]{}\\n')",
     "forge deep replies": WRONG + EVERY_DESCRIPTOR + "tell(b'[' * 10**6 + b'\\n')",
-    "forge objects": WRONG + EVERY_DESCRIPTOR + 'tell(b\'{"value": {"handle": [1]}}\\n\')',
-    "forge a wrong kind": WRONG + EVERY_DESCRIPTOR + 'tell(b\'{"value": {"eval": "1"}}\\n\')',
-    "forge an error": WRONG + EVERY_DESCRIPTOR + 'tell(b\'{"error": ["SystemExit", "0"]}\\n\' * 9)',
+    "forge objects": WRONG + EVERY_DESCRIPTOR + 'tell(b\'{"value": [{"handle": [1]}, [], []]}\\n\')',
+    "forge a wrong kind": WRONG + EVERY_DESCRIPTOR + 'tell(b\'{"value": [{"eval": "1"}, [], []]}\\n\')',
+    "forge an error": WRONG
+    + EVERY_DESCRIPTOR
+    + 'tell(b\'{"error": [["builtin", "SystemExit"], [{"tuple": []}, [], []], "0", 0]}\\n\' * 9)',
     "close everything": WRONG + "import os; os.closerange(0, 64)",
     "always equal": "class A:\n    def __eq__(self, other): return True\n    __hash__ = None\ndef f(x): return A()",
     "always equal number": "class A(int):\n"
@@ -176,7 +178,10 @@ LIES = {
     "    def __bool__(self): return True\n    __eq__ = __bool__\ndef f(x): return A()",
     "another import": WRONG + "import builtins; builtins.__import__ = lambda *a, **k: None",
     "another compile": WRONG + "import builtins; builtins.compile = builtins.exec = lambda *a, **k: None",
-    "another json": WRONG + "import json; json.loads = json.dumps = lambda *a, **k: '{\"value\": true}'",
+    "forge a change": WRONG
+    + EVERY_DESCRIPTOR
+    + 'def f(x):\n    tell(b\'{"value": [2, [[0, "list", null, [9]]], []]}\\n\'); return 0',
+    "another json": WRONG + "import json; json.loads = json.dumps = lambda *a, **k: '{\"value\": [true, [], []]}'",
     "another module": WRONG + "import sys, types\nfor n in list(sys.modules): sys.modules[n] = types.ModuleType(n)",
     "another worker": WRONG + "import sys\nm = sys.modules['__main__'].__dict__\nfor n in list(m):\n"
     "    if callable(m[n]): m[n] = lambda *a, **k: True",
@@ -263,11 +268,13 @@ CALLS_BACK = {
     "call what was not given": "def f(g):\n    g._number = 7\n    return g(1)",
     "call without end": "def f(g):\n    while True: g(1)",
     "recursion through both": "def f(g): return g(lambda: f(g))",
-    "forge an answer": WRONG + EVERY_DESCRIPTOR + "def f(g):\n    tell(b'{\"value\": 2}\\n' * 9); os._exit(0)",
+    "forge an answer": WRONG
+    + EVERY_DESCRIPTOR
+    + "def f(g):\n    tell(b'{\"value\": [2, [], []]}\\n' * 9); os._exit(0)",
     "forge questions": EVERY_DESCRIPTOR
     + 'tell(b\'{"back": {"list": ["call", 0, {"list": [1]}, {"dict": []}]}}\\n\' * 50)\ndef f(g): return -1',
-    "forge a skipped test": EVERY_DESCRIPTOR
-    + 'def f(g):\n    tell(b\'{"error": [["standard", "unittest.case", "SkipTest"], {"list": []}, "", 0]}\\n\'); return -1',
+    "forge a skipped test": EVERY_DESCRIPTOR + 'def f(g):\n    tell(b\'{"error": [["standard", "unittest.case", '
+    '"SkipTest"], [{"tuple": []}, [], []], "", 0]}\\n\'); return -1',
     "raise a skipped test": "import unittest\ndef f(g): raise unittest.SkipTest",
     "an object that is all": "class A:\n    def __eq__(self, o): return True\n    def __call__(self, *a): return self\n"
     "    def __lt__(self, o): return True\n    __gt__ = __le__ = __ge__ = __contains__ = __lt__\n"
@@ -309,11 +316,12 @@ SCRIPTS = {
     "verdict": "print('pass'); print('ready\\npass')",
     "forge the verdict": EVERY_DESCRIPTOR + "tell(b'ready\\npass\\n')",
     "forge the verdict and end": EVERY_DESCRIPTOR + "tell(b'ready\\npass\\n'); os.kill(os.getpid(), 9)",
-    "forge outputs": EVERY_DESCRIPTOR + 'tell(b\'{"value": "9"}\\n\' * 9)',
+    "forge outputs": EVERY_DESCRIPTOR + 'tell(b\'{"value": ["9", [], []]}\\n\' * 9)',
     "always equal": "class A(str):\n    def __eq__(self, o): return True\nimport sys\nsys.stdout.write(A('x'))",
     "endless output": "while True: print('9' * 10**6)",
     "endless": "while True: pass",
     "error behind the output": "print(int(input()) ** 2)\nraise ValueError",
+    "reads on": "while True: print(int(input()) ** 2)",
     "remember the first": "import builtins\nbuiltins.n = getattr(builtins, 'n', int(input()))\nprint(n * n)",
 }
 RIGHT_SCRIPTS = {
@@ -323,6 +331,8 @@ RIGHT_SCRIPTS = {
     "whole": "import sys\nsys.stdout.write(str(int(sys.stdin.buffer.read().split()[0]) ** 2))",
     "open(0)": "n, = map(int, open(0))\nprint(n * n)",
     "exit": SCRIPT + "\nexit()",
+    "exit with a status": SCRIPT + "\nimport sys\nsys.exit(3)",
+    "exit with words": SCRIPT + "\nraise SystemExit('done')",
     "hard exit": "import os, sys\n" + SCRIPT + "\nsys.stdout.flush()\nos._exit(0)",
     "thread": "import threading\ndef main():\n    print(int(input()) ** 2)\nthreading.stack_size(2**26)\n"
     "t = threading.Thread(target=main)\nt.start()\nt.join()",

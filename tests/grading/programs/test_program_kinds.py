@@ -173,12 +173,99 @@ VALUES = [
     ("import sys\ndef f(): sys.exit(2)", "import pytest\nwith pytest.raises((SystemExit, KeyError)):\n    f()", True),
     ("def f(xs): xs.sort()", "xs = [2, 1]\nf(xs)\nassert xs == [1, 2]", True),
     ("def f(xs): sorted(xs)", "xs = [2, 1]\nf(xs)\nassert xs == [1, 2]", False),
-    ("def f(xs):\n    xs.clear()\n    return []", "xs = [2, 1]\nassert f(xs) == sorted(xs)", False),
+    ("def f(xs):\n    xs.clear()\n    return []", "xs = [2, 1]\nassert f(xs) == sorted(xs)", None),
     ("async def f(x): return x + 1", "import asyncio\nassert asyncio.run(f(1)) == 2", True),
     ("async def f(x): return x + 1", "async def test_f():\n    assert await f(1) == 2", True),
     ("async def f(x): return x", "async def test_f():\n    assert await f(1) == 2", False),
     ("class Stack:\n    def __init__(self): self.xs = []\n    def push(self, x): self.xs.append(x)\n    def __len__(self): return len(self.xs)\n    def __contains__(self, x): return x in self.xs",
      "s = Stack()\ns.push(3)\nassert len(s) == 1 and s.xs == [3] and type(s).__name__ == 'Stack' and isinstance(s, Stack)", True),
+]  # fmt: skip
+
+
+# What a function does to its arguments, and which objects it returns: (program, tests, verdict).
+SORTS, SORTED = "def f(x):\n    x.sort()\n    return x", "def f(x): return sorted(x)"
+KEEPS = "class S:\n    def __init__(self, x): self.x = x\n    def get(self): return self.x"
+ONE_OBJECT = [
+    (SORTS, "a = [2, 1]\nassert f(a) == [1, 2]\nassert a == [2, 1]", False),
+    (SORTED, "a = [2, 1]\nassert f(a) == [1, 2]\nassert a == [2, 1]", True),
+    (SORTS, "for a in ([3, 1, 2], [1]):\n    assert f(a) == sorted(a)", True),
+    (SORTS, "a = [2, 1]\nassert f(a) == [1, 2] and a == [1, 2]", None),  # or f has changed what it is compared with
+    ("def f(x):\n    x.clear()\n    return []", "for a in ([3, 1, 2], [1]):\n    assert f(a) == sorted(a)", None),
+    ("def f(x):\n    x.clear()\n    return x", "a = [1, 2]\nassert f(a) == a", None),
+    ("def f(x): return x.pop()", "a = [1, 2]\nassert f(a) == 2\nassert a == [1]", None),
+    ("def f(x): return x[-1]", "a = [1, 2]\nassert f(a) == 2\nassert a == [1]", False),
+    ("def f(x): return x", "a = [1]\nassert f(a) == [1] and f(a) is not a", False),
+    ("def f(x): return [*x]", "a = [1]\nassert f(a) == [1] and f(a) is not a", True),
+    ("def f(x): return x", "a = [1]\nassert f(a) is a", True),
+    ("def f(x): return [*x]", "a = [1]\nassert f(a) == a\nassert f(a) is a", False),
+    ("def f(x): return x", "a = (1, 2)\nassert f(a) is a", None),  # tuples travel as copies
+    ("def f(x): return (1,)", "a = (1, 2)\nassert f(a) is a", False),
+    ("def f(x): return x", "assert f(True) is True and f(None) is None and f(int) is int", True),
+    ("def f(n): return [[0] * n] * n", "g = f(2)\ng[0][0] = 1\nassert g == [[1, 0], [0, 0]]", False),
+    ("def f(n): return [[0] * n for _ in range(n)]", "g = f(2)\ng[0][0] = 1\nassert g == [[1, 0], [0, 0]]", True),
+    ("def f(x, found=[]):\n    found.append(x)\n    return found", "a, b = f(1), f(2)\nassert a == [1]\nassert b[-1] == 2", False),
+    (KEEPS, "a = [1]\ns = S(a)\na.append(2)\nassert s.get() == [1]", False),
+    (KEEPS, "a = [1]\ns = S(a)\ns.get().append(2)\nassert s.get() == [1, 2] == a and s.get() is a", True),
+    ("class M:\n    def __init__(self): self.grid = [[0], [0]]", "m = M()\nm.grid[0][0] = 1\nassert m.grid == [[1], [0]]", True),
+    ("class N:\n    def me(self): return self", "n = N()\nassert n.me() is n", True),
+    ("def f(d, e):\n    d.update(e)\n    return d", "d = {1: 2}\nassert f(d, {3: 4}) == {1: 2, 3: 4}\nassert d == {1: 2}", False),
+    ("def f(x):\n    x.append(0)\n    raise ValueError", "a = [1]\ntry:\n    f(a)\n    assert False\nexcept ValueError:\n    pass\nassert a == [1]", False),
+    ("import numpy as np\ndef f(a):\n    a *= 2\n    return a", "import numpy as np\na = np.array([1, 2])\nassert f(a).tolist() == [2, 4]\nassert a.tolist() == [1, 2]", False),
+    ("def f(g):\n    x = [0]\n    assert g(x) is x and x == [0, 1]\n    return x", "def g(x):\n    x.append(1)\n    return x\nassert f(g) == [0, 1]", True),
+    ("from collections import defaultdict\ndef f(): return defaultdict(int, a=1)", "assert f() == {'a': 1} and f()['z'] == 0", True),
+    ("from collections import defaultdict\ndef f(): return defaultdict(lambda: defaultdict(list))", "d = f()\nd['a']['b'].append(1)\nassert d == {'a': {'b': [1]}}", True),
+    ("from collections import deque\ndef f(n): return deque([1, 2], maxlen=n)", "d = f(2)\nd.append(3)\nassert list(d) == [2, 3]", True),
+    ("def f(): return ...", "assert f() is ... and f() == Ellipsis", True),
+    ("def f():\n    a = []\n    a.append(a)\n    return a", "a = f()\nassert a[0] is a and len(a) == 1", True),
+    ("def f(n):\n    a = []\n    for _ in range(n): a = [a]\n    return a", "a, n = f(5000), 0\nwhile a:\n    a = a[0]\n    n += 1\nassert n == 5000", True),
+]  # fmt: skip
+# Objects that extend a value, with methods: they are called, and the value is compared.
+EXTENDED = [
+    ("from collections import OrderedDict\nclass LRU(OrderedDict):\n    def __init__(self, n):\n        super().__init__()\n        self.n = n\n    def get(self, k):\n        if k not in self: return -1\n        self.move_to_end(k)\n        return self[k]\n    def put(self, k, v):\n        self[k] = v\n        self.move_to_end(k)\n        if len(self) > self.n: self.popitem(last=False)",
+     "c = LRU(2)\nc.put(1, 1)\nc.put(2, 2)\nassert c.get(1) == 1\nc.put(3, 3)\nassert c.get(2) == -1 and c.get(3) == 3 and len(c) == 2", True),
+    ("class S(list):\n    def push(self, x): self.append(x)", "s = S()\ns.push(1)\ns.push(2)\nassert s == [1, 2] and [1, 2] == s and len(s) == 2 and isinstance(s, list)\nassert s.pop() == 2 and s == [1]", True),
+    ("class S(list):\n    def push(self, x): self.insert(0, x)", "s = S()\ns.push(1)\ns.push(2)\nassert s == [1, 2]", False),
+    ("import enum\nclass C(enum.IntEnum):\n    RED = 1\n    BLUE = 2", "assert C.RED == 1 and C.RED.name == 'RED' and C(1) is C.RED and C.RED + 1 == 2 and C.RED < C.BLUE < 3 and [7, 8][C.RED] == 8", True),
+    ("from typing import NamedTuple\nclass P(NamedTuple):\n    x: int\n    y: int\n    def total(self): return self.x + self.y", "p = P(1, 2)\nx, y = p\nassert p == (1, 2) and p.total() == 3 and p.x == x and y == 2 and {p: 1}[(1, 2)] == 1", True),
+    ("class L(list):\n    def first(self): return self[0]\n    def __eq__(self, other): return True\ndef f(): return L([1])", "assert f() == [1, 2]", False),
+    ("class L(list):\n    def first(self): return self[0]\ndef f(x):\n    x.append(L([2]))\n    return x", "a = [1]\nf(a)\nassert a == [1, [2]] and a[1].first() == 2", True),
+    ("class I(int):\n    def double(self): return self * 2\n    def __eq__(self, other): return True\n    __hash__ = int.__hash__\ndef f(): return I(0)", "assert f() == 5", False),
+]  # fmt: skip
+# Comparisons with what a program gives less of, or once: the verdict of the right program is True.
+THREE, ONE, NUMBER = "def f(n): return [1, 1, 1]", "def f(n): return [1]", "def f(n): return 1"
+LESS = [
+    ("e = [1, 1, 1]\nfor i, v in enumerate(f(3)):\n    assert v == e[i]", THREE, ONE, False),
+    ("for i, v in enumerate(f(3)):\n    assert v == [1, 1, 1][i]", THREE, ONE, False),
+    ("e = [1, 1, 1]\nfor i, v in enumerate(f(3), 1):\n    assert v == e[i - 1]", THREE, ONE, None),
+    ("e, r, i = [1, 1, 1], f(3), 0\nwhile i < len(r):\n    assert r[i] == e[i]\n    i += 1", THREE, ONE, False),
+    ("e = [1, 1, 1]\nassert all(v == e[i] for i, v in enumerate(f(3)))", THREE, ONE, False),
+    ("e = [[1, 1], [1, 1]]\nr = f(2)\nfor i in range(len(r)):\n    for j in range(len(r[i])):\n        assert r[i][j] == e[i][j]", "def f(n): return [[1, 1], [1, 1]]", "def f(n): return [[1], [1]]", False),
+    ("w, r = [1, 1, 1], f(3)\nassert all(r[i] == w[i] for i in range(min(len(r), len(w))))", THREE, EMPTY, False),
+    ("e = {'a': 1, 'b': 2}\nfor k, v in f(3).items():\n    assert v == e[k]", "def f(n): return {'a': 1, 'b': 2}", "def f(n): return {'a': 1}", None),
+    ("e = {'a': 1, 'b': 2}\nr = f(3)\nfor k in r:\n    assert r[k] == e.get(k)", "def f(n): return {'a': 1, 'b': 2}", "def f(n): return {'b': 2}", None),
+    ("e = {'a': 1, 'b': 2}\nassert all(v == e[k] for k, v in f(3).items()) and isinstance(f(3), dict)", "def f(n): return {'a': 1, 'b': 2}", "def f(n): return {}", None),
+    ("e = iter([1, 1, 1])\nfor v in f(3):\n    assert v == next(e)", THREE, ONE, None),
+    ("e = [1, 1, 1]\nfor v in f(3):\n    x = e.pop()\n    assert v == x", THREE, ONE, None),
+    ("it = iter(f(3))\nfor e in [1, 1, 1]:\n    assert next(it, e) == e", THREE, ONE, None),
+    ("it = iter(f(3))\nfor e in [1, 1, 1]:\n    v = next(it, None)\n    if v is None: break\n    assert v == e", THREE, ONE, None),
+    ("it, end = iter(f(3)), object()\nassert next(it) == 1\nwhile next(it, end) is not end: pass\nassert next(it, end) is end", THREE, NUMBER, False),
+    ("e, r = [1, 1, 1], f(3)\nassert r == e[:len(r)]", THREE, ONE, None),
+    ("e, r = [1, 1, 1], f(3)\nn = min(len(e), len(r))\nassert r[:n] == e[:n]", THREE, ONE, None),
+    ("s = 'abcd'\nassert s[:f(3)] == 'a'", NUMBER, "def f(n): return 2", False),
+    ("days = {1: 'Mo', 2: 'Tu'}\nfor v in f(3):\n    assert days[v] == 'Mo'", THREE, "def f(n): return [2]", False),
+    *((f"import numpy as np\ne = np.array([1, 1, 1])\n{tests}", right, wrong, None) for tests, right, wrong in (
+        ("assert (f(3) == e).all()", "import numpy as np\ndef f(n): return np.ones(n)", NUMBER),
+        ("assert (e == np.array(f(3))).all()", THREE, ONE),
+        ("assert np.abs(e - f(3)).max() < 1e-9", THREE, NUMBER),
+        ("assert np.equal(f(3), [1, 1, 1]).all()", THREE, NUMBER),
+        ("assert np.subtract(e, f(3)).any() == False", THREE, NUMBER),
+        ("from numpy import logical_and as both\nassert both(f(3), e).all()", THREE, NUMBER),
+        ("r = f(3)\nr = r - e\nassert not r.any()", "import numpy as np\ndef f(n): return np.ones(n)", NUMBER),
+        ("r = f(3)\nr -= e\nassert not r.any()", "import numpy as np\ndef f(n): return np.ones(n, int)", NUMBER),
+        ("assert not (e ^ f(3)).any()", "import numpy as np\ndef f(n): return np.ones(n, int)", NUMBER),
+        ("for r, x in [(f(3), e)]:\n    assert (r == x).all()", "import numpy as np\ndef f(n): return np.ones(n)", NUMBER),
+    )),
+    ("import numpy as np\nr = np.array(f(3))\nassert (r == 1).all() and (r - r.mean() == 0).all() and len(r) == 3", THREE, ONE, False),
 ]  # fmt: skip
 
 
@@ -208,7 +295,6 @@ NOTHING = {
     "difference": "assert not set(f(3)) - {1, 2, 3}",
     "neighbours": "r = f(3)\nassert all(a <= b for a, b in zip(r, r[1:]))",
     "pairwise": "from itertools import pairwise\nassert all(a < b for a, b in pairwise(f(3)))",
-    "shorter": "w, r = [1, 2, 3], f(3)\nassert all(r[i] == w[i] for i in range(min(len(r), len(w))))",
 }
 # (tests, right program, wrong program, verdict of the wrong one)
 DECIDED = [
@@ -265,10 +351,19 @@ def test_tests_that_assert_nothing_are_none():
 
 
 @sandboxed
-@pytest.mark.parametrize("table", [COMPARED, VALUES], ids=["comparisons", "values"])
+@pytest.mark.parametrize(
+    "table", [COMPARED, VALUES, ONE_OBJECT, EXTENDED], ids=["comparisons", "values", "one object", "extended"]
+)
 def test_programs_and_their_verdicts(table):
     found, warned = verdicts([(program, tests) for program, tests, _ in table])
     assert wrong([row[:2] for row in table], found, [row[2] for row in table]) == [] and warned == []
+
+
+@sandboxed
+def test_less_than_what_is_expected_is_no_reason_to_pass():
+    pairs = [(program, tests) for tests, *programs, _ in LESS for program in programs]
+    found, warned = verdicts(pairs)
+    assert wrong(pairs, found, [one for *_, verdict in LESS for one in (True, verdict)]) == [] and warned == []
 
 
 @sandboxed

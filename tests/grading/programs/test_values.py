@@ -15,6 +15,7 @@ from masa_lightning.grading.programs.handles import Handle, Program
 from masa_lightning.grading.programs.ledger import SILENCED, UntoldError
 from masa_lightning.grading.programs.names import names_under_test
 from masa_lightning.grading.programs.program_side import Objects
+from masa_lightning.grading.programs.shared import Shared
 from masa_lightning.grading.programs.values import MAX_LINE, decode, encode, read_line, write_line
 
 hashable = st.recursive(
@@ -69,8 +70,9 @@ def no_handle(*value):
 
 RICH = [
     Decimal("1.10"), Fraction(-1, 3), date(2024, 2, 29), datetime(2024, 1, 2, 3, 4, 5, 6), time(1, 2),
-    datetime(2024, 1, 1, tzinfo=timezone(timedelta(hours=2))), timedelta(days=-1, seconds=5), deque([1, [2]]),
+    datetime(2024, 1, 1, tzinfo=timezone(timedelta(hours=2))), timedelta(days=-1, seconds=5), deque([1, [2]], maxlen=3),
     range(3, 9, 2), Counter("aab"), OrderedDict(b=1, a=2), defaultdict(None, {1: 2}), bytearray(b"x"), int, ValueError,
+    defaultdict(list, {1: [2]}), ..., NotImplemented,
 ]  # fmt: skip
 
 
@@ -91,12 +93,21 @@ def test_named_tuples_views_and_arrays():
     assert type(sent(np.float64(0.5))) is float and type(sent(np.int8(3))) is int
 
 
-def sent(value):
-    """A value after its way over the pipe."""
+def sides():
+    """The collections of the tests' side and of the program's."""
+    return Shared(no_handle, no_handle), Shared(no_handle, no_handle, first=1)
+
+
+def over(here, there, value):
+    """A value after its way over the pipe, from one side to the other."""
     file = io.BytesIO()
-    write_line(file, encode(value, no_handle))
+    write_line(file, here.pack(value))
     file.seek(0)
-    return decode(read_line(file), no_handle)
+    return there.unpack(read_line(file))
+
+
+def sent(value):
+    return over(*sides(), value)
 
 
 @given(values)
@@ -109,9 +120,102 @@ def test_values_come_through_as_they_are(value):
 def test_what_is_no_value_stays():
     objects = Objects()
     thing, other = object(), object()
-    data = json.loads(json.dumps(encode([thing, other, thing], objects.keep)))
-    assert data == {"list": [{"handle": 0}, {"handle": 1}, {"handle": 0}]}
-    assert decode(data, objects.give) == [thing, other, thing]
+    data = json.loads(json.dumps(encode((thing, other, thing), objects.keep)))
+    assert data == {"tuple": [{"handle": 0}, {"handle": 1}, {"handle": 0}]}
+    assert decode(data, objects.give) == (thing, other, thing)
+
+
+def test_a_collection_is_one_object_on_each_side():
+    tests, program = sides()
+    inner = [1]
+    mine = [inner, inner, {"x": inner}]
+    theirs = over(tests, program, mine)
+    assert theirs[0] is theirs[1] is theirs[2]["x"]
+    theirs[0].append(2)
+    theirs.append({3})
+    assert over(program, tests, theirs) is mine and mine == [[1, 2], [1, 2], {"x": [1, 2]}, {3}] and mine[0] is inner
+    assert tests.changed and not program.changed
+    mine[3].add(4)
+    mine.append(mine)  # within itself
+    over(tests, program, None)
+    assert theirs[3] == {3, 4} and theirs[4] is theirs and program.changed
+    assert over(program, tests, theirs[3]) is mine[3]
+
+
+def test_all_kinds_of_collections_change_on_both_sides():
+    changes = [
+        (defaultdict(int, a=1), lambda c: c["b"], {"a": 1, "b": 0}),
+        (OrderedDict(a=1, b=2), lambda c: c.move_to_end("a"), OrderedDict(b=2, a=1)),
+        (Counter("aab"), lambda c: c.update("b"), {"a": 2, "b": 2}),
+        (deque([1, 2], maxlen=2), lambda c: c.append(3), deque([2, 3])),
+        ({1}, lambda c: c.add(2), {1, 2}),
+        (bytearray(b"ab"), lambda c: c.extend(b"c"), b"abc"),
+        ([2, 1], lambda c: c.sort(), [1, 2]),
+        ({1: 2}, lambda c: c.clear(), {}),
+    ]
+    for value, change, expected in changes:
+        tests, program = sides()
+        theirs = over(tests, program, value)
+        change(theirs)
+        over(program, tests, None)
+        assert value == expected and type(theirs) is type(value)
+    tests, program = sides()
+    array = np.arange(3)
+    over(tests, program, array).fill(7)
+    over(program, tests, None)
+    assert array.tolist() == [7, 7, 7] and tests.changed
+
+
+def test_what_nobody_else_holds_is_forgotten_on_both_sides():
+    tests, program = sides()
+    kept = over(tests, program, [[1], [2], {"x": [3]}])[1]
+    over(program, tests, None)
+    over(tests, program, None)
+    assert (len(tests._held), len(program._held)) == (0, 0) and kept == [2]
+    mine = [[1]]
+    theirs = over(tests, program, mine)
+    for _ in range(3):
+        over(program, tests, [5])
+        over(tests, program, (4, [6]))
+    assert over(program, tests, theirs) is mine and len(tests._held) <= 4
+    big = [[n] for n in range(5000)]
+    nested = []
+    for _ in range(5000):
+        nested = [nested]
+    assert over(tests, program, big) == big and over(tests, program, nested)[0]
+
+
+def test_unchanged_collections_are_told_of_once():
+    tests, program = sides()
+    mine = [1, {"a": (2, [3.5])}, {4}, np.arange(2), bytearray(b"x")]
+    theirs = over(tests, program, mine)
+    for side in (tests, program):
+        assert side.pack(mine if side is tests else theirs)[1:] == [[], []]
+    assert not tests.changed
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        [],
+        [1],
+        [{"shared": 0}, [], []],
+        [{"shared": 1}, [[0, "list", None, []]], []],  # of the tests' numbers
+        [{"shared": 1}, [[1, "module", None, []]], []],
+        [{"shared": 1}, [[1, "list", None, [[1]]]], []],
+        [{"shared": 1}, [[1, "dict", None, [1]]], []],
+        [{"shared": 1}, [[1, "set", None, [{"shared": 1}]]], []],
+        [{"shared": 1}, [[1, "array", {"tuple": ["|O", {"tuple": [1]}]}, [{"bytes": "00"}]]], []],
+        [{"shared": 1}, [[1, "array", {"tuple": ["<f8", {"tuple": [9]}]}, [{"bytes": "00"}]]], []],
+        [{"shared": 1}, [[1, "defaultdict", 5, []]], []],
+        [{"shared": 1}, [[1, "list", None, []], [1, "dict", None, []]], []],
+        [None, [], [7]],
+        [None, ["x"], []],
+    ],
+)
+def test_what_pack_does_not_make_is_refused(message):
+    with pytest.raises((TypeError, ValueError, LookupError, AttributeError, ArithmeticError)):
+        Shared(no_handle, no_handle).unpack(message)
 
 
 @pytest.mark.parametrize(
@@ -124,19 +228,19 @@ def test_what_is_no_value_stays():
         {"int": 5},
         {"int": "x"},
         {"bytes": "xyz"},
-        {"list": 5},
-        {"set": [{"list": []}]},
+        {"tuple": 5},
+        {"list": []},
+        {"constant": "x"},
+        {"frozenset": [{"frozenset": 1}]},
         {"type": "print"},
         {"type": "os"},
-        {"array": ["|O", [1], "00"]},
-        {"array": ["<f8", [9], "00"]},
         {"Decimal": [1]},
         {"named": ["P", ["x"], []]},
         {"named": ["P", ["1x"], [1]]},
         {"back": 0},
         {"date": "x"},
         {"range": []},
-        *[{"dict": [[1]]}, {"dict": 5}, {"list": [], "tuple": []}, {"list": [[1]]}, {"handle": 99}, {"handle": "x"}],
+        *[{"frozenset": [], "tuple": []}, {"tuple": [[1]]}, {"handle": 99}, {"handle": "x"}],
     ],
 )
 def test_what_encode_does_not_make_is_refused(data):
@@ -176,8 +280,9 @@ def program_that_says(*replies):
         b'{"value": 1, "error": ["ValueError", ""]}x',
         b'{"error": 5}',
         b'{"error": ["ValueError"]}',
-        b'{"value": {"handle": [0]}}',
-        b'{"value": {"set": [{"set": []}]}}',
+        b'{"value": 1}',
+        b'{"value": [{"handle": [0]}, [], []]}',
+        b'{"value": [{"frozenset": [[]]}, [], []]}',
         b"\xff",
         b"[" * 10**5,
     ],
@@ -190,7 +295,7 @@ def test_garbage_ends_the_tests(reply):
 
 
 def error_of(kind, args=("words",), ask="call"):
-    told = [kind, encode([*args], no_handle), "their text", 7]
+    told = [kind, Shared(no_handle, no_handle).pack(tuple(args)), "their text", 7]
     try:
         program_that_says(json.dumps({"error": told}).encode()).ask(ask)
     except Exception as error:
@@ -234,7 +339,8 @@ def test_errors_that_would_end_tests_without_a_word_are_others():
 
 
 def test_handles_equal_themselves_and_what_the_program_says_is_noted():
-    program = program_that_says(b'{"value": {"list": [true, false]}}', b'{"value": {"list": [true, true]}}')
+    said = (b'{"value": [{"tuple": [true, %s]}, [], []]}' % word for word in (b"false", b"true"))
+    program = program_that_says(*said)
     handle = Handle(program, 0)
     assert handle == Handle(program, 0) and hash(handle) == hash(Handle(program, 1))
     for other in (0, None, True, "x", [], object()):
@@ -268,16 +374,19 @@ def test_objects_of_tests_are_not_given_to_the_program():
 
 
 def test_functions_of_tests_are_called_for_the_program():
-    asked = [{"back": {"list": ["call", 0, {"list": [n]}, {"dict": []}]}} for n in (1, 2)]
-    replies = [json.dumps(message).encode() for message in (*asked, {"value": 5})]
+    asked = [{"back": Shared(no_handle, no_handle).pack(("call", 0, (n,), ()))} for n in (1, 2)]
+    replies = [json.dumps(message).encode() for message in (*asked, {"value": [5, [], []]})]
     requests = io.BytesIO()
     program = Program(requests, io.BytesIO(b"".join(line + b"\n" for line in replies)), lambda: None)
     assert program.ask("call", lambda n: n + 0.5) == 5
-    assert [json.loads(line) for line in requests.getvalue().splitlines()[1:]] == [{"value": 1.5}, {"value": 2.5}]
+    assert [json.loads(line) for line in requests.getvalue().splitlines()[1:]] == [
+        {"value": [1.5, [], []]},
+        {"value": [2.5, [], []]},
+    ]
 
 
 def test_the_program_calls_no_function_that_it_was_not_given():
-    line = json.dumps({"back": {"list": ["call", 0, {"list": []}, {"dict": []}]}}).encode()
+    line = json.dumps({"back": Shared(no_handle, no_handle).pack(("call", 0, (), ()))}).encode()
     with pytest.raises(LostError):
         program_that_says(line).ask("call", 1)
 
