@@ -66,7 +66,6 @@ def test_three_steps(engine_device, show, tmp_path, monkeypatch, precision, dtyp
         moved = [float((p.detach().cpu() - start[n]).abs().max()) for n, p in module.policy.model.named_parameters()]
         assert max(moved) > 1e-4
         assert all(bool(p.isfinite().all()) for p in module.policy.parameters())
-        assert {p.device.type for p in module.policy.parameters()} == {engine_device.type}
     finally:
         getattr(module.sampler, "close", lambda: None)()
         torch.set_float32_matmul_precision("highest")
