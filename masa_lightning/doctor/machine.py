@@ -108,11 +108,12 @@ def cores() -> Iterator[Found]:
     parts += [f"{name}={os.environ[name]}" for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY") if name in os.environ]
     facts = {"affinity": usable, "quota": quota, "machine": os.cpu_count(), "load": busy}
     text = ", ".join(parts)
+    remedies = []
     if quota is not None and quota < usable and "OMP_NUM_THREADS" not in os.environ:
-        threads = max(1, int(quota))
-        yield Found(text, "note", f"threads beyond the quota wait for each other: OMP_NUM_THREADS={threads}", facts)
-    else:
-        yield Found(text, facts=facts)
+        remedies.append(f"threads beyond the quota wait for each other: OMP_NUM_THREADS={max(1, int(quota))}")
+    if busy > usable:
+        remedies.append("other programs use the cores too: the seconds of this table are not this machine's own")
+    yield Found(text, "note" if remedies else "ok", "; ".join(remedies), facts)
 
 
 def memory() -> Iterator[Found]:

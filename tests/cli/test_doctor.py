@@ -168,3 +168,10 @@ def test_without_vllm_the_lines_of_the_engine_fail_with_the_remedy(without_vllm:
     assert lines["engine, 32-true: parity"]["state"] == "not run"
     assert lines["training step"]["state"] == "ok"
     assert lines["training step"]["facts"]["sampler"] == "TransformersSampler"
+
+
+def test_the_page_shows_its_lines() -> None:
+    page = (Path(examination.__file__).parents[2] / "docs" / "troubleshooting.md").read_text()
+    rows = [row.split("|")[1].strip() for row in page.splitlines() if row.startswith("| ")]
+    checks = [*examination.MACHINE, *examination.trials("cpu")]
+    assert rows[: rows.index("training step") + 1] == ["check", *(c.line(step) for c in checks for step in c.steps)]

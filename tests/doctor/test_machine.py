@@ -124,8 +124,17 @@ def test_this_machine() -> None:
 def test_a_quota_below_the_cores_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("masa_lightning.doctor.machine.cpu_quota", lambda: 0.5)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     [found] = cores()
     assert (found.state, found.remedy.endswith("OMP_NUM_THREADS=1")) == ("note", True)
+
+
+@pytest.mark.parametrize(("load", "state"), [(0.5, "ok"), (1000.0, "note")])
+def test_a_busy_machine_is_a_note(load: float, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("masa_lightning.doctor.machine.cpu_quota", lambda: None)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    [found] = cores()
+    assert (found.state, "not this machine's own" in found.remedy) == (state, state == "note")
 
 
 @pytest.mark.parametrize(
