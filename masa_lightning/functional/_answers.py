@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from masa_lightning.functional._letters import lone_letter
+from masa_lightning.functional._levels import closes_at_end
 from masa_lightning.functional._quantity import read_number, same_number, without_units
 from masa_lightning.functional._spelling import squeeze
 from masa_lightning.functional._vocabulary import PAIRS_THAT_ARE_WORDS
@@ -16,6 +17,12 @@ BASED: Final = re.compile(
     r"(?P<digits>[0-9A-Z]+)_ ?(?:\{ ?\(? ?(?:(?P<base>\d+)|\\text ?\{ ?(?P<word>[a-z]+) ?\}) ?\)? ?\}|(?P<bare>\d+))"
 )
 """A number with its base, `101_2`."""
+
+DATE: Final = re.compile(
+    r"\d{4} ?([-/.]) ?\d{1,2} ?\1 ?\d{1,2}|\d{1,2} ?([-/.]) ?\d{1,2} ?\2 ?\d{4}|"
+    r"(?=.*(?<!\d)0\d)\d{1,2} ?([-/.]) ?\d{1,2} ?\3 ?\d{2}"
+)
+"""A day, which is no difference or quotient."""
 
 _BASES: Final = {
     "two": 2,
@@ -54,6 +61,8 @@ def quick_leaf(predicted: str, expected: str) -> bool | None:
         congruent = _same_congruence(predicted, expected)
         if congruent is not None:
             return congruent
+    if DATE.fullmatch(predicted) or DATE.fullmatch(expected):
+        return False
     values = without_units(predicted, expected)
     if values is None:
         return False
@@ -68,7 +77,13 @@ def quick_leaf(predicted: str, expected: str) -> bool | None:
         return _same_based(predicted, expected, *based)
     if re.fullmatch(r"\(?[A-J]\)?", expected) and (letter := lone_letter(predicted)):
         return letter == expected.strip("()")
+    if _is_list_of_one(predicted) != _is_list_of_one(expected):
+        return False
     return _same_words(predicted, expected)
+
+
+def _is_list_of_one(text: str) -> bool:
+    return text.startswith("[") and "," not in text and closes_at_end(text)
 
 
 def _same_congruence(predicted: str, expected: str) -> bool | None:

@@ -1,7 +1,7 @@
 r"""LaTeX of one expression -> its tree, all of it or nothing, in linear time and without evaluating anything.
 
-What is ambiguous (`1/2x`, `x2`, `5!!`, `2 3`, `[5]`, the date `1/2/2024`) or not known is no formula: a reader that guesses
-takes wrong answers for right ones. `\log` without a base and `\lg` are to base 10, `2\frac{1}{2}` is a mixed number, and
+What is ambiguous (`1/2x`, `x2`, `5!!`, `2 3`) or not known is no formula: a reader that guesses takes wrong answers for
+right ones. `\log` without a base and `\lg` are to base 10, `2\frac{1}{2}` is a mixed number, and
 `f`, `g`, `h` before a parenthesis are functions of which nothing is known.
 """
 
@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Final, NamedTuple
 
-from masa_lightning.functional._levels import closes_at_end
 from masa_lightning.functional._vocabulary import FUNCTIONS, FUNCTIONS_OF_MANY, GREEK
 
 _MAX_DEPTH: Final = 40
@@ -24,10 +23,6 @@ _TOKEN: Final = re.compile(
     r"|\\overline\s*(?:\{[^{}]*\}|\d)|\\[A-Za-z]+|\\[{}]|\d+(?:\.\d+)?|\.\d+|[^\s]"
 )
 _E_NOTATION: Final = re.compile(r"[\d.][eE][+-]?\d")
-DATE: Final = re.compile(r" ?(?:\d{4} ?([-/.]) ?\d{1,2} ?\1 ?\d{1,2}|\d{1,2} ?([-/.]) ?\d{1,2} ?\2 ?\d{4}) ?")
-"""A day, which is no difference or quotient."""
-
-_LEADING_ZERO: Final = re.compile(r"(?<![\d.])0\d")
 _DERIVATIVE: Final = re.compile(r"\\[dt]?frac\s*\{\s*(?:d|\\partial)[ a-z^0-9]*\}\s*\{\s*(?:d|\\partial)\s*[a-z]")
 _NAMED: Final = re.compile(r"\\([a-z]+)\*?\s*\{?\s*([^{}]*?)\s*\}?")
 
@@ -76,10 +71,6 @@ def read_formula(text: str) -> Node:
     """
     if _E_NOTATION.search(text) or _DERIVATIVE.search(text):
         raise Unreadable("e may be Euler's number or a power of ten, dy/dx is no fraction")
-    if DATE.fullmatch(text) or (_LEADING_ZERO.search(text) and not text.isdigit()):
-        raise Unreadable("a date, or a part of one")
-    if text.startswith("[") and closes_at_end(text):
-        raise Unreadable("a list of one element")
     reader = _Reader(_TOKEN.findall(text))
     tree = reader.inside()
     if reader.peek():

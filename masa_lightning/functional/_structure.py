@@ -52,6 +52,7 @@ _WHOLE: Final = re.compile(
     r"\\text ?\{[^{}]*(?<![a-z-])integers? ?\} ?([a-z])) ?\)?$"
 )
 _UNEQUAL: Final = re.compile(r"[<>]|\\(?:leq|geq|neq|in|notin|mid)(?![A-Za-z])")
+_WORD: Final = re.compile(r"(?:\\text ?\{)?[A-Za-z' -]+\}?")
 _SET: Final = re.compile(r"\\(?:emptyset|mathbb|\{)")
 _DIGITS: Final = re.compile(r"\d+(?:,\d+)+")
 _GROUP: Final = re.compile(r"0\d")
@@ -251,7 +252,7 @@ def _joined_alike(mine: Answer, truth: Answer) -> bool:
         return True
     kinds = {join.removeprefix("\\l") for join in mine.joins | truth.joins}
     if not mine.joins or not truth.joins:  # a list with commas
-        alternatives = one_thing and not any(map(_UNEQUAL.search, elements))
+        alternatives = one_thing and not any(_UNEQUAL.search(e) or _WORD.fullmatch(e) for e in elements)
         return all(join == "and" or (join == "or" and alternatives) for join in mine.joins | truth.joins)
     return len(kinds) == 1
 
@@ -260,7 +261,7 @@ def _is_number(element: str) -> bool:
     """Is this a number, or a point of numbers, perhaps with its name?"""
     value = element.rpartition("=")[2].strip()
     parts = _take_apart(value)
-    if parts.opening and parts.elements != (value,):
+    if (parts.opening, parts.closing) == ("(", ")"):
         return all(map(_is_number, parts.elements))
     try:
         return not names(read_formula(split_unit(value)[0]))

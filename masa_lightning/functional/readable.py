@@ -6,10 +6,10 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from masa_lightning.functional._answers import BASED, MAX_ANSWER_CHARS, right_parts
+from masa_lightning.functional._answers import BASED, DATE, MAX_ANSWER_CHARS, right_parts
 from masa_lightning.functional._equations import SIGN, part_equations
 from masa_lightning.functional._evaluation import Budget
-from masa_lightning.functional._formula import DATE, Unreadable, read_formula
+from masa_lightning.functional._formula import Unreadable, read_formula
 from masa_lightning.functional._levels import split_outside
 from masa_lightning.functional._quantity import read_number, split_unit
 from masa_lightning.functional._regions import MARK, same_region
