@@ -54,6 +54,7 @@ _OF_ANGLE: Final = re.compile(  # \sin x = 1 is an equation for x
 )
 _TERM: Final = rf"(?:\d* ?(?:{_LETTER}|\\angle ?[A-Z]+) ?)+"
 _COMBINATION: Final = re.compile(rf"(?:- ?(?=.*\+))?{_TERM}(?:(?:[+*/-]|\\cdot|\\times) ?{_TERM})*")  # not -x
+_DENIED: Final = re.compile(r"(?<![A-Za-z])(?:not?|never)(?![A-Za-z])")
 _FRACTION_OF_LETTERS: Final = re.compile(rf"\\frac ?\{{ ?{_LETTER} ?\}} ?\{{ ?{_LETTER} ?\}}")
 _NUMERIC: Final = re.compile(r"\\(?:frac|sqrt|cdot|times|div|binom|pi|log|ln|ldots|[%$])(?![A-Za-z])")
 _SEGMENT: Final = r"(?:[A-Z]{1,4}|[A-Z]_ ?(?:\{ ?\w+ ?\}|\w))"
@@ -150,7 +151,7 @@ def is_name(text: str, *, wide: bool) -> bool:
     """Is this what may stand before the value of an answer, `x`, `f(2)`, or if `wide` also `m + n`?"""
     if _NAME.fullmatch(text) or _GEOMETRY.fullmatch(text) or _QUANTITY.fullmatch(text):
         return True
-    if not wide:
+    if not wide or _DENIED.search(text):
         return False
     letters = set(re.findall(r"[A-Za-z]", text))
     if _COMBINATION.fullmatch(text):
