@@ -82,7 +82,7 @@ def test_an_engine_without_room_says_what_to_do(tmp_path):
 
     policy = loading.load_model(str(zoo.save("qwen3", tmp_path)), "float32").cuda()
     with pytest.raises(
-        RuntimeError, match=r"(?s)could not make an engine .*change gpu_memory_utilization or kv_cache_gib"
+        RuntimeError, match=r"(?s)could not make an engine .*ValueError: .*cache.*change gpu_memory_utilization"
     ):
         VLLMSampler(kv_cache_gib=1e-6, enforce_eager=True).setup(
             policy, str(tmp_path), max_model_length=64, stop_token_ids=[2]
