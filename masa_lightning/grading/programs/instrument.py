@@ -93,6 +93,8 @@ class _Instrument(Rewriter):
         self.generic_visit(node)
         if decided and _assertion(node.func) and name not in self._own:
             return ledger_call("count", ast.Constant(decided), node)
+        if self._falls_back(node):
+            return ledger_call("fall_back", node.func, *node.args)
         if about and whole and len(node.args) > 1 and _root(node.func) in self._numpy_names:
             return ast.Call(of_ledger("ufunc"), [whole, node.func, *node.args], node.keywords)
         if not isinstance(node.func, ast.Name) or name in self._own or node.keywords[1:]:
@@ -106,9 +108,18 @@ class _Instrument(Rewriter):
                 return ast.Call(of_ledger(name), [flags, *first, *args], node.keywords)
         if name in ("next", "type") and about and len(node.args) == 1:
             return ledger_call(name, *node.args)
-        if name == "next" and len(node.args) == 2 and self._taint.touches(node.args[0]):
-            return node if isinstance(node.args[1], ast.Constant) else ledger_call("next", *node.args)
         return node
+
+    def _falls_back(self, node: ast.Call) -> bool:
+        """Returns whether a value of the tests stands in where the program has none: `r.get(k, v)`, `next(it, v)`."""
+        of, name = node.func, last_name(node.func)
+        if isinstance(of, ast.Attribute) and name in ("get", "pop") and len(node.args) == 2:
+            source: ast.expr = of.value
+        elif isinstance(of, ast.Name) and (name, len(node.args)) in (("next", 2), ("getattr", 3)):
+            source = node.args[0]
+        else:
+            return False
+        return self._taint.touches(source) and not isinstance(node.args[-1], ast.Constant)
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
         call = node.value

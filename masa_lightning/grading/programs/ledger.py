@@ -141,15 +141,22 @@ class Ledger:
         for row in self.zip(of_program, *args):
             yield function(*row)
 
-    def next(self, iterator: Any, *default: Any) -> Any:
-        """Like `next`, but the end of what the program gives is no end of a loop of the tests, and no value of theirs."""
+    def next(self, iterator: Any) -> Any:
+        """Like `next`, but the end of what the program gives is no end of a loop of the tests."""
         try:
             return next(iterator)
         except StopIteration:
-            if not default:
-                raise SILENCED["StopIteration"]("the program gave no more") from None
-        self.unclear |= type(default[0]) is not object  # that one only marks the end
-        return default[0]
+            raise SILENCED["StopIteration"]("the program gave no more") from None
+
+    def fall_back(self, function: Any, *args: Any) -> Any:
+        """Calls what gives its last argument where the program has no value; that this one is as expected is noted."""
+        *given, default = args
+        if type(default) is object or hasattr(type(function), "__masa_call_in_place__"):  # it only marks the end
+            return function(*args)
+        nothing = object()
+        value = function(*given, nothing)
+        self.unclear |= value is nothing
+        return default if value is nothing else value
 
     def same(self, left: Any, right: Any) -> bool:
         """Like `is`, of what may have come as a copy."""
@@ -280,7 +287,8 @@ class Ledger:
 
     def fit(self, whole: tuple[bool, bool], left: Any, right: Any) -> Any:
         """Returns the right side of two that are combined by an operator: numpy repeats them only if one is an array."""
-        if (numpy := sys.modules.get("numpy")) and any(isinstance(side, numpy.ndarray) for side in (left, right)):
+        kinds = [type(side) for side in (left, right)]
+        if any(hasattr(kind, "__array__") and not hasattr(kind, "__masa_call_in_place__") for kind in kinds):
             self.check_shapes(left, right, whole)
         return right
 

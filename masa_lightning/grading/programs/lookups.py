@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from masa_lightning.grading.programs.syntax import Rewriter, last_name, ledger_c
 from masa_lightning.grading.programs.taint import Taint
 
 _NO_ARGUMENTS: Final = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
-_TAKES: Final = ("pop", "popleft", "popitem")
+_TAKES: Final = ("pop", "popleft", "popitem", "remove", "discard")
 
 
 @dataclass
@@ -66,7 +66,8 @@ class _Cover(Rewriter):
         node.iter = self.visit(node.iter)
         if not self._taint.touches(node.iter):
             return self.generic_visit(node)
-        loop = self._enter(*_targets(node.target, node.iter))
+        names, counters = _targets(node.target, node.iter)
+        loop = self._enter(names | _stepped(node.body), counters | _stepped(node.body))
         node.body = [self.visit(part) for part in node.body]
         self._loops.pop()
         node.orelse = [self.visit(part) for part in node.orelse]
@@ -76,8 +77,7 @@ class _Cover(Rewriter):
     def visit_While(self, node: ast.While) -> Any:
         if not self._taint.touches(node.test):
             return self.generic_visit(node)
-        steps = (part.target for part in walk(node.body) if isinstance(part, ast.AugAssign))
-        counters = {target.id for target in steps if isinstance(target, ast.Name)}
+        counters = _stepped(node.body)
         loop = self._enter(counters, counters)
         self.generic_visit(node)
         self._loops.pop()
@@ -207,9 +207,28 @@ class _Cover(Rewriter):
 def _targets(target: ast.expr, items: ast.expr) -> tuple[set[str], set[str]]:
     """Returns what a loop sets, and what of it counts."""
     names = {*_names(target)}
-    kind = last_name(items.func) if isinstance(items, ast.Call) else ""
-    first = target.elts[0] if isinstance(target, ast.Tuple) and target.elts and kind == "enumerate" else target
-    return names, {first.id} if kind in ("range", "enumerate") and isinstance(first, ast.Name) else set()
+    pairs = [(target, items)]
+    if isinstance(items, ast.Call) and isinstance(target, ast.Tuple):
+        name = last_name(items.func)
+        pairs = (
+            [(target.elts[0], items)]
+            if name == "enumerate"
+            else [*zip(target.elts, items.args, strict=False)]
+            if name == "zip"
+            else []
+        )
+    counts = ("range", "enumerate", "count")
+    return names, {
+        one.id
+        for one, of in pairs
+        if isinstance(one, ast.Name) and isinstance(of, ast.Call) and last_name(of.func) in counts
+    }
+
+
+def _stepped(body: Sequence[ast.AST]) -> set[str]:
+    """Returns the counters that a loop steps by itself: `i += 1`."""
+    steps = (part.target for part in walk(body) if isinstance(part, ast.AugAssign))
+    return {target.id for target in steps if isinstance(target, ast.Name)}
 
 
 def _names(node: ast.AST) -> Iterator[str]:

@@ -76,7 +76,10 @@ class Taint:
             case ast.FunctionDef() | ast.AsyncFunctionDef():
                 yield [*node.body], {node.name, f".{node.name}"}
                 yield [*node.decorator_list], _parameters(node.args) | {node.name}
-            case ast.Expr(value=ast.Call(func=function, args=args) as call):  # what becomes of the arguments
+            case ast.Expr(value=ast.Call(func=function, args=args) as call) if not _name(function).startswith(
+                ".assert"
+            ):
+                # what becomes of the arguments
                 own = self._functions.get(_name(function).lstrip("."), [])
                 if own and not any(map(_unpacks, args)):
                     for given, known in (pair for arguments in own for pair in _passed(call, arguments)):
@@ -97,7 +100,7 @@ class Taint:
                 lambdas = {p for part in called if isinstance(part, ast.Lambda) for p in _parameters(part.args)}
                 if parameters | lambdas:
                     yield passed, parameters | lambdas
-                if isinstance(node.func, ast.Attribute) and node.func.attr != "get":  # items.append(f(1))
+                if isinstance(node.func, ast.Attribute) and not _keeps_out(node.func.attr):  # items.append(f(1))
                     yield passed, _targets([node.func.value])
 
 
@@ -144,6 +147,11 @@ def _spread(sources: Sequence[tuple[ast.AST | list[ast.AST], set[str]]], names: 
 
 def _touches(node: ast.AST | Sequence[ast.AST], names: set[str]) -> bool:
     return any(_name(part) in names for part in walk(node))
+
+
+def _keeps_out(method: str) -> bool:
+    """Returns whether a method puts none of its arguments into its object."""
+    return method in ("get", "pop", "popleft", "remove", "discard") or method.startswith("assert")
 
 
 def _pairs(targets: Sequence[ast.AST], values: Sequence[ast.AST]) -> bool:

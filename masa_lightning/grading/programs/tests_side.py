@@ -56,7 +56,7 @@ class Tests:
         if unseen := sorted({name for node in walk(tree) if (name := _word(node)) in _UNSEEN}):
             raise ledger.cannot(f"its tests use {unseen[0]}: what a program prints or imports is not theirs to see")
         self._written = ast.parse(text)  # what stays as it was
-        self._numpy = "numpy" in text
+        self._numpy = any(package in text for package in ("numpy", "pandas", "torch"))
         functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and len(node.args.args) == 1]
         given = {node.args.args[0].arg for node in functions} if self._candidate else set()
         taint = Taint(tree, self.names | given)

@@ -3,6 +3,7 @@
 
 import textwrap
 import warnings
+from importlib.util import find_spec
 
 import pytest
 from programs import block, sandboxed, task
@@ -231,6 +232,7 @@ EXTENDED = [
     ("class L(list):\n    def first(self): return self[0]\ndef f(x):\n    x.append(L([2]))\n    return x", "a = [1]\nf(a)\nassert a == [1, [2]] and a[1].first() == 2", True),
     ("class I(int):\n    def double(self): return self * 2\n    def __eq__(self, other): return True\n    __hash__ = int.__hash__\ndef f(): return I(0)", "assert f() == 5", False),
 ]  # fmt: skip
+PANDAS = find_spec("pandas") is not None
 # Comparisons with what a program gives less of, or once: the verdict of the right program is True.
 THREE, ONE, NUMBER = "def f(n): return [1, 1, 1]", "def f(n): return [1]", "def f(n): return 1"
 LESS = [
@@ -250,6 +252,13 @@ LESS = [
     ("it = iter(f(3))\nfor e in [1, 1, 1]:\n    v = next(it, None)\n    if v is None: break\n    assert v == e", THREE, ONE, None),
     ("it, end = iter(f(3)), object()\nassert next(it) == 1\nwhile next(it, end) is not end: pass\nassert next(it, end) is end", THREE, NUMBER, False),
     ("e, r = [1, 1, 1], f(3)\nassert r == e[:len(r)]", THREE, ONE, None),
+    ("r = f(3)\nassert r['a'] == 1\nfor k, v in {'a': 1, 'b': 2}.items():\n    assert r.get(k, v) == v", "def f(n): return {'a': 1, 'b': 2}", "def f(n): return {'a': 1}", None),
+    ("r = f(3)\nassert r.a == 1\nfor k, v in {'a': 1, 'b': 2}.items():\n    assert getattr(r, k, v) == v", "class O:\n    a, b = 1, 2\ndef f(n): return O()", "class O: a = 1\ndef f(n): return O()", None),
+    ("r = f(3)\nassert r['a'] == 1\nfor k in 'ab':\n    assert r.get(k, 0) == (k == 'a')", "def f(n): return {'a': 1}", "def f(n): return {'b': 1}", False),
+    ("e = {1, 2}\nfor v in f(3):\n    e.remove(v)\nassert f(3)", "def f(n): return [1, 2]", ONE, None),
+    ("import unittest\ne = {'a': 1, 'b': 2}\nclass T(unittest.TestCase):\n    def test_f(self):\n        for k, v in f(3).items(): self.assertEqual(v, e[k])", "def f(n): return {'a': 1, 'b': 2}", "def f(n): return {'a': 1}", None),
+    ("from itertools import count\ne = [1, 1, 1]\nfor i, v in zip(count(), f(3)):\n    assert v == e[i]", THREE, ONE, False),
+    ("e, i = [1, 1, 1], 0\nfor v in f(3):\n    assert v == e[i]\n    i += 1", THREE, ONE, False),
     ("e, r = [1, 1, 1], f(3)\nn = min(len(e), len(r))\nassert r[:n] == e[:n]", THREE, ONE, None),
     ("s = 'abcd'\nassert s[:f(3)] == 'a'", NUMBER, "def f(n): return 2", False),
     ("days = {1: 'Mo', 2: 'Tu'}\nfor v in f(3):\n    assert days[v] == 'Mo'", THREE, "def f(n): return [2]", False),
@@ -265,6 +274,7 @@ LESS = [
         ("assert not (e ^ f(3)).any()", "import numpy as np\ndef f(n): return np.ones(n, int)", NUMBER),
         ("for r, x in [(f(3), e)]:\n    assert (r == x).all()", "import numpy as np\ndef f(n): return np.ones(n)", NUMBER),
     )),
+    *[("import pandas as pd\nassert (pd.Series([1, 1, 1]) == f(3)).all()", THREE, NUMBER, None)] * PANDAS,
     ("import numpy as np\nr = np.array(f(3))\nassert (r == 1).all() and (r - r.mean() == 0).all() and len(r) == 3", THREE, ONE, False),
 ]  # fmt: skip
 
