@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from masa_lightning.doctor.check import Failed, Found
 
@@ -66,3 +67,27 @@ def devices(gpus: tuple[str, ...]) -> Iterator[Found]:
 def named(name: str) -> Iterator[Found]:
     """Finds a name."""
     yield Found(name)
+
+
+def hangs(pids: str) -> Iterator[Found]:
+    """Says which process it is, and hangs."""
+    with open(f"{pids}.part", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(f"{pids}.part", pids)
+    while True:
+        time.sleep(60)
+    yield Found("never")
+
+
+def ended(pid: int) -> bool:
+    """Whether a process ends within some seconds, or waits for whoever adopts it to notice."""
+    for _ in range(200):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    return False

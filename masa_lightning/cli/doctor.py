@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ def main(args: Sequence[str]) -> None:
     """Runs `masa doctor` with its arguments.
 
     Raises:
-        SystemExit: With status 1 if a line failed.
+        SystemExit: With status 1 if a line failed, or it was interrupted.
     """
     parser = argparse.ArgumentParser(
         prog="masa doctor",
@@ -28,12 +29,19 @@ def main(args: Sequence[str]) -> None:
     lines, columns = [], width()
     if not given.json:
         print(head(columns), flush=True)
-    for line in examine(_starting):
-        lines.append(line)
-        if not given.json:
-            print(row(line, columns), flush=True)
-    print(as_json(lines) if given.json else f"\n{closing(lines)}")
-    if any(line.state == "failed" for line in lines):
+    terminated = signal.signal(signal.SIGTERM, signal.default_int_handler)  # by `timeout`, say: told as Ctrl-C is
+    interrupted = False
+    try:
+        for line in examine(_starting):
+            lines.append(line)
+            if not given.json:
+                print(row(line, columns), flush=True)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        signal.signal(signal.SIGTERM, terminated)
+    print(as_json(lines, interrupted) if given.json else f"\n{closing(lines, interrupted)}")
+    if interrupted or any(line.state == "failed" for line in lines):
         sys.exit(1)
 
 

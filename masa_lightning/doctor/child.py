@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import pickle
 import signal
@@ -14,6 +15,7 @@ from typing import Any, Final
 from masa_lightning.doctor.check import Check, Failed
 
 CHECK: Final = "check.pickle"
+_DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG
 END_SECONDS: Final = 30
 """That a process may take to end after its last step."""
 
@@ -28,6 +30,8 @@ def main(folder: Path, rank: int) -> int:
     Returns:
         The exit status, 1 after an error.
     """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     check: Check = pickle.loads((folder / CHECK).read_bytes())
     with open(folder / f"{rank}.jsonl", "w", encoding="utf-8") as file:
 

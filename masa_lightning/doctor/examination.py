@@ -78,7 +78,11 @@ def examine(starting: Callable[[str], None]) -> Iterator[Line]:
     Yields:
         Lines as they come. What processes printed is kept in a temporary folder if something failed.
     """
-    folder = Path(tempfile.mkdtemp(prefix="masa-doctor-"))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="masa-doctor-"))
+    except OSError as error:
+        yield Line("disk", "failed", f"no temporary folder: {error}", remedy="make room, or set TMPDIR to a folder")
+        return
     kept = False
 
     def run(check: Check) -> Iterator[Line]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Final
+from typing import Any
 
 import masa_lightning
 from masa_lightning.doctor.check import Line
 
-_LONGEST: Final = 160  # characters of a cell; the whole is below the table
+_USUAL, _LONGEST = 160, 400  # characters of a cell, and of one that tells what failed; the whole is below the table
 
 
 def head(width: int) -> str:
@@ -30,11 +31,17 @@ def row(line: Line, width: int) -> str:
     | memory   | ok      |     0.01 | 8 GiB free |
     """
     seconds = "" if line.state == "not run" else f"{line.seconds:.2f}"
-    return f"| {line.name:<{width}} | {line.state:<7} | {seconds:>8} | {_cell(line.found)} |"
+    found = _cell(line.found, _LONGEST if line.state == "failed" else _USUAL)
+    return f"| {line.name:<{width}} | {line.state:<7} | {seconds:>8} | {found} |"
 
 
-def closing(lines: Sequence[Line]) -> str:
-    """Returns what stands below the table: what is to be done, and whether the machine is ready."""
+def closing(lines: Sequence[Line], interrupted: bool = False) -> str:
+    """Returns what stands below the table: what is to be done, and whether the machine is ready.
+
+    Args:
+        lines: Of the table.
+        interrupted: Whether there would have been more.
+    """
     parts = []
     for line in lines:
         if line.state == "failed":
@@ -43,21 +50,43 @@ def closing(lines: Sequence[Line]) -> str:
             parts.append(f"* **{line.name}**: {line.remedy}")
     failed = sum(line.state == "failed" for line in lines)
     verdict = "This machine is ready." if not failed else f"{failed} of {len(lines)} lines failed."
+    if interrupted:
+        verdict = f"Interrupted: {failed} of {len(lines)} lines failed so far."
     return "\n".join([*parts, *([""] if parts else []), verdict])
 
 
-def as_json(lines: Iterable[Line]) -> str:
-    """Returns the examination as JSON: `masa_lightning` (its version), `ready`, and `lines` with the fields of `Line`."""
-    told = [asdict(line) for line in lines]
-    ready = all(line["state"] != "failed" for line in told)
-    return json.dumps({"masa_lightning": masa_lightning.__version__, "ready": ready, "lines": told}, indent=1)
+def as_json(lines: Iterable[Line], interrupted: bool = False) -> str:
+    """Returns the examination as JSON: `masa_lightning` (its version), `ready`, and `lines` with the fields of `Line`.
+
+    Args:
+        lines: Of the examination.
+        interrupted: Whether there would have been more.
+    """
+    told = [_plain(asdict(line)) for line in lines]
+    ready = not interrupted and all(line["state"] != "failed" for line in told)
+    return json.dumps(
+        {"masa_lightning": masa_lightning.__version__, "ready": ready, "lines": told}, indent=1, allow_nan=False
+    )
 
 
-def _cell(text: str) -> str:
+def _plain(value: Any) -> Any:
+    """Makes null of numbers that JSON has not.
+
+    >>> _plain({"a": [1.5, float("nan")]})
+    {'a': [1.5, None]}
+    """
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cell(text: str, longest: int = _USUAL) -> str:
     r"""Fits a text into a cell.
 
     >>> _cell("a|b\nc")
     'a/b c'
     """
     line = re.sub(r"\s+", " ", text.replace("|", "/")).strip()
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 4]} ..."
+    return line if len(line) <= longest else f"{line[: longest - 4]} ..."

@@ -33,7 +33,13 @@ def run(check: Check, folder: Path) -> list[Line]:
     Returns:
         A line a step, and one more if the processes did not end well after the last.
     """
-    place = folder / re.sub(r"\W+", "-", check.name).strip("-")
+    try:
+        return _run(check, folder / re.sub(r"\W+", "-", check.name).strip("-"))
+    except OSError as error:  # a full disk, or no process to be had
+        return [Line(check.name, "failed", f"it could not be started: {error}", remedy="make room on the disk")]
+
+
+def _run(check: Check, place: Path) -> list[Line]:
     place.mkdir(parents=True)
     (place / child.CHECK).write_bytes(pickle.dumps(check))
     start = time.monotonic()

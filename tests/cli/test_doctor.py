@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 import venv
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -106,6 +108,50 @@ def test_the_devices_decide_what_is_tried(
     assert [line["name"] for line in lines] == names
     assert lines[0]["found"] == device
     assert all(line["state"] == ("ok" if line["name"].startswith("trials") else "not run") for line in lines)
+
+
+def test_no_temporary_folder_is_a_failed_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(SystemExit) as stopped:
+        main(["doctor"])
+    assert stopped.value.code == 1
+    assert "  Remedy: make room, or set TMPDIR to a folder" in capsys.readouterr().out
+
+
+_HANGING = """
+import sys, broken_checks
+from masa_lightning.cli import main
+from masa_lightning.doctor import examination
+from masa_lightning.doctor.check import Check
+first = Check("first", broken_checks.named, arguments={"name": "here"})
+examination.MACHINE = (first, Check("second", broken_checks.hangs, arguments={"pids": sys.argv[1]}, seconds=200))
+main(["doctor"])
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interruption_ends_all_and_tells_what_there_is(how: signal.Signals, tmp_path: Path) -> None:
+    pids = tmp_path / "pid"
+    path = os.pathsep.join([str(Path(broken_checks.__file__).parent), *filter(None, sys.path)])
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HANGING, str(pids)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(tmp_path)},
+    )
+    while not pids.exists() and process.poll() is None:
+        time.sleep(0.05)
+    os.kill(process.pid, how)
+    printed, errors = process.communicate(timeout=100)
+    assert "| first " in printed
+    if how is not signal.SIGKILL:
+        assert (process.returncode, errors) == (1, "")
+        assert printed.endswith("Interrupted: 0 of 1 lines failed so far.\n")
+        assert [*tmp_path.glob("masa-doctor-*")] == []
+    assert broken_checks.ended(int(pids.read_text()))
 
 
 def test_names_fit_their_column() -> None:

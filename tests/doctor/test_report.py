@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+
+import pytest
 
 from masa_lightning.doctor.check import Line
 from masa_lightning.doctor.report import as_json, closing, head, row
@@ -21,7 +24,7 @@ def test_the_table_is_markdown_that_lines_up() -> None:
     assert len({tuple(i for i, c in enumerate(line) if c == "|")[:4] for line in table}) == 1
     assert table[3].endswith("| a / b c |")
     assert table[4].endswith(" ... |")
-    assert max(map(len, table)) < 220
+    assert max(map(len, table)) < 460
 
 
 def test_what_failed_is_told_whole_with_its_remedy() -> None:
@@ -33,6 +36,7 @@ def test_what_failed_is_told_whole_with_its_remedy() -> None:
         "1 of 4 lines failed.",
     ]
     assert closing(LINES[:1]) == "This machine is ready."
+    assert closing(LINES[:1], interrupted=True) == "Interrupted: 0 of 1 lines failed so far."
 
 
 def test_json_has_all_fields() -> None:
@@ -41,3 +45,12 @@ def test_json_has_all_fields() -> None:
     assert {*told} == {"masa_lightning", "ready", "lines"}
     assert all({*line} == {"name", "state", "found", "seconds", "remedy", "facts"} for line in told["lines"])
     assert json.loads(as_json(LINES[:2]))["ready"] is True
+    assert json.loads(as_json(LINES[:2], interrupted=True))["ready"] is False
+
+
+def test_json_has_no_numbers_that_json_has_not() -> None:
+    line = Line(
+        "engine", "failed", "apart", facts={"difference": math.nan, "gpus": [{"free_gib": math.inf}], "limit": 0.1}
+    )
+    [told] = json.loads(as_json([line]), parse_constant=lambda word: pytest.fail(word))["lines"]
+    assert told["facts"] == {"difference": None, "gpus": [{"free_gib": None}], "limit": 0.1}

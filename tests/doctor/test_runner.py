@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from pathlib import Path
 
 import broken_checks
@@ -58,6 +56,13 @@ def test_a_check_that_tells_of_another_number_of_steps_is_wrong(tmp_path: Path) 
     assert "zip()" in lines[2].found
 
 
+def test_a_disk_that_takes_no_files_is_a_failed_line(tmp_path: Path) -> None:
+    (tmp_path / "full").write_text("")
+    [line] = run(Check("a check", broken_checks.launched), tmp_path / "full")
+    assert (line.state, line.name) == ("failed", "a check")
+    assert line.found.startswith("it could not be started: ")
+
+
 def test_one_of_two_that_fails_ends_the_other(tmp_path: Path) -> None:
     [line] = run(Check("both", broken_checks.alone, seconds=200, processes=2), tmp_path)
     assert (line.state, line.found) == ("failed", "RuntimeError: the second one has no GPU")
@@ -74,15 +79,4 @@ def test_nothing_that_a_check_started_lives_on(tmp_path: Path) -> None:
     pids = tmp_path / "pid"
     [line] = run(Check("a check", broken_checks.children, arguments={"pids": str(pids)}), tmp_path)
     assert line.state == "ok"
-    pid = int(pids.read_text())
-    for _ in range(100):  # until whoever adopts it has noticed
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            break
-        if state == "Z":
-            break
-        time.sleep(0.05)
-    else:
-        os.kill(pid, 9)
-        pytest.fail("it lives on")
+    assert broken_checks.ended(int(pids.read_text()))
