@@ -20,7 +20,8 @@ class Sampler(Protocol):
     """Draws completions from the policy. `VLLMSampler` and `TransformersSampler` satisfy it.
 
     One that cannot be right on every model may also have `check_model(model_path, config, device)`, which raises a
-    ValueError and is called before weights are loaded; `config` is transformers'.
+    ValueError and is called before weights are loaded; `config` is transformers'. One that holds memory may have `close()`,
+    called at the end of fit, validate, test and predict; `setup` is then called again before the next use.
     """
 
     def setup(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import gc
 import statistics
 import time
@@ -123,6 +122,7 @@ class Run:
                 this.lengths = lengths([r for g in groups for r in g.solutions])
 
         self.cli.trainer.callbacks.append(Watch())
+        module.sampler.close = lambda: None  # what is measured afterwards needs the engine
         self.cli.trainer.fit(self.module, self.cli.datamodule)
 
     @property
@@ -145,7 +145,8 @@ class Run:
 
     def close(self) -> None:
         """Frees engine, policy and optimiser, which are held in cycles; the next run would come on top of them."""
-        self.module.sampler.__dict__.update(copy.copy(self.module.sampler).__dict__)
+        del self.module.sampler.close
+        self.module.sampler.close()
         del self.module, self.cli
         self.groups = []
         gc.collect()

@@ -3,6 +3,7 @@
 import os
 import string
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -30,15 +31,21 @@ def launcher_variables() -> Iterator[None]:
             os.environ[name] = value
 
 
-@pytest.fixture(scope="session")
-def engine_device() -> str:
-    """Where the installed vLLM runs, "cpu" or "cuda"; skips where it is not installed or finds no such device."""
-    pytest.importorskip("vllm")
+def installed_vllm() -> str | None:
+    """Where it runs, "cpu" or "cuda"; an empty string where it finds no such device, None where there is none."""
+    if find_spec("vllm") is None:
+        return None
     from masa_lightning.sampling.vllm.patches import platform
 
-    device = platform()
+    return platform()
+
+
+@pytest.fixture(scope="session")
+def engine_device() -> str:
+    """Where the installed vLLM runs; skips where there is none, or it finds no device."""
+    device = installed_vllm()
     if not device:
-        pytest.skip("the installed vLLM finds no device that it runs on")
+        pytest.skip("vLLM is not installed" if device is None else "the installed vLLM finds no device that it runs on")
     return device
 
 

@@ -160,7 +160,8 @@ class PolicyLightningModule(LightningModule):
         self._schedules = Schedules(self.lr_scheduler_step)
         self._reference: list[LogProbs] = []  # in a list: not a submodule, so neither trained nor checkpointed
         self._vocabulary = float("inf")  # rows of the embedding
-        self._guard: ParityGuard | None = None  # as soon as the sampler is ready
+        self._guard: ParityGuard | None = None  # of the last start
+        self._sampler_is_ready = False  # and has the policy
         self._training_steps = 0  # of this run
         self._shards_checked = False
         self.watch = Stopwatch()
@@ -377,13 +378,20 @@ class PolicyLightningModule(LightningModule):
         self._schedules.take(self.trainer.lr_scheduler_configs)
         self._learner.keeps_gradients = live_in_buckets(self.trainer.strategy)
 
+    def teardown(self, stage: str) -> None:
+        """Closes the sampler, if it can be, which gives the memory of its engine back; the next start makes another one."""
+        close = getattr(self.sampler, "close", None)
+        if close is not None:
+            close()
+            self._sampler_is_ready = False
+
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Problems are text: they stay as they are."""
         return batch
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies, whose sampler has no policy yet."""
-        return super().__getstate__() | {"_guard": None}
+        return super().__getstate__() | {"_guard": None, "_sampler_is_ready": False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """For copies, whose reference under adapters is their own policy."""
@@ -399,8 +407,9 @@ class PolicyLightningModule(LightningModule):
         length = self.max_prompt_length + self.max_completion_length
         with torch.inference_mode(False), torch.enable_grad(), self.watch.phase("start"):
             claim(self.sampler, self)
-            if self._guard is None:
+            if not self._sampler_is_ready:
                 self._set_up_sampler(self.policy, length)
+                self._sampler_is_ready = True
             else:
                 self.sampler.wake()
                 self.sampler.sync_weights()

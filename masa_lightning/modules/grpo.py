@@ -328,6 +328,8 @@ class GRPOLightningModule(PolicyLightningModule):
         self._resumption.prepare(self.trainer)
 
     def teardown(self, stage: str) -> None:
+        """Closes the sampler and the grader."""
+        super().teardown(stage)
         self.grader.close()
 
     def on_train_start(self) -> None:

@@ -204,3 +204,26 @@ def test_what_lightning_does_to_gradients_is_a_setting_of_the_module(loop, setti
     with pytest.raises(ValueError, match=remedy):
         trainer.fit(module, loop.Problems(2))
     assert module.policy is None  # before any weights
+
+
+def test_a_sampler_is_closed_at_the_end_of_each_stage_and_set_up_anew(loop):
+    """So that its memory is back, and the next stage goes on with the policy as it is."""
+
+    class Closable(TransformersSampler):
+        events: list[str] = []  # noqa: RUF012
+
+        def setup(self, policy, *args, **kwargs):
+            self.events.append("setup")
+            super().setup(policy, *args, **kwargs)
+
+        def close(self):
+            self.events.append("close")
+            self._policy = None
+
+    module = loop.module(sampler=Closable())
+    recorder = loop.fit(module, loop.Problems(4, validation=2))
+    again = loop.fit(module, loop.Problems(4))
+    again.trainer.test(module, loop.Problems(2, validation=2), verbose=False)
+    assert Closable.events == ["setup", "close"] * 3
+    assert recorder.metrics
+    assert again.metrics

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import installed_vllm
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from masa_lightning.sampling.transformers import TransformersSampler
@@ -28,6 +29,14 @@ class Tools:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.runs_on = installed_vllm()
+        self.device = self.runs_on or "cpu"
+        """Of policies."""
+
+    def needs_cpu(self) -> None:
+        """Skips a test of what engines do on CPU alone."""
+        if self.device != "cpu":
+            pytest.skip(f"the installed vLLM runs on {self.device}; tests/gpu is for it")
 
     def path(self, tied: bool = True) -> str:
         """A folder with a checkpoint, whose generation defaults would spoil any draw that heeded them."""
@@ -52,11 +61,13 @@ class Tools:
         return str(path)
 
     def policy(self, tied: bool = True) -> PreTrainedModel:
-        return Qwen3ForCausalLM.from_pretrained(self.path(tied), dtype=torch.float32)
+        return Qwen3ForCausalLM.from_pretrained(self.path(tied), dtype=torch.float32).to(self.device)
 
     def vllm(self, policy: PreTrainedModel, tied: bool = True, **settings: Any) -> Any:
         from masa_lightning.sampling.vllm import VLLMSampler
 
+        if self.runs_on == "":
+            pytest.skip("the installed vLLM finds no device that it runs on")
         sampler = VLLMSampler(**{"kv_cache_gib": 0.02, "max_num_seqs": 64} | settings)
         sampler.setup(policy, self.path(tied), max_model_length=LENGTH, stop_token_ids=STOP)
         return sampler
@@ -86,8 +97,8 @@ class Tools:
         """Largest difference of reported log-probabilities and those of a plain forward pass."""
         worst = 0.0
         for request, completion in zip(requests, completions, strict=True):
-            ids = torch.tensor([request.prompt_ids + completion.token_ids])
-            logp = policy(ids).logits[0, len(request.prompt_ids) - 1 : -1].log_softmax(-1)
+            ids = torch.tensor([request.prompt_ids + completion.token_ids], device=policy.device)
+            logp = policy(ids).logits[0, len(request.prompt_ids) - 1 : -1].log_softmax(-1).cpu()
             expected = logp.gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0]
             worst = max(worst, (expected - torch.tensor(completion.logprobs)).abs().max().item())
         return worst
@@ -96,7 +107,7 @@ class Tools:
     def change(policy: PreTrainedModel) -> None:
         """One real training step, large enough to show."""
         optimizer = torch.optim.AdamW(policy.parameters(), lr=0.02)
-        ids = torch.randint(4, 250, (4, 16), generator=torch.Generator().manual_seed(1))
+        ids = torch.randint(4, 250, (4, 16), generator=torch.Generator().manual_seed(1)).to(policy.device)
         policy(ids, labels=ids).loss.backward()
         optimizer.step()
         optimizer.zero_grad()

