@@ -121,7 +121,7 @@ class VLLMSampler:
         self._more_state = ""  # of the engine's model, beside parameters and buffers
         self._request_count = 0
         self.engine_dtype: str | None = None
-        """Of the engine's weights, by name; None before `setup`."""
+        """Of the weights of the last engine, by name; None before the first `setup`."""
 
     @property
     def shares_weights(self) -> bool:
@@ -284,7 +284,7 @@ class VLLMSampler:
     def __getstate__(self) -> dict[str, Any]:
         """Settings without the engine: a copy has to be set up anew."""
         twin = dict(self.__dict__)
-        twin.update(_llm=None, _end=None, _hand_over=None, _packed=PackedLayers(), _asleep=[], engine_dtype=None)
+        twin.update(_llm=None, _end=None, _hand_over=None, _packed=PackedLayers(), _asleep=[])
         return twin
 
     def _check_others(self) -> None:
