@@ -47,6 +47,7 @@ _MODULO: Final = re.compile(
 _SIX_PLACES: Final = Fraction(5, 10**7)
 _SIX_DIGITS: Final = Fraction(5, 10**6)  # relative
 _WHOLE_TO: Final = 2**64
+_NO_STEP: Final = Fraction(0)
 _MAX_UNIT_TOKENS: Final = 24
 _WORD: Final = re.compile(r"[A-Za-zµμΩΩÅ€£¥₹¢]+(?:\.[A-Za-z]+)*")
 _ANY_COMMAND: Final = re.compile(r"\\[A-Za-z]+")
@@ -64,7 +65,7 @@ class Number(NamedTuple):
 
     value: Fraction
     percent: bool
-    step: Fraction = Fraction(0)  # the size of the last digit of a decimal
+    step: Fraction = _NO_STEP  # the size of the last digit of a decimal
 
     @property
     def decimal(self) -> bool:
@@ -81,9 +82,11 @@ def read_number(text: str) -> Number | None:
     bare, percent = split_percent(text)
     try:
         if match := _DECIMAL.fullmatch(bare):
-            scale = Fraction(10) ** int(match[3] or match[4] or 0)
             value, (_, point, places) = Fraction(match[2].removesuffix(".")), match[2].partition(".")
-            return Number(_signed(match[1], value * scale), percent, bool(point) * scale / 10 ** len(places))
+            step = Fraction(1, 10 ** len(places)) if point else _NO_STEP
+            if exponent := match[3] or match[4]:
+                value, step = (size * Fraction(10) ** int(exponent) for size in (value, step))
+            return Number(_signed(match[1], value), percent, step)
         if match := _SLASH.fullmatch(bare):
             return Number(Fraction(int(match[1].replace(" ", "")), int(match[2])), percent)
         if match := _FRAC.fullmatch(bare):
@@ -133,7 +136,7 @@ def same_number(mine: Number, truth: Number) -> bool:
     """Compares exactly, or a decimal with what it is rounded from."""
     if mine.value == truth.value:  # "10%" and "10" too: the question says whether the answer is in percent
         return True
-    my_value, true_value = (n.value * n.meanings[-1] for n in (mine, truth))
+    my_value, true_value = (n.value / 100 if n.percent else n.value for n in (mine, truth))
     return (
         my_value == true_value
         or (not truth.decimal and any(is_rounded(mine, truth.value * factor) for factor in truth.meanings))
