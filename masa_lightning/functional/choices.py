@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final
 
-from masa_lightning.functional._answers import MAX_ANSWER_CHARS
+from masa_lightning.functional._answers import DATE, MAX_ANSWER_CHARS
 from masa_lightning.functional._equations import SIGN, is_name
 from masa_lightning.functional._evaluation import Budget
 from masa_lightning.functional._letters import LETTERS, plain, readings, without_phrase
@@ -110,7 +110,8 @@ def _numbers(text: str, *, comma: bool) -> list[list[Fraction]]:
 def _one_number(text: str, comma: bool) -> list[Fraction]:
     text = join_thousands((decimal_comma(text) if comma else None) or text)
     text, percent = split_percent(split_unit(text, letters=True)[0])
-    if "\\" not in text and _RANGE.search(re.sub(r"\{[^{}]*\}|\([^()]*\)", "()", text)):
+    unfinished = "\\" not in text and _RANGE.search(re.sub(r"\{[^{}]*\}|\([^()]*\)", "()", text))
+    if unfinished or DATE.fullmatch(text):
         return []
     value = read_value(text, Budget(_NUMBER_COST))
     if value is None:
