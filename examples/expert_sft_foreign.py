@@ -28,7 +28,7 @@ class Yours(LightningModule):
 
 
 if __name__ == "__main__":
-    trainer = Trainer(max_steps=8, callbacks=ExpertSFT(batch_size=8, learning_rate=1e-3), log_every_n_steps=1)
+    trainer = Trainer(max_epochs=1, callbacks=ExpertSFT(batch_size=8, learning_rate=1e-3), log_every_n_steps=1)
     trainer.fit(Yours(), DataLoader(["Compute 2+2.", "Compute 3+4."] * 8, batch_size=2))
     for name in ("sft/loss", "tokens_total/sft"):
         print(f"{name} {trainer.callback_metrics[name].item():.3f}")

@@ -36,4 +36,4 @@ class Steps(Quantity):
 if __name__ == "__main__":
     prompts = PromptTemplates(solution="Solve: {problem}", meta="Predict steps: {problem}")
     module = MASALightningModule("tiny", quantities=[PassRate(), Steps()], prompts=prompts)
-    Trainer(max_steps=1, limit_val_batches=0).fit(module, ArithmeticDataModule(batch_size=8, train_size=8))
+    Trainer(max_epochs=1, limit_val_batches=0).fit(module, ArithmeticDataModule(batch_size=8, train_size=8))

@@ -34,6 +34,12 @@ class StepBar(Tqdm):
         super().__init__(
             total=total, initial=initial, position=position, dynamic_ncols=True, file=sys.stdout, smoothing=0, **options
         )
+        if not self.disable:
+            # A terminal may not know its size, as that of a container: tqdm takes it for one without room.
+            size: Any = vars(self)["dynamic_ncols"]
+            self.dynamic_ncols: Any = lambda file: tuple(n if (n or 0) > 0 else None for n in size(file))
+            self.ncols, self.nrows = self.dynamic_ncols(self.fp)
+            self.refresh()
 
     def __str__(self) -> str:
         state = self.format_dict

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from typing import Any
 
 import pytest
@@ -34,6 +35,19 @@ def test_the_time_left_is_by_the_steps_of_this_session() -> None:
     assert "01:00<04:00" in line("step", 60, 100, initial=50, seconds=60)
     assert "00:00<?" in line("step", 50, 100, initial=50)
     assert "<" not in line("step", 50, None, seconds=60)
+
+
+def test_a_terminal_that_does_not_know_its_size_gets_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
+    master, terminal = os.openpty()  # of 0 columns
+    with open(master, "rb", buffering=0) as shown, open(terminal, "w") as screen:
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.stdout", screen)
+            bar = StepBar("step", total=2, disable=False)
+            bar.close()
+            del bar  # while there is its terminal
+        assert b"step 0/2 |" in shown.read(1000)
 
 
 def test_a_terminal_without_unicode_gets_ascii() -> None:
