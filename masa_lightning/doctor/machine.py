@@ -58,7 +58,7 @@ def without_gpus(present: list[str], driver: str, version: str, cuda: str | None
     """
     facts: dict[str, Any] = {"gpus": [], "driver": driver, "cuda": cuda}
     if not present:
-        return Found("no GPU: runs are on the CPU", facts=facts)
+        return Found(f"no GPU: runs are on the CPU, with torch {version}", facts=facts)
     if cuda is None:
         return Found(
             f"{', '.join(present)}, and torch {version} is built for CPU",

@@ -42,12 +42,15 @@ def closing(lines: Sequence[Line], interrupted: bool = False) -> str:
         lines: Of the table.
         interrupted: Whether there would have been more.
     """
-    parts = []
+    parts = [f"* **{line.name}**: {line.remedy}" for line in lines if line.remedy and line.state != "failed"]
+    faults: dict[str, list[Line]] = {}  # what is wrong with several is said once
     for line in lines:
         if line.state == "failed":
-            parts.append(f"* **{line.name}** failed: {line.found.strip()}\n  Remedy: {line.remedy}")
-        elif line.remedy:
-            parts.append(f"* **{line.name}**: {line.remedy}")
+            faults.setdefault(line.found.strip(), []).append(line)
+    for found, alike in faults.items():
+        names = ", ".join(f"**{line.name}**" for line in alike)
+        remedies = "; ".join(dict.fromkeys(line.remedy for line in alike))
+        parts.append(f"* {names} failed: {found}\n  Remedy: {remedies}")
     failed = sum(line.state == "failed" for line in lines)
     verdict = "This machine is ready." if not failed else f"{failed} of {len(lines)} lines failed."
     if interrupted:

@@ -115,7 +115,7 @@ def _ending(check: Check, place: Path, codes: Sequence[int | None]) -> tuple[str
     """Says how processes ended that left no word, and what to do."""
     rank, code = next(((rank, code) for rank, code in enumerate(codes) if code), (0, None))
     if code is None:
-        return f"no end within {check.seconds:.0f} s", f"see where it stands: {_log(place)}"
+        return f"no end within {check.seconds:.0f} s", _log(place)
     if code == -signal.SIGALRM:
         return f"its process did not end within {child.END_SECONDS} s of the last step", _log(place)
     log = (place / f"{rank}.log").read_text(encoding="utf-8", errors="replace").strip()
@@ -128,7 +128,7 @@ def _ending(check: Check, place: Path, codes: Sequence[int | None]) -> tuple[str
 
 
 def _log(place: Path) -> str:
-    return f"all that it printed is in {place}"
+    return f"if this does not say it, look at what was printed: {place}"
 
 
 def _told(report: Path) -> list[dict[str, Any]]:

@@ -140,8 +140,8 @@ def test_a_busy_machine_is_a_note(load: float, state: str, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("present", "version", "cuda", "words", "state", "said"),
     [
-        ([], "2.13.0+cpu", None, "", "ok", "no GPU: runs are on the CPU"),
-        ([], "2.13.0+cu130", "13.0", "", "ok", "no GPU: runs are on the CPU"),
+        ([], "2.13.0+cpu", None, "", "ok", "no GPU: runs are on the CPU, with torch 2.13.0+cpu"),
+        ([], "2.13.0+cu130", "13.0", "", "ok", "no GPU: runs are on the CPU, with torch 2.13.0+cu130"),
         (["A100"], "2.13.0+cpu", None, "", "failed", "A100, and torch 2.13.0+cpu is built for CPU"),
         (["A100"], "2.13.0+cu130", "13.0", "The driver is too old.", "failed", "can use none: The driver is too old."),
         (["A100"], "2.13.0+cu130", "13.0", "", "failed", "can use none: it does not say why"),

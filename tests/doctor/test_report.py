@@ -39,6 +39,11 @@ def test_what_failed_is_told_whole_with_its_remedy() -> None:
     assert closing(LINES[:1], interrupted=True) == "Interrupted: 0 of 1 lines failed so far."
 
 
+def test_what_is_wrong_with_several_is_said_once() -> None:
+    lines = [Line(name, "failed", "no room", remedy=f"look at {name}") for name in ("a", "b")]
+    assert closing(lines).splitlines()[:2] == ["* **a**, **b** failed: no room", "  Remedy: look at a; look at b"]
+
+
 def test_json_has_all_fields() -> None:
     told = json.loads(as_json(LINES))
     assert (told["ready"], len(told["lines"])) == (False, 4)

@@ -16,10 +16,10 @@ STEPS = ("first", "second", "third")
 @pytest.mark.parametrize(
     ("how", "found", "remedy"),
     [
-        ("segfault", "its process died of SIGSEGV", "all that it printed is in"),
+        ("segfault", "its process died of SIGSEGV", "if this does not say it, look at what was printed"),
         ("killed", "its process was killed (SIGKILL): memory ran out, most likely", "free memory of this machine"),
-        ("exit", "its process ended with status 7: the last word", "all that it printed is in"),
-        ("error", "ValueError: weights | are\nnone", "all that it printed is in"),
+        ("exit", "its process ended with status 7: the last word", "if this does not say it, look at what was printed"),
+        ("error", "ValueError: weights | are\nnone", "if this does not say it, look at what was printed"),
         ("failed", "no weights", "give some"),
     ],
 )
