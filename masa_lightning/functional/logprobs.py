@@ -16,7 +16,7 @@ MAX_CHUNK_ELEMENTS = 2**24
 """Largest default chunk on a CPU, tokens times vocabulary: 64 MiB in float32."""
 
 MAX_CHUNK_ELEMENTS_OF_GPU = 2**27
-"""The same on a GPU, which small products leave idle: 512 MiB in float32, up to three times in memory."""
+"""The same on a GPU, which small products leave idle: 512 MiB in float32, up to four times in memory."""
 
 
 def token_logprobs(
