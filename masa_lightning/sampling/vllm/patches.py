@@ -261,12 +261,47 @@ def outlive_engine(llm: Any) -> Callable[[], None]:
     """
     client = llm.llm_engine.engine_core
     client._finalizer.detach()  # else it runs EngineCore.shutdown, which destroys all groups
-    return weakref.finalize(client, _free_memory, client.engine_core)
+    return weakref.finalize(client, _free_memory, client.engine_core, own_workspace())
 
 
-def _free_memory(engine_core: Any) -> None:
-    engine_core.model_executor.shutdown()
-    engine_core.scheduler.shutdown()
+def _free_memory(engine_core: Any, leave_others: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+    with leave_others():
+        engine_core.model_executor.shutdown()
+        engine_core.scheduler.shutdown()
+
+
+_workspaces: list[Any] = []  # of the engines that live, the newest last; None on CPU
+
+
+def own_workspace() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Lets the engine that was made last end without the workspace of others, which vLLM would take away.
+
+    There is one a process, the last engine's. An engine that is dropped ends when Python finds out, which may be while
+    another one is made.
+
+    Returns:
+        What the end has to run in.
+
+    Names: vllm.v1.worker.workspace:_manager
+    Test: tests/sampling/vllm/test_patches.py::test_the_end_of_an_engine_leaves_the_workspace_of_others
+    Until: the end of an engine takes its own workspace alone.
+    """
+    from vllm.v1.worker import workspace as module
+
+    workspace: Any = module
+    own = workspace._manager
+    _workspaces.append(own)
+
+    @contextlib.contextmanager
+    def leave_others() -> Iterator[None]:
+        present = workspace._manager
+        yield
+        _workspaces.remove(own)
+        if present is own:
+            present = _workspaces[-1] if _workspaces else None
+        workspace._manager = present
+
+    return leave_others
 
 
 def ensure_expert_group(tensor_parallel_size: int) -> None:

@@ -153,6 +153,25 @@ def test_vllm_heeds_the_stream_of_its_engine(vllm, monkeypatch):
     assert made == ["of the engine"]
 
 
+def test_the_end_of_an_engine_leaves_the_workspace_of_others(vllm, tools, monkeypatch):
+    """Which vLLM takes away with any engine; on CPU there is none, so that names stand for them."""
+    from vllm.v1.worker import workspace
+
+    samplers = []
+    for name in ("first", "second"):
+        monkeypatch.setattr(workspace, "_manager", name)  # as a worker on CUDA does when its engine is made
+        samplers.append(tools.vllm(tools.policy()))
+    workspace._manager = "of one that is being made"
+    samplers.pop(0).close()
+    assert workspace._manager == "of one that is being made"
+    samplers.append(tools.vllm(tools.policy()))
+    samplers.pop().close()
+    assert workspace._manager == "second"
+    samplers.pop().close()
+    assert "first" not in patches._workspaces
+    assert workspace._manager not in ("first", "second")
+
+
 def test_experts_after_a_dense_model(vllm, tools, monkeypatch):
     """The groups of processes are made with the first engine of a process."""
     from vllm.distributed import parallel_state
