@@ -14,7 +14,7 @@ from typing import Any
 import griffe
 from latex2mathml.converter import convert
 
-_MATH = re.compile(r"^( *)\.\. math::(.*(?:\n(?: *|\1 +\S.*))*)\n?", re.MULTILINE)
+_MATH = re.compile(r"^( *)\.\. math::(.*(?:\n(?: *$|\1 +\S.*))*)\n?", re.MULTILINE)
 _TABLE = re.compile(r"^( *)=+(?: +=+)+\n(?:.*\n)*?(?:\1=+(?: +=+)+\n(?:\1\S.*\n)+)?\1=+(?: +=+)+ *$", re.MULTILINE)
 _PAGE = re.compile(r"docs/([\w/]+)\.md")
 _DOCTEST = re.compile(r"^( *)>>> .*(?:\n\1\S.*)*$", re.MULTILINE)
