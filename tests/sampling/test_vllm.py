@@ -15,7 +15,6 @@ import torch
 from transformers import Qwen3ForCausalLM
 
 from masa_lightning.sampling.vllm import VLLMSampler
-from masa_lightning.sampling.vllm.sampler import _with_engine as registry
 from masa_lightning.sampling.vllm.weights import HandOver, match
 from masa_lightning.settings import SamplingSettings
 from masa_lightning.types import SamplingRequest
@@ -381,17 +380,19 @@ def test_an_engine_that_is_half_awake_goes_to_sleep_again(sleeper):
 
 
 @pytest.mark.parametrize("second_sleeps", [True, False])
-def test_a_second_engine_beside_one_that_sleeps_is_refused(sleeper, tools, second_sleeps):
-    """And is welcome once the first one is closed; here the CPU is in the way."""
+def test_a_second_engine_beside_one_that_sleeps_is_refused(sleeper, tools, monkeypatch, second_sleeps):
     first, _ = sleeper
-    registry.add(first)
+    monkeypatch.setattr("masa_lightning.sampling.vllm.sampler._with_engine", {first})
     second = VLLMSampler(enable_sleep_mode=second_sleeps)
     with pytest.raises(
         RuntimeError, match=r"another VLLMSampler .* one engine at a time .* call close\(\) of the other"
     ):
-        second.setup(tools.policy(), tools.path(), max_model_length=tools.length, stop_token_ids=[])
+        second._check_others()
+    if not second_sleeps:
+        with pytest.raises(RuntimeError, match="another VLLMSampler"):
+            second.setup(tools.policy(), tools.path(), max_model_length=tools.length, stop_token_ids=[])
     first.close()
-    assert not second._conflicts()
+    second._check_others()
 
 
 @pytest.mark.parametrize(

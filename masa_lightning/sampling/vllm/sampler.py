@@ -173,13 +173,13 @@ class VLLMSampler:
             self._stop_token_ids = frozenset(stop_token_ids)
             self.sync_weights()
             return
-        self._check_others()
         device = next(policy.parameters()).device
         if self.enable_sleep_mode and device.type != "cuda":
             raise ValueError(
                 f"enable_sleep_mode=True but the policy is on {device.type}; sleep mode exists on CUDA only: "
                 "set enable_sleep_mode=False"
             )
+        self._check_others()
         warn_of_version()
         self.engine_dtype = self.dtype or computing_dtype(policy)
         with making_engines(self, device):

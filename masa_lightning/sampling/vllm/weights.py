@@ -104,7 +104,10 @@ class HandOver:
     def _load(self) -> None:
         """Streams all weights, a layer at a time, into the engine's model."""
         for loaded, names in self._loaded():
-            missing = [every[0] for every in names if loaded is not None and not loaded & {*every}]
+            # vLLM 0.31 tells names of experts without the part of the module that holds them.
+            also = [{*every, *(name.replace(".routed_experts.", ".") for name in every)} for every in names]
+            known = zip(names, also, strict=True)
+            missing = [every[0] for every, called in known if loaded is not None and not loaded & called]
             missing = sorted({*missing} - self._derived)
             if missing:
                 some = ", ".join(missing[:3])
