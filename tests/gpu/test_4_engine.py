@@ -36,7 +36,7 @@ def test_log_probabilities_are_the_policys(pair, show, temperature):
     found = pair.differences(requests, pair.generate(requests, SamplingSettings(temperature=temperature)))
     show(f"temperature {temperature}: {len(found)} tokens differ by {found.mean():.1e}, at most {found.max():.1e} nats")
     assert found.mean() < pair.limit
-    assert found.max() < 20 * pair.limit
+    assert found.max() < 10 * pair.limit
 
 
 def test_greedy_tokens_are_the_likeliest(pair, show):
@@ -63,8 +63,8 @@ def test_equal_seeds_give_equal_tokens(pair, show):
     show(f"of 24 completions {same[0]} are the same once more, {same[1]} in another order, and {same[2]} of 6 alone")
     if pair.device.type == "cpu" and pair.dtype == "float32":
         assert same == [24, 24, 6]
-    # On CUDA a request may stay in the batch a step longer than it has to, by the clock.
-    least = (22, 20, 5) if pair.dtype == "float32" else (18, 12, 2)
+    # On CUDA other batches may be rounded otherwise; on an H200 all were the same.
+    least = (24, 23, 5) if pair.dtype == "float32" else (23, 20, 4)
     assert all(found >= expected for found, expected in zip(same, least, strict=True))
     alike = [SamplingRequest(prompt_ids=[9, 8], max_tokens=20, seed=seed) for seed in range(8)]
     assert len({tuple(tokens) for tokens in draw(alike)}) == 8
@@ -135,6 +135,21 @@ def test_the_training_around_is_left_alone(pair):
         assert not on_gpu or torch.cuda.current_stream() == torch.cuda.default_stream()
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def test_the_engine_follows_the_policy_into_its_graphs(pair, show):
+    """The last one: the policy is another one behind it. All kinds of weights are in test_5_weights.py."""
+    requests = pair.requests()
+    before, found = pair.generate(requests), []
+    for _ in range(2):
+        pair.change()
+        stale = pair.differences(requests, before).mean()
+        assert stale > max(3 * pair.limit, 0.3)
+        pair.sampler.sync_weights()
+        before = pair.generate(requests)
+        found.append(float(pair.differences(requests, before).mean()))
+    show(f"after an update {found[0]:.1e}, after another {found[1]:.1e}; from the weights of before by {stale:.1f}")
+    assert max(found) < pair.limit
 
 
 def globals_of_torch(on_gpu):

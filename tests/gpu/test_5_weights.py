@@ -1,4 +1,4 @@
-"""The engine follows the policy's weights: tied, untied, with adapters, with experts, into captured graphs.
+"""The engine follows the policy: weights tied, untied, with adapters, with experts. Into captured graphs: test_4_engine.py.
 
 On CPU more of this is in tests/sampling/test_vllm.py, test_lora.py and vllm/test_architectures.py.
 """
@@ -14,12 +14,6 @@ KINDS = [
     pytest.param("qwen3-moe", {}, id="experts"),
     pytest.param("qwen3", {"share_weights": True}, id="one storage", marks=GPU),
     pytest.param("qwen3-moe", {"dtype": "bfloat16"}, id="experts in bfloat16", marks=GPU),
-    pytest.param(
-        "qwen2-tied",
-        {"dtype": "bfloat16", "enforce_eager": False, "max_num_seqs": 32},
-        id="graphs in bfloat16",
-        marks=GPU,
-    ),
 ]
 
 
@@ -27,7 +21,7 @@ KINDS = [
 def test_the_engine_follows_the_policy(engine_device, show, tmp_path, name, settings):
     pair = Pair(make_checkpoint(tmp_path, name), engine_device, **{"share_weights": False} | settings)
     # A router that is near a tie takes another expert, and the token's log-probability is then another one.
-    limit = pair.limit * (5 if name == "qwen3-moe" else 1)
+    limit = pair.limit * (3 if name == "qwen3-moe" else 1)
     try:
         assert pair.sampler.shares_weights is settings.get("share_weights", False)
         requests = pair.requests()
