@@ -50,6 +50,7 @@ def engine(device: str, precision: str) -> Iterator[Found]:
         kv_cache_gib=_CACHE[device],
         gpu_memory_utilization=0.1,  # of which vLLM wants that much to be free, whatever it takes
         enable_sleep_mode=device == "cuda",
+        enforce_eager=None if precision == "bf16-mixed" else True,  # graphs once: to compile takes most of a minute
     )
     mixed: Any = torch.autocast(device, torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
     start = time.perf_counter()
@@ -57,7 +58,8 @@ def engine(device: str, precision: str) -> Iterator[Found]:
         sampler.setup(policy.model, model_path(TINY), max_model_length=LENGTH, stop_token_ids=[])
     seconds = time.perf_counter() - start
     way = "shared" if sampler.shares_weights else "handed over"
-    text = f"{seconds:.1f} s, engine in {sampler.engine_dtype}, weights {way}"
+    graphs = ", with graphs" if device == "cuda" and sampler.enforce_eager is None else ""
+    text = f"{seconds:.1f} s, engine in {sampler.engine_dtype}, weights {way}{graphs}"
     yield Found(text, facts={"engine_seconds": seconds, "shares_weights": sampler.shares_weights})
 
     guard = ParityGuard(sampler, policy, Processes(0, 1), limit=None, model=TINY, precision=precision)
