@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from conftest import installed_vllm
 
 from masa_lightning.functional.stopping import before_stop
 from masa_lightning.models import loading
@@ -19,8 +20,11 @@ def tokenizer():
 
 
 def set_up(kind, model_path, stop_token_ids=(2,)):
+    device = "cpu"
     if kind == "vllm":
-        pytest.importorskip("vllm")
+        device = installed_vllm()
+        if not device:
+            pytest.skip("vLLM is not installed, or finds no device that it runs on")
         from masa_lightning.sampling.vllm import VLLMSampler
 
         sampler = VLLMSampler(kv_cache_gib=0.05, max_num_seqs=32)
@@ -28,7 +32,7 @@ def set_up(kind, model_path, stop_token_ids=(2,)):
         from masa_lightning.sampling.transformers import TransformersSampler
 
         sampler = TransformersSampler()
-    policy = loading.load_model("tiny", "float32")
+    policy = loading.load_model("tiny", "float32").to(device)
     sampler.setup(policy, model_path, max_model_length=160, stop_token_ids=stop_token_ids)
     return sampler
 
