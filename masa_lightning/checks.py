@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Sequence
 from math import isfinite
@@ -87,3 +88,25 @@ def is_secret(name: str) -> bool:
     (True, True, False)
     """
     return bool(_SECRET.search(name))
+
+
+def parameters(kind: type) -> dict[str, inspect.Parameter]:
+    """What a class takes by name, with what its ``**settings`` pass on to the class above it.
+
+    >>> class Base:
+    ...     def __init__(self, model: str, seed: int = 0): ...
+    >>> class Mine(Base):
+    ...     def __init__(self, alpha: float, **settings: int): ...
+    >>> [*parameters(Mine)]
+    ['model', 'seed', 'alpha']
+    """
+    found: dict[str, inspect.Parameter] = {}
+    for base in kind.__mro__:
+        init = vars(base).get("__init__")
+        if not inspect.isfunction(init):
+            continue
+        own = {name: p for name, p in inspect.signature(init).parameters.items() if name != "self"}
+        found = {n: p for n, p in own.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)} | found
+        if not any(p.kind == p.VAR_KEYWORD for p in own.values()):
+            break
+    return found

@@ -7,7 +7,6 @@ jsonargparse tries every type that a key could have and tells of all of them, ne
 from __future__ import annotations
 
 import difflib
-import inspect
 import linecache
 import re
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import masa_lightning
+from masa_lightning.checks import parameters
 
 _PACKAGE: Final = str(Path(__file__).parents[1])
 _KEY: Final = re.compile(r'(?:- )?Parser key "(.+?)":(?: (.*))?$')
@@ -159,9 +159,8 @@ def _meant(word: str, known: Sequence[str], otherwise: str | None = None) -> str
 def _settings(kind: type) -> list[str]:
     """Returns the names of a class's arguments, and those of arguments that are groups of settings themselves."""
     names = []
-    for name, parameter in inspect.signature(kind).parameters.items():
-        if name not in ("args", "kwargs"):
-            names.append(name)
+    for name, parameter in parameters(kind).items():
+        names.append(name)
         if is_dataclass(parameter.default):
             names += [f"{name}.{field.name}" for field in fields(parameter.default)]
     return names

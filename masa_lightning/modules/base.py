@@ -13,8 +13,7 @@ from types import FrameType
 from typing import IO, TYPE_CHECKING, Any, Self, cast, get_args
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
@@ -30,7 +29,6 @@ from masa_lightning.models.policy import Policy
 from masa_lightning.models.steady import make_steady
 from masa_lightning.models.stops import Stops, find_stops, read_stops
 from masa_lightning.modules import hyperparameters
-from masa_lightning.modules.callback_checks import check_callbacks
 from masa_lightning.modules.checkpointing import check_savers, make_durable
 from masa_lightning.modules.optimization import (
     Uncounted,
@@ -45,6 +43,7 @@ from masa_lightning.modules.parity import ParityGuard, claim
 from masa_lightning.modules.run_folder import RunFolder
 from masa_lightning.modules.schedules import Schedules
 from masa_lightning.modules.termination import SaveOnSigterm
+from masa_lightning.modules.trainer_checks import check_callbacks, check_gradients
 from masa_lightning.protocols import PhaseListener, ProgressFn, Sampler
 from masa_lightning.settings import SamplingSettings
 from masa_lightning.timing import Stopwatch
@@ -278,7 +277,7 @@ class PolicyLightningModule(LightningModule):
                 write the same checkpoints.
         """
         check_callbacks(self.trainer)
-        _check_gradients(self.trainer)  # the first hook there is, and before Lightning refuses them without a remedy
+        check_gradients(self.trainer)  # the first hook there is, and before Lightning refuses them without a remedy
         present = [c for c in getattr(self.trainer, "callbacks", []) if isinstance(c, RunFolder)]
         folder = present[0] if present else RunFolder()
         folder.enter(self.trainer)
@@ -492,23 +491,3 @@ class PolicyLightningModule(LightningModule):
 
         report(0, total)
         return report
-
-
-def _check_gradients(trainer: Trainer) -> None:
-    if trainer.state.fn != TrainerFn.FITTING:
-        return
-    callbacks: list[Any] = getattr(trainer, "callbacks", [])
-    schedules = [c.scheduling for c in callbacks if isinstance(c, GradientAccumulationScheduler)]
-    accumulated = max([trainer.accumulate_grad_batches, *(most for each in schedules for most in each.values())])
-    if trainer.gradient_clip_val is not None:
-        raise ValueError(
-            f"gradient_clip_val of the Trainer is {trainer.gradient_clip_val}; the module takes its optimiser steps itself: "
-            f"expected max_grad_norm={trainer.gradient_clip_val} of the module (model.init_args.max_grad_norm), and none of "
-            "the Trainer"
-        )
-    if accumulated > 1:
-        raise ValueError(
-            f"the Trainer is to accumulate gradients over {accumulated} batches; the module takes its "
-            "optimiser steps itself, one for each of num_mini_batches of a batch: expected a larger batch_size of the data, "
-            "and for memory a smaller max_tokens_per_micro_batch of the module, which leaves the gradient as it is"
-        )

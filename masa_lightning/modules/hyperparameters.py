@@ -24,7 +24,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.parsing import collect_init_args
 
 import masa_lightning
-from masa_lightning.checks import is_secret
+from masa_lightning.checks import is_secret, parameters
 from masa_lightning.models.checkpoints import reading
 
 _OURS: Final = "masa_lightning"
@@ -48,7 +48,7 @@ def arguments(frame: FrameType | None) -> tuple[dict[str, Any], dict[str, Any]]:
     if not calls:
         return {}, {}
     held = {name: value for call in reversed(calls) for name, value in call.items()}
-    taken = {*calls[-1], *_taken(type(frame.f_locals["self"]))}
+    taken = {*calls[-1], *parameters(type(frame.f_locals["self"]))}
     return _plain_items(calls[-1]), _plain_items({name: value for name, value in held.items() if name in taken})
 
 
@@ -127,20 +127,6 @@ def class_path(thing: Any) -> str:
 
 def _is_ours(kind: type) -> bool:
     return kind.__module__.partition(".")[0] == _OURS
-
-
-def _taken(kind: type) -> set[str]:
-    """Names that a class takes, with those that its ``**settings`` pass on."""
-    names: set[str] = set()
-    for base in kind.__mro__:
-        init = vars(base).get("__init__")
-        if not inspect.isfunction(init):
-            continue
-        parameters = inspect.signature(init).parameters.values()
-        names |= {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-        if not any(p.kind == p.VAR_KEYWORD for p in parameters):
-            break
-    return names - {"self"}
 
 
 # -- the way back ------------------------------------------------------------------------------------------------------

@@ -1,11 +1,11 @@
-"""Callbacks of a Trainer that are none, or that get into each other's way."""
+"""What a Trainer must not have: callbacks that are none or get into each other's way, and settings of the module's own."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -53,6 +53,31 @@ def check_callbacks(trainer: Trainer) -> None:
                 f"{count} ModelCheckpoints write {file}.ckpt in {where}, where one would remove or rename the other's; "
                 "expected a filename, or a dirpath, of its own for each, and save_last for one alone"
             )
+
+
+def check_gradients(trainer: Trainer) -> None:
+    """Looks whether a trainer is to clip or accumulate gradients, which the module does itself.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if trainer.state.fn != TrainerFn.FITTING:
+        return
+    callbacks: list[Any] = getattr(trainer, "callbacks", [])
+    schedules = [c.scheduling for c in callbacks if isinstance(c, GradientAccumulationScheduler)]
+    accumulated = max([trainer.accumulate_grad_batches, *(most for each in schedules for most in each.values())])
+    if trainer.gradient_clip_val is not None:
+        raise ValueError(
+            f"gradient_clip_val of the Trainer is {trainer.gradient_clip_val}; the module takes its optimiser steps itself: "
+            f"expected max_grad_norm={trainer.gradient_clip_val} of the module (model.init_args.max_grad_norm), and none of "
+            "the Trainer"
+        )
+    if accumulated > 1:
+        raise ValueError(
+            f"the Trainer is to accumulate gradients over {accumulated} batches; the module takes its "
+            "optimiser steps itself, one for each of num_mini_batches of a batch: expected a larger batch_size of the data, "
+            "and for memory a smaller max_tokens_per_micro_batch of the module, which leaves the gradient as it is"
+        )
 
 
 def _short(thing: Any) -> str:
