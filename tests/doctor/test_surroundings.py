@@ -29,7 +29,7 @@ def test_a_machine_without_a_sandbox(script: str, said: str, tmp_path: Path, mon
     bwrap.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     [line] = run(Check("sandbox", sandbox, seconds=250), tmp_path / "out")
-    assert line.state == "failed"
+    assert line.state == "note"  # CodeGrader will not start; all else may train
     assert line.found.startswith("only CodeGrader needs it: the sandbox for programs does not ")
     assert said in line.found
     assert line.remedy.startswith("Expected is Linux on x86_64 or aarch64; bubblewrap")
