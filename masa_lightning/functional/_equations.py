@@ -26,14 +26,14 @@ _ENVIRONMENT: Final = re.compile(
     re.DOTALL,
 )
 _GREEK: Final = rf"\\(?:{'|'.join(sorted(GREEK))})(?![A-Za-z])"
-_LETTER: Final = rf"(?:[A-Za-z]|{_GREEK})(?:_ ?(?:\{{[^{{}}=]*\}}|\w))?'*"
+LETTER: Final = rf"(?:[A-Za-z]|{_GREEK})(?:_ ?(?:\{{[^{{}}=]*\}}|\w))?'*"
 _NAME: Final = re.compile(
     rf"\\text ?\{{[^{{}}]*\}}(?:_ ?(?:\{{[^{{}}=]*\}}|\w))?|\\angle ?[A-Z]+|m ?\\angle ?[A-Z]+|[A-Z]{{2,}}|[A-Za-z]{{3,}}|"
-    rf"{_LETTER}(?: ?\( ?[\w+-]+(?: ?, ?\w+)* ?\))?"
+    rf"{LETTER}(?: ?\( ?[\w+-]+(?: ?, ?\w+)* ?\))?"
 )
 _MEASURE: Final = re.compile(
-    rf"P ?\([^=]*\)|\| ?[^|=]+ ?\|(?: ?\^ ?\{{? ?2 ?\}}?)?|\\(?:det|max|min|arg|Re|Im) ?\(? ?{_LETTER} ?\)?|"
-    rf"\\(?:gcd|lcm|max|min) ?\( ?{_LETTER}(?: ?, ?{_LETTER})+ ?\)|\\lfloor[^=]*\\rfloor|\\lceil[^=]*\\rceil"
+    rf"P ?\([^=]*\)|\| ?[^|=]+ ?\|(?: ?\^ ?\{{? ?2 ?\}}?)?|\\(?:det|max|min|arg|Re|Im) ?\(? ?{LETTER} ?\)?|"
+    rf"\\(?:gcd|lcm|max|min) ?\( ?{LETTER}(?: ?, ?{LETTER})+ ?\)|\\lfloor[^=]*\\rfloor|\\lceil[^=]*\\rceil"
 )
 _INNER: Final = r"[^()\[\]{}]*(?:[(\[{][^()\[\]{}]*[)\]}][^()\[\]{}]*)*"
 _FUNCTION: Final = (
@@ -46,16 +46,15 @@ _QUANTITY: Final = re.compile(
     r"(?:\{[^{}=]*\}|\w)|"
     rf"\\\| ?[^|=]+ ?\\\||[A-Za-z]_ ?\{{ ?\\text ?\{{[^{{}}]*\}} ?\}}"
 )
-_WORKED_OUT: Final = re.compile(
-    rf"\\(?:lim ?_|(?:i*nt|oint)(?![A-Za-z])).*|[A-Z]{{2}} ?\^ ?\{{? ?2 ?\}}?|{_LETTER} ?\\mod ?\d+"
-)
+_INTEGRAL: Final = r"\\(?:i*nt|oint)(?![A-Za-z])(?= ?_|.*(?<![A-Za-z\\])d ?[a-z]).*"
+_WORKED_OUT: Final = re.compile(rf"\\lim ?_.*|{_INTEGRAL}|[A-Z]{{2}} ?\^ ?\{{? ?2 ?\}}?|{LETTER} ?\\mod ?\d+")
 _OF_ANGLE: Final = re.compile(  # \sin x = 1 is an equation for x
     rf"\\(?:(?P<bounded>sin|cos)|tan|cot) ?(?:\^ ?\{{? ?2 ?\}}?)? ?\(? ?(?:\\angle ?[A-Z]+|[A-Z]+|{_GREEK}) ?\)?"
 )
-_TERM: Final = rf"(?:\d* ?(?:{_LETTER}|\\angle ?[A-Z]+) ?)+"
+_TERM: Final = rf"(?:\d* ?(?:{LETTER}|\\angle ?[A-Z]+) ?)+"
 _COMBINATION: Final = re.compile(rf"(?:- ?(?=.*\+))?{_TERM}(?:(?:[+*/-]|\\cdot|\\times) ?{_TERM})*")  # not -x
 _DENIED: Final = re.compile(r"(?<![A-Za-z])(?:not?|never)(?![A-Za-z])")
-_FRACTION_OF_LETTERS: Final = re.compile(rf"\\frac ?\{{ ?{_LETTER} ?\}} ?\{{ ?{_LETTER} ?\}}")
+_FRACTION_OF_LETTERS: Final = re.compile(rf"\\frac ?\{{ ?{LETTER} ?\}} ?\{{ ?{LETTER} ?\}}")
 _NUMERIC: Final = re.compile(r"\\(?:frac|sqrt|cdot|times|div|binom|pi|log|ln|ldots|[%$])(?![A-Za-z])")
 _SEGMENT: Final = r"(?:[A-Z]{1,4}|[A-Z]_ ?(?:\{ ?\w+ ?\}|\w))"
 _GEOMETRY: Final = re.compile(

@@ -47,6 +47,7 @@ _MODULO: Final = re.compile(
 _SIX_PLACES: Final = Fraction(5, 10**7)
 _SIX_DIGITS: Final = Fraction(5, 10**6)  # relative
 _WHOLE_TO: Final = 2**64
+_DIGITS_OF_DOUBLE: Final = 10**17
 _NO_STEP: Final = Fraction(0)
 _MAX_UNIT_TOKENS: Final = 24
 _WORD: Final = re.compile(r"[A-Za-zµμΩΩÅ€£¥₹¢]+(?:\.[A-Za-z]+)*")
@@ -147,12 +148,12 @@ def same_number(mine: Number, truth: Number) -> bool:
 def is_rounded(number: Number, exact: Fraction) -> bool:
     r"""Is a number a decimal that a value is rounded to, at its own last digit and to six places or more?
 
-    Nobody rounds a whole number. The digits of a double, 0.6666666666666666, are right too.
+    Nobody rounds a whole number. The digits that a program prints of a double, 0.6666666666666666, are right too.
 
     >>> [is_rounded(read_number(text), Fraction(2, 3)) for text in ("0.666667", "0.6666667", "0.66667", "0.6666671")]
     [True, True, False, False]
     """
-    if not number.decimal or abs(exact - round(exact)) <= abs(exact) / _WHOLE_TO:
+    if not number.decimal or abs(exact - round(exact)) <= min(abs(exact), Fraction(1)) / _WHOLE_TO:
         return False
     return any(_is_nearest(number.value * factor, number.step * factor, exact) for factor in number.meanings)
 
@@ -161,7 +162,14 @@ def _is_nearest(decimal: Fraction, step: Fraction, exact: Fraction) -> bool:
     error = abs(decimal - exact)
     if error > _SIX_PLACES or error > _SIX_DIGITS * abs(exact):
         return False
-    return error <= step / 2 or float(decimal) == float(exact)
+    return error <= step / 2 or _is_printed(decimal, step, float(exact))
+
+
+def _is_printed(decimal: Fraction, step: Fraction, double: float) -> bool:
+    """Is this a double, rounded at its own last digit, of the 17 that say all of it?"""
+    if abs(decimal) >= step * _DIGITS_OF_DOUBLE or float(decimal) != double:
+        return False
+    return abs(decimal - Fraction(double)) <= step / 2
 
 
 def split_unit(text: str, *, letters: bool = False) -> tuple[str, str]:
@@ -196,9 +204,16 @@ def without_units(predicted: str, expected: str) -> tuple[str, str] | None:
         value, unit = split_unit(predicted if true_unit else expected, letters=True)
         if unit == (my_unit or true_unit):
             return (value, truth) if true_unit else (mine, value)
+    if bool(my_unit) != bool(true_unit) and _is_percent_against(mine, truth, my_unit or true_unit):
+        return None
     if my_unit and not true_unit and not _counts(predicted, mine):
         return None
     return None if _differ(my_unit, true_unit) else (mine, truth)
+
+
+def _is_percent_against(mine: str, truth: str, unit: str) -> bool:
+    """Is one of two values a percentage, and has the other one a unit, 5% and 5 cm? A percent sign is another unit."""
+    return split_percent(mine)[1] != split_percent(truth)[1] and "percent" not in unit
 
 
 def _counts(text: str, value: str) -> bool:

@@ -179,6 +179,7 @@ def _readings(text: str) -> list[Answer]:
 
 def _take_apart(text: str, layers: int = _MAX_LAYERS) -> Answer:
     """Takes off brackets; parentheses that hold one point or interval only group, `((1,2))`."""
+    whole = text
     if "angle" in text:
         text = _ANGLES.sub(lambda match: "(" if match[0][1] == "l" else ")", text)
     opening = "\\{" if text.startswith("\\{") else text[:1]
@@ -187,6 +188,8 @@ def _take_apart(text: str, layers: int = _MAX_LAYERS) -> Answer:
         elements, joins = _split(text[len(opening) : -len(closing)])
         if len(elements) > 1 or (opening == "\\{" and "\\mid" not in text):
             return Answer(opening[-1], closing[-1], elements, joins)
+        if whole != text and whole.startswith("\\langle"):
+            return Answer("", "", (whole,))  # a vector of one
         if (opening, closing) == ("(", ")"):
             again = layers > 1 and len(elements) == 1
             return _take_apart(elements[0], layers - 1) if again else Answer("", "", elements)
@@ -232,8 +235,8 @@ def _compare_lists(mine: Answer, truth: Answer, leaf: LeafCheck) -> bool | None:
     letters, own = ({name for e in side.elements if (name := name_of(e))} for side in (truth, mine))
     if letters and own - letters:
         return False  # y = 8 where all are values of x
-    pairs = pairs_by_name(mine.elements, truth.elements)
-    if pairs and "{}" in kinds:
+    pairs = pairs_by_name(mine.elements, truth.elements, point="()" in kinds)
+    if pairs is not None and ("{}" in kinds or not pairs):
         return False
     if pairs is None and any(map(_INTERVAL.fullmatch, kinds)):
         pairs = list(zip(mine.elements, truth.elements, strict=True))
