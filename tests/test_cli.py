@@ -292,6 +292,10 @@ def test_no_vllm(tiny_checkpoint, monkeypatch):
         ("validate --seed_everything 1", "expected masa validate --ckpt_path RUN."),
         ("predict", 'expected masa predict --ckpt_path RUN --problem "Compute 17+25.".'),
         ("fit --config with/grpo", "with/grpo is laid over a configuration; expected --config tiny --config with/grpo"),
+        (
+            "fit --config paper/masa",
+            "paper/masa is laid over a configuration; expected --config masa --config paper/masa",
+        ),
         ("trian --config tiny", "Did you mean `masa fit`?"),
         ("pedict --config tiny", "Did you mean `masa predict`?"),
     ],

@@ -104,7 +104,7 @@ def _use(name: str) -> str:
     match name.partition("/")[0]:
         case "eval":
             return "test"
-        case "with":  # its first line ends with a whole command
+        case "with" | "paper":  # its first line ends with a whole command
             base = re.search(rf"(--config \S+) --config {name}$", _first_line(name))
             return f"fit {base[1]}" if base else "fit --config masa"
         case "predict":

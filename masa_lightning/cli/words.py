@@ -73,8 +73,11 @@ def check_configured(words: Sequence[str]) -> None:
         raise ValueError(
             f"masa {command} is told nothing; expected masa {command} {usual}. `masa configs` lists configurations"
         )
-    if layers and all(layer.startswith("with/") for layer in layers) and "--model" not in options:
-        raise ValueError(f"{layers[0]} is laid over a configuration; expected --config tiny --config {layers[0]}, say")
+    if layers and all(layer.startswith(("with/", "paper/")) for layer in layers) and "--model" not in options:
+        base = "tiny" if layers[0].startswith("with/") else "masa"
+        raise ValueError(
+            f"{layers[0]} is laid over a configuration; expected --config {base} --config {layers[0]}, say"
+        )
 
 
 def debugging(words: list[str]) -> list[str]:

@@ -82,6 +82,7 @@ def test_they_are_listed_within_a_terminal(monkeypatch: pytest.MonkeyPatch, caps
     [
         ("eval/math", "masa test --config math.yaml"),
         ("with/grpo", "masa fit --config masa --config grpo.yaml"),
+        ("paper/grpo", "masa fit --config masa --config grpo.yaml"),
         ("with/lora", "masa fit --config masa_1gpu --config lora.yaml"),
         ("predict", "masa predict --config predict.yaml"),
         ("masa_1gpu", "masa fit --config masa_1gpu.yaml"),
