@@ -32,7 +32,7 @@ _NO_LETTER: Final = (-1, 0)
 _NAMED_LETTER: Final = re.compile(r"([A-Za-z](?![A-Za-z])|\\[A-Za-z]+)(.*)", re.DOTALL)
 _RUN: Final = re.compile(r"(\d+)|[^\d{}()_ ]+")
 _MEMBERSHIP: Final = re.compile(r"\\in(?![A-Za-z]) ?$")
-_CONDITION: Final = re.compile(r"[<>]|\\(?:leq|geq|neq|notin|in)(?![A-Za-z])")
+_CONDITION: Final = re.compile(r"[<>]|\\(?:leq|geq|neq|notin|in)(?![A-Za-z])|^[a-z] ?=")
 
 
 def without_list_names(predicted: str, expected: str) -> tuple[str, str]:

@@ -570,6 +570,8 @@ KINDS = {
             (r"x\in(-\infty,1)\cup(2,\infty)", r"x<1\text{ or }x>2"),
             (r"\theta\in(0,1)", r"0<\theta<1"),
             (r"x_1\in(3,\infty)", "x_1>3"),
+            (r"x\in\{3\}", "x=3"),
+            ("x=1,2", r"x\in\{1,2\}"),
         ],
         [
             (r"y\in(0,1)", "0<x<1"),
@@ -582,6 +584,8 @@ KINDS = {
             (r"x\in[0,1]", r"\theta\in[0,1]"),
             (r"x\in(0,1)", r"0<\theta<1"),
             (r"x_2\in(3,\infty)", "x_1>3"),
+            (r"y\in\{3\}", "x=3"),
+            ("y=1,2", r"x\in\{1,2\}"),
         ],
     ),
 }

@@ -14,6 +14,8 @@ from masa_lightning.grading.programs.taint import Taint
 _BINARY: Final = ("Add", "Sub", "Mult", "Div", "FloorDiv", "Mod", "Pow", "BitAnd", "BitOr", "BitXor")
 _COMPARED: Final = ("Lt", "LtE", "Gt", "GtE", "Eq", "NotEq", "In")
 _SAME: Final = ("Is", "IsNot")
+_FITS: Final = ("broadcast_to", "broadcast_arrays", "full", "full_like", "resize", "copyto", "putmask", "place", "put")
+_MAKES_UFUNCS: Final = ("vectorize", "frompyfunc")
 _RAISES: Final = ("raises", "assertRaises", "assertRaisesRegex", "assertWarns", "assertLogs", "assert_raises")
 
 
@@ -27,7 +29,7 @@ def instrument(tree: ast.Module, taint: Taint, *, numpy: bool) -> ast.Module:
     """
     cover_lookups(tree, taint)
     own = {node.name for node in walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
-    rewriter = _Instrument(taint, own, {*_imported(tree, "numpy")} if numpy else None)
+    rewriter = _Instrument(taint, own, {*_imported(tree, "numpy"), *_vectorised(tree)} if numpy else None)
     tree.body = rewriter.statements(tree.body)
     return ast.fix_missing_locations(tree)
 
@@ -90,12 +92,15 @@ class _Instrument(Rewriter):
         given = [*node.args, *(keyword.value for keyword in node.keywords)]
         about, decided = self._taint.touches(given), self._taint.about(given)
         name, whole = last_name(node.func), self._whole(*given[:2]) if len(given) > 1 else None
+        mine = ast.Tuple([ast.Constant(self._taint.touches(arg)) for arg in given], ast.Load())
         self.generic_visit(node)
         if decided and _assertion(node.func) and name not in self._own:
             return ledger_call("count", ast.Constant(decided), node)
         if self._falls_back(node):
             return ledger_call("fall_back", node.func, *node.args)
-        if about and whole and len(node.args) > 1 and _root(node.func) in self._numpy_names:
+        if about and whole and len(node.args) > 1 and self._is_numpys(node.func):
+            if name in _FITS:
+                return ast.Call(of_ledger("fitted"), [mine, node.func, *node.args], node.keywords)
             return ast.Call(of_ledger("ufunc"), [whole, node.func, *node.args], node.keywords)
         if not isinstance(node.func, ast.Name) or name in self._own or node.keywords[1:]:
             return node
@@ -108,6 +113,21 @@ class _Instrument(Rewriter):
                 return ast.Call(of_ledger(name), [flags, *first, *args], node.keywords)
         if name in ("next", "type") and about and len(node.args) == 1:
             return ledger_call(name, *node.args)
+        return node
+
+    def _is_numpys(self, function: ast.expr) -> bool:
+        made = isinstance(function, ast.Call) and last_name(function.func) in _MAKES_UFUNCS
+        return made or _root(function) in self._numpy_names
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+        """Of `a[:] = f(3)` numpy may repeat what the program gave."""
+        target = node.targets[0]
+        put = self._numpy and isinstance(target, ast.Subscript) and self._taint.touches(node.value)
+        self.generic_visit(node)
+        if put and isinstance(target, ast.Subscript):
+            no = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
+            place = ast.Subscript(target.value, target.slice, ast.Load())
+            node.value = ledger_call("put", *(ast.Lambda(no, part) for part in (target.value, place)), node.value)
         return node
 
     def _falls_back(self, node: ast.Call) -> bool:
@@ -213,6 +233,18 @@ def _imported(tree: ast.Module, package: str) -> Iterator[str]:
             for alias in node.names:
                 if (module or alias.name).partition(".")[0] == package:
                     yield (alias.asname or alias.name).partition(".")[0]
+
+
+def _vectorised(tree: ast.Module) -> Iterator[str]:
+    """Yields the names of functions that numpy makes to combine arrays."""
+    for node in walk(tree):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=function)):
+                if last_name(function) in _MAKES_UFUNCS:
+                    yield name
+            case ast.FunctionDef(name=name, decorator_list=decorators):
+                if any(last_name(decorator) in _MAKES_UFUNCS for decorator in decorators):
+                    yield name
 
 
 def _root(node: ast.AST) -> str:

@@ -294,9 +294,31 @@ class Ledger:
 
     def ufunc(self, whole: tuple[bool, bool], function: Any, *args: Any, **kwargs: Any) -> Any:
         """Calls a function of numpy's; most of those of two arguments combine them as operators do."""
-        if isinstance(function, sys.modules["numpy"].ufunc) and len(args) > 1:
+        numpy = sys.modules["numpy"]
+        compares = isinstance(function, numpy.ufunc | numpy.vectorize) or function in (
+            numpy.ma.allequal,
+            numpy.ma.allclose,
+        )
+        if compares and len(args) > 1:
             self.check_shapes(args[0], args[1], whole)
         return function(*args, **kwargs)
+
+    def fitted(self, of_program: tuple[bool, ...], function: Any, *args: Any, **kwargs: Any) -> Any:
+        """Calls a function of numpy's that repeats its arguments until they have a shape: the program's need to have it."""
+        given = [value for value, mine in zip((*args, *kwargs.values()), of_program, strict=True) if mine]
+        result = function(*args, **kwargs)
+        results = result if isinstance(result, tuple | list) else (args[0] if result is None else result,)
+        shape = sys.modules["numpy"].shape
+        self.unclear |= any(shape(value) != shape(fitted) for value in given for fitted in results)
+        return result
+
+    def put(self, array: Callable[[], Any], place: Callable[[], Any], value: Any) -> Any:
+        """Looks at what is put into a part of an array: numpy repeats it to fit."""
+        if (numpy := sys.modules.get("numpy")) is not None:
+            with suppress(Exception):
+                if isinstance(array(), numpy.ndarray):
+                    self.unclear |= numpy.shape(place()) != numpy.shape(value)
+        return value
 
     def check_shapes(self, left: Any, right: Any, whole: tuple[bool, bool] = (True, True)) -> None:
         """Looks at what numpy would repeat to fit: nothing may be compared with something.

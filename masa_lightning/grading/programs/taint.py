@@ -21,8 +21,11 @@ class Taint:
         self._names = {*names}
         nodes = [*walk(tree)]
         self._functions: dict[str, list[ast.arguments]] = {}
+        self._modules: set[str] = set()
         for node in nodes:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if isinstance(node, ast.Import):
+                self._modules |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names} - names
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 self._functions.setdefault(node.name, []).append(node.args)
             elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
                 for target in node.targets:
@@ -86,6 +89,8 @@ class Taint:
                         yield [ast.Name(name) for name in known], _targets([given])
                 else:
                     yield function, _targets(args)
+                    if isinstance(function, ast.Attribute) and _targets([function.value]) <= self._modules:
+                        yield [*args], _targets(args)  # heapq.heappush(heap, f(1))
             case ast.Call():
                 passed: list[ast.AST] = [*node.args, *(keyword.value for keyword in node.keywords)]
                 own = self._functions.get(_name(node.func).lstrip("."), [])
@@ -101,7 +106,7 @@ class Taint:
                 if parameters | lambdas:
                     yield passed, parameters | lambdas
                 if isinstance(node.func, ast.Attribute) and not _keeps_out(node.func.attr):  # items.append(f(1))
-                    yield passed, _targets([node.func.value])
+                    yield passed, _targets([node.func.value]) - self._modules  # math.sqrt(f(1)) keeps nothing
 
 
 def _decisions(node: ast.AST) -> Iterator[tuple[ast.AST | list[ast.AST], set[str]]]:
