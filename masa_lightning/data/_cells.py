@@ -24,8 +24,9 @@ _WRITTEN = re.compile(r"""\s*(?:array\(\s*)?(?:(?:\[\s*)+(?:\{\s*)?|\{\s*)["']""
 # Letters behind a backslash that are a command of LaTeX, though the first of them is an escape too.
 _COMMANDS = {
     "\t": "t(?:an|anh|au|binom|ext[a-z]*|frac|heta|herefore|ilde|imes|o|op|riangle[a-z]*)(?![A-Za-z])",
-    "\n": "n(?:abla|atural|cong|e|earrow|eg|eq|ewline|exists|geq[a-z]*|gtr|i|leftarrow|leq[a-z]*|less|mid|olimits|onumber"
-    "|ot|otag|otin|parallel|prec|rightarrow|sim|subset[a-z]*|succ|supset[a-z]*|u|warrow)(?![A-Za-z])",
+    "\n": "n(?:abla|atural|cong|e|earrow|eg|eq|ewline|exists|geq[a-z]*|gtr|i|[Ll]eft(?:right)?arrow|leq[a-z]*|less|mid"
+    "|olimits|onumber|ormalsize|ot|otag|otin|parallel|prec[a-z]*|[Rr]ightarrow|short[a-z]+|sim|subset[a-z]*|succ[a-z]*"
+    "|supset[a-z]*|triangle[a-z]*|u|[Vv][Dd]ash|warrow)(?![A-Za-z])",
     "\r": "r(?:angle|brace|brack|ceil|floor|ho|ight[a-zA-Z]*|m|oot|vert)(?![A-Za-z])",
     "\b": "b(?:ar|ecause|egin|eta|f|ig[a-zA-Z]*|inom|mod|ot|oxed|reve|ullet)(?![A-Za-z])",
     "\f": "f(?:box|lat|lloor|orall|rac|rown)(?![A-Za-z])",

@@ -16,6 +16,7 @@ from masa_lightning.data._cells import UnusableRowError, decoded, first, kind, v
 
 OPTION_COLUMNS = ("options", "choices")
 _LETTER = re.compile(r"\(?([A-Za-z])\s*[).:]\s*")
+_NUMBERED = re.compile(r"\(?(\d{1,2})\s*(?:\)\s*|[.:]\s+)")  # 1.5 is a number
 _LABEL_FIELDS = ("label", "key", "letter", "id", "option_label")
 _TEXT_FIELDS = ("text", "content", "value", "option", "option_text")
 
@@ -68,9 +69,9 @@ def read_options(value: Any, labels: list[str] | None = None) -> Options:
     )
     if not 2 <= len(texts) <= len(LETTERS):
         raise UnusableRowError(f"{len(texts)} options, not 2 to {len(LETTERS)}")
-    bare = _without_letters(texts)
-    if bare is not None:
-        texts, names = bare, names or list(LETTERS[: len(texts)])
+    bare = _without_labels(texts)
+    if bare is not None and (names is None or bare[0] == list(LETTERS[: len(texts)])):
+        texts, names = bare[1], names or bare[0]
     if not all(texts):
         raise UnusableRowError("an option without text")
     if names is not None and (len(names) != len(texts) or len({*names}) < len(names) or not all(names)):
@@ -90,9 +91,7 @@ def right_option(options: Options, answer: Any, counting: Counting) -> int:
     Raises:
         UnusableRowError: If no option is meant, or it is not clear which.
     """
-    answer = decoded(answer)
-    if isinstance(answer, list) and len(answer) == 1:
-        answer = decoded(answer[0])
+    answer = _one(answer)
     if isinstance(answer, list | Mapping):
         raise UnusableRowError(f"the answer is a {kind(answer)}, not one option")
     index, written = _index(answer), _option_text(answer)
@@ -131,7 +130,7 @@ def how_counted(rows: Iterable[tuple[Options, Any]], default: Counting = "unknow
     """
     zero = last = more = text = False
     for options, answer in rows:
-        answer = decoded(answer)
+        answer = _one(answer)
         index = _index(answer)
         if isinstance(answer, str) and answer.strip() in options.texts:
             text |= not (_places(options, index, "unknown") if index is not None else _is_letter(answer))
@@ -149,6 +148,12 @@ def how_counted(rows: Iterable[tuple[Options, Any]], default: Counting = "unknow
         case False, _, True:
             return "values"
     return "unknown"
+
+
+def _one(answer: Any) -> Any:
+    """An answer without the list of one that it may be in."""
+    answer = decoded(answer)
+    return decoded(answer[0]) if isinstance(answer, list) and len(answer) == 1 else answer
 
 
 def _index(answer: Any) -> int | None:
@@ -176,6 +181,9 @@ def _named(options: Options, name: str) -> int | None:
     stripped = name.strip("(). ")
     by_letter = next((letters.index(n) for n in (name, stripped, stripped.upper()) if n in letters), None)
     by_text = next((texts.index(n) for n in (name, stripped) if n in texts), None)
+    folded = [text.casefold() for text in texts]
+    if by_text is None and by_letter is not None and name not in letters and stripped.casefold() in folded:
+        by_text = folded.index(stripped.casefold())
     if by_text is None and (match := _LETTER.match(name)) and match[1].upper() in letters:  # "B) green"
         place = letters.index(match[1].upper())
         by_text = place if name[match.end() :].strip() == texts[place] else None
@@ -224,9 +232,15 @@ def _option_text(value: Any) -> str:
     raise UnusableRowError(f"an option is a {kind(value)}, not text")
 
 
-def _without_letters(options: list[str]) -> list[str] | None:
-    """Takes the letters off options that all carry theirs: "A) True", "(B) False"; None if they do not."""
-    found = [_LETTER.match(option) for option in options]
-    if [match[1].upper() if match else "" for match in found] != list(LETTERS[: len(options)]):
+def _without_labels(options: list[str]) -> tuple[list[str], list[str]] | None:
+    """Takes the labels off options that all carry theirs, "A) True", "(B) False", or "1. True"; None if they do not.
+
+    Letters are those of as many options, in any order; numbers count from 0 or 1.
+    """
+    letters, numbers = ([pattern.match(option) for option in options] for pattern in (_LETTER, _NUMBERED))
+    found = [match for match in letters if match] or [match for match in numbers if match]
+    labels = [match[1].upper() for match in found]
+    counted = [[str(index + start) for index in range(len(options))] for start in (0, 1)]
+    if sorted(labels) != list(LETTERS[: len(options)]) and labels not in counted:
         return None
-    return [option[match.end() :] for option, match in zip(options, found, strict=True) if match]
+    return labels, [option[match.end() :] for option, match in zip(options, found, strict=True)]

@@ -79,6 +79,16 @@ SWALLOWED = [
     *(r"\tbinom52", r"x \neq 3", r"x\ne3", r"\nu", r"\not 3", r"\notin A", r"\ni", r"\nleq 3", r"\nmid", r"\neg p"),
     *(r"\rho", r"a\rightarrow b", r"\rangle", r"\rfloor", r"\rm cm", r"\beta", r"\binom52", r"\bar x", r"\boxed{5}"),
     *(r"\frac12", r"\forall x", r"\flat", r"\begin{x}"),
+    *(
+        r"\nRightarrow",
+        r"x \nRightarrow y",
+        r"\nLeftrightarrow",
+        r"\nleftrightarrow",
+        r"\nVdash",
+        r"\nvDash",
+        r"\nshortmid",
+    ),
+    *(r"\npreceq", r"\nsucceq", r"\ntrianglelefteq", r"\normalsize 1"),
 ]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from masa_lightning.data._cells import UnusableRowError
 from masa_lightning.data._choices import counting_of, read_choice
-from masa_lightning.data._options import read_options
+from masa_lightning.data._options import LETTERS, read_options, right_option
 from masa_lightning.data._rows import ColumnReader, choose_columns
 
 XY = ["x", "y"]
@@ -222,3 +222,26 @@ def test_an_answer_of_several_columns_is_no_option() -> None:
     for row in table:
         with pytest.raises(UnusableRowError):
             reader(row)
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "letter"),
+    [
+        ("1. x\n2. y", "1", "A"),
+        (["1) x", "2) y"], 2, "B"),
+        (["0. x", "1. y"], "1", "B"),
+        ("B) x\nA) y", "A", "B"),
+        (["B) x", "A) y"], "B", "A"),
+        (["1.5", "2.5"], "2.5", "B"),
+    ],
+)
+def test_labels_in_the_texts_of_options_are_their_labels(options: Any, answer: Any, letter: str) -> None:
+    read = read_options(options)
+    assert read.texts == XY or (letter == "B" and read.texts == ["1.5", "2.5"])
+    assert LETTERS[right_option(read, answer, "from 0")] == letter
+
+
+@pytest.mark.parametrize("answer", ["a", "b", "(a)", "A", "B"])
+def test_a_letter_that_is_the_text_of_another_option_is_unusable(answer: str) -> None:
+    with pytest.raises(UnusableRowError, match="the letter of one option and the text of another"):
+        right_option(read_options(["B", "A"]), answer, "from 0")
