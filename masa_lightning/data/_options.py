@@ -235,12 +235,12 @@ def _option_text(value: Any) -> str:
 def _without_labels(options: list[str]) -> tuple[list[str], list[str]] | None:
     """Takes the labels off options that all carry theirs, "A) True", "(B) False", or "1. True"; None if they do not.
 
-    Letters are those of as many options, in any order; numbers count from 0 or 1.
+    Letters are in order from A, numbers from 0 or 1.
     """
     letters, numbers = ([pattern.match(option) for option in options] for pattern in (_LETTER, _NUMBERED))
     found = [match for match in letters if match] or [match for match in numbers if match]
     labels = [match[1].upper() for match in found]
     counted = [[str(index + start) for index in range(len(options))] for start in (0, 1)]
-    if sorted(labels) != list(LETTERS[: len(options)]) and labels not in counted:
+    if labels not in (list(LETTERS[: len(options)]), *counted):
         return None
     return labels, [option[match.end() :] for option, match in zip(options, found, strict=True)]

@@ -230,8 +230,6 @@ def test_an_answer_of_several_columns_is_no_option() -> None:
         ("1. x\n2. y", "1", "A"),
         (["1) x", "2) y"], 2, "B"),
         (["0. x", "1. y"], "1", "B"),
-        ("B) x\nA) y", "A", "B"),
-        (["B) x", "A) y"], "B", "A"),
         (["1.5", "2.5"], "2.5", "B"),
     ],
 )
