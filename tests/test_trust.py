@@ -95,6 +95,7 @@ def test_the_page_and_this_file_have_the_same_list() -> None:
 # Calls that may run what they are given, and the files in which they stand, with the reason.
 _SANDBOXED = {
     "grading/programs/program_side.py",
+    "grading/programs/script_side.py",
     "grading/programs/tests_side.py",
     "grading/sandbox/inside.py",
 }

@@ -24,9 +24,9 @@ _WRITTEN = re.compile(r"""\s*(?:array\(\s*)?(?:(?:\[\s*)+(?:\{\s*)?|\{\s*)["']""
 # Letters behind a backslash that are a command of LaTeX, though the first of them is an escape too.
 _COMMANDS = {
     "\t": "t(?:an|anh|au|binom|ext[a-z]*|frac|heta|herefore|ilde|imes|o|op|riangle[a-z]*)(?![A-Za-z])",
-    "\n": "n(?:abla|atural|cong|e|earrow|eg|eq|ewline|exists|geq[a-z]*|gtr|i|[Ll]eft(?:right)?arrow|leq[a-z]*|less|mid"
-    "|olimits|onumber|ormalsize|ot|otag|otin|parallel|prec[a-z]*|[Rr]ightarrow|short[a-z]+|sim|subset[a-z]*|succ[a-z]*"
-    "|supset[a-z]*|triangle[a-z]*|u|[Vv][Dd]ash|warrow)(?![A-Za-z])",
+    "\n": "n(?:abla|atural|cong|e|earrow|eg|egthinspace|eq|ewline|exists|geq[a-z]*|gtr|i|icefrac|[Ll]eft(?:right)?arrow"
+    "|leq[a-z]*|less|mid|obreak[a-z]*|oindent|olimits|onumber|orm[a-z]*|ot|otag|otin|parallel|prec[a-z]*|[Rr]ightarrow"
+    "|short[a-z]+|sim|subset[a-z]*|succ[a-z]*|supset[a-z]*|triangle[a-z]*|u|[vV][dD]ash|warrow)(?![A-Za-z])",
     "\r": "r(?:angle|brace|brack|ceil|floor|ho|ight[a-zA-Z]*|m|oot|vert)(?![A-Za-z])",
     "\b": "b(?:ar|ecause|egin|eta|f|ig[a-zA-Z]*|inom|mod|ot|oxed|reve|ullet)(?![A-Za-z])",
     "\f": "f(?:box|lat|lloor|orall|rac|rown)(?![A-Za-z])",
@@ -34,7 +34,9 @@ _COMMANDS = {
 _SWALLOWED = re.compile("|".join(escape + letters[1:] for escape, letters in _COMMANDS.items()))
 # Where such a backslash was read as an escape, or others of Python's (`\alpha`, `\vec`, `\0`). Of a value no character but
 # the ends of lines controls anything, and nothing is behind a tab or half an end of line; questions have lines and tables.
-_NO_QUESTION = re.compile("[\b\f](?=[a-z])|\t(?:ext|frac|heta|imes)|\n(?:eq|abla)(?![A-Za-z])|\r(?:ight|ho)")
+_NO_QUESTION = re.compile(
+    "[\b\f](?=[a-z])|\t(?:ext|frac|heta|imes)|\n(?:eq|abla|(?:[Rr]ight|[Ll]eft|[Ll]eftright)arrow)(?![A-Za-z])|\r(?:ight|ho)"
+)
 _NO_VALUE = re.compile("[^\t\n\r -~\xa0-\U0010ffff]|[\t\r](?=[A-Za-z])|\n" + _COMMANDS["\n"][1:])
 _SINGLE_BACKSLASH = re.compile(
     r"(?<!\\)((?:\\\\)*)\\(?=" + "|".join(_COMMANDS.values()) + r"""|u(?![0-9a-fA-F]{4})|[^"'\\/bfnrtu])"""

@@ -88,7 +88,7 @@ SWALLOWED = [
         r"\nvDash",
         r"\nshortmid",
     ),
-    *(r"\npreceq", r"\nsucceq", r"\ntrianglelefteq", r"\normalsize 1"),
+    *(r"\npreceq", r"\nsucceq", r"\ntrianglelefteq", r"\normalsize 1", r"\nicefrac12", r"\norm{x}", r"\nVDash"),
 ]
 
 

@@ -40,8 +40,10 @@ class Tests(NamedTuple):
 
 def launch(seconds: float, stdin: int, stdout: int, stderr: int, **message: Any) -> subprocess.Popen[bytes]:
     """Starts one side in a sandbox; see `sandbox.start`, and `worker.main` for the message."""
-    text = json.dumps(message)
-    return start(WORKER, text, seconds=seconds, stdin=stdin, stdout=stdout, stderr=stderr, modules=_modules())
+    text, forks = json.dumps(message), message["role"] == "script"
+    return start(
+        WORKER, text, seconds=seconds, stdin=stdin, stdout=stdout, stderr=stderr, modules=_modules(), forks=forks
+    )
 
 
 @cache

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
 import builtins
-import gc
 import operator
-import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from types import ModuleType
-from typing import Any, BinaryIO, Final, NoReturn
+from typing import Any, BinaryIO, Final
 
 from masa_lightning.grading.programs.shared import Shared, extended, plain
-from masa_lightning.grading.programs.values import MAX_LINE, SHARED, read_line, write_line
+from masa_lightning.grading.programs.values import SHARED, read_line, write_line
 
 
 class CallBack:
@@ -169,7 +165,7 @@ _OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
 }
 
 
-def _give_exits() -> None:
+def give_exits() -> None:
     """Defines what the start-up code of packages, which is not run here, defines for all programs."""
     builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
 
@@ -177,59 +173,9 @@ def _give_exits() -> None:
 def run_program(preamble: str, program: str, requests: BinaryIO, replies: BinaryIO) -> None:
     """Runs a program, then does with its names what the tests ask for."""
     write_line(replies, "started")  # before anything that nobody trusts
-    _give_exits()
+    give_exits()
     module = ModuleType("program")  # a real one: dataclasses look theirs up
     sys.modules["program"] = module
     for text in (preamble, program):
         exec(compile(text, "<program>", "exec", dont_inherit=True), module.__dict__)
     Link(module.__dict__, requests, replies).serve()
-
-
-def run_script(program: str, requests: BinaryIO, replies: BinaryIO) -> None:
-    """Runs a program anew for each input that the tests' side sends."""
-    write_line(replies, "started")
-    link = Link({}, requests, replies)
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    link.operations["run"] = lambda text: _output(program, text, nowhere)
-    _give_exits()
-    _make_harmless()
-    link.serve()
-
-
-def _output(program: str, text: str, nowhere: int) -> str:
-    """Returns what a program writes to standard output, given a text as its standard input."""
-    with open("/tmp/.stdin", "wb+") as given, open("/tmp/.stdout", "wb+") as written:
-        given.write(text.encode("utf-8", "surrogatepass"))
-        given.seek(0)
-        os.dup2(given.fileno(), 0)  # files, for programs that read and write by number
-        os.dup2(written.fileno(), 1)
-        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-        sys.stdout = open(1, "w", encoding="utf-8", errors="surrogatepass", closefd=False)  # noqa: SIM115
-        module = ModuleType("__main__")
-        sys.modules["__main__"] = module
-        try:
-            exec(compile(program, "<program>", "exec", dont_inherit=True), module.__dict__)
-        except SystemExit:
-            pass  # a usual way to end, with what was written so far
-        finally:
-            atexit._run_exitfuncs()
-            with suppress(OSError, ValueError):  # it may have closed it
-                sys.stdout.flush()
-            module.__dict__.clear()
-            gc.collect()  # its files close now, and not under the next run
-            for number in range(2):
-                os.dup2(nowhere, number)
-        written.seek(0)
-        return written.read(MAX_LINE).decode("utf-8", "replace")
-
-
-def _make_harmless() -> None:
-    """Makes two habits of competition programs work: a thread with a big stack, and an exit without clearing up."""
-    import threading
-
-    def leave(code: int = 0) -> NoReturn:
-        raise SystemExit(code)
-
-    os._exit = leave  # type: ignore[assignment]
-    threading.Thread.start = threading.Thread.run  # type: ignore[method-assign]  # threads cannot be started
-    threading.Thread.join = lambda self, timeout=None: None  # type: ignore[method-assign]

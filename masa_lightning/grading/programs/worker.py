@@ -26,12 +26,14 @@ def main(
         os.write(channels[2], f"{word}\n".encode())
 
     if role in ("program", "script"):
-        from masa_lightning.grading.programs.program_side import run_program, run_script
-
         os.close(channels[2])
         if role == "program":
+            from masa_lightning.grading.programs.program_side import run_program
+
             run_program(preamble, text, incoming, outgoing)
         else:
+            from masa_lightning.grading.programs.script_side import run_script
+
             run_script(f"{preamble}\n{text}", incoming, outgoing)
         return
     from masa_lightning.grading.programs import tests_side

@@ -53,6 +53,7 @@ def start(
     stdout: int,
     stderr: int = subprocess.PIPE,
     modules: bytes = _NONE,
+    forks: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Starts a Python script in a sandbox of its own. Call `check_sandbox` before, and `kill` in the end.
 
@@ -64,6 +65,7 @@ def start(
         stdout: The same.
         stderr: The same; also takes bubblewrap's complaints.
         modules: What the script may import of this package, from `compiled`.
+        forks: Whether it may start processes. It runs what nobody trusts in such ones alone, which give that up first.
 
     Returns:
         The process of bubblewrap, which ends with the script. When it or this thread dies, all in the sandbox does.
@@ -74,7 +76,7 @@ def start(
     order = {
         "user": _USER if os.geteuid() == 0 else None,
         "limits": {
-            "RLIMIT_NPROC": 0,
+            **({} if forks else {"RLIMIT_NPROC": 0}),
             "RLIMIT_AS": MEMORY,
             "RLIMIT_CPU": math.ceil(seconds),
             "RLIMIT_FSIZE": SCRATCH,

@@ -322,9 +322,15 @@ SCRIPTS = {
     "endless": "while True: pass",
     "error behind the output": "print(int(input()) ** 2)\nraise ValueError",
     "reads on": "while True: print(int(input()) ** 2)",
-    "remember the first": "import builtins\nbuiltins.n = getattr(builtins, 'n', int(input()))\nprint(n * n)",
 }
 RIGHT_SCRIPTS = {
+    "forget the first": "import builtins\nbuiltins.n = getattr(builtins, 'n', 0) or int(input())\nprint(n * n)",
+    "wrap": "import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer)\n"
+    "sys.stdin = io.TextIOWrapper(sys.stdin.buffer)\n" + SCRIPT,
+    "codecs": "import codecs, sys\nsys.stdout = codecs.getwriter('utf8')(sys.stdout.buffer)\n" + SCRIPT,
+    "reopen": "import sys\nsys.stdin, sys.stdout = open(0), open(1, 'w')\n" + SCRIPT,
+    "collect": "import atexit, io, sys\nout, sys.stdout = sys.stdout, io.StringIO()\n"
+    "atexit.register(lambda: out.write(sys.stdout.getvalue()))\n" + SCRIPT,
     "usual": SCRIPT,
     "main": "import sys\ndef main():\n    print(int(sys.stdin.readline()) ** 2)\nif __name__ == '__main__':\n    main()",
     "by number": "import os\nos.write(1, str(int(os.read(0, 100)) ** 2).encode())",
@@ -349,3 +355,32 @@ def test_programs_that_read_and_print(nothing_stays):
     wrong, right = verdicts[: len(SCRIPTS)], verdicts[len(SCRIPTS) :]
     assert [name for name, verdict in zip(SCRIPTS, wrong, strict=True) if verdict is not False] == []
     assert [name for name, verdict in zip(RIGHT_SCRIPTS, right, strict=True) if verdict is not True] == []
+
+
+# What a run leaves behind: "0" in each run that finds nothing of an earlier one.
+LEFT = {
+    "sys": "import sys\nsys.k = k = getattr(sys, 'k', -1) + 1\nprint(k)",
+    "builtins": "import builtins\nbuiltins.k = k = getattr(builtins, 'k', -1) + 1\nprint(k)",
+    "a module": "import string\nstring.k = k = getattr(string, 'k', -1) + 1\nprint(k)",
+    "a class": "import collections\nc = collections.Counter\nc.k = k = getattr(c, 'k', -1) + 1\nprint(k)",
+    "a default": "from json import dumps as f\nf.__kwdefaults__['k'] = k = f.__kwdefaults__.get('k', -1) + 1\nprint(k)",
+    "an environment": "import os\nos.environ['k'] = k = str(int(os.environ.get('k', '-1')) + 1)\nprint(k)",
+    "a file": "import os\nk = int(os.path.exists('/tmp/k'))\nopen('/tmp/k', 'w').close()\nprint(k)",
+    "a folder": "import os\nk = int(os.path.exists('d'))\nos.makedirs('d/e', exist_ok=True)\nopen('d/e/f', 'w').close()\n"
+    "os.chmod('d', 0)\nprint(k)",
+    "a link": "import os\nk = int(os.path.lexists('d'))\nk or os.symlink('/', 'd')\nprint(k)",
+    "a folder to work in": "import os\nk = os.getcwd().count('d')\nos.mkdir('d')\nos.chdir('d')\nprint(k)",
+    "a descriptor": "import os\nfrom contextlib import suppress\nk = 1\nwith suppress(OSError): os.fstat(40)\n"
+    "try: os.fstat(40)\nexcept OSError: k = 0\nos.dup2(1, 40)\nprint(k)",
+    "at its end": "import atexit, sys\nprint(getattr(sys, 'k', 0))\natexit.register(lambda: setattr(sys, 'k', 1))",
+    "a limit": "import sys\nprint(int(sys.getrecursionlimit() == 5000))\nsys.setrecursionlimit(5000)",
+    "two processes": "import os\ntry: os.fork()\nexcept OSError: print(0)",
+}
+
+
+@sandboxed
+@pytest.mark.timeout(120)
+def test_each_input_is_a_run_of_its_own(nothing_stays):
+    tests = '{"inputs": ["1", "1", "2"], "outputs": ["0", "0", "0"]}'
+    verdicts = grade_all([(program, tests) for program in LEFT.values()], timeout=4.0)
+    assert [name for name, verdict in zip(LEFT, verdicts, strict=True) if verdict is not True] == []
