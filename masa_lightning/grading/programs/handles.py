@@ -55,6 +55,7 @@ class Program:
         except BaseException:  # what comes from there is no reason to go on
             self._lost()
         self.ledger.changed |= self._shared.changed
+        self.ledger.returned |= self._shared.returned
         if error is not None:
             raise error
         return value

@@ -52,6 +52,7 @@ class Ledger:
         failed: Whether one failed whose error goes elsewhere than to this process.
         unclear: Whether one rests on what the program says about itself, or something failed and was caught.
         changed: Whether the program changed a collection of the tests in a call whose result they look at.
+        returned: Whether it returned one, so that tests may change what they gave it by what they got.
         broken: Why the tests are no tests, if they are none.
         entered: Functions that were called.
     """
@@ -64,7 +65,7 @@ class Ledger:
     def reset(self) -> None:
         """Forgets everything, for the next program."""
         self.asserted = 0
-        self.failed = self.unclear = self.changed = False
+        self.failed = self.unclear = self.changed = self.returned = False
         self.broken = ""
         self.entered: set[str] = set()
         self._turning: set[int] = set()
@@ -102,7 +103,7 @@ class Ledger:
 
     def count(self, about: About = "program", value: Any = None) -> Any:
         """Counts an assertion about the program that has held, or about what it was given and has changed."""
-        self.asserted += about == "program" or (about == "given" and self.changed)
+        self.asserted += about == "program" or (about == "given" and (self.changed or self.returned))
         return value
 
     def enter(self, name: str) -> None:

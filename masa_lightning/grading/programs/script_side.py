@@ -35,6 +35,8 @@ def run_script(program: str, requests: BinaryIO, replies: BinaryIO) -> None:
     _make_harmless()
     _limit_processes(0)
     _import_packages(program)
+    gc.collect()
+    gc.freeze()  # what is here is not copied for a run by looking for garbage in it
 
     def leave() -> None:
         os.close(requests.fileno())

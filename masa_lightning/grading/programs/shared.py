@@ -142,6 +142,7 @@ class Shared:
 
     Attributes:
         changed: Whether the other side has changed a collection that is this side's.
+        returned: Whether the other side has told of such a collection, as of a result.
     """
 
     def __init__(self, keep: Keep, give: Give, first: int = 0) -> None:
@@ -149,7 +150,7 @@ class Shared:
         self._held: dict[int, _Held] = {}
         self._numbers: dict[int, int] = {}  # by id
         self._next = first
-        self.changed = False
+        self.changed = self.returned = False
 
     def pack(self, value: Any) -> list[Any]:
         """Returns a value as JSON can say it: itself, collections that are new or have changed, and those to forget."""
@@ -202,7 +203,10 @@ class Shared:
         return {"shared": number}
 
     def _told(self, name: str, content: Any) -> Any:
-        return self._held[content].value if name == "shared" else self._give(name, content)
+        if name != "shared":
+            return self._give(name, content)
+        self.returned |= content % 2 == self._first
+        return self._held[content].value
 
     def _hold(self, number: int, held: _Held) -> None:
         self._held[number] = held

@@ -259,6 +259,7 @@ LESS = [
     ("import unittest\ne = {'a': 1, 'b': 2}\nclass T(unittest.TestCase):\n    def test_f(self):\n        for k, v in f(3).items(): self.assertEqual(v, e[k])", "def f(n): return {'a': 1, 'b': 2}", "def f(n): return {'a': 1}", None),
     ("from itertools import count\ne = [1, 1, 1]\nfor i, v in zip(count(), f(3)):\n    assert v == e[i]", THREE, ONE, False),
     ("e, i = [1, 1, 1], 0\nfor v in f(3):\n    assert v == e[i]\n    i += 1", THREE, ONE, False),
+    ("import numpy as np\nx = np.array(f(3)); y = np.array([1, 1, 1])\nfor i in range(min(len(x), len(y))):\n    assert x[i] == y[i]", THREE, ONE, False),
     ("e, r = [1, 1, 1], f(3)\nn = min(len(e), len(r))\nassert r[:n] == e[:n]", THREE, ONE, None),
     ("s = 'abcd'\nassert s[:f(3)] == 'a'", NUMBER, "def f(n): return 2", False),
     ("days = {1: 'Mo', 2: 'Tu'}\nfor v in f(3):\n    assert days[v] == 'Mo'", THREE, "def f(n): return [2]", False),
@@ -322,6 +323,11 @@ NOTHING = {
 }
 # (tests, right program, wrong program, verdict of the wrong one)
 DECIDED = [
+    ("a = [1, 2]; b = f(a); b.append(3)\nassert a == [1, 2, 3]", "def f(x): return x", "def f(x): return [*x]", False),
+    ("a = {'a': 1}; b = f(a); b['k'] = 2\nassert a == {'a': 1, 'k': 2}", "def f(x): return x", "def f(x): return {**x}", False),
+    ("a = [[1]]; b = f(a); b.append(2)\nassert a == [[1, 2]]", "def f(x): return x[0]", "def f(x): return [1]", False),
+    ("import heapq\nh = []\nheapq.heappush(h, f(1))\nassert h == [2]", INC, DEC, False),
+    ("import numpy as np\nx = np.zeros(1)\nnp.copyto(x, f(1))\nassert x[0] == 2", INC, DEC, False),
     ("try:\n    f(-1)\n    ok = False\nexcept ValueError:\n    ok = True\nassert ok", "def f(x): raise ValueError", DEC, False),
     ("bad = []\nfor i in (1, 2):\n    if f(i) != i + 1:\n        bad.append(i)\nassert not bad", INC, DEC, False),
     ("def t():\n    for i in (1, 2):\n        if f(i) != i + 1: return False\n    return True\nassert t()", INC, DEC, False),
