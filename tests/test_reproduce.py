@@ -224,5 +224,5 @@ def test_the_pages_commands_run_from_the_first_step_to_what_is_sent_back(tmp_pat
     names = {path.name for path in sent.rglob("*") if path.is_file()}
     assert {"config.yaml", "test_config.yaml", "settings.json", "results.json", "results.md"} <= names
     assert not any("rollouts" in name or name.endswith((".png", ".ckpt")) for name in names)
-    run("masa report runs/paper", sent)
+    run("cd sent && masa report runs/paper", tmp_path)
     assert "masa_0 (2 seeds)" in (sent / "report.html").read_text()
