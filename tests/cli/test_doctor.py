@@ -121,7 +121,8 @@ def test_no_temporary_folder_is_a_failed_line(
 
 
 _HANGING = """
-import sys, broken_checks
+import signal, sys, broken_checks
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests that run in the background inherit as ignored
 from masa_lightning.cli import main
 from masa_lightning.doctor import examination
 from masa_lightning.doctor.check import Check
@@ -144,8 +145,12 @@ def test_an_interruption_ends_all_and_tells_what_there_is(how: signal.Signals, t
     )
     while not pids.exists() and process.poll() is None:
         time.sleep(0.05)
-    os.kill(process.pid, how)
-    printed, errors = process.communicate(timeout=100)
+    with process:
+        os.kill(process.pid, how)
+        try:
+            printed, errors = process.communicate(timeout=100)
+        finally:
+            process.kill()
     assert "| first " in printed
     if how is not signal.SIGKILL:
         assert (process.returncode, errors) == (1, "")
