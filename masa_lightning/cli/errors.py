@@ -153,6 +153,8 @@ def _meant(word: str, known: Sequence[str], otherwise: str | None = None) -> str
     close = difflib.get_close_matches(word, known, n=1)
     if close:
         return f"; did you mean {close[0]}?"
+    if otherwise and not known:  # as Lightning's own classes, of which the user's is one
+        return "; expected its class first, by class_path"
     return f"; {otherwise} {', '.join(known)}" if otherwise else ""
 
 

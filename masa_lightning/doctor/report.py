@@ -59,7 +59,9 @@ def closing(lines: Sequence[Line], interrupted: bool = False) -> str:
 
 
 def as_json(lines: Iterable[Line], interrupted: bool = False) -> str:
-    """Returns the examination as JSON: `masa_lightning` (its version), `ready`, and `lines` with the fields of `Line`.
+    """Returns the examination as JSON.
+
+    Its names are `masa_lightning` (the version), `ready`, `interrupted`, and `lines` with the fields of `Line`.
 
     Args:
         lines: Of the examination.
@@ -68,7 +70,9 @@ def as_json(lines: Iterable[Line], interrupted: bool = False) -> str:
     told = [_plain(asdict(line)) for line in lines]
     ready = not interrupted and all(line["state"] != "failed" for line in told)
     return json.dumps(
-        {"masa_lightning": masa_lightning.__version__, "ready": ready, "lines": told}, indent=1, allow_nan=False
+        {"masa_lightning": masa_lightning.__version__, "ready": ready, "interrupted": interrupted, "lines": told},
+        indent=1,
+        allow_nan=False,
     )
 
 

@@ -156,3 +156,13 @@ def test_a_file_that_is_no_configuration_is_named(
 def test_what_is_not_known_is_passed_on() -> None:
     assert readable("Something new\n  of several lines") == "Something new\nof several lines"
     assert readable("Errors:\n  - Expected a <class 'NoneType'>") == "Errors:\n  - Expected a <class 'NoneType'>"
+
+
+def test_a_setting_before_its_class_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["masa"])
+    with pytest.raises(SystemExit):
+        main(["test", "--model=MASALightningModule", "--model.init_args.model=tiny", "--data.init_args.max_problems=8"])
+    said = "data: LightningDataModule has no setting 'max_problems'; expected its class first, by class_path"
+    assert said in capsys.readouterr().err

@@ -47,10 +47,11 @@ def test_what_is_wrong_with_several_is_said_once() -> None:
 def test_json_has_all_fields() -> None:
     told = json.loads(as_json(LINES))
     assert (told["ready"], len(told["lines"])) == (False, 4)
-    assert {*told} == {"masa_lightning", "ready", "lines"}
+    assert {*told} == {"masa_lightning", "ready", "interrupted", "lines"}
     assert all({*line} == {"name", "state", "found", "seconds", "remedy", "facts"} for line in told["lines"])
     assert json.loads(as_json(LINES[:2]))["ready"] is True
-    assert json.loads(as_json(LINES[:2], interrupted=True))["ready"] is False
+    told = json.loads(as_json(LINES[:2], interrupted=True))
+    assert (told["ready"], told["interrupted"]) == (False, True)
 
 
 def test_json_has_no_numbers_that_json_has_not() -> None:
