@@ -50,6 +50,20 @@ class Shown:
         self.run("arguments[0].scrollIntoView({block: 'center'})", found[0])
         found[0].click()
 
+    def wait(self, selector: str) -> list[str]:
+        """The texts of elements that come a moment later: an opened `details` tells the page in a task of its own."""
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        WebDriverWait(self.browser, 60).until(lambda _: self.texts(selector))
+        return self.texts(selector)
+
+    def open_all(self) -> None:
+        """Opens every `details`, and waits until the page has heard of each."""
+        self.run("""return Promise.all([...document.querySelectorAll('details:not([open])')].map(d => new Promise(done => {
+            d.addEventListener('toggle', done, {once: true});
+            d.open = true;
+        })))""")
+
     def column(self, title: str) -> list[str]:
         """The cells of a column of the table of problems."""
         place = self.texts("#table thead th").index(title) + 1
@@ -87,7 +101,7 @@ def test_it_loads_without_an_error_or_a_request(shown: Shown) -> None:
 
 
 def test_every_chart_is_drawn_with_labels_and_its_n(shown: Shown) -> None:
-    shown.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    shown.open_all()
     figures = shown.run("""return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(
         [...document.querySelectorAll('figure')].map(f => [f.querySelector('strong').textContent,
             f.querySelector('figcaption').textContent.includes('n = '), f.querySelectorAll('.plot svg text').length,
@@ -102,7 +116,7 @@ def test_every_chart_is_drawn_with_labels_and_its_n(shown: Shown) -> None:
 
 def test_numbers_of_a_chart_are_there_as_a_table(shown: Shown) -> None:
     shown.click("figure .numbers summary")
-    rows = shown.texts("figure .numbers tbody tr")
+    rows = shown.wait("figure .numbers tbody tr")
     assert len(rows) == 8  # two arms at steps 0, 1, 2 and 3
     assert "[" in rows[0]
 
@@ -153,7 +167,7 @@ def test_opening_shows_rollouts_of_both_kinds(browser: Any, page: Path, width: i
 
 
 def test_hostile_texts_stay_text(shown: Shown) -> None:
-    shown.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    shown.open_all()
     for opener in shown.browser.find_elements("css selector", "#table .opener")[:5]:
         shown.run("arguments[0].click()", opener)
     assert shown.run("return window.pwned === undefined")
@@ -188,7 +202,7 @@ def test_the_policy_stops_what_would_slip_in(shown: Shown) -> None:
 def test_a_phone_scrolls_in_one_direction(browser: Any, page: Path, opened: bool) -> None:
     shown = Shown(browser, page, 390)
     if opened:
-        shown.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+        shown.open_all()
         for opener in shown.browser.find_elements("css selector", "#table .opener")[:3]:
             shown.run("arguments[0].click()", opener)
     assert shown.run("return [document.documentElement.scrollWidth, innerWidth]") == [390, 390]
