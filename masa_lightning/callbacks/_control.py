@@ -86,6 +86,10 @@ class PredictionControl(Callback):
     def count(self, counts: Any, group: RolloutGroup, decision: Decision) -> None:
         """Adds what a problem shows, if its statistics are true, with the weight of its group."""
 
+    def plan(self, groups: Sequence[RolloutGroup], budget: int) -> list[tuple[Any, float]]:
+        """What it would do to each problem of a step, and the share of such problems that is to be audited."""
+        return [(self.wants(group, budget), self.audit_share) for group in groups]
+
     def tokens(self, decided: Sequence[tuple[RolloutGroup, Decision]]) -> dict[str, float]:
         """What this step saved, by the estimate of its audits, and what these cost: entries of the token ledger."""
         saved = cost = 0.0
@@ -108,12 +112,11 @@ class PredictionControl(Callback):
         if self.mode == "off":
             return
         acting = self.acts(step)
-        for place, group in enumerate(groups):
-            wanted = self.wants(group, budget)
+        for place, (group, (wanted, share)) in enumerate(zip(groups, self.plan(groups, budget), strict=True)):
             decision = Decision(wanted=wanted is not None, detail=wanted)
             if acting and decision.wanted:
-                if audit and uniform(f"{key}/{self.name}/{place}") < self.audit_share:
-                    decision.weight = 1 / self.audit_share
+                if audit and uniform(f"{key}/{self.name}/{place}") < share:
+                    decision.weight = 1 / share
                 else:
                     decision.acted = True
                     self.apply(group, wanted)
