@@ -23,6 +23,9 @@ AnswerType = Literal["math", "number", "choice", "code"]
 FinishReason = Literal["stop", "length"]
 
 _NUMERIC: Final = re.compile(r"\d|\\pi\b|\u03c0|(?<![A-Za-z\\])e(?![A-Za-z])")  # in some spelling, as it is graded
+_SEVERAL: Final = re.compile(  # `10:30`, `[5]`, `(1,2)`, `1 or 2`; but `1,234`, `1{,}234` and `\sqrt[3]{2}` are one
+    r"(?<!\\)[:;]|(?<!sqrt)\[|(?<![{\\]),(?!\d{3}(?!\d))|(?<![\d{\\]),|(?<![A-Za-z])(?:or|and|to)(?![A-Za-z])"
+)
 
 
 class Answer(str):
@@ -88,7 +91,7 @@ class NumberAnswer(Answer):
         tolerance: Largest difference relative to it, >= 0.
 
     Raises:
-        ValueError: If `tolerance` is no such number, or none is in `text`.
+        ValueError: If `tolerance` is no such number, or `text` is not one number.
 
     >>> NumberAnswer("2.5", tolerance=0.01)
     NumberAnswer('2.5', tolerance=0.01)
@@ -101,8 +104,9 @@ class NumberAnswer(Answer):
     def __new__(cls, text: str, *, tolerance: float) -> Self:
         check_number("tolerance", tolerance, ">= 0", note="(relative to the right number)")
         answer = super().__new__(cls, text)
-        if answer and not _NUMERIC.search(answer):
-            raise ValueError(f"the answer is {text!r:.100}, which holds no number; expected one, such as '2.5'")
+        if answer and (not _NUMERIC.search(answer) or _SEVERAL.search(answer)):
+            held = "several, or a ratio or time" if _NUMERIC.search(answer) else "no number"
+            raise ValueError(f"the answer is {text!r:.100}, which holds {held}; expected one number, such as '2.5'")
         answer.tolerance = tolerance
         return answer
 

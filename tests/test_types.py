@@ -76,6 +76,8 @@ def test_pickles_of_all_protocols_keep_what_an_answer_has(protocol: int) -> None
 def test_numbers_in_all_spellings_that_are_graded() -> None:
     for text in ("2.5", r"\pi", r"2\pi", "e", "-e", r"\sqrt2", "\N{GREEK SMALL LETTER PI}/2", "1.5e3", r"\frac12", ""):
         assert NumberAnswer(text, tolerance=0.1) == text
+    for text in ("1,234", "1,234,567.5", r"1{,}234", r"1\,234", r"\sqrt[3]{2}", r"2\;\text{m}", "x=5"):
+        assert NumberAnswer(text, tolerance=0.1) == text
     assert problem(42).answer == "42" and problem(12345678901234567890).answer == "12345678901234567890"
 
 
@@ -138,6 +140,13 @@ def test_a_row_of_plain_values_makes_the_same_problem() -> None:
         *(
             (lambda text=text: NumberAnswer(text, tolerance=0.1), f"the answer is '{text}', which holds no number")
             for text in ("abc", "nan", "inf", "one", "text", "B")
+        ),
+        *(
+            (
+                lambda text=text: NumberAnswer(text, tolerance=0.1),
+                "which holds several, or a ratio or time; expected one",
+            )
+            for text in ("[5]", "10:30", "1,2", "(1,2)", "1 or 2", "1, 2", "0,5", "3 to 1", "1;2")
         ),
         (lambda: ChoiceAnswer(2, options=["x", "y"]), "the answer is 2 and there are 2 options"),
         (lambda: CodeAnswer("assert f()", preamble=None), "preamble is None; expected Python as a text"),

@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from masa_lightning.functional._equations import LETTER, is_name
 from masa_lightning.functional._levels import closes_at_end, split_outside
+from masa_lightning.functional._names import LETTER, is_name
 from masa_lightning.functional._spelling import squeeze
 
 _LETTERS: Final = rf"\( ?{LETTER}(?: ?, ?{LETTER})+ ?\)"
 _LIST_NAME: Final = re.compile(  # "(x, y) =" or "x \in" before a list or an interval
-    r"([A-Za-z](?:_ ?(?:\{ ?\w+ ?\}|\w)|[A-Z]| ?\^ ?\{? ?(?:-1|T|\d) ?\}?)?|"
+    r"([A-Za-z](?:_ ?(?:\{ ?\w+ ?\}|\w)|[A-Z]| ?\^ ?\{? ?(?:-1|T) ?\}?)?|"
     rf"\\(?:vec|hat|overrightarrow) ?(?:\{{[^{{}}=]*\}}|\w)|{_LETTERS}) ?"
     r"(?:=|\\in(?![a-zA-Z])) ?(?=\(|\[|\\\{|\\mathbb|\\begin)"
 )

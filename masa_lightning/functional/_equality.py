@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import chain, islice
 from typing import Final
@@ -26,6 +26,7 @@ _SCALES: Final = (1, 9, 5, 300, 3, 1000, 10_000, 2)
 _FAR: Final = (10**9, 10**10)  # the one above zero, the other below
 _COUNTS: Final = (30, 12, 80, 6, 250, 30, 1000, 30)
 _SYMMETRIC: Final = frozenset({"max", "min"}) | DIVISORS
+_COMPLEX: Final = ("z", "w")
 _WHOLE: Final = frozenset({"sum", "prod", "factorial", "binom", "gcd", "lcm"})
 
 Point = Mapping[str, Fraction]
@@ -44,6 +45,7 @@ def same_formula(mine: Node, truth: Node, budget: Budget) -> bool:
     if "infinity" in (mine.op, truth.op):
         return False
     if names(mine) | names(truth):
+        mine, truth = _with_complex((mine, truth))
         return _same_at_points(mine, truth, budget)
     try:
         return _same_number(mine, truth, budget)
@@ -62,7 +64,7 @@ def same_zeros(mine: tuple[Node, Node], truth: tuple[Node, Node], budget: Budget
     Returns:
         1 if one is a positive multiple of the other, -1 if a negative one, 0 if neither.
     """
-    a, b = (Node("add", (left, Node("neg", (right,)))) for left, right in (mine, truth))
+    a, b = _with_complex([Node("add", (left, Node("neg", (right,)))) for left, right in (mine, truth)])
     free = names(a)
     if not free or free != names(b):
         return 0
@@ -78,6 +80,29 @@ def same_zeros(mine: tuple[Node, Node], truth: tuple[Node, Node], budget: Budget
         same = _same_at_points(Node("mul", (a, fixed[1])), Node("mul", (b, fixed[0])), budget)
         return (1 if ratio.real > 0 else -1) if same else 0
     return 0
+
+
+def is_complex(name: str) -> bool:
+    """Is this the letter of a complex number, z or w? What |z| is the size of may be one."""
+    return name[:1] in _COMPLEX
+
+
+def _with_complex(trees: Sequence[Node]) -> list[Node]:
+    """Gives letters of complex numbers an imaginary part, if one of them is in bars: |z|^2 is not z^2."""
+    found = frozenset[str]().union(*map(_in_bars, trees))
+    return [_complex_name(tree, found) if found else tree for tree in trees]
+
+
+def _in_bars(tree: Node) -> frozenset[str]:
+    if tree.op == "abs":
+        return frozenset(filter(is_complex, names(tree)))
+    return frozenset[str]().union(*map(_in_bars, tree.args)) if tree.args else frozenset()
+
+
+def _complex_name(tree: Node, found: frozenset[str]) -> Node:
+    if tree.op == "name" and tree.name in found:
+        return Node("add", (tree, Node("mul", (Node("i"), Node("name", name=f"{tree.name} imaginary")))))
+    return tree._replace(args=tuple(_complex_name(part, found) for part in tree.args))
 
 
 def affine_root(left: Node, right: Node, name: str, budget: Budget) -> tuple[Node, bool] | None:

@@ -1,7 +1,7 @@
 r"""Equations in an answer: `x = 5` names its value, `85 + 15 = 100` works it out, `y = 2x + 1` is the answer itself.
 
-Only an `=` outside all brackets counts. A name may stand before the value where the other side has only the value; which
-names may is narrower for the right answer, where `x + y = 5` is a line, than for the model's.
+Only an `=` outside all brackets counts. A name (`_names`) may stand before the value where the other side has only the
+value.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Final
 from masa_lightning.functional._chains import is_arithmetic
 from masa_lightning.functional._evaluation import Budget
 from masa_lightning.functional._levels import split_outside
+from masa_lightning.functional._names import is_impossible, is_name, is_quantity
 from masa_lightning.functional._quantity import read_number, read_value, split_percent, split_unit
 from masa_lightning.functional._spelling import squeeze
-from masa_lightning.functional._vocabulary import GREEK
 
 SIGN: Final = re.compile(r"=|[<>]|\\(?:leq|geq|neq|approx|equiv|sim|in|notin|to)(?![A-Za-z])")
 
@@ -25,47 +25,12 @@ _ENVIRONMENT: Final = re.compile(
     r"(.*)\\end ?\{\1\}\s*(?:\\right\s*\.)?\s*",
     re.DOTALL,
 )
-_GREEK: Final = rf"\\(?:{'|'.join(sorted(GREEK))})(?![A-Za-z])"
-LETTER: Final = rf"(?:[A-Za-z]|{_GREEK})(?:_ ?(?:\{{[^{{}}=]*\}}|\w))?'*"
-_NAME: Final = re.compile(
-    rf"\\text ?\{{[^{{}}]*\}}(?:_ ?(?:\{{[^{{}}=]*\}}|\w))?|\\angle ?[A-Z]+|m ?\\angle ?[A-Z]+|[A-Z]{{2,}}|[A-Za-z]{{3,}}|"
-    rf"{LETTER}(?: ?\( ?[\w+-]+(?: ?, ?\w+)* ?\))?"
-)
-_MEASURE: Final = re.compile(
-    rf"P ?\([^=]*\)|\| ?[^|=]+ ?\|(?: ?\^ ?\{{? ?2 ?\}}?)?|\\(?:det|max|min|arg|Re|Im) ?\(? ?{LETTER} ?\)?|"
-    rf"\\(?:gcd|lcm|max|min) ?\( ?{LETTER}(?: ?, ?{LETTER})+ ?\)|\\lfloor[^=]*\\rfloor|\\lceil[^=]*\\rceil"
-)
-_INNER: Final = r"[^()\[\]{}]*(?:[(\[{][^()\[\]{}]*[)\]}][^()\[\]{}]*)*"
-_FUNCTION: Final = (
-    r"(?:[fghpqEFGHNPnV]|\\(?:text|mathbb|mathcal) ?\{[^{}]*\}|\\Pr|\( ?[fgh](?: ?\\circ ?[fgh](?: ?\^ ?\{-1\})?)+ ?\))"
-    r"(?:_ ?(?:\{[^{}=]*\}|\w)|'| ?\^ ?(?:\{ ?(?:-1|\\prime|\(\d+\)) ?\}|\\prime))*"
-)
-_QUANTITY: Final = re.compile(
-    rf"{_FUNCTION} ?(?:\({_INNER}\)|\[{_INNER}\])|\[ ?[A-Z]{{3,}} ?\]|\\triangle ?[A-Z]{{3}}|"
-    rf"\\text ?\{{[^{{}}]*\}} ?[A-Z]{{2,}}|\\(?:overline|overrightarrow|vec|hat|bar|tilde|widehat|mathcal|mathbf) ?"
-    r"(?:\{[^{}=]*\}|\w)|"
-    rf"\\\| ?[^|=]+ ?\\\||[A-Za-z]_ ?\{{ ?\\text ?\{{[^{{}}]*\}} ?\}}"
-)
-_INTEGRAL: Final = r"\\(?:i*nt|oint)(?![A-Za-z])(?= ?_|.*(?<![A-Za-z\\])d ?[a-z]).*"
-_WORKED_OUT: Final = re.compile(rf"\\lim ?_.*|{_INTEGRAL}|[A-Z]{{2}} ?\^ ?\{{? ?2 ?\}}?|{LETTER} ?\\mod ?\d+")
-_OF_ANGLE: Final = re.compile(  # \sin x = 1 is an equation for x
-    rf"\\(?:(?P<bounded>sin|cos)|tan|cot) ?(?:\^ ?\{{? ?2 ?\}}?)? ?\(? ?(?:\\angle ?[A-Z]+|[A-Z]+|{_GREEK}) ?\)?"
-)
-_TERM: Final = rf"(?:\d* ?(?:{LETTER}|\\angle ?[A-Z]+) ?)+"
-_COMBINATION: Final = re.compile(rf"(?:- ?(?=.*\+))?{_TERM}(?:(?:[+*/-]|\\cdot|\\times) ?{_TERM})*")  # not -x
-_DENIED: Final = re.compile(r"(?<![A-Za-z])(?:not?|never)(?![A-Za-z])")
-_FRACTION_OF_LETTERS: Final = re.compile(rf"\\frac ?\{{ ?{LETTER} ?\}} ?\{{ ?{LETTER} ?\}}")
 _NUMERIC: Final = re.compile(r"\\(?:frac|sqrt|cdot|times|div|binom|pi|log|ln|ldots|[%$])(?![A-Za-z])")
-_SEGMENT: Final = r"(?:[A-Z]{1,4}|[A-Z]_ ?(?:\{ ?\w+ ?\}|\w))"
-_GEOMETRY: Final = re.compile(
-    rf"P ?\([^=]*\)|\| ?[A-Z]{{2}} ?\||\\frac ?\{{ ?{_SEGMENT} ?\}} ?\{{ ?{_SEGMENT} ?\}}|{_SEGMENT}(?: ?[:/] ?{_SEGMENT})+"
-)
 _DOUBLED: Final = re.compile(
     r"\\\\(?=(?:left|right|d?frac|sqrt|text|infty|pi|cup|leq?|geq?|neq?|cdot|times|circ|mathbb|pm|in|quad)(?![A-Za-z]))"
 )
 _HAS_NUMBERS_ONLY: Final = re.compile(r"[^A-Za-z\\]*[\d?][^A-Za-z\\]*")
 _ROUNDING_COST: Final = 0.02  # seconds at most
-_LINE_LETTERS: Final = frozenset("xyzt")
 
 
 def part_equations(text: str) -> str:
@@ -130,42 +95,20 @@ def named_value(parts: list[str], *, wide: bool) -> tuple[str, str]:
 
     Args:
         parts: What its equality signs part.
-        wide: Sums and products of letters are names too.
+        wide: As in `is_name`.
     """
     if not all(parts):
         return "", ""
     first, *rest = parts
-    if is_name(first, wide=wide) and not _is_impossible(first, rest[-1]):
-        if len(parts) > 2 and is_name(rest[-1], wide=False):
+    if is_name(first, wide=wide) and not is_impossible(first, rest[-1]):
+        if len(parts) > 2 and is_quantity(rest[-1]):
             return "", ""
         return squeeze(first), _value(rest)
-    if len(parts) == 2 and is_name(rest[0], wide=False):
+    if len(parts) == 2 and (is_quantity(rest[0]) or (not wide and is_name(rest[0], wide=False))):
         return squeeze(rest[0]), first
     if all(is_arithmetic(split_unit(part)[0]) or _HAS_NUMBERS_ONLY.fullmatch(_NUMERIC.sub("", part)) for part in parts):
         return "", _value(parts)
     return "", ""
-
-
-def is_name(text: str, *, wide: bool) -> bool:
-    """Is this what may stand before the value of an answer, `x`, `f(2)`, or if `wide` also `m + n`?"""
-    if _NAME.fullmatch(text) or _GEOMETRY.fullmatch(text) or _QUANTITY.fullmatch(text):
-        return True
-    if not wide or _DENIED.search(text):
-        return False
-    letters = set(re.findall(r"[A-Za-z]", text))
-    if _COMBINATION.fullmatch(text):
-        coefficients = re.search(r"\d", re.sub(r"_ ?(?:\{[^{}]*\}|\w)", "", text))
-        return not coefficients or (len(letters) > 1 and not letters <= _LINE_LETTERS)
-    return any(pattern.fullmatch(text) for pattern in (_MEASURE, _FRACTION_OF_LETTERS, _WORKED_OUT, _OF_ANGLE))
-
-
-def _is_impossible(name: str, value: str) -> bool:
-    r"""Is this the sine or cosine of an angle, with a value that none has?"""
-    match = _OF_ANGLE.fullmatch(name)
-    if match is None or not match["bounded"]:
-        return False
-    size = read_value(value, Budget(_ROUNDING_COST))
-    return size is not None and abs(size) > 1
 
 
 def _value(parts: list[str]) -> str:

@@ -165,6 +165,8 @@ class _Reader:
                 self.take()
                 negative = self._sign()
                 factor = self._factor()
+                if token == "\\times" and all(map(_ends_in_capital, (product, factor))):
+                    raise Unreadable("sets and vectors have products with an order")
                 factor = self.node("neg", factor) if negative else factor
                 product = self.node("div" if token in _OVER else "mul", product, factor)
                 divided = token == "/"
@@ -418,6 +420,15 @@ class _Reader:
         if variable == "i":
             body = _renamed(body)
         return self.node(op, first, last, body, name=variable)
+
+
+def _ends_in_capital(tree: Node) -> bool:
+    r"""Is the last factor a name that may be a set or a vector, `A`, `\vec{a}`?"""
+    while tree.op == "mul":
+        tree = tree.args[-1]
+    return tree.op == "name" and (
+        tree.name[:1].isupper() or tree.name.startswith(("\\vec", "\\over", "\\hat", "\\math"))
+    )
 
 
 def _renamed(tree: Node) -> Node:

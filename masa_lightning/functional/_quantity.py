@@ -27,6 +27,10 @@ _MIXED: Final = re.compile(r"([+-]? ?)(\d+)(?: (\d+) ?/ ?(\d+)| ?\\frac ?\{ ?(\d
 _REPEATING: Final = re.compile(r"([+-]? ?)(\d*)\.(\d*)\\overline ?(?:\{ ?(\d+) ?\}|(\d))")
 _PERCENT: Final = re.compile(r" ?(?:\\?%|\\text ?\{ ?(?:per ?cent|pct) ?\}|per ?cent)$|(?<=\d) pct$")
 
+TIME: Final = re.compile(r"\d{1,2} ?: ?[0-5]\d(?: ?: ?[0-5]?\d)?")
+"""What may be a time."""
+
+_RATIO: Final = re.compile(r"([\d.]+) ?: ?([\d.]+)")
 _MONEY_BEFORE: Final = re.compile(
     r"([+-]? ?)(?:\\text ?\{ ?)?(?:US)?(\\\$|[€£¥₹]|Rs\b|USD\b|EUR\b|GBP\b|INR\b)\.? ?\}? ?"
     r"(?=[+-]? ?(?:\d|\.\d|\\frac))"
@@ -127,6 +131,16 @@ def read_value(text: str, budget: Budget) -> Fraction | None:
         return None
 
 
+def read_ratio(text: str) -> str:
+    """Writes `5:2` as a quotient; "" for anything else, and for what may be a time.
+
+    >>> read_ratio("5:2"), read_ratio("3.5 : 7"), read_ratio("10:30"), read_ratio("1:2:3")
+    ('(5)/(2)', '(3.5)/(7)', '', '')
+    """
+    match = _RATIO.fullmatch(text)
+    return f"({match[1]})/({match[2]})" if match and not TIME.fullmatch(text) else ""
+
+
 def split_percent(text: str) -> tuple[str, bool]:
     """Takes off a percent sign at the end, and says whether there was one."""
     bare = _PERCENT.sub("", text)
@@ -204,7 +218,7 @@ def without_units(predicted: str, expected: str) -> tuple[str, str] | None:
         value, unit = split_unit(predicted if true_unit else expected, letters=True)
         if unit == (my_unit or true_unit):
             return (value, truth) if true_unit else (mine, value)
-    if bool(my_unit) != bool(true_unit) and _is_percent_against(mine, truth, my_unit or true_unit):
+    if _is_percent_against(mine, truth, my_unit or true_unit):
         return None
     if my_unit and not true_unit and not _counts(predicted, mine):
         return None
@@ -212,8 +226,8 @@ def without_units(predicted: str, expected: str) -> tuple[str, str] | None:
 
 
 def _is_percent_against(mine: str, truth: str, unit: str) -> bool:
-    """Is one of two values a percentage, and has the other one a unit, 5% and 5 cm? A percent sign is another unit."""
-    return split_percent(mine)[1] != split_percent(truth)[1] and "percent" not in unit
+    """Is one of two values a percentage, and is there a unit, 5% and 5 cm? A percent sign is another unit."""
+    return bool(unit) and "percent" not in unit and split_percent(mine)[1] != split_percent(truth)[1]
 
 
 def _counts(text: str, value: str) -> bool:

@@ -13,7 +13,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from masa_lightning.functional._equality import affine_root, same_formula
+from masa_lightning.functional._equality import affine_root, is_complex, same_formula
 from masa_lightning.functional._evaluation import Budget, real_value
 from masa_lightning.functional._formula import Node, Unreadable, names, read_formula
 from masa_lightning.functional._levels import closes_at_end, split_outside
@@ -181,6 +181,8 @@ class _Reader:
         a, b = read_formula(left), read_formula(right)
         if b.op == "abs" and sign in FLIPPED:
             a, b, sign = b, a, FLIPPED[sign]
+        if any(map(is_complex, names(a) | names(b))) and "abs" in (a.op, b.op):
+            raise Unreadable("|z| < 1 is a disc")
         if a.op != "abs" or names(b):
             return self._line(a, sign, b)
         if sign in ("=", "\\neq") and self._real(b) < 0:

@@ -14,7 +14,7 @@ from masa_lightning.functional._by_name import name_of, pairs_by_name, without_l
 from masa_lightning.functional._equations import number_chain, part_equations, rounded_value, without_name
 from masa_lightning.functional._formula import Unreadable, names, read_formula
 from masa_lightning.functional._levels import closes_at_end, split_outside
-from masa_lightning.functional._quantity import read_number, split_unit
+from masa_lightning.functional._quantity import TIME, read_number, split_unit
 from masa_lightning.functional._regions import MARK
 from masa_lightning.functional._spelling import decimal_comma, join_thousands, squeeze
 from masa_lightning.functional._vocabulary import AND, OR
@@ -44,7 +44,6 @@ _SUM: Final = re.compile("[+-]")
 _COLUMN: Final = re.compile("&")
 _COLON: Final = re.compile(r":(?!=)")
 _TO: Final = re.compile(r" ?(?:\\text ?\{ ?to ?\}|(?<![A-Za-z\\])to(?![A-Za-z])) ?")
-_TIME: Final = re.compile(r"\d{1,2} ?: ?[0-5]\d(?: ?: ?[0-5]?\d)?")
 _PADDED: Final = re.compile(r"(?<!\d)0\d")
 _WHOLE: Final = re.compile(
     r"(?: ?, ?| |(?<=\}))(?:\\text ?\{[^{}]*\} ?|for |where |with )?\(? ?"
@@ -326,7 +325,7 @@ def _compare_ratios(mine: str, truth: str, leaf: LeafCheck) -> bool | None:
         return False
     mine, truth = (_TO.sub(":", text) for text in (mine, truth))
     parts, wanted = (split_outside(text, _COLON)[0] for text in (mine, truth))
-    if _TIME.fullmatch(truth) or (_TIME.fullmatch(mine) and (_PADDED.search(mine) or len(wanted) < 2)):
+    if TIME.fullmatch(truth) or (TIME.fullmatch(mine) and (_PADDED.search(mine) or len(wanted) < 2)):
         return parts == wanted
     if len(parts) + len(wanted) == 3:
         (ratio, quotient) = (parts, truth) if len(parts) == 2 else (wanted, mine)

@@ -192,6 +192,11 @@ SAME_IN_PLURAL: Final = _words(
 )
 """Words behind any number that have no form of their own in the plural."""
 
+SHORT_NAMES: Final = _words(
+    "sum diff prod avg max min var cov std gcd lcm det dim deg tr rank mean prob arg span size cost"
+)
+"""Words before `=` that are no units; other lower-case words of up to four letters may be products, as `xyz`."""
+
 PAIRS_THAT_ARE_WORDS: Final = _words("no on up so of if is or in by do go to us we my ok hi")
 """Words of two letters; other pairs of letters are products, unless in a text command."""
 

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Final
 
 from masa_lightning.functional._answers import DATE, MAX_ANSWER_CHARS
-from masa_lightning.functional._equations import SIGN, is_name
+from masa_lightning.functional._equations import SIGN
 from masa_lightning.functional._evaluation import Budget
 from masa_lightning.functional._letters import LETTERS, plain, readings, without_phrase
 from masa_lightning.functional._levels import split_outside
-from masa_lightning.functional._quantity import read_value, split_percent, split_unit
+from masa_lightning.functional._names import is_name
+from masa_lightning.functional._quantity import Number, read_ratio, read_value, split_percent, split_unit
 from masa_lightning.functional._spelling import decimal_comma, join_thousands, normalise, squeeze
 from masa_lightning.functional.boxes import last_box
 
 _AROUND: Final = (("(", ")"), ("[", "]"), ('"', '"'), ("'", "'"))
 _RANGE: Final = re.compile(r"(?<=[\d.]) ?[-+] ?(?=[\d.])")  # 1200-1300, or unfinished work
+_LIST_OF_ONE: Final = re.compile(r"\[.*\]")
 _NUMBER_COST: Final = 0.1  # seconds at most
 
 
@@ -65,7 +67,7 @@ def chosen_letter(completion: str, options: Sequence[str]) -> str | None:
 def grade_number(completion: str, answer: str, tolerance: float) -> bool:
     r"""Decides whether the last box holds a number close to the right one.
 
-    A unit may follow and is not compared; a percent sign is either a unit or a hundredth, as in `grading`.
+    A unit may follow and is not compared. A percent sign is a hundredth where the right number is 1 at most, else a unit.
 
     Args:
         completion: Text with the final answer in `\boxed{}` or `\fbox{}`.
@@ -83,7 +85,7 @@ def grade_number(completion: str, answer: str, tolerance: float) -> bool:
     mine = _numbers(box, comma="." in answer)
     if len(truths) != 1 or not mine:
         return False
-    return all(any(abs(one - truth) <= limit * abs(truth) for truth in truths[0] for one in part) for part in mine)
+    return all(any(abs(a - b) <= limit * abs(b) for a, b in _meanings(number, truths[0])) for number in mine)
 
 
 def _key(text: str) -> str:
@@ -96,24 +98,33 @@ def _keys(text: str) -> set[str]:
     return {_key(text), *map(_key, inner)}
 
 
-def _numbers(text: str, *, comma: bool) -> list[list[Fraction]]:
-    """Returns what each part of "x = 1/3 = 0.333" can mean: one value, or with a percent sign two; [] if not a number."""
+def _meanings(number: Number, truth: Number) -> Iterator[tuple[Fraction, Fraction]]:
+    """Yields pairs of values to compare; without a percent sign a number may be a percentage, or the hundredth of one."""
+    hundredths = number.percent and not truth.percent and abs(truth.value) <= 1
+    yield number.value / 100 if hundredths else number.value, truth.value
+    if truth.percent and not number.percent:
+        yield number.value, truth.value / 100
+
+
+def _numbers(text: str, *, comma: bool) -> list[Number]:
+    """Returns the value of each part of "x = 1/3 = 0.333"; [] if one is no number."""
     parts, signs = split_outside(normalise(text), SIGN)
     if not {"=", "\\approx", "\\sim"}.issuperset(signs):
         return []
     if signs and (not parts[0] or is_name(parts[0], wide=True)):
         del parts[0]
-    found = [_one_number(part, comma) for part in parts]
-    return found if all(found) else []
+    found = [_one_number(part, comma, worked_out=place < len(parts)) for place, part in enumerate(parts, 1)]
+    return [] if None in found else [number for number in found if number]
 
 
-def _one_number(text: str, comma: bool) -> list[Fraction]:
+def _one_number(text: str, comma: bool, worked_out: bool) -> Number | None:
+    """Reads one value; before an equality sign it may be worked out, `1.5+1`."""
     text = join_thousands((decimal_comma(text) if comma else None) or text)
     text, percent = split_percent(split_unit(text, letters=True)[0])
-    unfinished = "\\" not in text and _RANGE.search(re.sub(r"\{[^{}]*\}|\([^()]*\)", "()", text))
-    if unfinished or DATE.fullmatch(text):
-        return []
+    unfinished = not worked_out and "\\" not in text and _RANGE.search(re.sub(r"\{[^{}]*\}|\([^()]*\)", "()", text))
+    if unfinished or DATE.fullmatch(text) or _LIST_OF_ONE.fullmatch(text):
+        return None
+    if ratio := read_ratio(text):
+        text = ratio
     value = read_value(text, Budget(_NUMBER_COST))
-    if value is None:
-        return []
-    return [value, value / 100] if percent else [value]
+    return None if value is None else Number(value, percent)

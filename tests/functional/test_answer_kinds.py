@@ -11,10 +11,8 @@ KINDS = {
             (r"\cos\theta = \frac12", r"\frac12"),
             (r"\tan A = 3", "3"),
             (r"\sin\angle ABC = \frac35", r"\frac35"),
-            (r"\sin^2\alpha = 0.25", "0.25"),
             ("-x+y=5", "5"),
             ("-a+2b=5", "5"),
-            (r"\lfloor x\rfloor = 5", "5"),
             (r"\angle A+\angle B = 90", "90"),
             (r"\gcd(a,b) = 4", "4"),
             (r"\det A = 4", "4"),
@@ -587,6 +585,58 @@ KINDS = {
         ],
     ),
 }
+NAMES = r"""
+    x x_1 a_{10} f(2) f(x+1) f'(2) P(A) P(A\mid{B}) |z| |z_1| |AB| |\vec{v}| \|v\| |A\cup~B| [ABC] \angle{}ABC AB
+    \triangle{}ABC \gcd(m,n) \det{A} \tan{A} Area area cost \text{cost} S_n n(A) y(0) E[X] \bar{x} m+n x-y x_1+x_2
+    10p+q -x+y AB+BC \alpha+\beta \angle{}A+\angle{}B f(2)+f(3) P(A)+P(B) a+b+c AB:CD
+"""
+EQUATIONS = r"""
+    xy xyz abc x\cdot{y} x\times{y} x_1x_2 AB\cdot{CD} P(A)P(B) f(2)f(3) ab+bc+ca x/y \frac{x}{y} \frac{AB}{CD}
+    AB/CD x:y (x+y)/2 x^2 AB^2 \sin^2{A} |z|^2 f(x)^2 x^{-1} a+b^2 e^x |x| |a| |x-y| |2z| |z^2| \lfloor{x}\rfloor
+    \lceil{x}\rceil n\bmod{7} \sqrt{x} \ln{x} \binom{n}{k} n(n+1) x(y+1) p(p-1) x! 2x 2x+y x+x 2x-x -x-y x\pm{y}
+    x+1
+"""
+KINDS["a name or an equation"] = (
+    [(f"{name}=100", "100") for name in NAMES.split()],
+    [(f"{side}=100", "100") for side in EQUATIONS.split()]
+    + [
+        ("100=xy", "100"),
+        ("100=AB/CD", "100"),
+        ("xy=50+50=100", "100"),
+        ("A^2=(1,2)", "(1,2)"),
+        (r"x^2\in[0,1]", "[0,1]"),
+    ],
+)
+KINDS["complex numbers, sets and vectors"] = (
+    [
+        (r"|z|^2+1", r"1+|z|^2"),
+        (r"|2-z|", r"|z-2|"),
+        (r"3|z|", r"|3z|"),
+        (r"2|z|=4", r"|z|=2"),
+        (r"|x|^2", "x^2"),
+        (r"A\times B", r"A\times B"),
+        (r"B\times A", r"B \times A"),
+        (r"y\times x", r"x\times y"),
+        (r"2\times A", "2A"),
+        (r"1>|z|", r"|z|<1"),
+    ],
+    [
+        ("z^2", r"|z|^2"),
+        (r"|z|^2", "z^2"),
+        (r"\sqrt{z^2}", r"|z|"),
+        (r"|w|^2+|z|^2", "w^2+z^2"),
+        ("z_1^2", r"|z_1|^2"),
+        (r"z^2=4", r"|z|^2=4"),
+        (r"-1<z<1", r"|z|<1"),
+        (r"|z|<1", "(-1,1)"),
+        (r"B\times A", r"A\times B"),
+        (r"\vec{b}\times\vec{a}", r"\vec{a}\times\vec{b}"),
+        (r"2B\times A", r"2A\times B"),
+    ],
+)
+KINDS["a percent sign is no other unit"][1].extend(
+    [(r"5\%\text{ cm}", r"5\text{ cm}"), (r"5\text{ cm}", r"5\%\text{ cm}")]
+)
 RIGHT, WRONG = by_verdict(KINDS)
 
 

@@ -164,7 +164,7 @@ def close(box, answer="1200", tolerance=0.05):
             r"E \approx 1.2 \times 10^3 \text{ J}",
             r"\lambda = 1200",
         ],
-        *["1200%", r"1200\%", "1200 percent", "120000%", r"\boxed{1200}"],
+        *["1200%", r"1200\%", "1200 percent", "2400:2", "1000+200 = 1200", r"\boxed{1200}"],
     ],
 )
 def test_right_number(box):
@@ -223,6 +223,11 @@ def test_right_number(box):
             r"\frac{1}{2}1200",
             "1200-",
             "1200%%",
+            "120000%",
+            "[1200]",
+            "1000+200",
+            "1000+100 = 1200",
+            "100+1100 = 1300",
         ],
         "9" * 3000,
     ],
@@ -301,6 +306,26 @@ def test_hostile_boxes_take_no_time(box):
 )
 def test_the_text_of_an_option_may_be_announced(box, letter):
     assert grade_choice(rf"\boxed{{{box}}}", "B", ["red", "green"]) == (letter == "B")
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "wrong"),
+    [
+        ("2.5", r"2.5\%", r"250\%"),
+        ("36", r"36\%", r"3600\%"),
+        ("0.36", r"36\%", r"0.36\%"),
+        ("1", r"100\%", r"1\%"),
+        ("-0.5", r"-50\%", r"-0.5\%"),
+        (r"36\%", r"36\%", r"0.36\%"),
+        (r"36\%", "36", "3600"),
+        (r"36\%", "0.36", "0.0036"),
+        ("2.5", "5:2", "10:4:1"),
+        ("0.5", "1:2", "10:20"),
+    ],
+)
+def test_a_percent_sign_has_one_meaning(answer, right, wrong):
+    assert close(right, answer)
+    assert not close(wrong, answer)
 
 
 @pytest.mark.parametrize(
