@@ -7,9 +7,10 @@ import random
 import re
 
 import pytest
+import two_processes
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import distributed, multiprocessing
+from torch import distributed
 
 from masa_lightning.distributed import Processes, announce, cut, fetch, imbalance, move, publish, share
 from masa_lightning.rollouts.plan import merge_batches
@@ -198,7 +199,7 @@ def _work(rank, folder, ends):
 def test_real_processes(tmp_path, ends, monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     before = distributed.is_initialized()  # an engine of an earlier test leaves a group
-    multiprocessing.spawn(_work, (tmp_path, ends), nprocs=3)
+    two_processes.start(3, _work, tmp_path, ends)
     assert {path.name for path in tmp_path.glob("done-*")} == {
         f"done-{rank}" for rank in range(3) if not ends or rank != 1
     }
