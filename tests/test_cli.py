@@ -393,7 +393,7 @@ def test_wrong_names_are_found_before_torch_is_imported(words, said, tmp_path):
     script = "import sys\nfrom masa_lightning import cli\ntry:\n    cli.main(sys.argv[1:])\n"
     script += "finally:\n    print('torch' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", script, *words], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", script, *words], capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 2
     assert done.stdout == "False\n"

@@ -19,6 +19,7 @@ from masa_lightning.data.arithmetic import ArithmeticDataModule
 pytest.importorskip("vllm")
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+LOCAL = CONFIGS / "eval" / "local.yaml"
 MODEL = {
     "init_args": {
         "model": "tiny",
@@ -93,20 +94,35 @@ def rollouts(folder: Path) -> list[str]:
     return (folder / "runs/eval_local/rollouts.jsonl").read_text().splitlines()
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished `masa test`."""
+    folder = tmp_path_factory.mktemp("whole")
+    write(folder)
+    assert "asdiv" in finish(folder, "test", LOCAL)
+    return folder
+
+
+def results_of(folder: Path) -> Any:
+    return json.loads((folder / "runs/eval_local/results.json").read_text())
+
+
 @pytest.mark.timeout(600)
-def test_a_killed_test_goes_on_where_it_was(tmp_path: Path) -> None:
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    config = CONFIGS / "eval" / "local.yaml"
-    for folder in (killed, whole):
-        write(folder)
-    log = finish(whole, "test", config)
-    assert "asdiv" in log
-    results = json.loads((whole / "runs/eval_local/results.json").read_text())
+def test_benchmarks_of_two_kinds_of_answers(whole: Path) -> None:
+    results = results_of(whole)
     assert [(b["name"], b["problems"]) for b in results["benchmarks"]] == [("asdiv", 16), ("folio", 8)]
     right_and_wrong = {line["correct"] for line in map(json.loads, rollouts(whole)) if line["kind"] == "solution"}
     assert right_and_wrong == {True, False}
     assert results["benchmarks"][1]["metrics"]["pass@4"] > 0  # the text of the right option in the box
-    process = start(killed, "test", config)
+    assert len(rollouts(whole)) == 24 * 6
+
+
+@pytest.mark.slow  # without the command: tests/callbacks/test_benchmark_report.py
+@pytest.mark.timeout(600)
+def test_a_killed_test_goes_on_where_it_was(whole: Path, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    write(killed)
+    process = start(killed, "test", LOCAL)
     deadline = time.monotonic() + 250
     file = killed / "runs/eval_local/rollouts.jsonl"
     while not file.exists() or not file.stat().st_size:
@@ -115,11 +131,11 @@ def test_a_killed_test_goes_on_where_it_was(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = [line for line in rollouts(killed) if line.endswith("}")]
-    assert len(before) < len(rollouts(whole)) == 24 * 6
-    finish(killed, "test", config)
+    assert len(before) < len(rollouts(whole))
+    finish(killed, "test", LOCAL)
     assert sorted(rollouts(killed)) == sorted(rollouts(whole))
     assert rollouts(killed)[: len(before) // 6 * 6] == before[: len(before) // 6 * 6]
-    assert json.loads((killed / "runs/eval_local/results.json").read_text()) == results
+    assert results_of(killed) == results_of(whole)
 
 
 @pytest.mark.timeout(600)

@@ -190,12 +190,13 @@ def test_vllm_reads_the_exported_folder(runs: Path, tmp_path: Path, kind: str) -
     vllm = pytest.importorskip("vllm")
     from masa_lightning.sampling.vllm import VLLMSampler
     from masa_lightning.sampling.vllm.engine import making_engines
+    from masa_lightning.sampling.vllm.patches import models_looked_at_here
 
     export_checkpoint(runs / f"{kind}.ckpt", tmp_path)
     prompts, _, code = code_of(tmp_path / "README.md")
     names: dict[str, Any] = {}
     exec(prompts, names)
-    with making_engines(VLLMSampler(), torch.device("cpu")):
+    with making_engines(VLLMSampler(), torch.device("cpu")), models_looked_at_here():
         llm = vllm.LLM(
             str(tmp_path), dtype="float32", max_model_len=64, kv_cache_memory_bytes=2**24, enforce_eager=True
         )

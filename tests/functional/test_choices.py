@@ -294,10 +294,10 @@ def test_numbers_never_raise(box, answer):
     ],
 )
 def test_hostile_boxes_take_no_time(box):
-    start = time.perf_counter()
+    start = time.process_time()
     close(box)
     chooses(box)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(

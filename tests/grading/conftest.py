@@ -16,7 +16,7 @@ def nothing_stays(tmp_path, monkeypatch):
     worker = Path(shutil.copy(launch.WORKER, tmp_path / "worker_of_this_test.py"))
     monkeypatch.setattr(launch, "WORKER", worker)
     yield worker
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while alive(worker) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert alive(worker) == []

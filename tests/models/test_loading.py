@@ -38,7 +38,6 @@ def copy_without(source, target, *left_out):
     return target
 
 
-@pytest.mark.timeout(30)
 @pytest.mark.parametrize("name", ["no-such-organisation/no-such-model", "/no/such/folder", "./no such folder", "a/b/c"])
 @pytest.mark.parametrize("load", [loading.load_config, lambda name: loading.load_model(name, "float32")])
 def test_a_model_that_does_not_exist(name, load):

@@ -292,7 +292,7 @@ VALIDATED = {  # killed in the second epoch, behind a checkpoint that was writte
 }  # fmt: skip
 
 
-@settings(max_examples=20, derandomize=True, **PROFILE)
+@settings(max_examples=12, derandomize=True, **PROFILE)
 @given(**EXAMPLES)
 @example(plan=VALIDATED, disturbances=[("kill", 1)])
 def test_any_run_killed_or_stopped_anywhere(start: Loop, plan: Any, disturbances: Any) -> None:

