@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from masa_lightning.data._cells import MissingAnswerError, UnusableRowError, decoded, kind, looks_written, valid_text
+from masa_lightning.data._cells import (
+    MissingAnswerError,
+    UnusableRowError,
+    decoded,
+    kind,
+    looks_written,
+    valid_text,
+    valid_unicode,
+)
 from masa_lightning.functional.readable import is_readable
 
 _MOST_DIGITS = 1000  # of a number that is written in full
@@ -48,7 +56,7 @@ def answer_text(value: Any, *, rounded: bool = False) -> str:
         raise UnusableRowError(f"answer is a {kind(value)}, not text or a number")
     if looks_written(value):
         raise UnusableRowError("answer is a list or struct that cannot be read")
-    final = _final(value)
+    final = _final(valid_unicode(value, "answer"))
     if not any(map(str.isprintable, final.strip())):  # such as a zero-width space
         raise MissingAnswerError("empty answer")
     text = valid_text(final, "answer").strip()

@@ -35,7 +35,7 @@ _SWALLOWED = re.compile("|".join(escape + letters[1:] for escape, letters in _CO
 # Where such a backslash was read as an escape, or others of Python's (`\alpha`, `\vec`, `\0`). Of a value no character but
 # the ends of lines controls anything, and nothing is behind a tab or half an end of line; questions have lines and tables.
 _NO_QUESTION = re.compile(
-    "[\b\f](?=[a-z])|\t(?:ext|frac|heta|imes)|\n(?:eq|abla|(?:[Rr]ight|[Ll]eft|[Ll]eftright)arrow)(?![A-Za-z])|\r(?:ight|ho)"
+    "[\0-\a\x0e-\x1f\x7f]|[\b\f](?=[a-z])|\t(?:ext|frac|heta|imes)|\n(?:eq|abla|(?:[Rr]ight|[Ll]eft|[Ll]eftright)arrow)(?![A-Za-z])|\r(?:ight|ho)"
 )
 _NO_VALUE = re.compile("[^\t\n\r -~\xa0-\U0010ffff]|[\t\r](?=[A-Za-z])|\n" + _COMMANDS["\n"][1:])
 _SINGLE_BACKSLASH = re.compile(
@@ -95,10 +95,27 @@ def valid_text(text: str, what: str) -> str:
     Half a character (a lone surrogate) is taken by no tokenizer; a form feed before "rac" was the backslash of a `\frac`
     that was not doubled in JSON.
     """
+    valid_unicode(text, what)
+    found = (_NO_QUESTION if what == "problem" else _NO_VALUE).search(text)
+    if found is None and what == "problem" and "\t" in text and all(map(_is_command, text.split("\t")[1:])):
+        found = _SWALLOWED.search(text)
+    if found is None:
+        return text
+    escape = found[0][0] in "\a\b\f\v" and text[found.start() + 1 : found.start() + 2].isalpha()
+    if escape or _SWALLOWED.match(text, found.start()):
+        raise UnusableRowError(f"{what} has LaTeX whose backslash was read as an escape; double it in JSON")
+    raise UnusableRowError(f"{what} has the control character {found[0][0]!r}")
+
+
+def _is_command(text: str) -> bool:
+    """Whether a text behind a tab is the rest of a command of LaTeX, such as "an x" of a tangent."""
+    return _SWALLOWED.match(f"\t{text}") is not None
+
+
+def valid_unicode(text: str, what: str) -> str:
+    """Returns a text of whole characters, or raises a reason."""
     if not is_unicode(text):
         raise UnusableRowError(f"{what} is not valid Unicode")
-    if (_NO_QUESTION if what == "problem" else _NO_VALUE).search(text):
-        raise UnusableRowError(f"{what} has LaTeX whose backslash was read as an escape; double it in JSON")
     return text
 
 

@@ -189,6 +189,8 @@ def _named(options: Options, name: str) -> int | None:
         by_text = place if name[match.end() :].strip() == texts[place] else None
     if labels is None and by_letter is not None and by_text is not None and by_letter != by_text:
         raise UnusableRowError("the answer is the letter of one option and the text of another")
+    if labels is None and by_letter is not None and by_text is None and all(map(_LETTER.match, texts)):
+        raise UnusableRowError("the answer is a letter, and the texts of the options begin with others")
     return by_text if by_letter is None else by_letter
 
 
@@ -235,12 +237,12 @@ def _option_text(value: Any) -> str:
 def _without_labels(options: list[str]) -> tuple[list[str], list[str]] | None:
     """Takes the labels off options that all carry theirs, "A) True", "(B) False", or "1. True"; None if they do not.
 
-    Letters are in order from A, numbers from 0 or 1.
+    They are the first letters, or numbers from 0 or 1, in any order.
     """
     letters, numbers = ([pattern.match(option) for option in options] for pattern in (_LETTER, _NUMBERED))
     found = [match for match in letters if match] or [match for match in numbers if match]
     labels = [match[1].upper() for match in found]
-    counted = [[str(index + start) for index in range(len(options))] for start in (0, 1)]
-    if labels not in (list(LETTERS[: len(options)]), *counted):
+    counted = [{str(index + start) for index in range(len(options))} for start in (0, 1)]
+    if len(labels) != len(options) or {*labels} not in ({*LETTERS[: len(options)]}, *counted):
         return None
     return labels, [option[match.end() :] for option, match in zip(options, found, strict=True)]

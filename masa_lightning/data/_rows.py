@@ -224,6 +224,8 @@ def choose_columns(
                 f" set problem_column to all parts in order, such as {_in_order(problem, rest)!r},"
                 f" or to {problem!r}"
             )
+    if answer is None and "reward_model" in columns and not _named(columns, [ANSWER_COLUMN]):
+        answer = VERL_ANSWER
     if answer is None:
         answer = (
             ANSWER_COLUMN if ANSWER_COLUMN in columns else next(iter(_named(columns, [ANSWER_COLUMN])), ANSWER_COLUMN)

@@ -56,10 +56,16 @@ _OTHER_FORMS = {
         "answer:",
         re.compile(
             r"[\"'`*\u2018-\u201d]{1,2}(?:final\s+)?answer:"
-            r"|(?:form|format|line|with|after|follows)\W{0,3}(?:final\s+)?answer:\s*[\[<{$(]"
+            r"|(?:form|format|line|with|after|follows|as)\W{0,3}(?:final\s+)?answer:\s*[\[<{$(]"
+            r"|(?:should|must|has\s+to)\s+be(?:\s+(?:written|given|stated|formatted|of\s+the\s+form|in\s+the\s+form(?:at)?|as))*"
+            r"\W{0,3}(?:final\s+)?answer:"
+            r"|(?:write|put|state|print|output|end|begin|start)\b[^.?!]{0,40}?\b(?:final\s+)?answer:\s*\S"
         ),
     ),
-    '"####"': ("####", re.compile(r"(?:after|with|by|following|use|using|form|format)\W{1,4}####")),
+    '"####"': (
+        "####",
+        re.compile(r"(?:after|before|behind|with|by|following|use|using|form|format|write|put|as|line)\W{1,4}####"),
+    ),
     '"<answer>"': ("<answer>", re.compile("<answer>")),
 }
 

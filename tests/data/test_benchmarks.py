@@ -142,8 +142,8 @@ def test_places_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("gpqa_diamond", LOGIC | {"answer": "B)"}, choice("gpqa_diamond", LOGIC_TEXT, "B", ["True", "False"], "x_1")),
         (
             "arc_challenge",
-            {"question": "q", "choices": ["B) or not", "A) or so"], "answer": "A"},  # no letters of theirs
-            choice("arc_challenge", "q\n\nA) B) or not\nB) A) or so", "A", ["B) or not", "A) or so"]),
+            {"question": "q", "choices": ["B) or not", "A) or so"], "answer": "A"},  # letters of theirs
+            choice("arc_challenge", "q\n\nA) or not\nB) or so", "B", ["or not", "or so"]),
         ),
         (
             "scibench",

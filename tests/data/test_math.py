@@ -83,6 +83,8 @@ def test_verl(tmp_path: Path) -> None:
     assert read(write(tmp_path / "t.parquet", [text]))[0].problem == "What is 1+1?"
     (named,) = read(write(tmp_path / "v.parquet", [VERL]), answer_column="reward_model.ground_truth.solution")
     assert (named.problem, named.answer) == ("What is 1+1?", "2 m")
+    (plain,) = read(write(tmp_path / "p.jsonl", [{"problem": "1+1?", "reward_model": {"ground_truth": "2"}}]))
+    assert (plain.problem, plain.answer) == ("1+1?", "2")
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,9 @@ def test_an_answer_of_several_columns_is_no_option() -> None:
         ("1. x\n2. y", "1", "A"),
         (["1) x", "2) y"], 2, "B"),
         (["0. x", "1. y"], "1", "B"),
+        ("B) x\nA) y", "A", "B"),
+        (["B) x", "A) y"], "B", "A"),
+        (["2. x", "1. y"], 1, "B"),
         (["1.5", "2.5"], "2.5", "B"),
     ],
 )
@@ -237,6 +240,13 @@ def test_labels_in_the_texts_of_options_are_their_labels(options: Any, answer: A
     read = read_options(options)
     assert read.texts == XY or (letter == "B" and read.texts == ["1.5", "2.5"])
     assert LETTERS[right_option(read, answer, "from 0")] == letter
+
+
+def test_letters_of_options_that_begin_with_others() -> None:
+    read = read_options(["C. elegans", "E. coli"])
+    assert right_option(read, "E. coli", "unknown") == 1
+    with pytest.raises(UnusableRowError, match="the texts of the options begin with others"):
+        right_option(read, "A", "unknown")
 
 
 @pytest.mark.parametrize("answer", ["a", "b", "(a)", "A", "B"])

@@ -30,6 +30,7 @@ CHAT = [{"role": "system", "content": "s"}, {"role": "user", "content": "What is
         (json.dumps(SHARED), "a"),
         ("Which of <|x|> and [INST is it?", "Which of <|x|> and [INST is it?"),
         (["a", "b"], "a\nb"),
+        ("a\tb\n1\t2\nan\tan", "a\tb\n1\t2\nan\tan"),  # a table
         ('["a", "b"]', '["a", "b"]'),
         (" [x] ", "[x]"),
     ],
@@ -57,6 +58,8 @@ def test_texts(value: Any, text: str) -> None:
         ([1, 2], "problem is a list"),
         ("half a character \ud800", "not valid Unicode"),
         ("what is \x0crac12?", "LaTeX whose backslash was read as an escape"),
+        ("what is \tan x \to y?", "LaTeX whose backslash was read as an escape"),
+        ("what is \0?", "the control character"),
     ],
 )
 def test_no_texts(value: Any, reason: str) -> None:
@@ -136,6 +139,11 @@ def test_texts_that_are_nothing_but_a_wrapper_stay() -> None:
         ("What is 1+1? Put it in \\boxed{}.", None),
         ("He asked: what is the answer? The answer: 5 hens or 6?", None),
         ("#### A story\nWhat is 1+1?", None),
+        ("p. The last line should be Answer: x", '"Answer:"'),
+        ("p. Your final answer should be written as Answer: x", '"Answer:"'),
+        ("p. Finish with Answer: [x]", '"Answer:"'),
+        ("p. Write #### before the number", '"####"'),
+        ("What is the answer: 5 or 6?", None),
     ],
 )
 def test_other_forms(text: str, form: str | None) -> None:

@@ -248,7 +248,8 @@ def test_tests_that_end_the_process():
     assert grade("def f(x): return x", "f(1)\nraise SystemExit(0)") is None
     assert grade("def f(x): return x", "assert f(1) == 1\nraise SystemExit(0)") is True
     assert grade("def f(x): return -x", "assert f(1) == 1\nraise SystemExit(0)") is False
-    assert grade("def f(x): return x", "assert f(1) == 1\nraise SystemExit(1)") is False
+    assert grade("def f(x): return x", "assert f(1) == 1\nraise SystemExit(1)") is None  # no program passes
+    assert grade("def f(x): return x", "import sys\nif f(1) != 2: sys.exit(1)") is False
 
 
 @sandboxed

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import symtable
 from collections.abc import Collection
+from textwrap import dedent
 from typing import Final
 
 from masa_lightning.grading.programs.names import names_under_test
 
-_FENCE: Final = re.compile(r"([ \t]*)(`{3,}|~{3,})(.*)")
+_TAG: Final = r"</?\w+>"  # of a model's template, such as </think> and </answer>
+_FENCE: Final = re.compile(rf"(?:.*{_TAG})?([ \t]*)(`{{3,}}|~{{3,}})(.*)")
+_UNSEEN: Final = re.compile("[\ufeff\u200b\0]")  # byte-order marks and other signs without a width
 # python, python3.11, py3, {python}, {.python .numberLines}, python title="x.py", python,linenos; not python-repl
 _PYTHON: Final = re.compile(r"\{?\s*\.?i?py(?:thon)?[\d.]*(?=[\s,:;{}]|$)", re.IGNORECASE)
 _DEFINED: Final = re.compile(r"^(?:async[ \t]+def|def|class)[ \t]+(\w+)|^(\w+)[ \t]*(?::[^=\n]*)?=(?!=)", re.MULTILINE)
@@ -61,20 +64,37 @@ def _with_helpers(texts: list[str]) -> str:
 
 
 def code_blocks(completion: str) -> list[tuple[bool, str]]:
-    """Returns the closed blocks of Python code, or of code without a label: (whether it has one, the code)."""
+    """Returns the closed blocks of Python code, or of code without a label: (whether it has one, the code).
+
+    A fence may stand behind a tag (`</think>`) or before one. What is closed by no line of its own is closed where its fence
+    ends a line.
+    """
     found: list[tuple[bool, str]] = []
-    indent, fence, label = "", "", ""
-    lines: list[str] = []
-    for line in completion.replace("\r\n", "\n").split("\n"):
-        match = _FENCE.fullmatch(line)
-        if match and not fence:
-            if "`" in match[3] and match[2][0] == "`":
-                continue  # code within a line
-            indent, fence, label, lines = match[1], match[2], match[3].strip(), []
-        elif match and match[2].startswith(fence) and not match[3].strip():
-            if not label or _PYTHON.match(label):
-                found.append((bool(label), "".join(f"{text}\n" for text in lines)))
-            fence = ""
-        else:
-            lines.append(line.removeprefix(indent))  # a block in a list is indented with it
+    lines = _UNSEEN.sub("", completion).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    start = 0
+    while start < len(lines):
+        opens = _FENCE.fullmatch(lines[start])
+        start += 1
+        if opens is None or ("`" in opens[3] and opens[2][0] == "`"):  # code within a line
+            continue
+        indent, fence, label = opens[1], opens[2], opens[3].strip()
+        end, last = _end(lines, start, fence)
+        if end < len(lines) and (not label or _PYTHON.match(label)):
+            code = [*lines[start:end], *last]
+            text = "".join(f"{line.removeprefix(indent)}\n" for line in code)  # a block in a list is indented with it
+            found.append((bool(label), dedent(text) if text.lstrip("\n")[:1] in (" ", "\t") else text))
+        start = end + 1
     return found
+
+
+def _end(lines: list[str], start: int, fence: str) -> tuple[int, list[str]]:
+    """Returns the line that closes a block, and the code in it; behind all lines if none does."""
+    for index in range(start, len(lines)):
+        match = _FENCE.fullmatch(lines[index])
+        if match and match[2].startswith(fence) and re.fullmatch(rf"\s*(?:{_TAG}.*)?", match[3]):
+            return index, []
+    for index in range(start, len(lines)):
+        line = lines[index].rstrip()
+        if line.endswith(fence) and not line.endswith(fence + fence[0]):
+            return index, [line.removesuffix(fence)]
+    return len(lines), []

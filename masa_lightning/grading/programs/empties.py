@@ -42,6 +42,8 @@ class _Guard(Rewriter):
     def _block(self, block: list[ast.stmt]) -> list[ast.stmt]:
         """Guards conditions that leave a block before its assertions: `if r is None: continue`."""
         for index, node in enumerate(block):
+            if isinstance(node, ast.Try):
+                self._leaving(node, block[index + 1 :])
             if not (isinstance(node, ast.If) and not node.orelse and _leaves(node.body[-1])):
                 continue
             rest = block[index + 1 :]
@@ -51,9 +53,29 @@ class _Guard(Rewriter):
                 if isinstance(node.body[-1], ast.Break) and self._loops and self._loops[-1] is not None:
                     node.body.insert(0, ast.Expr(ledger_call("skip")))  # what is left is not compared
                     continue
+                if self._asks_how_much(node.test):
+                    node.body.insert(0, ast.Expr(ledger_call("skip")))
+                    continue
                 stays = ast.UnaryOp(ast.Not(), node.test)
                 node.test = ast.UnaryOp(ast.Not(), ledger_call("reach", ast.Constant(node.lineno), stays))
         return block
+
+    def _leaving(self, node: ast.Try, rest: list[ast.stmt]) -> None:
+        """Guards handlers of the program's errors that leave a block before its assertions: `except KeyError: continue`."""
+        if self._taint.touches(node.body) and self._judges(rest) and not any(map(_fails, [*rest, *node.orelse])):
+            for handler in node.handlers:
+                if _leaves(handler.body[-1]) and not self._judges(handler.body):
+                    handler.body.insert(0, ast.Expr(ledger_call("skip")))
+
+    def _asks_how_much(self, test: ast.expr) -> bool:
+        """Returns whether a condition is whether the program gave something at all: `if k in r`, `if i < len(r)`."""
+        return any(
+            (name in ("In", "NotIn") and self._taint.touches(node.args[-1]))
+            or (last_name(node.func) == "len" and self._taint.touches(node.args))
+            for node in walk(test)
+            if isinstance(node, ast.Call) and node.args
+            for name in [getattr(node.args[0], "value", "")]
+        )
 
     # -- statements ----------------------------------------------------------------------------------------------------
 
@@ -83,7 +105,7 @@ class _Guard(Rewriter):
         guarded = not node.orelse and self._new(node.test) and self._judges(node.body)
         self.generic_visit(node)
         if guarded and not isinstance(node.body[-1], _ENDS):
-            if self._loops:
+            if self._loops and not self._asks_how_much(node.test):
                 node.test = ledger_call("reach", ast.Constant(node.lineno), node.test)
             else:
                 node.orelse = [ast.Expr(ledger_call("skip"))]

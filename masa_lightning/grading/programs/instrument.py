@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -14,8 +15,8 @@ from masa_lightning.grading.programs.taint import Taint
 _BINARY: Final = ("Add", "Sub", "Mult", "Div", "FloorDiv", "Mod", "Pow", "BitAnd", "BitOr", "BitXor")
 _COMPARED: Final = ("Lt", "LtE", "Gt", "GtE", "Eq", "NotEq", "In")
 _SAME: Final = ("Is", "IsNot")
-_FITS: Final = ("broadcast_to", "broadcast_arrays", "full", "full_like", "resize", "copyto", "putmask", "place", "put")
-_MAKES_UFUNCS: Final = ("vectorize", "frompyfunc")
+_PURE: Final = ("len", "range", "slice", "int", "min", "max")  # calls that may be made twice
+_GUARDED: Final = ("issubset", "issuperset", "isdisjoint", "difference")  # by `empties`, which looks for their names
 _RAISES: Final = ("raises", "assertRaises", "assertRaisesRegex", "assertWarns", "assertLogs", "assert_raises")
 
 
@@ -29,7 +30,7 @@ def instrument(tree: ast.Module, taint: Taint, *, numpy: bool) -> ast.Module:
     """
     cover_lookups(tree, taint)
     own = {node.name for node in walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
-    rewriter = _Instrument(taint, own, {*_imported(tree, "numpy"), *_vectorised(tree)} if numpy else None)
+    rewriter = _Instrument(taint, own, numpy=numpy)
     tree.body = rewriter.statements(tree.body)
     return ast.fix_missing_locations(tree)
 
@@ -42,9 +43,8 @@ def asserts(node: ast.AST) -> bool:
 
 
 class _Instrument(Rewriter):
-    def __init__(self, taint: Taint, own: set[str], numpy: set[str] | None) -> None:
-        self._taint, self._own, self._numpy = taint, own, numpy is not None
-        self._numpy_names = numpy or set()
+    def __init__(self, taint: Taint, own: set[str], *, numpy: bool) -> None:
+        self._taint, self._own, self._numpy = taint, own, numpy
         self._class = ""
         self._depth = 0
 
@@ -91,17 +91,17 @@ class _Instrument(Rewriter):
     def visit_Call(self, node: ast.Call) -> ast.AST:
         given = [*node.args, *(keyword.value for keyword in node.keywords)]
         about, decided = self._taint.touches(given), self._taint.about(given)
-        name, whole = last_name(node.func), self._whole(*given[:2]) if len(given) > 1 else None
+        name, looked_at = last_name(node.func), about and self._may_repeat(node.func)
+        whole = self._whole(*given[:2]) if looked_at and len(given) > 1 else ast.Constant(None)
         mine = ast.Tuple([ast.Constant(self._taint.touches(arg)) for arg in given], ast.Load())
         self.generic_visit(node)
         if decided and _assertion(node.func) and name not in self._own:
             return ledger_call("count", ast.Constant(decided), node)
         if self._falls_back(node):
             return ledger_call("fall_back", node.func, *node.args)
-        if about and whole and len(node.args) > 1 and self._is_numpys(node.func):
-            if name in _FITS:
-                return ast.Call(of_ledger("fitted"), [mine, node.func, *node.args], node.keywords)
-            return ast.Call(of_ledger("ufunc"), [whole, node.func, *node.args], node.keywords)
+        if looked_at and not any(isinstance(arg, ast.Starred) for arg in node.args):
+            node.func = ledger_call("numpys", mine, whole, node.func)
+            return node
         if not isinstance(node.func, ast.Name) or name in self._own or node.keywords[1:]:
             return node
         if name in ("zip", "map") and about:
@@ -115,19 +115,24 @@ class _Instrument(Rewriter):
             return ledger_call(name, *node.args)
         return node
 
-    def _is_numpys(self, function: ast.expr) -> bool:
-        made = isinstance(function, ast.Call) and last_name(function.func) in _MAKES_UFUNCS
-        return made or _root(function) in self._numpy_names
+    def _may_repeat(self, function: ast.expr) -> bool:
+        """Returns whether a function, as far as one sees before it is called, may be one of numpy's."""
+        name = last_name(function)
+        if not self._numpy or name in self._own or _assertion(function):
+            return False
+        if isinstance(function, ast.Name):
+            return not hasattr(builtins, name) and not self._taint.touches(function)
+        return name not in _GUARDED
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST:
         """Of `a[:] = f(3)` numpy may repeat what the program gave."""
-        target = node.targets[0]
-        put = self._numpy and isinstance(target, ast.Subscript) and self._taint.touches(node.value)
+        if self._numpy and self._taint.touches(node.value):
+            places = [place for target in node.targets for place in _places(target)]
+        else:
+            places = []
         self.generic_visit(node)
-        if put and isinstance(target, ast.Subscript):
-            no = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
-            place = ast.Subscript(target.value, target.slice, ast.Load())
-            node.value = ledger_call("put", *(ast.Lambda(no, part) for part in (target.value, place)), node.value)
+        if places:
+            node.value = ledger_call("put", node.value, *places)
         return node
 
     def _falls_back(self, node: ast.Call) -> bool:
@@ -194,9 +199,8 @@ class _Instrument(Rewriter):
         return ledger_call("binary", ast.Constant(name), whole, node.left, node.right) if checked else node
 
     def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
-        checked = self._numpy and isinstance(node.target, ast.Name) and self._taint.touches(node)
-        if checked and isinstance(node.target, ast.Name):
-            target = ast.Name(node.target.id, ast.Load())
+        target = _loaded(node.target)
+        if self._numpy and target is not None and self._taint.touches(node):
             node.value = ledger_call("fit", self._whole(target, node.value), target, self.visit(node.value))
             return node
         return self.generic_visit(node)
@@ -225,33 +229,30 @@ class _Instrument(Rewriter):
         return node
 
 
-def _imported(tree: ast.Module, package: str) -> Iterator[str]:
-    """Yields the names under which something of a package is imported."""
-    for node in walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            module = getattr(node, "module", "") or ""
-            for alias in node.names:
-                if (module or alias.name).partition(".")[0] == package:
-                    yield (alias.asname or alias.name).partition(".")[0]
+def _places(target: ast.expr, *path: int) -> Iterator[ast.expr]:
+    """Yields what is put where: which item of the value, a function for the array, and one for the part of it."""
+    if isinstance(target, ast.Tuple | ast.List):
+        for index, each in enumerate(target.elts):
+            if isinstance(each, ast.Starred):
+                return  # what is behind it has another number
+            yield from _places(each, *path, index)
+    elif isinstance(target, ast.Subscript) and (place := _loaded(target)) is not None:
+        no = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
+        which = ast.Tuple([ast.Constant(index) for index in path], ast.Load())
+        yield ast.Tuple([which, ast.Lambda(no, target.value), ast.Lambda(no, place)], ast.Load())
 
 
-def _vectorised(tree: ast.Module) -> Iterator[str]:
-    """Yields the names of functions that numpy makes to combine arrays."""
-    for node in walk(tree):
-        match node:
-            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=function)):
-                if last_name(function) in _MAKES_UFUNCS:
-                    yield name
-            case ast.FunctionDef(name=name, decorator_list=decorators):
-                if any(last_name(decorator) in _MAKES_UFUNCS for decorator in decorators):
-                    yield name
-
-
-def _root(node: ast.AST) -> str:
-    """Returns the first part of a name with dots, "" of anything else."""
-    while isinstance(node, ast.Attribute):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else ""
+def _loaded(target: ast.expr) -> ast.expr | None:
+    """Returns a target as a value; None if to compute it once more may do something."""
+    calls = (part for part in walk(target) if isinstance(part, ast.Call | ast.Await | ast.NamedExpr | ast.Yield))
+    if any(not isinstance(call, ast.Call) or last_name(call.func) not in _PURE for call in calls):
+        return None
+    match target:
+        case ast.Name(id=name):
+            return ast.Name(name, ast.Load())
+        case ast.Subscript(value=value, slice=part):
+            return ast.Subscript(value, part, ast.Load())
+    return None
 
 
 def _unpacked(node: ast.expr) -> list[ast.expr]:

@@ -5,13 +5,16 @@ Instrumented tests (`instrument`) call the methods of the one `Ledger` of their 
 
 from __future__ import annotations
 
+import functools
 import operator
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from operator import length_hint
 from typing import Any, Final, Literal
+
+from masa_lightning.grading.programs.arrays import compares, is_numpys, repeats
 
 Outcome = Literal["pass", "changed", "fail", "nothing", "unclear", "broken"]
 
@@ -231,6 +234,14 @@ class Ledger:
         if name in _ORDER and any(isinstance(side, float) and side != side for side in (left, right)):
             self.unclear = True  # nan is on no side of anything, so that "not more than" holds
         small = right if name in ("Gt", "GtE") else left
+        large = left if small is right else right
+        if (
+            name in _ORDER
+            and isinstance(small, ItemsView)
+            and isinstance(large, AbstractSet)
+            and len(small) < len(large)
+        ):
+            self.unclear = True  # of a dict there are all pairs or something is missing
         if isinstance(small, AbstractSet) if name in (*_ORDER, "Sub") else name == "In" and isinstance(right, str):
             self.filled(small)  # nothing is a part of everything
         return _OPERATORS[name](left, right)
@@ -293,32 +304,40 @@ class Ledger:
             self.check_shapes(left, right, whole)
         return right
 
-    def ufunc(self, whole: tuple[bool, bool], function: Any, *args: Any, **kwargs: Any) -> Any:
-        """Calls a function of numpy's; most of those of two arguments combine them as operators do."""
-        numpy = sys.modules["numpy"]
-        compares = isinstance(function, numpy.ufunc | numpy.vectorize) or function in (
-            numpy.ma.allequal,
-            numpy.ma.allclose,
-        )
-        if compares and len(args) > 1:
-            self.check_shapes(args[0], args[1], whole)
-        return function(*args, **kwargs)
+    def numpys(self, of_program: tuple[bool, ...], whole: tuple[bool, bool] | None, function: Any) -> Any:
+        """Returns a function; one of numpy's as one that sees whether it repeats what the program gave.
 
-    def fitted(self, of_program: tuple[bool, ...], function: Any, *args: Any, **kwargs: Any) -> Any:
-        """Calls a function of numpy's that repeats its arguments until they have a shape: the program's need to have it."""
-        given = [value for value, mine in zip((*args, *kwargs.values()), of_program, strict=True) if mine]
-        result = function(*args, **kwargs)
-        results = result if isinstance(result, tuple | list) else (args[0] if result is None else result,)
-        shape = sys.modules["numpy"].shape
-        self.unclear |= any(shape(value) != shape(fitted) for value in given for fitted in results)
-        return result
+        Args:
+            of_program: Of its arguments, which hold something of the program.
+            whole: Of the first two, whether numpy may not repeat them as an operator does.
+            function: What is called.
+        """
+        if (numpy := sys.modules.get("numpy")) is None or not is_numpys(function):
+            return function
 
-    def put(self, array: Callable[[], Any], place: Callable[[], Any], value: Any) -> Any:
-        """Looks at what is put into a part of an array: numpy repeats it to fit."""
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if whole is not None and len(args) > 1 and compares(function, numpy):
+                self.check_shapes(args[0], args[1], whole)
+                return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+            self.unclear |= repeats(function, of_program, (*args, *kwargs.values()), result, numpy)
+            return result
+
+        return call
+
+    def put(self, value: Any, *places: tuple[tuple[int, ...], Callable[[], Any], Callable[[], Any]]) -> Any:
+        """Looks at what is put into parts of arrays: numpy repeats it to fit.
+
+        Args:
+            value: What is assigned.
+            places: Which item of it is put where: its path, the array, and the part of it.
+        """
         if (numpy := sys.modules.get("numpy")) is not None:
-            with suppress(Exception):
-                if isinstance(array(), numpy.ndarray):
-                    self.unclear |= numpy.shape(place()) != numpy.shape(value)
+            for path, array, place in places:
+                with suppress(Exception):
+                    if isinstance(array(), numpy.ndarray):
+                        item = functools.reduce(operator.getitem, path, value)
+                        self.unclear |= numpy.shape(place()) != numpy.shape(item)
         return value
 
     def check_shapes(self, left: Any, right: Any, whole: tuple[bool, bool] = (True, True)) -> None:

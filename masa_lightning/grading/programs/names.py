@@ -7,8 +7,11 @@ import builtins
 import json
 import symtable
 from functools import lru_cache
+from typing import Final
 
 from masa_lightning.grading.programs.stdio import is_cases
+
+_SCOPES: Final = {"eval", "exec", "compile", "globals", "locals", "vars", "__import__", "open", "input", "exit", "quit"}
 
 
 def names_under_test(tests: str, known: set[str]) -> set[str]:
@@ -34,7 +37,7 @@ def names_under_test(tests: str, known: set[str]) -> set[str]:
                 if symbol.is_assigned() or symbol.is_imported():
                     defined.add(symbol.get_name())
         tables += table.get_children()
-    names = used - defined
+    names = used - defined - _SCOPES
     foreign = {name for name in names if not hasattr(builtins, name)}
     return foreign or (names if len(names) == 1 else set())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Final, NamedTuple, Protocol
 
 TOLERANCE: Final = 1e-6  # absolute and relative, of numbers that are written with a point or an exponent
@@ -26,13 +27,23 @@ class Cases(NamedTuple):
     function: str = ""
 
     def hold(self, program: _Asked) -> bool:
-        """Runs a program on each input; returns whether every output is right. Raises what the program raises."""
+        """Runs a program on each input; returns whether every output is right. Raises what the program raises.
+
+        Two of the inputs then come once more, so that to count runs or calls is no way to the outputs.
+        """
+        order = [*range(len(self.inputs)), *self._again()]
+        pairs = ((self.inputs[index], self.outputs[index]) for index in order)
         if not self.function:
-            pairs = zip(self.inputs, self.outputs, strict=True)
             return all(same_output(program.ask("run", given), expected) for given, expected in pairs)
-        call = _function(program, self.function)
-        pairs = zip(self.inputs, self.outputs, strict=True)
-        return all(same_value(call(*given), expected) for given, expected in pairs)
+        find = _finder(program, self.function)
+        return all(same_value(find()(*given), expected) for given, expected in pairs)
+
+    def _again(self) -> list[int]:
+        """Returns the shortest input and the shortest one with another output, the later one first."""
+        by_length = sorted(range(len(self.inputs)), key=lambda index: len(str(self.inputs[index])))
+        first = by_length[0]
+        other = (index for index in by_length if self.outputs[index] != self.outputs[first])
+        return sorted((first, *islice(other, 1)), reverse=True) if len(by_length) > 1 else []
 
 
 def is_cases(answer: str) -> bool:
@@ -126,7 +137,7 @@ def _same(result: Any, expected: Any) -> bool:
 def _same_word(word: str, expected: str) -> bool:
     if word == expected:
         return True
-    if not any(sign in expected for sign in ".eE") or "_" in word:  # which Python takes for grouping
+    if not any(sign in expected for sign in ".eE") or "_" in word or not word.isascii():  # what Python reads too
         return False
     try:
         return _close(float(word), float(expected))
@@ -141,12 +152,11 @@ def _close(one: float, other: float) -> bool:
         return False
 
 
-def _function(program: _Asked, name: str) -> Callable[..., Any]:
-    """Finds a function, or the method of that name of a class `Solution`."""
+def _finder(program: _Asked, name: str) -> Callable[[], Callable[..., Any]]:
+    """Finds a function, or the method of that name of a class `Solution`, of which each call has an object of its own."""
     try:
         function: Callable[..., Any] = program.ask("global", name)
-        return function
+        return lambda: function
     except KeyError:
         solution: Any = program.ask("global", "Solution")
-        method: Callable[..., Any] = getattr(solution(), name)
-        return method
+        return lambda: getattr(solution(), name)

@@ -16,13 +16,18 @@ from masa_lightning.grading.programs.handles import OF_PROGRAM, Handle, Program
 from masa_lightning.grading.programs.instrument import instrument
 from masa_lightning.grading.programs.ledger import ExpiredError, Ledger, Outcome, UntoldError
 from masa_lightning.grading.programs.names import names_under_test, without_stubs
+from masa_lightning.grading.programs.program_side import give_exits
 from masa_lightning.grading.programs.shared import Shared
 from masa_lightning.grading.programs.stdio import read_cases
-from masa_lightning.grading.programs.syntax import LEDGER, walk
+from masa_lightning.grading.programs.syntax import LEDGER, last_name, walk
 from masa_lightning.grading.programs.taint import Taint
 from masa_lightning.grading.programs.values import read_line
 
-_UNSEEN: Final = ("capsys", "capfd", "monkeypatch", "redirect_stdout", "redirect_stderr", "doctest", "mock")
+_UNSEEN: Final = (
+    *("capsys", "capfd", "monkeypatch", "redirect_stdout", "redirect_stderr", "doctest", "mock", "subprocess"),
+    *("inspect", "__code__", "argv"),
+)
+_EXITS: Final = ("exit", "quit", "_exit")
 
 
 class Tests:
@@ -40,6 +45,7 @@ class Tests:
     def __init__(self, preamble: str, text: str, ledger: Ledger) -> None:
         self._ledger = ledger
         self._text = text
+        give_exits()
         try:
             stubs, self._preamble = without_stubs(preamble)
             tree = ast.parse(text)
@@ -54,12 +60,20 @@ class Tests:
         if not self.names:
             raise ledger.cannot("its tests use no name that a program could define")
         if unseen := sorted({name for node in walk(tree) if (name := _word(node)) in _UNSEEN}):
-            raise ledger.cannot(f"its tests use {unseen[0]}: what a program prints or imports is not theirs to see")
+            raise ledger.cannot(
+                f"its tests use {unseen[0]}: what a program prints or imports, and its text, is not theirs to see"
+            )
+        if any(map(_exits, tree.body)):
+            raise ledger.cannot("its tests exit with an error, whatever the program does")
         self._written = ast.parse(text)  # what stays as it was
         self._numpy = any(package in text for package in ("numpy", "pandas", "torch"))
         functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and len(node.args.args) == 1]
         given = {node.args.args[0].arg for node in functions} if self._candidate else set()
         taint = Taint(tree, self.names | given)
+        if any(
+            _is_text_run(node) and not taint.touches(node.args) for node in walk(tree) if isinstance(node, ast.Call)
+        ):
+            raise ledger.cannot("its tests run a text of their own (eval, exec): what they assert in it is not seen")
         instrument(tree, taint, numpy=self._numpy)
         guard_empties(tree, taint)
         self._code = compile(tree, "<tests>", "exec", dont_inherit=True)
@@ -101,9 +115,17 @@ class Tests:
             return "fail"
         except (UntoldError, ExpiredError):
             raise
-        except BaseException:
+        except BaseException as error:
+            if _is_of_tests(error):
+                raise ledger.cannot(f"its tests do what a sandbox does not allow: {error!r:.200}") from None
             return "broken" if ledger.broken else "fail"
         return ledger.outcome()
+
+
+def _is_of_tests(error: BaseException) -> bool:
+    """Returns whether an error is no word about the program: tests that open files, read input or start threads raise it."""
+    limits = isinstance(error, OSError | EOFError) or (isinstance(error, RuntimeError) and "new thread" in str(error))
+    return limits and OF_PROGRAM not in getattr(error, "__notes__", ())
 
 
 def _undefined(*_: Any, **__: Any) -> None:
@@ -229,8 +251,28 @@ class _Empty(Program):
         return self._does()
 
 
+def _exits(node: ast.stmt) -> bool:
+    """Returns whether a statement ends the tests with an error whenever it is reached: `sys.exit("done")`."""
+    match node:
+        case ast.Expr(value=ast.Call(func=function, args=[ast.Constant(value=code)])):
+            return last_name(function) in _EXITS and code not in (None, 0)
+        case ast.Raise(exc=ast.Call(func=ast.Name(id="SystemExit"), args=[ast.Constant(value=code)])):
+            return code not in (None, 0)
+    return False
+
+
+def _is_text_run(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Name) and call.func.id in ("eval", "exec")
+
+
 def _word(node: ast.AST) -> str:
     match node:
+        case ast.Attribute(attr="print", ctx=ast.Store()):
+            return "mock"
+        case ast.alias(name=name) | ast.ImportFrom(module=str(name)) if "." in name:
+            return name.rpartition(".")[2]
+        case ast.ImportFrom(module=str(name)):
+            return name
         case ast.Attribute(attr="stdout" | "stdin", ctx=ast.Store()):
             return "redirect_stdout"
         case ast.Name(id=name) | ast.arg(arg=name) | ast.Attribute(attr=name) | ast.alias(name=name):

@@ -86,7 +86,7 @@ class Trial:
     @property
     def verdict(self) -> bool | None:
         """What the reports so far come to; a program that passes only if it is not held apart has none."""
-        if not self._ready or self._words in (b"broken\n", b"unclear\n"):
+        if not self._ready or self._words in (b"broken\n", b"unclear\n", b"nothing\n"):
             return None
         return self._words in (b"pass\n", b"changed\n") or (None if self.apart else False)
 

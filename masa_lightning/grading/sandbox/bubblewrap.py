@@ -15,6 +15,10 @@ from masa_lightning.grading.sandbox.remedy import REMEDY
 SCRATCH: Final = 16 * 2**20  # bytes in files
 SYSTEM: Final = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/ld.so.cache")
 DEVICES: Final = ("/dev/null", "/dev/urandom")
+STREAMS: Final = {  # where `grading.programs.script_side` has them
+    **dict.fromkeys(("/dev/stdin", "/dev/fd/0"), "/tmp/.stdin"),
+    **dict.fromkeys(("/dev/stdout", "/dev/fd/1"), "/tmp/.stdout"),
+}
 
 
 def bubblewrap(script: Path) -> list[str]:
@@ -33,7 +37,7 @@ def bubblewrap(script: Path) -> list[str]:
     shown = [path for path in (*SYSTEM, *sorted(prefixes)) if os.path.exists(path)]
     # Before all others: an environment may lie in /tmp.
     command += ["--perms", "1777", "--size", str(SCRATCH), "--tmpfs", "/tmp"]
-    for folder in sorted({str(parent) for path in (*shown, *DEVICES) for parent in Path(path).parents}):
+    for folder in sorted({str(parent) for path in (*shown, *DEVICES, *STREAMS) for parent in Path(path).parents}):
         command += ["--perms", "0755", "--dir", folder]  # bubblewrap's own choice shuts out other users
     for path in shown:
         if os.path.islink(path) and not os.path.isabs(os.readlink(path)):
@@ -42,6 +46,8 @@ def bubblewrap(script: Path) -> list[str]:
             command += ["--ro-bind", path, path]
     for device in DEVICES:
         command += ["--dev-bind", device, device]
+    for path, target in STREAMS.items():  # of a program that reads and prints
+        command += ["--symlink", target, path]
     command += ["--ro-bind", str(Path(__file__).with_name("inside.py")), "/inside.py"]
     command += ["--ro-bind", str(script), "/script.py"]
     command += ["--chdir", "/tmp", "--remount-ro", "/"]

@@ -24,6 +24,13 @@ from masa_lightning.grading.programs.blocks import program_of
         ("", None),
         ("```python x = 1 ```", None),
         ("```" * 10000, None),
+        ("<think>so</think>```python\nx = 1\n```", "x = 1\n"),
+        ("<answer>\n```python\nx = 1\n```</answer>", "x = 1\n"),
+        ("```python\n\ufeffx = 1\n```", "x = 1\n"),
+        ("```python\u200b\nx = \0001\n```", "x = 1\n"),
+        ("```python\n\tif x:\n\t\ty = 1\n```", "if x:\n\ty = 1\n"),
+        ("```python\nx = 1\ny = 2```\nDone.", "x = 1\ny = 2\n"),
+        ("```python\rx = 1\r```", "x = 1\n"),
     ],
 )
 def test_blocks(completion, program):

@@ -314,6 +314,8 @@ SCRIPTS = {
     "endless output": "while True: print('9' * 10**6)",
     "endless": "while True: pass",
     "error behind the output": "print(int(input()) ** 2)\nraise ValueError",
+    "even process numbers": "import os\nprint([9, 16][os.getpid() % 2])",
+    "odd process numbers": "import os\nprint([16, 9][os.getpid() % 2])",
     "reads on": "while True: print(int(input()) ** 2)",
 }
 RIGHT_SCRIPTS = {
@@ -325,6 +327,8 @@ RIGHT_SCRIPTS = {
     "collect": "import atexit, io, sys\nout, sys.stdout = sys.stdout, io.StringIO()\n"
     "atexit.register(lambda: out.write(sys.stdout.getvalue()))\n" + SCRIPT,
     "usual": SCRIPT,
+    "by name": "print(sum(int(line) ** 2 for line in open('/dev/stdin')))",
+    "to a name": "open('/dev/stdout', 'w').write(str(int(open('/dev/fd/0').read()) ** 2))",
     "main": "import sys\ndef main():\n    print(int(sys.stdin.readline()) ** 2)\nif __name__ == '__main__':\n    main()",
     "by number": "import os\nos.write(1, str(int(os.read(0, 100)) ** 2).encode())",
     "whole": "import sys\nsys.stdout.write(str(int(sys.stdin.buffer.read().split()[0]) ** 2))",
@@ -348,6 +352,22 @@ def test_programs_that_read_and_print(nothing_stays):
     right = grade_all([(program, tests) for program in RIGHT_SCRIPTS.values()])
     assert [name for name, verdict in zip(SCRIPTS, wrong, strict=True) if verdict is not False] == []
     assert [name for name, verdict in zip(RIGHT_SCRIPTS, right, strict=True) if verdict is not True] == []
+
+
+@sandboxed
+def test_calls_share_a_program_but_not_the_count_of_them():
+    tests = '{"inputs": [[1, 2], [3, 4]], "outputs": [3, 7], "fn_name": "f"}'
+    right = [
+        "from functools import cache\n@cache\ndef f(a, b): return a + b",
+        "class Solution:\n    r = 0\n    def f(self, a, b):\n        self.r += a + b\n        return self.r",
+    ]
+    wrong = [
+        "k = -1\ndef f(a, b):\n    global k\n    k += 1\n    return [3, 7][k]",
+        "k = -1\ndef f(a, b):\n    global k\n    k = min(k + 1, 1)\n    return [3, 7][k]",
+        "from itertools import cycle\nc = cycle([3, 7])\ndef f(a, b): return next(c)",
+    ]
+    pairs = [(program, tests) for program in (*right, *wrong)]
+    assert grade_all(pairs) == [True] * len(right) + [False] * len(wrong)
 
 
 # What a run leaves behind: "0" in each run that finds nothing of an earlier one.

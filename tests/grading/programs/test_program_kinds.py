@@ -68,6 +68,17 @@ NO_TESTS = {
     "what is printed": "def test_f(capsys):\n    f(1)\n    assert capsys.readouterr().out == '2'",
     "objects of its own": "class Node:\n    def __init__(self, x): self.x = x\nassert f(Node(1)) == 2",
     "no package": "import no_such_package\nassert f(1) == 2",
+    "patched print": "from unittest.mock import patch\nwith patch('builtins.print') as p:\n    f(1)\n    p.assert_called_with(1)",
+    "print of its own": "import builtins\nseen = []\nbuiltins.print = lambda *a: seen.append(a)\nf(1)\nassert seen == [(1,)]",
+    "eval": "assert eval('f(1)') == 2",
+    "exec": "exec('r = f(1)')\nassert r == 2",
+    "globals": "assert globals()['f'](1) == 2",
+    "source": "import inspect\nassert inspect.getsource(f) and f(1) == 2",
+    "code": "assert f.__code__.co_argcount == 1",
+    "a file": "assert open('out.txt').read() == '2' and f(1) == 2",
+    "input": "assert input() == str(f(1))",
+    "processes": "import subprocess\nassert subprocess.run(['true']).returncode == 0 and f(1) == 2",
+    "exit at the end": "import sys\nassert f(1) == 2\nsys.exit('done')",
 }
 # (program, tests, verdict)
 COMPARED = [
@@ -111,13 +122,13 @@ COMPARED = [
     (EMPTY, "assert all(x == y for x, y in zip(*[f(1), [1, 2]]))", False),
     (EMPTY, "assert all(map(lambda a, b: a == b, f(1), [1, 2]))", False),
     (EMPTY, "from numpy.testing import assert_allclose\nassert_allclose(f(1), 2.0)", False),
-    ("def f(x): return {}", "want = {'a': 1}\nfor k, v in f(1).items():\n    assert want[k] == v", False),
+    ("def f(x): return {}", "want = {'a': 1}\nfor k, v in f(1).items():\n    assert want[k] == v", None),
     (
         "class A:\n    def __iter__(self): return iter([])\n    def __len__(self): return 2\ndef f(x): return A()",
         "for a, b in zip(f(1), [1, 2]):\n    assert a == b",
         False,
     ),
-    (EMPTY, "for x in f(1):\n    assert x == 1", False),
+    (EMPTY, "for x in f(1):\n    assert x == 1", None),
     ("def f(x): return float('nan')", "assert not abs(f(1) - 1) > 1e-6", None),
     ("def f(x): return float('nan')", "if abs(f(1) - 1) > 1e-6:\n    raise ValueError", None),
     ("def f(x): return float('nan')", "import pytest\nassert f(1) == pytest.approx(1)", False),
@@ -283,15 +294,41 @@ LESS = [
         ("assert np.vectorize(lambda a, b: a == b)(f(3), e).all()", THREE, NUMBER),
         ("same = np.vectorize(lambda a, b: a == b)\nassert same(f(3), e).all()", THREE, NUMBER),
         ("assert np.ma.allequal(f(3), e)", THREE, NUMBER),
+        ("assert (np.select([np.ones(3, bool)], [f(3)]) == 1).all()", THREE, NUMBER),
+        ("assert all(a == b for a, b in np.broadcast(f(3), np.ones(3)))", THREE, NUMBER),
+        ("a = np.zeros(3)\na[:] += f(3)\nassert (a == 1).all()", THREE, NUMBER),
+        ("a = np.zeros(3)\na.__setitem__(slice(None), f(3))\nassert (a == 1).all()", THREE, NUMBER),
+        ("assert np.ones(3).__eq__(f(3)).all()", "import numpy as np\ndef f(n): return np.ones(n)", NUMBER),
+        ("assert np.where(np.ones(3, bool), f(3), 0).tolist() == [1, 1, 1]", THREE, NUMBER),
+        ("assert (np.choose([0, 0, 0], [f(3)]) == 1).all()", THREE, NUMBER),
+        ("assert np.ma.where(np.ones(3, bool), f(3), 0).tolist() == [1, 1, 1]", THREE, NUMBER),
+        ("same = np.equal\nassert same(f(3), np.ones(3)).all()", THREE, NUMBER),
+        ("from functools import partial\nassert (partial(np.where, [True] * 3)(f(3), 0) == 1).all()", THREE, NUMBER),
+        ("a = np.zeros(3)\na[:], b = f(3), 2\nassert (a == 1).all()", THREE, NUMBER),
+        ("assert np.ma.allclose(f(3), np.ones(3))", THREE, NUMBER),
         ("for r, x in [(f(3), e)]:\n    assert (r == x).all()", "import numpy as np\ndef f(n): return np.ones(n)", NUMBER),
     )),
     *[("import pandas as pd\nassert (pd.Series([1, 1, 1]) == f(3)).all()", THREE, NUMBER, None)] * PANDAS,
     ("import numpy as np\nx = np.array(f(3))\ny = np.array([1, 1, 1])\nfor i in range(min(len(x), len(y))): assert x[i] == y[i]", THREE, ONE, False),
     ("import numpy as np\nx = np.array(f(3))\ny = np.array([1, 1, 1])\nfor a, b in zip(x, y): assert a == b", THREE, ONE, False),
     ("import math\nx = [math.sqrt(v) for v in f(3)]\ny = [math.sqrt(w) for w in [1, 1, 1]]\nfor a, b in zip(x, y): assert a == b", THREE, ONE, False),
+    ("r, y = f(3), [1, 1, 1]\nfor i in range(len(y)):\n    if i < len(r): assert r[i] == y[i]", THREE, ONE, None),
+    ("r, y = f(3), [1, 1, 1]\nfor i, v in enumerate(y):\n    try: w = r[i]\n    except IndexError: break\n    assert w == v", THREE, ONE, None),
+    ("r = f(3)\nfor k, v in {'a': 1, 'b': 2}.items():\n    if k in r: assert r[k] == v", "def f(n): return {'a': 1, 'b': 2}", "def f(n): return {'a': 1}", None),
+    ("assert f(3).items() <= {'a': 1, 'b': 2}.items()", "def f(n): return {'a': 1, 'b': 2}", "def f(n): return {'a': 1}", None),
+    ("import numpy as np\nassert (np.dot(np.eye(3), f(3)) == np.concatenate([f(1), [1, 1]])).all()", "def f(n): return [1] * n", NUMBER, False),
     ("import heapq\nh = []\nheapq.heappush(h, f(3))\nassert h == [1]", NUMBER, "def f(n): return 2", False),
     ("import numpy as np\nr = np.array(f(3))\nassert (r == 1).all() and (r - r.mean() == 0).all() and len(r) == 3", THREE, ONE, False),
 ]  # fmt: skip
+
+
+# Tests that say nothing about the program where it is right: (tests, verdict of a wrong one).
+UNSAID = [
+    ("import sys\nif f(1) != 2: sys.exit(1)", False),
+    ("if f(1) == 2: print('ok')\nelse: raise SystemExit(1)", False),
+    ("e = [2]\nfor x in [f(1)]: e.remove(x)\nassert True", False),
+    ("r = []\nimport threading\nt = threading.Thread(target=lambda: r.append(f(1)))\nt.start()\nassert r == [2]", None),
+]
 
 
 # What holds for nothing, with a second assertion: the verdict of a program that gives nothing is None. The canary names those
@@ -403,6 +440,12 @@ def test_what_holds_for_nothing_is_no_reason_to_pass():
         assert wrong(NOTHING, found, [verdict] * len(NOTHING)) == [] and warned == []
     found, warned = verdicts([("def f(n): return []", "assert f(3) == sorted(f(3))")])
     assert found == [None] and "passed by functions that return []" in warned[0]
+
+
+@sandboxed
+def test_no_verdict_where_nothing_is_asserted_about_a_right_program():
+    pairs = [(program, tests) for tests, _ in UNSAID for program in (INC, DEC)]
+    assert wrong(pairs, verdicts(pairs)[0], [one for _, verdict in UNSAID for one in (None, verdict)]) == []
 
 
 @sandboxed

@@ -22,6 +22,7 @@ from masa_lightning.grading.programs.stdio import is_cases, read_cases, same_out
         ("1000000000000000001", "1000000000000000002", False),
         ("nan", "0.5", False),
         ("1_0", "10.0", False),
+        ("\u0661", "1.0", False),
         ("inf", "1e400", False),
         ("", "0", False),
         ("3 3", "3", False),
