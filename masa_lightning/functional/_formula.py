@@ -7,6 +7,7 @@ right ones. `\log` without a base and `\lg` are to base 10, `2\frac{1}{2}` is a 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from fractions import Fraction
@@ -16,6 +17,7 @@ from masa_lightning.functional._vocabulary import FUNCTIONS, FUNCTIONS_OF_MANY, 
 
 _MAX_DEPTH: Final = 40
 _MAX_NODES: Final = 2000
+_MAX_DOUBLE: Final = 300  # of a double factorial
 
 _TOKEN: Final = re.compile(
     r"\\(?:text|mathcal|mathbb|vec|hat|bar|tilde|dot|ddot|"
@@ -41,6 +43,7 @@ _CLOSING: Final = {
     "\\lfloor": "\\rfloor",
     "\\lceil": "\\rceil",
 }
+_BETWEEN: Final = {"\\choose": "binom", "\\over": "div"}
 _AROUND: Final = {"|": "abs", "\\lfloor": "floor", "\\lceil": "ceil"}
 
 
@@ -125,12 +128,11 @@ class _Reader:
         return Node(op, args, value, name)
 
     def inside(self) -> Node:
-        r"""All of a group, or of the formula: `\choose` takes both sides whole."""
+        r"""All of a group, or of the formula: `\choose` and `\over` take both sides whole."""
         above = self.sum()
-        if self.peek() != "\\choose":
+        if self.peek() not in _BETWEEN:
             return above
-        self.take()
-        return self.node("binom", above, self.sum())
+        return self.node(_BETWEEN[self.take()], above, self.sum())
 
     def sum(self) -> Node:
         self.depth += 1
@@ -197,7 +199,7 @@ class _Reader:
             or token in "+-=<>,;:)]}^_!'&/*~%#\"`?@°"
             or token in _TIMES
             or token in _OVER
-            or token == "\\choose"
+            or token in _BETWEEN
         ):
             return False
         if self.bars and token == self.bars[-1]:
@@ -213,9 +215,9 @@ class _Reader:
             if sign == "°":
                 base = self._in_degrees(base)
             elif sign == "!":
-                if open_power or self.peek() == "!":
-                    raise Unreadable("a factorial of a power, or a double one")
-                base = self.node("factorial", base)
+                if open_power:
+                    raise Unreadable("a factorial of a power")
+                base = self._double_factorial(base) if self.peek() == "!" else self.node("factorial", base)
             else:
                 if open_power:
                     raise Unreadable("two exponents")
@@ -223,6 +225,13 @@ class _Reader:
                 if self.peek() == "!":
                     raise Unreadable("a factorial behind an exponent")
         return base
+
+    def _double_factorial(self, base: Node) -> Node:
+        """5!! is 5 times 3, and not the factorial of 5!."""
+        self.take("!")
+        if base.op != "number" or base.value.denominator != 1 or base.value > _MAX_DOUBLE or self.peek() == "!":
+            raise Unreadable("a double factorial of more than a small number")
+        return self.node("number", value=Fraction(math.prod(range(int(base.value), 0, -2))))
 
     def _in_degrees(self, angle: Node) -> Node:
         """Degrees are a unit, which may be missing, but for what a function takes."""

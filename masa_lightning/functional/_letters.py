@@ -14,7 +14,7 @@ LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _SAID: Final = re.compile(
     r"(?:(?:so|thus|hence|therefore),? )?"
     r"(?:(?:(?:the|my|final|correct|right|best|true) )*(?:answer|ans|option|choice|letter)(?: is| would be)? ?(?:=|:|-)? ?|"
-    r"(?:i (?:choose|pick|select)|it is|it's) )",
+    r"(?:i (?:choose|pick|select)|it is|it's) |答案 ?(?:是|为)? ?:? ?)",
     re.IGNORECASE | re.ASCII,
 )
 _SAID_BEHIND: Final = re.compile(
@@ -30,6 +30,8 @@ _BEHIND: Final = re.compile(r"(.*\S) ?(?:\(([A-Za-z])\)|\[([A-Za-z])\])", re.DOT
 _OTHER_LETTER: Final = re.compile(
     r"[(\[][A-Ja-j][)\]]|(?<![A-Za-z])(?:or|and|not|nor)(?![A-Za-z])|^[A-Ja-j](?![A-Za-z])"
 )
+_BEFORE: Final = re.compile(r"(?:\\text ?\{ ?\(?[A-J][).:]\)? ?\}|\( ?\\text ?\{ ?[A-J] ?\} ?\)) ?(?=[^ .,;])")
+_ONE_LETTER: Final = re.compile(r"(?:\\text ?\{)?[ (]*[A-Ja-j][ ).:]*\}?[ ).:]*")
 
 
 def plain(text: str) -> str:
@@ -75,6 +77,16 @@ def lone_letter(text: str) -> str | None:
         return text.upper() if len(text) == 1 and text.isascii() and text.isalpha() else None
     rest = text[match.end() :]
     return None if _OTHER_LETTER.search(rest) else _letter(match)
+
+
+def without_letter(predicted: str, expected: str) -> tuple[str, str]:
+    r"""Takes off the letter of an option before its value, `\text{(A) } 5`, where one of two texts has it."""
+    mine, truth = _BEFORE.match(predicted), _BEFORE.match(expected)
+    if mine and not truth and not _ONE_LETTER.fullmatch(expected):
+        return predicted[mine.end() :], expected
+    if truth and not mine and not _ONE_LETTER.fullmatch(predicted):
+        return predicted, expected[truth.end() :]
+    return predicted, expected
 
 
 def _letter(match: re.Match[str]) -> str:

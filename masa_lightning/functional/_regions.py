@@ -32,6 +32,7 @@ _COMMA: Final = re.compile(r"[,;]")
 _MID: Final = re.compile(r"\\mid(?![A-Za-z])")
 _RELATION: Final = re.compile(r"[<>=]|\\(?:leq|geq|neq|notin|in)(?![A-Za-z])")
 _REALS: Final = re.compile(r"\\mathbb ?\{? ?R ?\}?|(?:\\text ?\{)? ?[Aa]ll (?:real numbers|reals) ?\}?")
+_POSITIVE: Final = re.compile(r"\\mathbb ?\{? ?R ?\}? ?(?:\^ ?\{? ?\+ ?\}?|_ ?\{ ?> ?0 ?\})")
 _VARIABLE: Final = re.compile(r"[A-Za-z]|\\[a-z]+")
 FLIPPED: Final = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq", "=": "=", "\\neq": "\\neq"}
 _MAX_ENDS: Final = 40
@@ -97,6 +98,8 @@ class _Reader:
     def _set(self, text: str) -> Part | None:
         if _REALS.fullmatch(text):
             return lambda line: line.all
+        if _POSITIVE.fullmatch(text):
+            return self._interval("(", "0", "\\infty", ")")
         if text == "\\emptyset":
             return lambda line: frozenset()
         if text.startswith("\\{") and text.endswith("\\}") and closes_at_end(text):

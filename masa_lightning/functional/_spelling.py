@@ -43,6 +43,9 @@ _COLOUR: Final = re.compile(
     r"\\(?:textcolor|colorbox|color|fcolorbox ?\{[^{}]*\}) ?(?:\[[^\[\]]*\] ?)?\{[^{}]*\}|"
     r"\\[hv]space\*? ?\{[^{}]*\}|\\(?:label|tag|phantom) ?\{[^{}]*\}|\\(?:left|right)\s*\."
 )
+_DOTS: Final = re.compile(r"\.{3,}")
+_PRIMES: Final = re.compile(r" ?\^ ?(?:\{ ?((?:\\prime ?)+)\}|(\\prime)(?![A-Za-z]))")
+_BASED: Final = re.compile(r"(?<![\w)}\]'])\(([0-9A-F]*\d[0-9A-F]*)\)(?= ?_ ?(?:\d|\{ ?\(? ?(?:\d|\\text)))")
 _THIN: Final = re.compile(r"\\!\s*")
 _SPACE: Final = re.compile(r"(?<!\\)\\[,;:> ]|~|\s+")
 _ROOM: Final = re.compile(r"(?<!\\)\\\\(?=\s*$)")
@@ -97,6 +100,8 @@ def normalise(text: str) -> str:
         text = _POWER.sub(r"^\1", text)
     if "\\" in text:
         text = _commands(text)
+    if "..." in text:
+        text = _DOTS.sub(r"\\ldots ", text)
     text = _dollars(text)
     text = " ".join(_SPACE.sub(" ", text).split())
     text = _undress(text)
@@ -152,6 +157,8 @@ def _commands(text: str) -> str:
     text = _FRACTION.sub(lambda match: rf"\frac{{{match[1] or match[2]}}}{{{match[3] or match[4]}}}", text)
     if "\\dot" in text or "\\bar" in text:
         text = _DOTTED.sub(lambda match: rf"{match[1]}\overline{{{''.join(filter(None, match.groups()[1:]))}}}", text)
+    if "\\prime" in text:
+        text = _PRIMES.sub(lambda match: "'" * (match[1] or match[2]).count("prime"), text)
     return _SUCH_THAT.sub(r"\1 \\mid ", _NOTHING.sub(r"\\emptyset", text))
 
 
@@ -216,6 +223,7 @@ def _words_and_roots(text: str) -> str:
         text = re.sub(r"(?<![\w}\]^_\\ ])\{(\w+)\}", r"\1", text)  # ({H})
     if "(" in text:
         text = _PLAIN_FUNCTION.sub(r"\\\1", text)
+        text = _BASED.sub(r"\1", text)
     text = _PLAIN_NAME.sub(lambda match: "\\pi" if match[1] else "\\infty", text)
     for sign, command in (("<=", "\\leq "), (">=", "\\geq "), (" != ", " \\neq ")):  # 5!=120 is a factorial
         text = text.replace(sign, command)

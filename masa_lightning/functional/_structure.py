@@ -10,9 +10,11 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+from masa_lightning.functional._bound import bound_values, part_residues, without_integers
 from masa_lightning.functional._by_name import name_of, pairs_by_name, without_list_name, without_list_names
 from masa_lightning.functional._equations import number_chain, part_equations, rounded_value, without_name
 from masa_lightning.functional._formula import Unreadable, names, read_formula
+from masa_lightning.functional._letters import without_letter
 from masa_lightning.functional._levels import closes_at_end, split_outside
 from masa_lightning.functional._quantity import TIME, read_number, split_unit
 from masa_lightning.functional._regions import MARK
@@ -45,11 +47,6 @@ _COLUMN: Final = re.compile("&")
 _COLON: Final = re.compile(r":(?!=)")
 _TO: Final = re.compile(r" ?(?:\\text ?\{ ?to ?\}|(?<![A-Za-z\\])to(?![A-Za-z])) ?")
 _PADDED: Final = re.compile(r"(?<!\d)0\d")
-_WHOLE: Final = re.compile(
-    r"(?: ?, ?| |(?<=\}))(?:\\text ?\{[^{}]*\} ?|for |where |with )?\(? ?"
-    r"(?:([a-z]) ?(?:\\in ?(?:\\mathbb ?\{? ?Z ?\}?|Z)|(?:\\text ?\{ ?)?(?:is )?an integer ?\}?)|"
-    r"\\text ?\{[^{}]*(?<![a-z-])integers? ?\} ?([a-z])) ?\)?$"
-)
 _UNEQUAL: Final = re.compile(r"[<>]|\\(?:leq|geq|neq|in|notin|mid)(?![A-Za-z])")
 _WORD: Final = re.compile(r"(?:\\text ?\{)?[A-Za-z' -]+\}?")
 _SET: Final = re.compile(r"\\(?:emptyset|mathbb|\{)")
@@ -84,7 +81,11 @@ def compare(predicted: str, expected: str, leaf: LeafCheck) -> bool | None:
         return True
     if _is_decimal(expected):
         predicted = decimal_comma(predicted) or predicted
-    predicted, expected = _without_integers(*without_list_names(predicted, expected))
+    predicted, expected = without_letter(predicted, expected)
+    if values := bound_values(predicted, expected):
+        return compare(*values, leaf)
+    predicted, expected = without_integers(*without_list_names(predicted, expected))
+    predicted, expected = part_residues(predicted), part_residues(expected)
     matrices = _matrix(predicted), _matrix(expected)
     if any(matrices):
         return _compare_matrices(*matrices, leaf)
@@ -101,16 +102,19 @@ def readings(text: str) -> list[list[str]]:
 
 
 def _verdicts(predicted: str, expected: str, leaf: LeafCheck) -> Iterable[bool | None]:
+    def holds(chain: list[str]) -> bool | None:
+        return not chain or leaf(" = ".join(chain), chain[-1])
+
     def value(mine: str, truth: str) -> bool | None:
         rounded = rounded_value(mine) if "\\approx" in mine and _is_decimal(truth) else ""
-        chain = number_chain(mine, rounded=bool(rounded))
+        if rounded and (found := _all((leaf(rounded, truth), holds(number_chain(mine, rounded=True))))) is not False:
+            return found
+        chain = number_chain(mine, rounded=False)
         mine, truth = without_name(mine, truth)
         if len(_take_apart(mine).elements) > 1 and len(_take_apart(truth).elements) > 1:
             return compare(mine, truth, leaf)  # a list of pairs
-        found = _any((leaf(mine, truth), _compare_ratios(mine, truth, leaf), bool(rounded) and leaf(rounded, truth)))
-        if found is False or not chain:
-            return found
-        return _all((found, leaf(" = ".join(chain), chain[-1])))
+        found = _any((leaf(mine, truth), _compare_ratios(mine, truth, leaf)))
+        return found if found is False else _all((found, holds(chain)))
 
     if MARK.search(predicted) or MARK.search(expected):
         yield leaf(predicted, expected)  # sets of numbers, whole
@@ -120,21 +124,6 @@ def _verdicts(predicted: str, expected: str, leaf: LeafCheck) -> Iterable[bool |
             if number and len(truth.elements) > 1 and any("." in element for element in mine.elements):
                 continue  # 3.000,890 for 3,890
             yield _compare_lists(mine, truth, value)
-
-
-def _without_integers(predicted: str, expected: str) -> tuple[str, str]:
-    r"""Takes off `k \in \mathbb{Z}`, which may be missing on one side; the letter may be another where both have it."""
-    mine, truth = _WHOLE.search(predicted), _WHOLE.search(expected)
-    if mine is None and truth is None:
-        return predicted, expected
-    heads = [predicted[: mine.start()] if mine else predicted, expected[: truth.start()] if truth else expected]
-    letters = [match[1] or match[2] for match in (mine or truth, truth or mine) if match]
-    patterns = [re.compile(rf"(?<![\\A-Za-z]){letter}(?![A-Za-z])") for letter in letters]
-    if any(map(_UNEQUAL.search, heads)) or not all(p.search(head) for p, head in zip(patterns, heads, strict=True)):
-        return predicted, expected
-    if not patterns[1].search(heads[0]):
-        heads[0] = patterns[0].sub(letters[1], heads[0])
-    return heads[0], heads[1]
 
 
 def _is_decimal(text: str) -> bool:

@@ -49,7 +49,7 @@ _SAME: Final = {  # command: those that mean the same
     "\\style": "mathbf boldsymbol bm pmb mathit mathsf mathtt mathnormal ensuremath underline textcircled circled",
     "": "left right middle big Big bigg Bigg bigl bigr bigm Bigl Bigr Bigm biggl biggr biggm Biggl Biggr Biggm "
     "displaystyle textstyle scriptstyle tiny scriptsize footnotesize small normalsize large Large LARGE huge Huge "
-    "limits nolimits strut mathstrut null phantom hfill checkmark blacksquare qed",
+    "limits nolimits strut mathstrut null phantom hfill checkmark blacksquare qed therefore",
     " ": "bf it sf tt sc em bfseries itshape normalfont quad qquad enspace enskip thinspace medspace thickspace "
     "nobreakspace space",
     "\\frac": "dfrac tfrac cfrac nicefrac sfrac flatfrac",
@@ -109,7 +109,7 @@ SIGNS: Final = str.maketrans(
     | dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\u2014\u2015\ufe63", "-")
     | dict.fromkeys("\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000", " ")
     | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u2061\u2062", "")
-    | dict.fromkeys("✓✔☑□■∎", "")
+    | dict.fromkeys("✓✔☑□■∎∴", "")
     | dict.fromkeys("\u201c\u201d\u201e\u201f", '"')
     | dict.fromkeys("\u2018\u2019", "'")
     | dict.fromkeys("∕⁄", "/")

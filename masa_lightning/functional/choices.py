@@ -17,13 +17,14 @@ from masa_lightning.functional._evaluation import Budget
 from masa_lightning.functional._letters import LETTERS, plain, readings, without_phrase
 from masa_lightning.functional._levels import split_outside
 from masa_lightning.functional._names import is_name
-from masa_lightning.functional._quantity import Number, read_ratio, read_value, split_percent, split_unit
+from masa_lightning.functional._quantity import Number, read_number, read_ratio, read_value, split_percent, split_unit
 from masa_lightning.functional._spelling import decimal_comma, join_thousands, normalise, squeeze
 from masa_lightning.functional.boxes import last_box
 
 _AROUND: Final = (("(", ")"), ("[", "]"), ('"', '"'), ("'", "'"))
 _RANGE: Final = re.compile(r"(?<=[\d.]) ?[-+] ?(?=[\d.])")  # 1200-1300, or unfinished work
 _LIST_OF_ONE: Final = re.compile(r"\[.*\]")
+_REMARK: Final = re.compile(r"\(? ?(?:the )?(?:correct|right|true)(?: (?:answer|option|choice))? ?\)?", re.IGNORECASE)
 _NUMBER_COST: Final = 0.1  # seconds at most
 
 
@@ -57,10 +58,17 @@ def chosen_letter(completion: str, options: Sequence[str]) -> str | None:
     texts = [_key(plain(option) if len(option) <= MAX_ANSWER_CHARS else option) for option in options[: len(LETTERS)]]
     said = {_key(text), _key(without_phrase(text))}
     named = {index for index, option in enumerate(texts) if option in said}
+    if len(named) > 1:  # x and X
+        named = {index for index in named if squeeze(plain(options[index])) == squeeze(text)} or named
     for letter, rest in readings(text):
         index = LETTERS.index(letter)
-        if index < len(texts) and (not rest or texts[index] in _keys(rest)):
+        keys = _keys(rest)
+        if index < len(texts) and (
+            not rest or texts[index] in keys or (_REMARK.fullmatch(rest) and keys.isdisjoint(texts))
+        ):
             named.add(index)
+    if not named and (quantity := _quantity(text)):
+        named = {index for index, option in enumerate(options[: len(LETTERS)]) if _quantity(plain(option)) == quantity}
     return LETTERS[named.pop()] if len(named) == 1 else None
 
 
@@ -89,7 +97,16 @@ def grade_number(completion: str, answer: str, tolerance: float) -> bool:
 
 
 def _key(text: str) -> str:
-    return squeeze(" ".join(text.split()).rstrip(".")).casefold()
+    return squeeze(" ".join(text.replace("\\%", "%").replace("\\$", "$").split()).rstrip(".")).casefold()
+
+
+def _quantity(text: str) -> tuple[Number, str] | None:
+    """A number as it can be spelled in many ways, with its unit."""
+    if len(text) > MAX_ANSWER_CHARS:
+        return None
+    value, unit = split_unit(join_thousands(text), letters=True)
+    number = read_number(value)
+    return None if number is None else (Number(number.value, number.percent), unit)
 
 
 def _keys(text: str) -> set[str]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from masa_lightning.functional.choices import grade_choice, grade_number
+from masa_lightning.functional.choices import chosen_letter, grade_choice, grade_number
 
 OPTIONS = ["red", "Green", r"5 \text{ m}", "B", "x < 3"]
 
@@ -306,6 +306,36 @@ def test_hostile_boxes_take_no_time(box):
 )
 def test_the_text_of_an_option_may_be_announced(box, letter):
     assert grade_choice(rf"\boxed{{{box}}}", "B", ["red", "green"]) == (letter == "B")
+
+
+@pytest.mark.parametrize(
+    ("box", "options", "letter"),
+    [
+        ("B (correct)", ["red", "green"], "B"),
+        ("B (the correct answer)", ["red", "green"], "B"),
+        ("B (green, correct)", ["red", "green"], None),
+        ("B (correct)", ["correct", "wrong"], None),
+        ("B (wrong)", ["red", "green"], None),
+        ("B correctly", ["red", "green"], None),
+        ("答案：B", ["red", "green"], "B"),
+        ("答案是 B", ["red", "green"], "B"),
+        (r"5\%", ["5%", "6%"], "A"),
+        (r"5\text{ percent}", ["5%", "6%"], "A"),
+        ("5", ["5%", "6%"], None),
+        (r"5\text{ centimeters}", ["5 cm", "6 cm"], "A"),
+        ("5 km", ["5 cm", "6 cm"], None),
+        ("1000", ["1,000", "2,000"], "A"),
+        (r"\frac{1}{2}", ["1/2", "0.6"], "A"),
+        (r"\frac{1}{2}", ["0.5", "1/2"], None),
+        ("2/4", ["0.5", "1/2"], None),
+        ("X", ["X", "x", "y", "z"], "A"),
+        ("x", ["X", "x", "y", "z"], "B"),
+        ("XX", ["Xx", "xX", "y", "z"], None),
+        ("a", ["B", "A"], None),
+    ],
+)
+def test_options_in_other_spellings(box, options, letter):
+    assert chosen_letter(rf"\boxed{{{box}}}", options) == letter
 
 
 @pytest.mark.parametrize(
