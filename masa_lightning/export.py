@@ -6,7 +6,6 @@ Takes files and the folders of shards that `ModelParallelStrategy` writes. The c
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
@@ -14,23 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load
 
 from masa_lightning.model_card.card import base_name, write_card
 from masa_lightning.model_card.results import read_results
 from masa_lightning.models import loading
 from masa_lightning.models.checkpoints import reading
 from masa_lightning.models.lora import LoRA
-from masa_lightning.models.shards import SafeReader, read_metadata
+from masa_lightning.models.shards import META, read_weights, weight_sizes
 from masa_lightning.models.trained_with import ENTRY, TrainedWith
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _PREFIX = "policy.model."
-_SHARDS_PREFIX = "state_dict."
-_META = "meta.pt"  # Lightning's, in a folder of shards
 
 
 def export_checkpoint(
@@ -134,10 +129,10 @@ class _Checkpoint:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._sharded = path.is_dir()
-        file = path / _META if self._sharded else path
+        file = path / META if self._sharded else path
         if not file.is_file():
             raise FileNotFoundError(
-                f"checkpoint {str(path)!r} is neither a file nor a folder with shards and {_META}; expected what "
+                f"checkpoint {str(path)!r} is neither a file nor a folder with shards and {META}; expected what "
                 "ModelCheckpoint wrote"
             )
         with reading(path):
@@ -145,12 +140,7 @@ class _Checkpoint:
         saved = saved if isinstance(saved, dict) else {}
         self._weights: dict[str, Tensor] = {}
         if self._sharded:
-            entries = read_metadata(path).state_dict_metadata
-            sizes = {
-                name.removeprefix(_SHARDS_PREFIX): entry.size
-                for name, entry in entries.items()
-                if isinstance(entry, TensorStorageMetadata) and name.startswith(_SHARDS_PREFIX)
-            }
+            sizes = weight_sizes(path)
         else:
             given = saved.get("state_dict")
             self._weights = given if isinstance(given, dict) else {}
@@ -192,10 +182,7 @@ class _Checkpoint:
                 "give the model that the run started from"
             )
         if self._sharded:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # on purpose: one process
-                with reading(self._path):
-                    load({_SHARDS_PREFIX[:-1]: weights}, storage_reader=SafeReader(self._path), no_dist=True)
+            read_weights(self._path, weights)
         else:
             for name, weight in weights.items():
                 weight.copy_(self._weights[name])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from logged import stream
 from torch.distributed.checkpoint import FileSystemReader, load
 
 from masa_lightning.export import export_checkpoint
+from masa_lightning.modules.masa import MASALightningModule
 
 TINY_YAML = Path(__file__).parents[1] / "configs" / "tiny.yaml"
 STEPS = 4  # training steps, of two optimiser steps each
@@ -110,6 +112,22 @@ def finish(folder: Path, *arguments: str, command: str = "fit") -> Path:
     return folder
 
 
+def run_command(folder: Path, *words: str, code: int = 0) -> str:
+    """What a command prints, typed in a folder."""
+    done = subprocess.run(
+        [sys.executable, "-m", "masa_lightning.cli", *words],
+        cwd=folder,
+        env=os.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout[-4000:]
+    return done.stdout
+
+
 def wait_for(there: Callable[[], bool], process: subprocess.Popen[bytes], folder: Path) -> None:
     deadline = time.monotonic() + 300
     while not there():
@@ -197,6 +215,37 @@ def test_exported_and_served(undisturbed: Callable[[str], Path], tmp_path: Path,
     tolerance = 0.5 if "bf16" in layout else 1e-3
     for name in names:
         assert list(figures[name, 0]) == pytest.approx(list(expected[name, last]), rel=tolerance, abs=tolerance), name
+
+
+@pytest.mark.slow
+def test_a_run_of_shards_is_measured_from_its_folder(undisturbed: Callable[[str], Path], tmp_path: Path) -> None:
+    """By two processes, and by one that reads the shards whole: the same predictions and figures."""
+    run = Path(shutil.copytree(undisturbed("fsdp2"), tmp_path / "run", symlinks=True))
+    assert (run / LAST).is_symlink()
+    (run / "checkpoints").rename(run / "runs/tiny/checkpoints")  # where they are by default
+    (run / "problems.txt").write_text("Compute 17+25.\nCompute 3*4.\n")
+    found: dict[str, list[str]] = {}
+    for name, words in {"two": (), "one": ("--trainer.devices", "1")}.items():
+        run_command(run, "predict", "--ckpt_path", "runs/tiny", "--problems", "problems.txt", "--solve", *words)
+        found[name] = (run / "runs/predict/predictions.jsonl").read_text().splitlines()
+        assert "pass rate" in run_command(run, "validate", "--ckpt_path", "runs/tiny", *words)
+        assert "pass@1" in run_command(
+            run, "test", "--ckpt_path", "runs/tiny", *words, "--trainer.limit_test_batches", "1"
+        )
+    assert [json.loads(line) for line in found["one"]] == [json.loads(line) for line in found["two"]]
+    assert len(found["two"]) == 2
+    run_command(run, "export", "runs/tiny", "exported")
+    run_command(run, "report", "runs/tiny")
+    assert (run / "runs/tiny/report.html").stat().st_size > 50_000
+    whole = MASALightningModule.load_from_checkpoint(run / "runs/tiny" / LAST).state_dict()
+    kept = weights(run / "runs/tiny" / LAST)
+    assert kept.keys() == {f"state_dict.{name}" for name in whole}
+    assert all(torch.equal(whole[name.removeprefix("state_dict.")], weight) for name, weight in kept.items())
+    sampler = ("--model.init_args.sampler", "masa_lightning.TransformersSampler")
+    said = run_command(run, "predict", "--ckpt_path", "runs/tiny", "--problem", "1+1", *sampler, code=1)
+    assert "the policy's weights are spread over processes (FSDP2)" in said
+    said = run_command(run, "fit", "--config", str(TINY_YAML), "--ckpt_path", f"runs/tiny/{LAST}", code=1)
+    assert "is a folder of shards, which ModelParallelStrategy (FSDP2) wrote, and this run has another strategy" in said
 
 
 @pytest.mark.slow

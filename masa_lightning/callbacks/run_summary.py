@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
 from rich.table import Table
 
@@ -193,8 +193,8 @@ class RunSummary(Callback):
             console.print(_screen.measured(f"{len(measured.problems)} problems", columns, paired=paired))
             for sentence in _screen.differences(columns, paired=paired):
                 console.print(sentence)
-        if (folder := log_folder(trainer)) is not None:
-            console.print(f"All figures, by name: {_short(folder)}", soft_wrap=True)
+        for place in _all_figures(trainer):
+            console.print(f"All figures, by name: {place}", soft_wrap=True, markup=False)
 
     def _begin(self, module: LightningModule) -> None:
         self._measured = None
@@ -255,6 +255,15 @@ def next_commands(folder: Path | None, checkpoint: tuple[Path, bool] | None) -> 
         run = shlex.quote(_short(folder if inside and folder is not None else checkpoint[0]))
         commands = [f"masa test --ckpt_path {run}", f'masa predict --ckpt_path {run} --problem "{_PROBLEM}"']
     return commands + ([f"masa report {shlex.quote(_short(folder))}"] if folder is not None else [])
+
+
+def _all_figures(trainer: Trainer) -> Iterator[str]:
+    """The file that has all figures, or the command that shows them; of loggers that write files."""
+    for logger in trainer.loggers:
+        if isinstance(logger, CSVLogger):
+            yield _short(Path(logger.experiment.metrics_file_path))
+        elif isinstance(logger, TensorBoardLogger):
+            yield f"tensorboard --logdir {shlex.quote(_short(Path(logger.log_dir)))}"
 
 
 def _checkpoint(trainer: Trainer) -> tuple[Path, bool] | None:

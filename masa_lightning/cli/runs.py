@@ -66,7 +66,7 @@ def with_run(words: Sequence[str]) -> list[str]:
         return [command, *rest, *(_inline({"data": data}) if data else [])]
     if not Path(checkpoint).exists():
         raise ValueError(f"--ckpt_path {checkpoint} names no file or folder; expected one, or --config FILE besides")
-    settings = _settings_of(command, Path(checkpoint), data, own_data=any(w.startswith("--data") for w in rest))
+    settings = _settings_of(command, Path(checkpoint), data, rest)
     return [command, *_inline(settings), *rest]
 
 
@@ -92,7 +92,7 @@ def _problems(texts: list[str], files: list[str]) -> dict[str, Any] | None:
     return {"class_path": "masa_lightning.MathDataModule", "init_args": {"predict": files[0]}}
 
 
-def _settings_of(command: str, checkpoint: Path, data: dict[str, Any] | None, *, own_data: bool) -> dict[str, Any]:
+def _settings_of(command: str, checkpoint: Path, data: dict[str, Any] | None, words: list[str]) -> dict[str, Any]:
     record = read_record(checkpoint)
     folder = run_folder(checkpoint)
     remedy = (
@@ -104,7 +104,7 @@ def _settings_of(command: str, checkpoint: Path, data: dict[str, Any] | None, *,
     config = _config_of(folder)
     given: dict[str, Any] = config["trainer"] if isinstance(config.get("trainer"), dict) else {}
     shipped = yaml.safe_load(Path(config_path("predict")).read_text(encoding="utf-8"))
-    trainer = shipped["trainer"] | _machine(given)
+    trainer = shipped["trainer"] | _on_this_machine(_machine(given), words)
     name, of = model["class_path"].rpartition(".")[2], record.settings.get("model")
     said = f"checkpoint {checkpoint} of a {name}, with its settings; model {of}"
     if command != "predict":
@@ -120,7 +120,7 @@ def _settings_of(command: str, checkpoint: Path, data: dict[str, Any] | None, *,
         settings["seed_everything"] = seed
     if command == "predict":
         settings["return_predictions"] = shipped["return_predictions"]
-    if data is None and not own_data:
+    if data is None and not any(word.startswith("--data") for word in words):
         data = _data_of(config.get("data"), folder, command, remedy)
         said += f"; problems of {folder / 'config.yaml'}: {_sources(data, command)}"
     if data is not None:
@@ -204,6 +204,25 @@ def _machine(trainer: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value for name, value in found.items() if name == "strategy" or isinstance(value, str | int | list | None)
     }
+
+
+def _on_this_machine(machine: dict[str, Any], words: list[str]) -> dict[str, Any]:
+    """Fits the strategy of a run to the number of processes that the command line names, if it names one."""
+    if any(word.startswith("--trainer.strategy") for word in words):
+        return machine
+    counts = {}
+    for name in ("devices", "num_nodes"):
+        given = taken(words, f"--trainer.{name}")[0]
+        value = yaml.safe_load(given[-1]) if given else machine.get(name, 1)
+        counts[name] = len(value) if isinstance(value, list) else value
+    strategy, processes = machine.get("strategy"), counts["devices"]
+    if not isinstance(strategy, Mapping) or strategy["class_path"] != _STRATEGIES[0] or type(processes) is not int:
+        return machine
+    processes *= counts["num_nodes"] if type(counts["num_nodes"]) is int else 1
+    if processes < 1:  # all devices that there are
+        return machine
+    settings = (strategy.get("init_args") or {}) | {"data_parallel_size": processes, "tensor_parallel_size": 1}
+    return machine | {"strategy": {**strategy, "init_args": settings} if processes > 1 else "auto"}
 
 
 def _sources(data: Mapping[str, Any], command: str) -> str:

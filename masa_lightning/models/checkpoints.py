@@ -123,10 +123,6 @@ def _wrong(path: Path, error: BaseException) -> str:
     if path.is_dir():
         if not (path / "meta.pt").is_file() or not (path / ".metadata").is_file():
             return "is a folder without meta.pt and .metadata, so no folder of shards or not a whole one"
-        if isinstance(error, IsADirectoryError):
-            return (
-                "is a folder of shards, which ModelParallelStrategy (FSDP2) wrote and resumes, and this run has another"
-            )
         files = [file for failure in causes(error) if (file := getattr(failure, "filename", None))]
         missing = f"{Path(files[0]).name} is missing" if files else reason
         return f"is a folder with shards that are missing, cut short or of another model ({missing})"

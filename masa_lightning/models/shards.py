@@ -1,4 +1,4 @@
-"""Folders of shards that a stranger may have written, read without running what they hold.
+"""Folders of shards that a stranger may have written, read without running what they hold, also whole by one process.
 
 torch.distributed.checkpoint unpickles the file ``.metadata`` and every value that is no tensor, which runs code if the file
 says so. Here the former is read into objects that do nothing, and checked, and the latter are tried with ``weights_only``.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,10 +24,16 @@ from torch.distributed.checkpoint.metadata import (
     TensorProperties,
     TensorStorageMetadata,
 )
+from torch.distributed.checkpoint.state_dict_loader import load
+
+from masa_lightning.models.checkpoints import reading
 
 T = TypeVar("T")
 
+META = "meta.pt"
+"""Lightning's file in a folder of shards, with all that is spread over no processes."""
 _METADATA = ".metadata"
+_WEIGHTS = "state_dict."  # the names of weights begin with it
 _OF_METADATA = "torch.distributed.checkpoint.metadata"
 _KNOWN = {  # all that torch writes, by module
     _OF_METADATA: {
@@ -103,6 +110,53 @@ def check_shards(folder: Path) -> None:
                 f"checkpoint {str(folder)!r}: {index.fqn} in {place.relative_path} is damaged or no plain value "
                 f"({type(error).__name__}); expected tensors, numbers, texts, lists and dictionaries. Nothing in it was run"
             ) from error
+
+
+def weight_sizes(folder: Path) -> dict[str, torch.Size]:
+    """Reads the names and shapes of a folder's weights, as they are in the module.
+
+    Raises:
+        FileNotFoundError: If it has no ``.metadata``.
+        ValueError: If that holds anything else.
+    """
+    return {name: entry.size for name, entry in _weights(folder).items()}
+
+
+def read_weights(folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    """Fills whole tensors from the shards of all processes; this one need not be one of several.
+
+    Args:
+        folder: Of the checkpoint.
+        weights: By their names in the module, in the shapes that `weight_sizes` gives.
+
+    Raises:
+        ValueError: If shards are missing, cut short or something else.
+    """
+    with warnings.catch_warnings(), reading(folder):
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # on purpose: one process
+        load({_WEIGHTS[:-1]: dict(weights)}, storage_reader=SafeReader(folder), no_dist=True)
+
+
+def read_whole(folder: Path) -> dict[str, Any]:
+    """Reads a folder of shards as the checkpoint that one process would have written, but for the optimisers' states.
+
+    Raises:
+        FileNotFoundError: If files are missing.
+        ValueError: If it holds anything else.
+    """
+    with reading(folder):
+        saved: dict[str, Any] = torch.load(folder / META, map_location="cpu", weights_only=True)
+        weights = {name: torch.empty(e.size, dtype=e.properties.dtype) for name, e in _weights(folder).items()}
+    read_weights(folder, weights)
+    return saved | {_WEIGHTS[:-1]: weights}
+
+
+def _weights(folder: Path) -> dict[str, TensorStorageMetadata]:
+    return {
+        name.removeprefix(_WEIGHTS): entry
+        for name, entry in read_metadata(folder).state_dict_metadata.items()
+        if isinstance(entry, TensorStorageMetadata) and name.startswith(_WEIGHTS)
+    }
 
 
 class _Place(NamedTuple):

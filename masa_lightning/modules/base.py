@@ -29,7 +29,7 @@ from masa_lightning.models.policy import Policy
 from masa_lightning.models.steady import make_steady
 from masa_lightning.models.stops import Stops, find_stops, read_stops
 from masa_lightning.modules import hyperparameters
-from masa_lightning.modules.checkpointing import check_savers, make_durable
+from masa_lightning.modules.checkpointing import as_file, check_savers, make_durable
 from masa_lightning.modules.optimization import (
     Uncounted,
     adamw,
@@ -43,7 +43,7 @@ from masa_lightning.modules.parity import ParityGuard, claim
 from masa_lightning.modules.run_folder import RunFolder
 from masa_lightning.modules.schedules import Schedules
 from masa_lightning.modules.termination import SaveOnSigterm
-from masa_lightning.modules.trainer_checks import check_callbacks, check_gradients
+from masa_lightning.modules.trainer_checks import check_callbacks, check_gradients, check_processes
 from masa_lightning.protocols import PhaseListener, ProgressFn, Sampler
 from masa_lightning.settings import SamplingSettings
 from masa_lightning.timing import Stopwatch
@@ -204,7 +204,7 @@ class PolicyLightningModule(LightningModule):
         """Makes the module of a checkpoint as it was made, and loads its weights.
 
         Args:
-            checkpoint_path: What `ModelCheckpoint` or `Trainer.save_checkpoint` wrote.
+            checkpoint_path: What `ModelCheckpoint` or `Trainer.save_checkpoint` wrote: a file, or a folder of shards.
             map_location: As Lightning's.
             hparams_file: Not used: the checkpoint has the settings.
             strict: As Lightning's.
@@ -223,7 +223,8 @@ class PolicyLightningModule(LightningModule):
         kind, settings = hyperparameters.to_load(cls, checkpoint_path, kwargs)
         make = super(PolicyLightningModule, cast("Any", kind)).load_from_checkpoint
         only = True if weights_only is None else weights_only
-        return cast("Self", make(checkpoint_path, map_location, None, strict, only, **settings))
+        with as_file(checkpoint_path) as file:
+            return cast("Self", make(file, map_location, None, strict, only, **settings))
 
     def setup(self, stage: str) -> None:
         """Checks strategy and limits and loads the tokenizer, before any weights.
@@ -273,10 +274,11 @@ class PolicyLightningModule(LightningModule):
 
         Raises:
             TypeError: If a callback of the Trainer is none.
-            ValueError: If the Trainer is to clip or accumulate gradients, which are the module's settings, or two callbacks
-                write the same checkpoints.
+            ValueError: If the Trainer is to clip or accumulate gradients, which are the module's settings, two callbacks
+                write the same checkpoints, or the strategy is for another number of processes.
         """
         check_callbacks(self.trainer)
+        check_processes(self.trainer)
         check_gradients(self.trainer)  # the first hook there is, and before Lightning refuses them without a remedy
         present = [c for c in getattr(self.trainer, "callbacks", []) if isinstance(c, RunFolder)]
         folder = present[0] if present else RunFolder()

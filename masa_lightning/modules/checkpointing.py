@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -17,10 +18,11 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.distributed.checkpoint.api import CheckpointException
 
 from masa_lightning.models.checkpoints import causes, linked, reading, removed, replaced
-from masa_lightning.models.shards import check_shards
+from masa_lightning.models.shards import META, check_shards, read_whole
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -31,6 +33,8 @@ class DurableCheckpointIO(TorchCheckpointIO):
 
     def __init__(self) -> None:
         super().__init__()
+        self.trains = False
+        """Whether training goes on from what is loaded, for which a folder of shards lacks what one process needs."""
         self._last: Path | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -50,9 +54,19 @@ class DurableCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Reads a checkpoint, and runs nothing that it holds unless ``weights_only`` is False.
 
+        A folder of shards, which another strategy wrote, is read whole, to be measured.
+
         Raises:
-            ValueError: If it is cut short or something else; it is named.
+            ValueError: If it is cut short or something else, or training is to go on from a folder of shards; it is named.
         """
+        if Path(path, META).is_file():
+            if self.trains:
+                raise ValueError(
+                    f"checkpoint {str(path)!r} is a folder of shards, which ModelParallelStrategy (FSDP2) wrote, and this "
+                    "run has another strategy; expected that one, with as many devices as you like. A new run "
+                    "from its weights: masa export CHECKPOINT FOLDER, then model: FOLDER"
+                )
+            return read_whole(Path(path))
         if kwargs.get("weights_only") is None:
             kwargs["weights_only"] = True  # Lightning's default for a URL is False
         with reading(path):
@@ -86,6 +100,7 @@ def make_durable(trainer: Trainer) -> None:
         strategy.checkpoint_io = DurableCheckpointIO()
     if not isinstance(strategy.checkpoint_io, DurableCheckpointIO):
         return
+    strategy.checkpoint_io.trains = trainer.state.fn == TrainerFn.FITTING
     own = type(strategy).save_checkpoint is not ModelParallelStrategy.save_checkpoint or "save_checkpoint" in vars(
         strategy
     )
@@ -112,6 +127,25 @@ def check_savers(trainer: Trainer) -> None:
                 "their optimiser steps themselves, as these do: it would write no checkpoint; expected "
                 "every_n_train_steps=N, which counts training steps"
             )
+
+
+@contextmanager
+def as_file(checkpoint: Any) -> Iterator[Any]:
+    """Gives what Lightning's `load_from_checkpoint` takes: the checkpoint, or a file with what a folder of shards has.
+
+    Args:
+        checkpoint: A path, an address or an open file.
+
+    Raises:
+        ValueError: If a folder of shards cannot be read.
+    """
+    if not isinstance(checkpoint, (str, Path)) or not Path(checkpoint, META).is_file():
+        yield checkpoint
+        return
+    with TemporaryFile() as file:  # not in memory, which the weights themselves take twice already
+        torch.save(read_whole(Path(checkpoint)), file)
+        file.seek(0)
+        yield file
 
 
 def local_path(path: str | Path) -> Path | None:

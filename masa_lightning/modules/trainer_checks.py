@@ -1,4 +1,4 @@
-"""What a Trainer must not have: callbacks that are none or get into each other's way, and settings of the module's own."""
+"""What a Trainer must not have: wrong callbacks, settings that are the module's own, processes that do not fit."""
 
 from __future__ import annotations
 
@@ -77,6 +77,26 @@ def check_gradients(trainer: Trainer) -> None:
             f"the Trainer is to accumulate gradients over {accumulated} batches; the module takes its "
             "optimiser steps itself, one for each of num_mini_batches of a batch: expected a larger batch_size of the data, "
             "and for memory a smaller max_tokens_per_micro_batch of the module, which leaves the gradient as it is"
+        )
+
+
+def check_processes(trainer: Trainer) -> None:
+    """Looks whether `ModelParallelStrategy` is to spread the policy over just the processes that there are.
+
+    Raises:
+        ValueError: If it is not: Lightning's error would say so without a remedy.
+    """
+    strategy = trainer.strategy
+    if not isinstance(strategy, ModelParallelStrategy):
+        return
+    there = trainer.num_nodes * trainer.num_devices
+    spread, split = strategy._data_parallel_size, strategy._tensor_parallel_size
+    spread, split = trainer.num_nodes if spread == "auto" else spread, trainer.num_devices if split == "auto" else split
+    if (spread, split) != (there, 1):
+        raise ValueError(
+            f"ModelParallelStrategy has data_parallel_size={spread} and tensor_parallel_size={split}, and the Trainer has "
+            f"{there} processes (devices x num_nodes); expected data_parallel_size={there} and tensor_parallel_size=1: "
+            f"--trainer.strategy.data_parallel_size {there} --trainer.strategy.tensor_parallel_size 1"
         )
 
 

@@ -230,6 +230,28 @@ def test_a_strangers_strategy_imports_nothing(run: Path, name: str) -> None:
         assert ("strategy" in settings["trainer"]) == (not planted)
 
 
+@pytest.mark.parametrize(
+    ("words", "processes"),
+    [
+        ([], 8),
+        (["--trainer.devices", "1"], "auto"),
+        (["--trainer.devices=[0, 1, 3]"], 3),
+        (["--trainer.devices", "2", "--trainer.num_nodes", "2"], 4),
+        (["--trainer.devices", "2", "--trainer.strategy.data_parallel_size", "2"], 8),  # the user's own, which win
+    ],
+)
+def test_another_number_of_processes(run: Path, words: list[str], processes: int | str) -> None:
+    """A run of eight processes is measured by as many as are named."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    sizes = {"data_parallel_size": 8, "tensor_parallel_size": 1}
+    strategy = {"class_path": "lightning.pytorch.strategies.ModelParallelStrategy", "init_args": sizes}
+    config["trainer"] |= {"devices": 8, "strategy": strategy}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    made = with_run(["validate", "--ckpt_path", str(run), *words])
+    found = yaml.safe_load(made[made.index("--config") + 1])["trainer"]["strategy"]
+    assert (found if found == "auto" else found["init_args"]["data_parallel_size"]) == processes
+
+
 def test_a_run_writes_into_its_own_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text())
     folders = [str(run / "pictures"), "elsewhere", str(run / ".." / ".." / "..")]

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, TensorStorageMetadata
 
-from masa_lightning.models.shards import SafeReader, check_shards, read_metadata
+from masa_lightning.models.shards import SafeReader, check_shards, read_metadata, read_whole, weight_sizes
 
 STATE = {
     "state_dict": {"a": torch.arange(6.0).view(3, 2), "b": torch.ones(2, dtype=torch.bfloat16), "c": torch.tensor(7)},
@@ -74,6 +74,23 @@ def test_tensors_are_read(folder: Path) -> None:
     dcp.load({"state_dict": wanted}, storage_reader=SafeReader(folder), no_dist=True)
     for name, value in STATE["state_dict"].items():
         assert torch.equal(wanted[name], value)
+
+
+def test_one_process_reads_the_weights_whole(folder: Path) -> None:
+    torch.save({"epoch": 3, "masa": {"lora": None}}, folder / "meta.pt")
+    assert weight_sizes(folder) == {name: value.shape for name, value in STATE["state_dict"].items()}
+    whole = read_whole(folder)
+    weights = whole.pop("state_dict")
+    assert whole == {"epoch": 3, "masa": {"lora": None}}
+    assert weights.keys() == STATE["state_dict"].keys()
+    for name, value in STATE["state_dict"].items():
+        assert weights[name].dtype == value.dtype
+        assert torch.equal(weights[name], value)
+    next(folder.glob("*.distcp")).unlink()
+    with pytest.raises(
+        ValueError, match=r"shards that are missing, cut short or of another model \(__0_0.distcp is missing"
+    ):
+        read_whole(folder)
 
 
 class Calls:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
 from training_loop import Loop
 
 from masa_lightning import AnswerGrader, GRPOLightningModule, RolloutTable, TransformersSampler
@@ -54,3 +55,16 @@ def test_two_that_write_one_file(
     trainer = loop.trainer(*savers, enable_checkpointing=True)
     with pytest.raises(ValueError, match=rf"2 ModelCheckpoints write {file}\.ckpt in .*expected a filename"):
         trainer.fit(loop.module(GRPOLightningModule), loop.Problems(2))
+
+
+@pytest.mark.parametrize(
+    ("spread", "split", "shown"), [(2, 1, "2 and tensor_parallel_size=1"), ("auto", 2, "1 and"), (1, 2, "1 and")]
+)
+@pytest.mark.parametrize("stage", ["fit", "test"])
+def test_a_strategy_for_other_processes(loop: Loop, spread: int | str, split: int, shown: str, stage: str) -> None:
+    trainer = loop.trainer(strategy=ModelParallelStrategy(data_parallel_size=spread, tensor_parallel_size=split))
+    module = loop.module(GRPOLightningModule)
+    expected = rf"data_parallel_size={shown}.* 1 processes .*--trainer.strategy.data_parallel_size 1 "
+    with pytest.raises(ValueError, match=expected):
+        getattr(trainer, stage)(module, loop.Problems(2, 2))
+    assert module.policy is None
