@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
 from masa_lightning import __version__
 from masa_lightning.cli.errors import stop
+from masa_lightning.cli.threads import set_threads
 from masa_lightning.cli.words import arguments, check_command, check_configured, debugging
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ def main(args: ArgsType = None) -> LightningCLI | None:
         a failure.
     """
     words = sys.argv[1:] if args is None else args
+    if args is None:  # the command itself: a program that calls this decides for its own process
+        set_threads(os.environ)
     if isinstance(words, list):
         words = debugging(words)
         match words[:1]:

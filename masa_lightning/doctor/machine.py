@@ -99,7 +99,7 @@ def _driver() -> tuple[str, list[str]]:
 
 def cores() -> Iterator[Found]:
     """Counts the cores that this process may use; facts: `affinity`, `quota`, `machine`."""
-    usable = len(os.sched_getaffinity(0))
+    usable = usable_cores()
     quota = cpu_quota()
     busy = os.getloadavg()[0]
     parts = [f"{usable} of {os.cpu_count()} cores"]
@@ -109,8 +109,6 @@ def cores() -> Iterator[Found]:
     facts = {"affinity": usable, "quota": quota, "machine": os.cpu_count(), "load": busy}
     text = ", ".join(parts)
     remedies = []
-    if quota is not None and quota < usable and "OMP_NUM_THREADS" not in os.environ:
-        remedies.append(f"threads beyond the quota wait for each other: OMP_NUM_THREADS={max(1, int(quota))}")
     if busy > usable:
         remedies.append("other programs use the cores too: the seconds of this table are not this machine's own")
     yield Found(text, "note" if remedies else "ok", "; ".join(remedies), facts)
@@ -188,6 +186,11 @@ def judge_disk(folders: Mapping[str, Path]) -> Found:
     text = "; ".join([*faults, "free: " + ", ".join(f"{name} {size:.1f} GB" for name, size in free.items())])
     state = "failed" if faults else "note" if notes else "ok"
     return Found(text, state, "; ".join(dict.fromkeys([*remedies, *notes])), {"free_gb": free})  # type: ignore[arg-type]
+
+
+def usable_cores() -> int:
+    """Counts the cores that this process may run on; all, where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_quota(root: Path = Path("/sys/fs/cgroup"), own: str | None = None) -> float | None:
