@@ -11,6 +11,8 @@ from operator import ge, gt, le, lt
 from typing import Any
 
 _SECRET = re.compile(r"(^|[._])(api_?key|key|token|secret|password)$", re.IGNORECASE)
+TRUSTED = "masa_trusts_its_code"
+"""Attribute of a model that was loaded with `trust_remote_code`."""
 _COMPARE: dict[str, Callable[[Any, float], bool]] = {">": gt, ">=": ge, "<": lt, "<=": le}
 
 
@@ -110,3 +112,13 @@ def parameters(kind: type) -> dict[str, inspect.Parameter]:
         if not any(p.kind == p.VAR_KEYWORD for p in own.values()):
             break
     return found
+
+
+def brings_code(thing: object) -> bool:
+    """Whether the class of a model, configuration or tokenizer of transformers is code that came with a checkpoint."""
+    return type(thing).__module__.partition(".")[0] == "transformers_modules"
+
+
+def trusts_code(model: object) -> bool:
+    """Whether the user lets code run that a model brings, that of its tokenizer too (`trust_remote_code`)."""
+    return bool(getattr(model, TRUSTED, False)) or brings_code(model)

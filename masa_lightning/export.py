@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from masa_lightning.checks import brings_code
 from masa_lightning.model_card.card import base_name, write_card
 from masa_lightning.model_card.results import read_results
 from masa_lightning.models import loading
@@ -36,6 +37,7 @@ def export_checkpoint(
     chat_template: str | None = None,
     adapter: bool = False,
     results: Sequence[str | Path] = (),
+    trust_remote_code: bool = False,
 ) -> None:
     """Writes the policy of a checkpoint with its tokenizer, chat template, generation configuration and model card.
 
@@ -49,6 +51,7 @@ def export_checkpoint(
         chat_template: Replaces the one of the run: Jinja text, or the path of a file with it.
         adapter: Write the LoRA adapters alone, in peft's format.
         results: Files ``results.json`` of `BenchmarkReport`, for the card.
+        trust_remote_code: Run Python code that `model`, which has to be given, brings; the folder gets a copy of it.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint, model or file of results.
@@ -58,6 +61,11 @@ def export_checkpoint(
     """
     if Path(out).is_file():
         raise ValueError(f"{str(out)!r} is a file; expected a folder to write to, or a name that is still free")
+    if trust_remote_code and model is None:
+        raise ValueError(
+            "trust_remote_code is given and no model, so the checkpoint would say whose code is run; expected the model by "
+            "name as well: --model PATH"
+        )
     benchmarks = read_results(results)
     saved = _Checkpoint(Path(checkpoint))
     lora = None if saved.settings["lora"] is None else LoRA(**saved.settings["lora"])
@@ -67,10 +75,13 @@ def export_checkpoint(
     name = model or saved.settings["model"]
     loading.refuse_links_out(name)
     # All weights are in the checkpoint, unless they are to be merged with adapters.
-    policy = loading.load_model(name, saved.settings["dtype"], empty=lora is None or adapter)
-    tokenizer = loading.load_tokenizer(name, template)
-    for settings in (vars(policy.config), tokenizer.init_kwargs):
-        settings.pop("auto_map", None)  # names code, which is not exported
+    policy = loading.load_model(
+        name, saved.settings["dtype"], empty=lora is None or adapter, trust_remote_code=trust_remote_code
+    )
+    tokenizer = loading.load_tokenizer(name, template, trust_remote_code=trust_remote_code)
+    for settings, of in ((vars(policy.config), policy), (tokenizer.init_kwargs, tokenizer)):
+        if not brings_code(of):
+            settings.pop("auto_map", None)  # names code, which is not exported
     _stop_where_training_did(policy, tokenizer, saved.settings.get("stop_token_ids", []))
     # What it was trained with goes with it, or it would be asked otherwise than it knows.
     run = saved.settings.get("run")
@@ -93,7 +104,8 @@ def export_checkpoint(
         else:
             adapted.merge_and_unload().save_pretrained(out)
     tokenizer.save_pretrained(out)
-    write_card(out, saved.settings, model=model, adapter=adapter, results=benchmarks)
+    own_code = brings_code(policy) or brings_code(tokenizer)
+    write_card(out, saved.settings, model=model, adapter=adapter, results=benchmarks, own_code=own_code)
 
 
 def _stop_where_training_did(

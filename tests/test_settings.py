@@ -144,7 +144,7 @@ OF_MODULES = {
     "weight_decay": [-0.1],
     "warmup_steps": [-1, 1.5], "max_grad_norm": [0, -1], "max_skipped_steps": [-1, 1.5],
     "dtype": ["fp32", torch.float32],
-    "gradient_checkpointing": ["no"], "float32_head": ["no"], "seed": [1.5],
+    "gradient_checkpointing": ["no"], "float32_head": ["no"], "trust_remote_code": ["no"], "seed": [1.5],
 }  # fmt: skip
 OF_MASA = {
     "num_meta_generations": [-1, 1, 2.5], "max_meta_length": [0, 9, 1.5], "pass_rate_scale": [0, 1.5],

@@ -107,6 +107,12 @@ CALLS = {
     "pickle.Unpickler": {"models/shards.py"},  # allows nothing but what does nothing
     "yaml.load": {"report/settings.py"},  # with a subclass of SafeLoader that makes names of all tags
 }
+TRUST = (
+    "False",
+    "trust_remote_code",
+    "self.trust_remote_code",
+    "given.trust_remote_code",
+)  # what the user said, or none
 FORBIDDEN = ("eval", "pickle.load", "yaml.full_load", "yaml.unsafe_load", "os.system")
 FORBIDDEN += ("os.popen", "torch.hub.load", "joblib.load", "numpy.load", "np.load", "runpy.run_path", "dill.load")
 
@@ -115,6 +121,14 @@ def test_sources_have_no_other_way_to_run_what_they_read() -> None:
     for path in Path(masa_lightning.__file__).parent.rglob("*.py"):
         name = str(path.relative_to(Path(masa_lightning.__file__).parent))
         for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                first = [None] * (len(arguments) - len(node.args.defaults) - len(node.args.kw_defaults))
+                for argument, default in zip(
+                    arguments, [*first, *node.args.defaults, *node.args.kw_defaults], strict=True
+                ):
+                    if argument.arg == "trust_remote_code":
+                        assert default is None or ast.unparse(default) == "False", f"{name}: {node.name}"
             if isinstance(node, ast.ClassDef):
                 assert not any(ast.unparse(b) == "pickle.Unpickler" and name not in CALLS["pickle.Unpickler"]
                                for b in node.bases), name  # fmt: skip
@@ -123,14 +137,14 @@ def test_sources_have_no_other_way_to_run_what_they_read() -> None:
             called, given = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
             assert called not in FORBIDDEN, f"{name}: {called}"
             assert called not in CALLS or name in CALLS[called], f"{name}: {called}"
-            assert given.get("trust_remote_code", "False") == "False", f"{name}: {called}"
+            assert given.get("trust_remote_code", "False") in TRUST, f"{name}: {called}"
             assert given.get("shell", "False") == "False", f"{name}: {called}"
             if called == "yaml.load":
                 assert issubclass(importlib.import_module("masa_lightning.report.settings")._Loader, yaml.SafeLoader)
             if called == "torch.load":
                 assert given.get("weights_only") == "True", f"{name}: {called}"
             if called.endswith((".from_pretrained", ".from_config")) and not called.startswith("GenerationConfig"):
-                assert given.get("trust_remote_code") == "False", f"{name}: {called}"
+                assert given.get("trust_remote_code") == "trust_remote_code", f"{name}: {called}"
 
 
 # -- checkpoints -------------------------------------------------------------------------------------------------------
@@ -374,7 +388,7 @@ def test_a_model_with_code(model: Path, checkpoint: Path, mark: Path, tmp_path: 
         loading.load_model(str(model), "float32")
     edit(model / "config.json", attn_implementation=None, model_type="evil")
     for load in (loading.load_config, functools.partial(loading.load_model, dtype="float32")):
-        with pytest.raises(ValueError, match="brings Python code of its own, which is never run here"):
+        with pytest.raises(ValueError, match="brings Python code of its own, which is not run unless you say so"):
             load(str(model))
     assert not ran(mark)
 

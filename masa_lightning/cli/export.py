@@ -32,6 +32,11 @@ def main(args: Sequence[str]) -> None:
         metavar="FILE",
         help="files results.json of BenchmarkReport, for the model card",
     )
+    parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="run Python code that the model of --model brings, and copy it to OUT_DIR; only for code that you have read",
+    )
     given = parser.parse_args(args)
     try:
         checkpoint = find_checkpoint(str(given.checkpoint))
@@ -54,6 +59,7 @@ def main(args: Sequence[str]) -> None:
             chat_template=given.chat_template,
             adapter=given.adapter,
             results=given.results,
+            trust_remote_code=given.trust_remote_code,
         )
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))

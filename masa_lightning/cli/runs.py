@@ -25,6 +25,7 @@ from masa_lightning.modules.hyperparameters import (
     element_of,
     read_record,
     unmade,
+    untrusted_model,
 )
 
 _OBJECTS: Final = ("sampler", "grader", "prompts", "sampling", "evaluation", "algorithm", "lora")
@@ -66,8 +67,15 @@ def with_run(words: Sequence[str]) -> list[str]:
         return [command, *rest, *(_inline({"data": data}) if data else [])]
     if not Path(checkpoint).exists():
         raise ValueError(f"--ckpt_path {checkpoint} names no file or folder; expected one, or --config FILE besides")
+    _check_trust(Path(checkpoint), {word.partition("=")[0].replace(".init_args.", ".") for word in rest})
     settings = _settings_of(command, Path(checkpoint), data, rest)
     return [command, *_inline(settings), *rest]
+
+
+def _check_trust(checkpoint: Path, options: set[str]) -> None:
+    """Refuses trust in the code of a model that the checkpoint names alone."""
+    if "--model.trust_remote_code" in options and "--model.model" not in options:
+        raise ValueError(untrusted_model(read_record(checkpoint).settings.get("model"), "--model.init_args.model PATH"))
 
 
 def _is_there(checkpoint: str | Path) -> bool:

@@ -58,6 +58,7 @@ def write_card(
     model: str | None = None,
     adapter: bool = False,
     results: Sequence[Mapping[str, Any]] = (),
+    own_code: bool = False,
 ) -> None:
     """Writes README.md and `SETTINGS`. What a checkpoint does not say, as those of earlier versions, is left out.
 
@@ -67,9 +68,10 @@ def write_card(
         model: Base model, in place of the one that the run started from.
         adapter: The folder holds LoRA adapters alone.
         results: As `results.read_results` gives.
+        own_code: Whether the model brings Python code of its own.
     """
     facts = _Facts(Path(out).absolute().name, checkpoint, model, adapter, results)
-    card = ModelCard.from_template(facts.metadata(), template_path=str(_TEMPLATE), **facts.words())
+    card = ModelCard.from_template(facts.metadata(), template_path=str(_TEMPLATE), own_code=own_code, **facts.words())
     card.text = _valid(card.text) + "\n"
     card.save(Path(out, "README.md"))
     if settings := facts.all_settings():

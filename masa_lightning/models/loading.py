@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
+from masa_lightning.checks import TRUSTED
 from masa_lightning.models import tiny
 from masa_lightning.models.turns import end_of_turn
 
@@ -33,7 +34,7 @@ def _without_its_code(name: str) -> Iterator[None]:
     """Says what to do about a model that wants code of its own to be run, or whose weights are a pickle with code.
 
     Raises:
-        ValueError: In place of the errors of transformers and torch, which advise to run it.
+        ValueError: In place of the errors of transformers and torch, which do not name our settings.
     """
     try:
         yield
@@ -46,13 +47,18 @@ def _without_its_code(name: str) -> Iterator[None]:
         if "trust_remote_code" not in str(error):
             raise
         raise ValueError(
-            f"model {name!r} brings Python code of its own, which is never run here; expected an architecture that "
-            "transformers has itself"
+            f"model {name!r} brings Python code of its own, which is not run unless you say so; expected an architecture "
+            "that transformers has itself. If you have read that code and trust it, set trust_remote_code to true (`masa "
+            "export` has --trust-remote-code); it is never taken from a checkpoint or its run"
         ) from error
 
 
-def load_config(name: str) -> PretrainedConfig:
+def load_config(name: str, *, trust_remote_code: bool = False) -> PretrainedConfig:
     """Loads a model's configuration.
+
+    Args:
+        name: "tiny", a folder, or a name on the hub.
+        trust_remote_code: Run Python code that the model brings.
 
     Raises:
         FileNotFoundError: If there is no such folder and no such reachable model on the hub.
@@ -69,7 +75,7 @@ def load_config(name: str) -> PretrainedConfig:
         )
     try:
         with _without_its_code(name):
-            config: PretrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
+            config: PretrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except OSError as error:
         raise FileNotFoundError(
             f"model {name!r} was not found: it is neither a folder on this machine nor a hub model that could be reached "
@@ -77,7 +83,7 @@ def load_config(name: str) -> PretrainedConfig:
             f"access, or {TINY!r} for the embedded model"
         ) from error
     _refuse_kernels(name, config)
-    _check_causal(name, config)
+    _check_causal(name, config, trust_remote_code)
     return config
 
 
@@ -92,7 +98,7 @@ def _refuse_kernels(name: str, config: PretrainedConfig) -> None:
             )
 
 
-def _check_causal(name: str, config: PretrainedConfig) -> None:
+def _check_causal(name: str, config: PretrainedConfig, trusted: bool) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     found = ""
@@ -102,6 +108,8 @@ def _check_causal(name: str, config: PretrainedConfig) -> None:
         found = "tokens that see those behind them, as in BERT"
     elif config.model_type == "rwkv":
         found = "a state that transformers mixes up where it decodes several rows"
+    elif trusted and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
+        return  # of its own code
     elif type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         found = "no causal language model in transformers"
     if found:
@@ -134,12 +142,15 @@ def refuse_links_out(name: str) -> None:
             )
 
 
-def load_tokenizer(name: str, chat_template: str | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    name: str, chat_template: str | None = None, *, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
     """Loads a model's tokenizer, with a chat template.
 
     Args:
         name: As for `load_config`.
         chat_template: Replaces the tokenizer's own: Jinja text, or the path of a file with it.
+        trust_remote_code: As for `load_config`.
 
     Raises:
         ValueError: If there is no tokenizer, or no chat template.
@@ -147,7 +158,9 @@ def load_tokenizer(name: str, chat_template: str | None = None) -> PreTrainedTok
     from transformers import AutoTokenizer
 
     with _without_its_code(name):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model_path(name), trust_remote_code=False)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            model_path(name), trust_remote_code=trust_remote_code
+        )
     if len(tokenizer) <= len(tokenizer.added_tokens_decoder):  # what transformers makes of no files
         raise ValueError(
             f"model {name!r} has no tokenizer: no tokens but special ones; expected tokenizer.json, or the files of the "
@@ -167,7 +180,12 @@ def load_tokenizer(name: str, chat_template: str | None = None) -> PreTrainedTok
 
 
 def load_model(
-    name: str, dtype: DType, gradient_checkpointing: bool = False, *, empty: bool = False
+    name: str,
+    dtype: DType,
+    gradient_checkpointing: bool = False,
+    *,
+    empty: bool = False,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """Loads a causal language model with its weights, in evaluation mode: dropout would falsify log-probabilities.
 
@@ -176,6 +194,7 @@ def load_model(
         dtype: Of the weights.
         gradient_checkpointing: Recompute activations in the backward pass instead of keeping them.
         empty: Leave the weights as they come, for `sharding.shard`: memory that nobody wrote to takes up none.
+        trust_remote_code: As for `load_config`.
 
     Raises:
         ValueError: If the checkpoint lacks weights, which would then be random; or its layers cannot be recomputed.
@@ -185,17 +204,17 @@ def load_model(
 
     if dtype not in get_args(DType):
         raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(get_args(DType))}")
-    config = load_config(name)  # its errors are the readable ones
+    config = load_config(name, trust_remote_code=trust_remote_code)  # its errors are the readable ones
     model: PreTrainedModel
     auto: Any = AutoModelForCausalLM
     if empty:
-        model = _empty_model(name, config, dtype)
+        model = _empty_model(name, config, dtype, trust_remote_code)
     else:
         with _without_its_code(name):
             model, info = auto.from_pretrained(
                 model_path(name),
                 dtype=getattr(torch, dtype),
-                trust_remote_code=False,
+                trust_remote_code=trust_remote_code,
                 weights_only=True,
                 output_loading_info=True,
             )
@@ -206,6 +225,8 @@ def load_model(
                 f"({', '.join(missing[:3])}), which would be random; expected all of them. Choose a checkpoint of a causal "
                 "language model, not one of a classifier, a reward model or a body without its head"
             )
+    if trust_remote_code:
+        setattr(model, TRUSTED, True)
     if gradient_checkpointing:
         if not model.supports_gradient_checkpointing:
             raise ValueError(
@@ -230,13 +251,15 @@ def _as_before(layer: Any, *_: Any) -> None:
     layer.training = layer.was_training
 
 
-def _empty_model(name: str, config: PretrainedConfig, dtype: DType) -> PreTrainedModel:
+def _empty_model(name: str, config: PretrainedConfig, dtype: DType, trust_remote_code: bool) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.initialization import no_init_weights
 
     with no_init_weights():
         auto: Any = AutoModelForCausalLM
-        model: PreTrainedModel = auto.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
+        model: PreTrainedModel = auto.from_config(
+            config, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
+        )
     model.tie_weights()
     with suppress(OSError):  # not every model has one
         model.generation_config = GenerationConfig.from_pretrained(model_path(name))

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.bias import causal_lower_right
 
+from masa_lightning.checks import brings_code
 from masa_lightning.models.varlen import OneCall, Span, serves
 from masa_lightning.types import PackedTokens
 
@@ -146,8 +147,9 @@ def takes_packed(model: PreTrainedModel) -> bool:
 
     Sliding windows, recurrent layers, attention sinks and soft caps are not, nor is a model whose attention is its own.
     What a configuration does not say, a pass up to the first attention shows: some models do not hand the plan on to it.
+    Code that came with a checkpoint may do anything behind it.
     """
-    return _looks_plain(model) and _hands_plan_on(model)
+    return not brings_code(model) and _looks_plain(model) and _hands_plan_on(model)
 
 
 def _looks_plain(model: PreTrainedModel) -> bool:

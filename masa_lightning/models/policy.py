@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from masa_lightning.checks import brings_code
 from masa_lightning.functional.logprobs import token_logprobs
 from masa_lightning.models.packing import (
     AttentionPlan,
@@ -51,6 +52,8 @@ class Policy(nn.Module):
                     f"the model's configuration sets {name}={getattr(config, name)}, which is not supported: its logits "
                     "are not those of the output embedding alone. Choose a model without it"
                 )
+        if brings_code(model):
+            _check_logits(model)
         self.model = model
         self.head_dtype = torch.float32 if float32_head else None
         """That the output layer computes in; None is autocast's, or that of the hidden states."""
@@ -93,3 +96,21 @@ class Policy(nn.Module):
         output = body(self.model)(input_ids=input_ids, use_cache=False, **kwargs)
         hidden: Tensor = output.last_hidden_state
         return hidden.flatten(0, 1)
+
+
+@torch.no_grad()
+def _check_logits(model: PreTrainedModel) -> None:
+    """Compares, for code that came with a checkpoint, the logits with those of the output embedding alone."""
+    ids = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
+    found = "it has no output embedding"
+    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if head is not None:
+        logits = model(input_ids=ids, use_cache=False).logits
+        own = head(body(model)(input_ids=ids, use_cache=False).last_hidden_state)
+        if torch.allclose(logits, own, rtol=1e-3, atol=1e-3, equal_nan=True):  # NaN: memory that nobody wrote to yet
+            return
+        found = f"its logits differ from those of the output embedding by {(logits - own).abs().max():.3g}"
+    raise ValueError(
+        f"{type(model).__name__} runs code that came with its checkpoint (trust_remote_code), and {found}; expected logits "
+        "that are those of the output embedding alone. Choose an architecture that transformers has itself"
+    )

@@ -83,6 +83,7 @@ class PolicyLightningModule(LightningModule):
         dtype: Of the weights; float16 for evaluation alone.
         gradient_checkpointing: Recompute activations in the backward pass.
         float32_head: Whether the output layer computes in float32 in any precision.
+        trust_remote_code: Run Python code that the model brings.
         lora: Adapters to train in place of all weights.
         max_logp_difference: Of sampler and policy; above it the run stops.
         seed: Of the rollouts and of the adapters' start.
@@ -107,6 +108,7 @@ class PolicyLightningModule(LightningModule):
         dtype: loading.DType,
         gradient_checkpointing: bool,
         float32_head: bool,
+        trust_remote_code: bool,
         lora: LoRA | None,
         max_logp_difference: float | None,
         seed: int | None,
@@ -124,6 +126,7 @@ class PolicyLightningModule(LightningModule):
         check_choice("dtype", dtype, get_args(loading.DType))
         check_choice("gradient_checkpointing", gradient_checkpointing, (False, True))
         check_choice("float32_head", float32_head, (False, True))
+        check_choice("trust_remote_code", trust_remote_code, (False, True))
         if seed is not None:
             check_number("seed", seed, "", whole=True)
         if max_logp_difference not in (None, math.inf):
@@ -147,6 +150,7 @@ class PolicyLightningModule(LightningModule):
         self.dtype_name = dtype
         self.gradient_checkpointing = gradient_checkpointing
         self.float32_head = float32_head
+        self.trust_remote_code = trust_remote_code
         self.lora = lora
         self.max_logp_difference = max_logp_difference
         self.seed = seed
@@ -253,7 +257,7 @@ class PolicyLightningModule(LightningModule):
             return
         if self.lora is not None:
             self.lora.config()  # an error where peft is missing
-        config = loading.load_config(self.model_name)
+        config = loading.load_config(self.model_name, trust_remote_code=self.trust_remote_code)
         if (check_model := getattr(self.sampler, "check_model", None)) is not None:
             check_model(self.model_name, config, self.trainer.strategy.root_device)
         context = loading.context_length(config)
@@ -263,7 +267,9 @@ class PolicyLightningModule(LightningModule):
                 f"max_prompt_length {self.max_prompt_length} + max_completion_length {self.max_completion_length} = "
                 f"{asked} tokens, but model {self.model_name!r} was made for {context}; lower one of the two"
             )
-        tokenizer = loading.load_tokenizer(self.model_name, self.chat_template)
+        tokenizer = loading.load_tokenizer(
+            self.model_name, self.chat_template, trust_remote_code=self.trust_remote_code
+        )
         self._vocabulary = loading.vocabulary_size(config)
         loading.check_vocabulary(self.model_name, self._vocabulary, tokenizer)
         read_stops(tokenizer, self.sampling, model=self.model_name, rows=self._vocabulary)
@@ -295,7 +301,7 @@ class PolicyLightningModule(LightningModule):
         for message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
         empty = self.device_mesh is not None and self.trainer.global_rank > 0  # gets its shards from the first process
-        model = loading.load_model(self.model_name, self.dtype_name, self.gradient_checkpointing, empty=empty)
+        model = self._load(empty, self.gradient_checkpointing)
         if self.lora is not None:
             add_adapters(model, self.lora, self.run_seed())
         self.policy = self._spread(self._steady(model))
@@ -307,10 +313,19 @@ class PolicyLightningModule(LightningModule):
         if self.needs_reference and self.lora is not None:
             self._reference.append(without_adapters(self.policy))
         elif self.needs_reference:
-            reference = self._steady(loading.load_model(self.model_name, self.dtype_name, empty=empty))
+            reference = self._steady(self._load(empty))
             self._reference.append(self._spread(reference.eval().requires_grad_(False)))
         if self.device_mesh is not None:
             self.register_state_dict_pre_hook(self._check_shards)  # type: ignore[no-untyped-call]
+
+    def _load(self, empty: bool, gradient_checkpointing: bool = False) -> PreTrainedModel:
+        return loading.load_model(
+            self.model_name,
+            self.dtype_name,
+            gradient_checkpointing,
+            empty=empty,
+            trust_remote_code=self.trust_remote_code,
+        )
 
     def _steady(self, model: PreTrainedModel) -> Policy:
         make_steady(model, self.max_prompt_length + self.max_completion_length)

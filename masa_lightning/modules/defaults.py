@@ -67,16 +67,18 @@ def fitting_prompts(model: str, prompts: PromptTemplates) -> PromptTemplates:
     return fitting
 
 
-def warn_of_hub(model: str, prompts: PromptTemplates) -> None:
+def warn_of_hub(model: str, prompts: PromptTemplates, *, trust_remote_code: bool = False) -> None:
     """Warns where a model of the hub was trained with prompts that a module does not have: names are not looked up there.
 
     Args:
         model: As of the module; for a folder nothing is done.
         prompts: Of the module.
+        trust_remote_code: Of the module.
     """
     if Path(model_path(model)).is_dir():
         return
-    known = TrainedWith.of(getattr(load_config(model), ENTRY, None), f"config.json of {model!r}")
+    config = load_config(model, trust_remote_code=trust_remote_code)
+    known = TrainedWith.of(getattr(config, ENTRY, None), f"config.json of {model!r}")
     if known is not None and known.prompts != prompts:
         rank_zero_warn(
             f"model {model!r} was trained with other prompts than those of the module: {known.prompts}. Expected the same; "

@@ -86,6 +86,8 @@ class GRPOLightningModule(PolicyLightningModule):
         gradient_checkpointing: Recompute activations in the backward pass.
         float32_head: Whether the output layer computes in float32 in any precision of the Trainer: slower, and closer to
             an engine that does so too. By default it computes as the other layers do.
+        trust_remote_code: Run Python code that the model or its tokenizer brings, which can do anything; only for code that
+            you have read. Never taken from a checkpoint.
         lora: Adapters to train in place of all weights; checkpoints then hold nothing else, and the reference of the KL
             term is the model without them.
         max_logp_difference: Stops the run where the log-probabilities of sampler and policy differ by more, nats a token
@@ -121,6 +123,7 @@ class GRPOLightningModule(PolicyLightningModule):
         dtype: loading.DType = "float32",
         gradient_checkpointing: bool = False,
         float32_head: bool = False,
+        trust_remote_code: bool = False,
         lora: LoRA | None = None,
         max_logp_difference: float | None = None,
         seed: int | None = None,
@@ -148,6 +151,7 @@ class GRPOLightningModule(PolicyLightningModule):
             dtype=dtype,
             gradient_checkpointing=gradient_checkpointing,
             float32_head=float32_head,
+            trust_remote_code=trust_remote_code,
             lora=lora,
             max_logp_difference=max_logp_difference,
             seed=seed,
@@ -266,7 +270,7 @@ class GRPOLightningModule(PolicyLightningModule):
             ValueError: If it does not, or as `PolicyLightningModule.setup`.
         """
         super().setup(stage)
-        warn_of_hub(self.model_name, self.prompts)
+        warn_of_hub(self.model_name, self.prompts, trust_remote_code=self.trust_remote_code)
         system = self.prompts.system is not None
         check_roles(self.tokenizer, model=self.model_name, system=system, template_kwargs=self.chat_template_kwargs)
 

@@ -30,6 +30,8 @@ from masa_lightning.models.checkpoints import reading
 _OURS: Final = "masa_lightning"
 _DEEPEST: Final = 6
 _GONE: Final = ("inference",)  # arguments of earlier versions, which said nothing of the weights
+_TRUST: Final = "trust_remote_code"  # never taken from a checkpoint
+_NAMES_CODE: Final = ("engine_kwargs",)  # arguments of our classes whose values name classes and models to others
 
 
 def arguments(frame: FrameType | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -181,6 +183,8 @@ def read_record(checkpoint: Any) -> Record:
         return Record("", {})
     state = state if isinstance(state, dict) else {}
     settings = {str(name): value for name, value in settings.items() if not str(name).startswith("_")}
+    if _TRUST in settings:
+        settings[_TRUST] = False  # not left out: Lightning would take it from the file
     template = state.get("chat_template")
     if "chat_template" in settings:
         if template is not None and not (isinstance(template, str) and "{" in template):
@@ -234,6 +238,8 @@ def to_load(kind: type, checkpoint: Any, given: Mapping[str, Any]) -> tuple[type
             are given.
     """
     record = read_record(checkpoint)
+    if given.get(_TRUST) and "model" not in given:
+        raise ValueError(untrusted_model(record.settings.get("model"), "load_from_checkpoint(path, model=..., ...)"))
     kind = class_to_load(kind, record, checkpoint)
     if not record.settings:
         of = f"checkpoint {str(checkpoint)!r}"
@@ -245,6 +251,19 @@ def to_load(kind: type, checkpoint: Any, given: Mapping[str, Any]) -> tuple[type
     remedy = f"give these by name: {kind.__name__}.load_from_checkpoint(path, NAME=...)"
     settings = remade(kind, record.settings, given=given, checkpoint=checkpoint, remedy=remedy)
     return kind, settings | {"_instantiator": None}  # a stranger's would make what the checkpoint names
+
+
+def untrusted_model(model: Any, remedy: str) -> str:
+    """What to say where code is trusted and not whose: the model that a checkpoint names may be any.
+
+    Args:
+        model: The checkpoint's.
+        remedy: A call or words that name it.
+    """
+    return (
+        f"{_TRUST} is given, and the model is the one that the checkpoint names, {model!r}: its code would run, whatever it "
+        f"is; expected the model by name as well: {remedy}"
+    )
 
 
 def remade(
@@ -329,6 +348,8 @@ def unmade(value: Any, annotation: Any = None) -> str | None:
             return f"{path} (without {', '.join(map(str, value['not_kept']))})"
         if value.get("dict_kwargs") or not isinstance(value.get("init_args") or {}, Mapping):
             return f"{path} (with arguments that are no dictionary of its own)"
+        if named := [name for name in _NAMES_CODE if (value.get("init_args") or {}).get(name)]:
+            return f"{path} (with {', '.join(named)}, which may name code)"
     elif isinstance(value, Mapping) and "python" in value:
         return str(value["python"])
     elif isinstance(value, str) and any(map(_is_of_objects, kinds)) and not {str, Path} & {*kinds}:

@@ -8,8 +8,12 @@ from typing import Any
 _MARGIN = 8  # tokens in front of a stop string: decoders treat the first ones otherwise
 
 
-def load_tokenizer(model_path: str) -> Any:
+def load_tokenizer(model_path: str, trust_remote_code: bool = False) -> Any:
     """The tokenizer that stop strings are looked for with.
+
+    Args:
+        model_path: Folder or hub name.
+        trust_remote_code: Run Python code that it brings.
 
     Raises:
         ValueError: If the model has none.
@@ -17,7 +21,7 @@ def load_tokenizer(model_path: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model_path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(model_path, trust_remote_code=trust_remote_code)
         if len(tokenizer) <= len(tokenizer.added_tokens_decoder):  # what transformers makes of no files
             raise ValueError("it has no tokens of text")
     except (OSError, ValueError) as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from masa_lightning.checks import check_number
+from masa_lightning.checks import check_number, trusts_code
 from masa_lightning.sampling._limits import check_requests
 from masa_lightning.sampling._stops import StopStrings, load_tokenizer
 from masa_lightning.types import Completion, SamplingRequest
@@ -146,7 +146,7 @@ class TransformersSampler:
         criteria: list[Any] = [reached_limit]
         if settings.stop:
             if self._tokenizer is None:
-                self._tokenizer = load_tokenizer(self._model_path)
+                self._tokenizer = load_tokenizer(self._model_path, trusts_code(self._policy))
             strings = StopStrings(self._tokenizer, settings.stop)
 
             def reached_text(ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:

@@ -17,6 +17,7 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import nn
 
+from masa_lightning.checks import brings_code
 from masa_lightning.sampling.vllm.architectures import adapt_model, adapt_to_model
 from masa_lightning.sampling.vllm.cpu import PackedLayers
 from masa_lightning.sampling.vllm.isolation import apart_from_training, environment
@@ -34,7 +35,7 @@ _TRIED = ((0, 31), (0, 33))  # versions of vLLM, both with all that follow them
 _OURS = {  # options of vLLM that are set here -> how to set them
     "model": "the model of the module",
     "tokenizer": "the model of the module",
-    "trust_remote_code": "",
+    "trust_remote_code": "trust_remote_code of the module",
     "dtype": "dtype",
     "max_model_len": "max_prompt_length and max_completion_length of the module",
     "max_num_seqs": "max_num_seqs",
@@ -177,6 +178,7 @@ def _options(
         kv_cache_gib = _CPU_KV_CACHE_GIB
     options: dict[str, Any] = {
         "model": model_path,
+        "trust_remote_code": brings_code(policy),  # which then runs in this process already
         "load_format": "dummy",  # weights come from the policy
         "skip_tokenizer_init": True,
         "dtype": dtype,

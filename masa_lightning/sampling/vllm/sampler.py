@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from masa_lightning.checks import check_choice, check_number
+from masa_lightning.checks import check_choice, check_number, trusts_code
 from masa_lightning.sampling._limits import check_requests
 from masa_lightning.sampling._stops import load_tokenizer
 from masa_lightning.sampling.vllm.architectures import check_experts
@@ -337,7 +337,8 @@ class VLLMSampler:
         engine = llm.llm_engine
         stop_token_ids = sorted(self._stop_token_ids.union(settings.stop_token_ids))
         if settings.stop:
-            give_tokenizer(llm, lambda: load_tokenizer(self._model_path))
+            trusted = self._hand_over is not None and trusts_code(self._hand_over.policy)
+            give_tokenizer(llm, lambda: load_tokenizer(self._model_path, trusted))
         index_of: dict[str, int] = {}
         completions: list[Completion | None] = [None] * len(requests)
         try:
