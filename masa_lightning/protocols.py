@@ -143,9 +143,12 @@ class ExampleSource(Protocol):
     policy: Any
     """A `models.policy.Policy`."""
 
-    def expert_examples(self, outputs: Any) -> Sequence[tuple[list[int], list[int]]]:
+    def expert_examples(
+        self, outputs: Any
+    ) -> Sequence[tuple[list[int], list[int]] | tuple[list[int], list[int], float]]:
         """Returns (prompt ids, target ids) of the step that returned `outputs`; the end of sequence included.
 
+        A third entry is the weight of an example in the loss, >= 0, 1 without it.
         With several processes each returns its own: together they are the examples of the step.
         """
 

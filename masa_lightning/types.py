@@ -6,7 +6,7 @@ Everything here is plain data; what a sampler, a grader or a reward function has
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from statistics import fmean
@@ -387,6 +387,8 @@ class Rollout:
     """The completion decoded, without special tokens."""
     correct: bool = False
     """Solution rollouts: verified correctness."""
+    correct_when_cut: bool | None = None
+    """Solution rollouts past `RolloutGroup.foreseen_limit`: whether they would be right if it had cut them."""
     ungraded: bool = False
     """Solution rollouts: no verdict could be had."""
     prediction: MetaPrediction | None = None
@@ -419,7 +421,11 @@ class Decision:
     acted: bool = False
     """Whether it did: neither in shadow mode nor audited."""
     weight: float = 1.0
-    """Problems that this one stands for in statistics, as far as the control goes: 1 / audit share if it was audited."""
+    """Problems that this one stands for in statistics, as far as the control goes: 1 / `share` if it was left alone."""
+    share: float = 1.0
+    """Chance with which the control leaves such a problem alone; 1 where it does not act."""
+    draw: str = "audit"
+    """Name of the random number that decided so: controls that share one leave the same problems alone."""
     detail: Any = None
     """What it wanted: a gate, a number of tokens, notions."""
 
@@ -437,10 +443,14 @@ class RolloutGroup:
     """No solution rollouts are drawn."""
     token_limit: int | None = None
     """Most tokens of a solution rollout, below the completion budget."""
+    foreseen_limit: int | None = None
+    """The limit that a control would have set, and did not."""
     num_solutions: int | None = None
     """Solution rollouts to draw, where it is not the number that all problems get."""
     hint: tuple[str, ...] = ()
     """Notions that are put into the solution prompt."""
+    withheld_hint: tuple[str, ...] = ()
+    """Notions that would have been, but for chance: what hints are compared with."""
     prompts: dict[Kind, list[int]] = field(default_factory=dict)
     """Token ids of the prompt of each kind that is drawn."""
 
@@ -488,8 +498,24 @@ class RolloutGroup:
 
     @property
     def weight(self) -> float:
-        """Problems that the statistics of this one stand for, >= 1, if they are unbiased: more than 1 if it was audited."""
-        return prod(decision.weight for decision in self.decisions.values())
+        """Problems that the statistics of this one stand for, >= 1, if they are unbiased: more than 1 if it was audited.
+
+        It is one over the chance that they are unbiased. Controls that share a draw leave a problem alone together, so that
+        the smallest of their shares is that chance.
+        """
+        return self._product((d.draw, d.weight) for d in self.decisions.values())
+
+    @property
+    def greatest_weight(self) -> float:
+        """What `weight` may have become, as far as one knew before the draws: its greatest possible value."""
+        return self._product((d.draw, 1 / d.share) for d in self.decisions.values())
+
+    @staticmethod
+    def _product(weights: Iterable[tuple[str, float]]) -> float:
+        greatest: dict[str, float] = {}
+        for draw, weight in weights:
+            greatest[draw] = max(weight, greatest.get(draw, 1.0))
+        return prod(greatest.values())
 
 
 @dataclass(slots=True, kw_only=True)

@@ -147,7 +147,8 @@ OF_MODULES = {
     "gradient_checkpointing": ["no"], "float32_head": ["no"], "trust_remote_code": ["no"], "seed": [1.5],
 }  # fmt: skip
 OF_MASA = {
-    "num_meta_generations": [-1, 1, 2.5], "max_meta_length": [0, 9, 1.5], "pass_rate_scale": [0, 1.5],
+    "num_meta_generations": [-1, 1, 2.5], "num_acting_meta_generations": [0, 1, 2.5],
+    "max_meta_length": [0, 9, 1.5], "pass_rate_scale": [0, 1.5],
     "difficulty_base": [0, 1],
     "difficulty_scoring": ["log"], "notion_counting": ["share"], "min_expert_reward": [-0.1, 1.1],
     "solution_weight": [-1],
@@ -155,7 +156,7 @@ OF_MASA = {
 }  # fmt: skip
 MAY_BE_NONE = {
     "dual_clip", "aggregation", "clip_low", "clip_high", "cutoff_factor", "every_n_steps", "max_grad_norm", "seed",
-    "max_prompt_length", "max_completion_length", "max_meta_length",
+    "max_prompt_length", "max_completion_length", "max_meta_length", "num_acting_meta_generations",
 }  # fmt: skip
 
 

@@ -1,4 +1,8 @@
-"""What gating, cutoff and hinting share: shadow mode, audits, evidence over a window of steps, and the guard."""
+"""What gating, cutoff and hinting share: shadow mode, audits, evidence over a window of steps, and the guard.
+
+A problem is left alone by all controls together, for they share one random number a problem (`draw`): with two shares of
+5% its statistics are true with a chance of 5% and not of 1 in 400, and it stands for 20 problems and not for 400.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from masa_lightning.checks import check_choice, check_number
 from masa_lightning.functional.controls import ControlCounts, uniform
+from masa_lightning.functional.guards import LossGuard
 from masa_lightning.modules.masa import MASALightningModule
 from masa_lightning.types import Decision, RolloutGroup
 
@@ -28,14 +33,18 @@ class PredictionControl(Callback):
     audited: left alone, and counted for those that were changed. `masa predict --solve` uses the same controls, without
     audits.
 
+    The guard holds a control back when it has shown, by a test that may look at every step (`functional.guards`), that it
+    loses more than its limit, and lets it go when it has shown the opposite in shadow mode; neither without evidence.
+
     Args:
         mode: "off", "shadow" or "act".
         start_step: Training steps before it acts.
         audit_share: Share of the problems it wants to change that are audited, in (0, 1).
         max_lost_correct: The guard's limit on the share of correct rollouts lost, in [0, 1]; above it the control goes
-            back to shadow mode until a whole window of steps is within the limit again.
-        window: Training steps that the figures and the guard look back on, >= 1.
-        min_evidence: The guard says nothing before that many prevented units were seen in full, >= 1.
+            back to shadow mode.
+        window: Training steps that the figures look back on, >= 1.
+        min_evidence: The guard holds nothing back before the window has that many prevented units that were seen in full,
+            >= 1.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -46,6 +55,12 @@ class PredictionControl(Callback):
     """Name of the quantity whose predictions it decides by."""
     counts_type: type[Any] = ControlCounts
     """What the evidence of a step is summed up in."""
+    draw = "audit"
+    """Names the random number by which a problem is left alone."""
+    skips = False
+    """Whether a problem that it acts on has no solutions."""
+    release = "until it is within the limit there"
+    """What ends it that the guard holds it back, in words."""
 
     def __init__(
         self,
@@ -68,8 +83,7 @@ class PredictionControl(Callback):
         self.audit_share = audit_share
         self.max_lost_correct = max_lost_correct
         self.min_evidence = min_evidence
-        self.held_back = False
-        """Whether the guard keeps the control from acting."""
+        self.guard = LossGuard()
         self.window: deque[Any] = deque(maxlen=window)
 
     # -- what a subclass says ----------------------------------------------------------------------------------------
@@ -81,6 +95,9 @@ class PredictionControl(Callback):
     @abstractmethod
     def apply(self, group: RolloutGroup, wanted: Any) -> None:
         """Does it."""
+
+    def withhold(self, group: RolloutGroup, wanted: Any) -> None:
+        """Notes what it would have done, and did not; nothing by default."""
 
     @abstractmethod
     def count(self, counts: Any, group: RolloutGroup, decision: Decision) -> None:
@@ -101,7 +118,17 @@ class PredictionControl(Callback):
                 cost += counts.saved / group.weight
         return {f"tokens/saved_{self.name}": saved, f"tokens/audit_{self.name}": cost}
 
+    def bounds(self, groups: Sequence[RolloutGroup]) -> tuple[float, float]:
+        """Least and greatest excess (`ControlCounts.excess`) that a problem may show, known before any is solved."""
+        most = max((g.greatest_weight * len(g.solutions) for g in groups), default=0.0)
+        return -self.max_lost_correct * most, (1 - self.max_lost_correct) * most
+
     # -- types.RolloutControl ----------------------------------------------------------------------------------------
+
+    @property
+    def held_back(self) -> bool:
+        """Whether the guard keeps the control from acting."""
+        return self.guard.held_back
 
     def acts(self, step: int) -> bool:
         return self.mode == "act" and step >= self.start_step and not self.held_back
@@ -113,13 +140,15 @@ class PredictionControl(Callback):
             return
         acting = self.acts(step)
         for place, (group, (wanted, share)) in enumerate(zip(groups, self.plan(groups, budget), strict=True)):
-            decision = Decision(wanted=wanted is not None, detail=wanted)
-            if acting and decision.wanted:
-                if audit and uniform(f"{key}/{self.name}/{place}") < share:
-                    decision.weight = 1 / share
-                else:
-                    decision.acted = True
-                    self.apply(group, wanted)
+            decision = Decision(wanted=wanted is not None, detail=wanted, draw=self.draw)
+            if acting and audit and decision.wanted:
+                decision.share = share
+                decision.acted = uniform(f"{key}/{self.draw}/{place}") >= share
+                decision.weight = 1.0 if decision.acted else 1 / share
+            else:
+                decision.acted = acting and decision.wanted
+            if decision.wanted:
+                (self.apply if decision.acted else self.withhold)(group, wanted)
             group.decisions[self.name] = decision
 
     def settle(self, groups: Sequence[RolloutGroup]) -> None:
@@ -130,35 +159,41 @@ class PredictionControl(Callback):
         if self.mode == "off":
             return {}
         decided = [(g, d) for g in groups if (d := g.decisions.get(self.name)) is not None]
-        counts = self.counts_type()
-        for group, decision in decided:
-            self.count(counts, group, decision)
-        self.window.append(counts)
+        units = [self._shown(group, decision) for group, decision in decided]
+        self.window.append(sum(units, self.counts_type()))
         total = sum(self.window, self.counts_type())
         figures = {f"controls/{self.name}/{name}": value for name, value in total.figures().items()}
-        acted = sum(d.acted for _, d in decided)
+        acted = sum(d.acted and (self.skips or bool(g.solutions)) for g, d in decided)
         figures |= {
             f"controls/{self.name}/acted_share": acted / len(decided) if decided else 0.0,
             f"controls/{self.name}/evidence": total.evidence,
             f"controls/{self.name}/held_back": float(self.held_back),
         }
-        self._guard(total)
+        self._look(units, self.bounds(groups), total)
         return figures | self.tokens(decided)
 
-    def _guard(self, total: ControlCounts) -> None:
-        lost = total.lost_share
-        if self.held_back:
-            if len(self.window) == self.window.maxlen and not lost > self.max_lost_correct:
-                self.held_back = False
-        elif total.evidence >= self.min_evidence and lost > self.max_lost_correct:
-            self.held_back = True
-            self.window.clear()
-            if self.mode == "act":
-                rank_zero_warn(
-                    f"{type(self).__name__} loses {lost:.1%} of the correct rollouts, its max_lost_correct is "
-                    f"{self.max_lost_correct:.1%}: it only decides, as in shadow mode, until {self.window.maxlen} "
-                    "steps in a row are within the limit. Start it later (start_step), make it stricter, or raise the limit"
-                )
+    def _shown(self, group: RolloutGroup, decision: Decision) -> Any:
+        counts = self.counts_type()
+        self.count(counts, group, decision)
+        return counts
+
+    def _look(self, units: Sequence[Any], bounds: tuple[float, float], total: Any) -> None:
+        """Gives the guard what the problems of a step show."""
+        least, greatest = bounds
+        gains = [gain for unit in units if (gain := unit.excess(self.max_lost_correct))]
+        speaks = self.held_back or total.evidence >= self.min_evidence
+        if not self.guard.look(gains, least=least, greatest=greatest, speaks=speaks) or not self.held_back:
+            return
+        does = (
+            f"it only decides, as in shadow mode, {self.release}"
+            if self.mode == "act"
+            else "in mode: act it would be held back"
+        )
+        rank_zero_warn(
+            f"{type(self).__name__} loses more correct rollouts than its max_lost_correct, {self.max_lost_correct:.1%}, "
+            f"allows (estimated over the last {len(self.window)} steps: {total.lost_share:.1%}): {does}. Start it later "
+            "(start_step), make it stricter, or raise the limit"
+        )
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------------
 
@@ -187,11 +222,17 @@ class PredictionControl(Callback):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """The evidence and whether the guard holds the control back."""
-        return {"held_back": self.held_back, "window": [asdict(counts) for counts in self.window]}
+        """The evidence, and the guard with the limit that it holds."""
+        window = [asdict(counts) for counts in self.window]
+        return {"guard": asdict(self.guard), "limit": self.max_lost_correct, "window": window}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes them up from a checkpoint."""
-        self.held_back = state_dict["held_back"]
+        """Takes them up from a checkpoint; with another limit than its the guard begins anew.
+
+        An earlier version's guard had no test: of it one knows whether it held the control back.
+        """
+        guard = state_dict.get("guard", {"held_back": state_dict.get("held_back", False)})
+        same = state_dict.get("limit", self.max_lost_correct) == self.max_lost_correct
+        self.guard = LossGuard(**guard) if same else LossGuard()
         self.window.clear()
         self.window.extend(self.counts_type(**counts) for counts in state_dict["window"])

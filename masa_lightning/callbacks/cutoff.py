@@ -13,21 +13,23 @@ from masa_lightning.types import Decision, RolloutGroup
 class EarlyCutoff(PredictionControl):
     """Lets a solution rollout use at most `factor` times the predicted length (docs/method.md, section 5).
 
-    The limit goes to the sampler with each request, so that the tokens behind it are never generated; a rollout that
-    meets it counts as wrong. It is the same for all rollouts of a problem, and audits are of whole problems.
+    The limit goes to the sampler with each request, so that the tokens behind it are never generated; a rollout that meets
+    it is judged by its text like any other. Lost is what is right in full and not right when cut. The limit is the same for
+    all rollouts of a problem, and audits are of whole problems, which train the predictions with their weight.
 
-    Figures, ``controls/cutoff/...``: ``precision`` (of the rollouts cut, those that would have been wrong), ``recall``
-    (of the wrong rollouts, those cut), ``f1``, ``share`` of the rollouts cut, ``lost_correct`` (correct rollouts cut, of
-    all correct ones), ``saved_tokens`` (share of solution tokens), all over the window and estimated for all problems;
-    ``acted_share``, ``evidence``, ``held_back``; and ``tokens/saved_cutoff`` of the step.
+    Figures, ``controls/cutoff/...``: ``precision`` (of the rollouts cut, those that lose nothing by it), ``recall`` (of
+    those that lose nothing by it, the ones cut), ``f1``, ``share`` of the rollouts cut, ``lost_correct`` (correct rollouts
+    lost, of all correct ones), ``saved_tokens`` (share of solution tokens), all over the window and estimated for all
+    problems; ``acted_share``, ``evidence``, ``held_back``; and ``tokens/saved_cutoff`` of the step.
 
     Args:
         mode: "off", "shadow" (decide and be scored, change nothing) or "act".
         start_step: Training steps before it acts (the paper's: 80).
         factor: Times the median of the predicted lengths, > 0.
         audit_share: Share of the limited problems that gets the full budget all the same, in (0, 1).
-        max_lost_correct: More than this share of correct rollouts lost, and it goes back to shadow mode.
-        window: Training steps that the figures and that guard look back on.
+        max_lost_correct: Once it has shown to lose more than this share of the correct rollouts, it goes back to shadow
+            mode.
+        window: Training steps that the figures look back on.
         min_evidence: Rollouts past their limit that the guard waits for.
 
     Raises:
@@ -64,6 +66,9 @@ class EarlyCutoff(PredictionControl):
     def apply(self, group: RolloutGroup, wanted: int) -> None:
         group.token_limit = wanted
 
+    def withhold(self, group: RolloutGroup, wanted: int) -> None:
+        group.foreseen_limit = wanted
+
     def settle(self, groups: Sequence[RolloutGroup]) -> None:
         """An audited problem of which nothing would have been cut stands for itself alone: the others like it were seen."""
         for group in groups:
@@ -76,12 +81,13 @@ class EarlyCutoff(PredictionControl):
             return
         for rollout in group.solutions:
             beyond = max(0, rollout.length - decision.detail) if decision.wanted else 0
+            loses = rollout.correct and not (beyond > 0 and rollout.correct_when_cut is True)
             counts.add(
                 prevented=beyond > 0,
-                deserved=not rollout.correct,
+                deserved=not loses,
                 weight=group.weight,
                 correct=rollout.correct,
-                lost=rollout.correct and beyond > 0,
+                lost=loses and beyond > 0,
                 tokens=rollout.length,
                 saved=beyond,
             )

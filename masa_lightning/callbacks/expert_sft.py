@@ -26,7 +26,7 @@ from masa_lightning.modules.optimization import adamw, check_precision, check_tr
 from masa_lightning.protocols import ExampleSource, PhaseListener
 from masa_lightning.update.learner import Learner
 
-Example = tuple[list[int], list[int]]  # prompt ids, target ids
+Example = tuple[list[int], list[int], float]  # prompt ids, target ids, weight
 
 _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
@@ -34,12 +34,13 @@ _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 class ExpertSFT(Callback):
     r"""Minimises the negative log-likelihood of expert examples, in phases (docs/method.md, section 5).
 
-    .. math:: L = -\frac{1}{\sum_b |y_b|} \sum_b \sum_t \log \pi(y_{b,t} \mid x_b, y_{b,<t})
+    .. math:: L = -\frac{1}{\sum_b |y_b|} \sum_b w_b \sum_t \log \pi(y_{b,t} \mid x_b, y_{b,<t})
 
-    After each training step the module's examples go into a buffer. A phase takes an optimiser step on each batch of
-    them, oldest first, with an AdamW of its own: neither the module's optimiser nor its schedule nor the Trainer's
-    `global_step` notices. Buffer, optimiser and counters are in the checkpoint. Works with any LightningModule that is a
-    `protocols.ExampleSource`. With several processes all of them share one buffer and work on each batch together.
+    The weight w is 1, but where controls keep other problems from giving examples. After each training step the module's
+    examples go into a buffer. A phase takes an optimiser step on each batch of them, oldest first, with an AdamW of its
+    own: neither the module's optimiser nor its schedule nor the Trainer's `global_step` notices. Buffer, optimiser and
+    counters are in the checkpoint. Works with any LightningModule that is a `protocols.ExampleSource`. With several
+    processes all of them share one buffer and work on each batch together.
 
     Logged: ``sft/buffer``, ``sft/examples`` (of this step), ``tokens/sft`` (target tokens of this step),
     ``tokens_total/sft``, ``timing_s/sft``, ``sft/loss`` and ``sft/grad_norm`` (means over the batches of this step, NaN
@@ -161,7 +162,7 @@ class ExpertSFT(Callback):
                 optimizer = get_optimizer_state_dict(self._policy, self._optimizer, options=_FULL)
             else:
                 optimizer = self._optimizer.state_dict()
-        buffer = [[list(prompt), list(target)] for prompt, target in self.buffer]
+        buffer = [[list(prompt), list(target), weight] for prompt, target, weight in self.buffer]
         return {
             "buffer": buffer,
             "steps": self.steps,
@@ -172,7 +173,7 @@ class ExpertSFT(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes them up; the optimiser's when training starts."""
-        self.buffer = [(prompt, target) for prompt, target in state_dict["buffer"]]
+        self.buffer = [_weighted(example) for example in state_dict["buffer"]]
         self.steps, self.tokens = state_dict["steps"], state_dict["tokens"]
         self._optimizer_state = state_dict["optimizer"]
         self._learner.skipped_in_a_row = state_dict["skipped_in_a_row"]
@@ -181,10 +182,11 @@ class ExpertSFT(Callback):
 
     def _work(self, trainer: Trainer, pl_module: Any, outputs: Any) -> dict[str, float]:
         assert self._processes is not None
-        self.buffer += self._processes.concatenate(pl_module.expert_examples(outputs))
+        examples = [_weighted(example) for example in pl_module.expert_examples(outputs)]
+        self.buffer += self._processes.concatenate(examples)
         self.steps += 1
         batches = self._take_batches()
-        tokens = sum(len(target) for examples in batches for _, target in examples)
+        tokens = sum(len(target) for examples in batches for _, target, _ in examples)
         self.tokens += tokens
         metrics = {  # the same names each step: Lightning would log the last value of a missing one again
             "sft/loss": math.nan,
@@ -233,21 +235,23 @@ class ExpertSFT(Callback):
         assert policy is not None and optimizer is not None
         world, rank = trainer.world_size, trainer.global_rank
         shares = [
-            split(examples[r::world], self.max_tokens_per_micro_batch, share_prompts=policy.packs) for r in range(world)
+            split([e[:2] for e in examples[r::world]], self.max_tokens_per_micro_batch, share_prompts=policy.packs)
+            for r in range(world)
         ]
         mine = examples[rank::world]
         own = [[mine[i] for i in part] for part in shares[rank]]
         used = len(own)
         if sharded:  # weights are gathered in every forward pass, so that all processes make as many: some of nothing
             own += [list(examples[:1])] * (max(map(len, shares)) - used)
-        denominator = sum(len(target) for _, target in examples)
+        denominator = sum(len(target) for _, target, _ in examples)
         self._learner.clear(optimizer)
         total = torch.zeros((), device=pl_module.device)
         for i, batch in enumerate(own):
-            tokens = pack(batch).to(pl_module.device)
+            tokens = pack([(prompt, target) for prompt, target, _ in batch]).to(pl_module.device)
+            weights = torch.tensor([[w] for *_, w in batch], dtype=torch.float32, device=pl_module.device)
             with trainer.precision_plugin.forward_context():
                 logp, _ = policy(tokens)
-                loss = sft_loss(logp, tokens.mask, denominator) * (i < used)
+                loss = sft_loss(logp * weights, tokens.mask, denominator) * (i < used)
             if sharded:
                 loss = loss * world  # FSDP2 averages gradients over processes
             loss.backward()  # type: ignore[no-untyped-call]
@@ -260,3 +264,9 @@ class ExpertSFT(Callback):
                         p.grad = torch.zeros_like(p) if p.grad is None else p.grad
                         torch.distributed.all_reduce(p.grad)
         return total.item(), self._learner.step(optimizer, policy.parameters())
+
+
+def _weighted(example: Sequence[Any]) -> Example:
+    """An example with its weight, which those of other modules and of earlier versions need not have."""
+    prompt, target, *weight = example
+    return prompt, target, float(weight[0]) if weight else 1.0

@@ -33,8 +33,9 @@ class PredictiveGating(PredictionControl):
         skip: "both", or "hopeless" alone, for `masa predict --solve`, where trivial problems are to be solved.
         min_predictions: Parsed predictions without which nothing is decided, >= 1.
         audit_share: Share of the gated problems that is solved all the same, in (0, 1).
-        max_lost_correct: More than this share of correct rollouts lost, and it goes back to shadow mode.
-        window: Training steps that the figures and that guard look back on.
+        max_lost_correct: Once it has shown to lose more than this share of the correct rollouts, it goes back to shadow
+            mode.
+        window: Training steps that the figures look back on.
         min_evidence: Gated problems solved all the same that the guard waits for.
 
     Raises:
@@ -47,6 +48,7 @@ class PredictiveGating(PredictionControl):
 
     name = "gating"
     reads = "pass_rate"
+    skips = True
 
     def __init__(
         self,

@@ -14,9 +14,10 @@ from masa_lightning.types import Decision, RolloutGroup
 class NotionHinting(PredictionControl):
     """Gives the notions that most predictions of a problem name as a hint (docs/method.md, section 5).
 
-    A problem with notions to give is hinted at `probability`; the others of them are what it is compared with. All
-    solution rollouts of a hinted problem are drawn, and trained on, with the hinted prompt (`PromptTemplates.hint`). Its
-    meta rollouts have no reward: they predict how the problem goes without a hint. Validation is never hinted.
+    A problem with notions to give, and room for them in its prompt, is hinted at `probability`; the others of them are what
+    it is compared with. All solution rollouts of a hinted problem are drawn, and trained on, with the hinted prompt
+    (`PromptTemplates.hint`). Its meta rollouts have no reward: they predict how the problem goes without a hint. Validation
+    is never hinted.
 
     Figures, ``controls/hinting/...``: ``hinted_pass_rate``, ``plain_pass_rate`` and ``lift`` over the window;
     ``acted_share``, ``evidence``, ``held_back``.
@@ -26,8 +27,9 @@ class NotionHinting(PredictionControl):
         start_step: Training steps before it acts (the paper's: 80).
         probability: Share of the problems with notions that is hinted, in (0, 1).
         max_notions: Most notions of a hint, >= 1.
-        max_lost_correct: If the hinted pass rate is lower by more than this share, it goes back to shadow mode.
-        window: Training steps that the figures and that guard look back on.
+        max_lost_correct: Once the hinted pass rate has shown to be lower by more than this share, it goes back to shadow
+            mode, where hints show nothing: none is given any more, unless the run is resumed with another limit.
+        window: Training steps that the figures look back on.
         min_evidence: Hinted problems that the guard waits for.
 
     Raises:
@@ -41,6 +43,8 @@ class NotionHinting(PredictionControl):
     name = "hinting"
     reads = "notions"
     counts_type = HintCounts
+    draw = "hinting"
+    release = "to the end of the run, as hints that are not given show nothing"
 
     def __init__(
         self,
@@ -64,21 +68,25 @@ class NotionHinting(PredictionControl):
     def apply(self, group: RolloutGroup, wanted: tuple[str, ...]) -> None:
         group.hint = wanted
 
+    def withhold(self, group: RolloutGroup, wanted: tuple[str, ...]) -> None:
+        group.withheld_hint = wanted
+
+    def bounds(self, groups: Sequence[RolloutGroup]) -> tuple[float, float]:
+        """All solutions of a hinted problem right, and all of a plain one."""
+        most = max((len(g.solutions) for g in groups), default=0)
+        return -most / (1 - self.audit_share), (1 - self.max_lost_correct) * most / self.audit_share
+
     def settle(self, groups: Sequence[RolloutGroup]) -> None:
-        """A hint that the prompt had no room for was none."""
+        """A hint that the prompt had, or would have had, no room for was none."""
         for group in groups:
             decision = group.decisions.get(self.name)
-            if decision is not None and decision.acted and not group.hint:
+            if decision is not None and decision.wanted and not (group.hint or group.withheld_hint):
                 group.decisions[self.name] = Decision(wanted=False)
 
     def tokens(self, decided: Sequence[tuple[RolloutGroup, Decision]]) -> dict[str, float]:
         return {}
 
     def count(self, counts: Any, group: RolloutGroup, decision: Decision) -> None:
-        if decision.acted:
-            counts.hinted += len(group.correct)
-            counts.hinted_correct += sum(group.correct)
-            counts.evidence += bool(group.solutions)
-        elif decision.weight > 1:
-            counts.plain += len(group.correct)
-            counts.plain_correct += sum(group.correct)
+        if decision.share < 1:
+            chance = 1 - decision.share if decision.acted else decision.share
+            counts.add(hinted=decision.acted, weight=1 / chance, count=len(group.correct), correct=sum(group.correct))

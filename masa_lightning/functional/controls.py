@@ -17,7 +17,7 @@ from statistics import median
 from typing import Final, Literal
 
 from masa_lightning.functional.rewards import MAX_NOTION_CHARS, normalise_words
-from masa_lightning.types import MetaPrediction
+from masa_lightning.types import MetaPrediction, RolloutGroup
 
 Gate = Literal["hopeless", "trivial"]
 
@@ -134,6 +134,26 @@ def named_notions(predictions: Sequence[MetaPrediction]) -> list[tuple[str, int]
     return [(written[words], votes[words]) for words in sorted(votes, key=lambda words: -votes[words])]  # a stable sort
 
 
+def training_weights(groups: Sequence[RolloutGroup]) -> list[float]:
+    r"""How much the predictions of each problem of a step count in training, so that on average all problems count as much.
+
+    Only a problem whose statistics no control changed can train. Which ones these are is chosen by the outcome, as of a
+    problem with short solutions none is cut; so each counts for those that it stands for (Horvitz and Thompson, 1952):
+
+    .. math:: w_q = \frac{n}{N} \cdot \frac{[\text{true statistics}]}{P(\text{true statistics})}
+
+    with n of the N problems of the step training. A loss that is a mean over these n is then on average the mean over all N.
+
+    Args:
+        groups: Of a step, with settled decisions.
+
+    Returns:
+        >= 0, one a group; all exactly 1 where no control acted.
+    """
+    share = sum(g.is_unbiased for g in groups) / max(len(groups), 1)
+    return [g.weight * share if g.is_unbiased else 0.0 for g in groups]
+
+
 def uniform(key: str) -> float:
     """A number in [0, 1) that is a function of `key` alone, so that a resumed run decides what it would have decided.
 
@@ -195,6 +215,10 @@ class ControlCounts:
         """Correct rollouts lost, of all correct ones, in [0, 1]; NaN without any."""
         return _share(self.lost, self.correct)
 
+    def excess(self, limit: float) -> float:
+        """Correct rollouts lost beyond the share `limit` of all correct ones; negative below it."""
+        return self.lost - limit * self.correct
+
     def figures(self) -> dict[str, float]:
         """Estimates for the whole population; NaN where nothing was observed.
 
@@ -214,7 +238,7 @@ class ControlCounts:
 
 @dataclass(slots=True, kw_only=True)
 class HintCounts:
-    """How problems fared with and without a hint: sums over solution rollouts."""
+    """How problems fared with and without a hint: sums over solution rollouts, weighted for the shares of both."""
 
     hinted: float = 0.0
     hinted_correct: float = 0.0
@@ -231,6 +255,17 @@ class HintCounts:
     def lost_share(self) -> float:
         """Share by which the hinted pass rate falls behind the plain one; negative where hints help, NaN if unknown."""
         return 1 - _share(_share(self.hinted_correct, self.hinted), _share(self.plain_correct, self.plain))
+
+    def add(self, *, hinted: bool, weight: float, count: int, correct: int) -> None:
+        """Adds a problem with `count` solutions, `correct` of them right; `weight` is 1 over the chance of its side."""
+        side = "hinted" if hinted else "plain"
+        setattr(self, side, getattr(self, side) + weight * count)
+        setattr(self, f"{side}_correct", getattr(self, f"{side}_correct") + weight * correct)
+        self.evidence += hinted and count > 0
+
+    def excess(self, limit: float) -> float:
+        """Correct rollouts lost by hints beyond the share `limit` of the plain ones; negative below it."""
+        return (1 - limit) * self.plain_correct - self.hinted_correct
 
     def figures(self) -> dict[str, float]:
         """``hinted_pass_rate`` and ``plain_pass_rate`` of problems with a hint to give, and ``lift``, their difference."""

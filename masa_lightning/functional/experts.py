@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
-from masa_lightning.functional.parsing import render_prediction
+from masa_lightning.functional.parsing import render_members
 from masa_lightning.types import Rollout, RolloutGroup
 
 _OPEN, _CLOSE = "<meta>", "</meta>"
@@ -19,13 +19,15 @@ def choose_expert(group: RolloutGroup, *, min_notion_reward: float = 0.2) -> Rol
 
     Args:
         group: With rewards; of its statistics at least one solution has to be correct.
-        min_notion_reward: A rollout below it is no expert, in [0, 1].
+        min_notion_reward: A rollout below it is no expert, in [0, 1]. Where notions are not rewarded, the best is the one
+            with the highest reward.
 
     Returns:
-        A rollout with closed `<meta>` reasoning and notions; of equal ones that with the higher reward, then the first.
-        None if there is none.
+        A rollout with closed `<meta>` reasoning, and notions where they are rewarded; of equal ones that with the higher
+        reward, then the first. None if there is none.
     """
-    return best_rollout(group, {"notion": min_notion_reward}, _qualifies)
+    rewarded = any("notion" in rollout.rewards for rollout in group.metas)
+    return best_rollout(group, {"notion": min_notion_reward}, _qualifies if rewarded else _has_read)
 
 
 def best_rollout(
@@ -36,7 +38,7 @@ def best_rollout(
     Args:
         group: With rewards; of its statistics at least one solution has to be correct.
         least: By names of rewards, what an expert has at least; the best is the one with most of the first of them, then of
-            the next, then of the whole reward.
+            the next, then of the whole reward. A name that no rollout of the group was rewarded for asks for nothing.
         qualifies: Whether a rollout can be one.
 
     Returns:
@@ -44,6 +46,7 @@ def best_rollout(
     """
     if not any(group.correct):
         return None
+    least = {name: x for name, x in least.items() if any(name in r.rewards for r in group.metas)}
     experts = [r for r in group.metas if qualifies(r) and all(r.rewards.get(n, 0.0) >= x for n, x in least.items())]
     return max(experts, key=lambda r: (*(r.rewards.get(n, 0.0) for n in least), r.reward or 0.0), default=None)
 
@@ -57,7 +60,7 @@ def expert_target(
         \text{solution\_length} = \operatorname{round}(\operatorname{mean}_{i: c_i = 1} l_i)
 
     Args:
-        rollout: Chosen by `choose_expert`; its reasoning and its notions stay.
+        rollout: Chosen by `choose_expert`; its reasoning and its notions stay. Without notions none are written.
         correct: [G] verified correctness of the solution rollouts, at least one of them true.
         lengths: [G] generated tokens.
         pass_rate_scale: As in the prompt.
@@ -69,17 +72,14 @@ def expert_target(
     Raises:
         ValueError: If the rollout is no expert or no solution is correct.
     """
-    if not _qualifies(rollout):
+    if not _has_read(rollout) or ("notion" in rollout.rewards and not _qualifies(rollout)):
         raise ValueError("the rollout has no closed <meta> reasoning or no notions; expected one of choose_expert")
     if not any(correct):
         raise ValueError("no solution is correct, so there is no length to predict; expected at least one")
-    assert rollout.prediction is not None and rollout.prediction.notions is not None
-    written = render_prediction(
-        notions=rollout.prediction.notions,
-        pass_rate=true_pass_rate(correct, pass_rate_scale),
-        solution_length=true_length(correct, lengths),
-    )
-    return rewritten(rollout.text, written)
+    assert rollout.prediction is not None
+    notions = rollout.prediction.notions
+    truths = {"pass_rate": true_pass_rate(correct, pass_rate_scale), "solution_length": true_length(correct, lengths)}
+    return rewritten(rollout.text, render_members(({"math_notion": notions} if notions else {}) | truths))
 
 
 def true_pass_rate(correct: Sequence[bool], scale: int = 8) -> int:
@@ -118,5 +118,9 @@ def rewritten(text: str, written: str) -> str:
     return f"{reasoning}{_CLOSE}{space}{written}"
 
 
+def _has_read(rollout: Rollout) -> bool:
+    return has_reasoning(rollout.text) and rollout.prediction is not None
+
+
 def _qualifies(rollout: Rollout) -> bool:
-    return has_reasoning(rollout.text) and rollout.prediction is not None and bool(rollout.prediction.notions)
+    return _has_read(rollout) and rollout.prediction is not None and bool(rollout.prediction.notions)

@@ -10,6 +10,7 @@ from torch import nn
 
 from masa_lightning.checks import check_number
 from masa_lightning.distributed import publish, share
+from masa_lightning.functional.controls import training_weights
 from masa_lightning.functional.prompts import PromptTemplates, check_asked, meta_messages
 from masa_lightning.functional.rewards import Counting, Scoring
 from masa_lightning.metrics.calibration import Calibration
@@ -20,6 +21,7 @@ from masa_lightning.modules.defaults import default_meta_length
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.protocols import Grader, RewardFunction, RolloutControl, Sampler
 from masa_lightning.quantities import Quantities, Quantity, chosen_quantities
+from masa_lightning.rollouts.cut_scorer import CutScorer
 from masa_lightning.rollouts.measurement import Named, measure
 from masa_lightning.rollouts.meta_scorer import MetaScorer
 from masa_lightning.rollouts.plan import keys_by_place, keys_by_problem, left_out, merge_batches
@@ -38,6 +40,8 @@ class MASALightningModule(GRPOLightningModule):
 
     Args:
         num_meta_generations: Meta rollouts a problem in training (M), >= 2, or 0 for GRPO; 1 with a `meta_weight` of 0.
+        num_acting_meta_generations: Meta rollouts a problem in training steps in which a control may act, so that predicting
+            costs less than it saves; at most, and by default, `num_meta_generations`.
         max_meta_length: Most tokens of a meta completion; by default that of the model's training, if its folder says so (64
             for the embedded model), else `max_completion_length`. At most the latter, unless `num_meta_generations` is 0.
         pass_rate_scale: Predicted pass rates are integers in 0..scale; in the prompt, the parser and the reward alike.
@@ -69,6 +73,7 @@ class MASALightningModule(GRPOLightningModule):
         chat_template_kwargs: dict[str, Any] | None = None,
         num_generations: int = 8,
         num_meta_generations: int = 8,
+        num_acting_meta_generations: int | None = None,
         max_prompt_length: int | None = None,
         max_completion_length: int | None = None,
         max_meta_length: int | None = None,
@@ -144,6 +149,9 @@ class MASALightningModule(GRPOLightningModule):
                 "num_meta_generations is 1; expected >= 2, because a prediction's advantage is what it earns more than the "
                 "others of its problem, 0 for no predictions, or meta_weight = 0 for predictions that are not trained"
             )
+        if num_acting_meta_generations is not None:
+            least = ">= 2" if meta_weight else ">= 1"
+            check_number("num_acting_meta_generations", num_acting_meta_generations, least, whole=True)
         if max_meta_length is None:
             max_meta_length = default_meta_length(model, self.max_completion_length)
         check_number("max_meta_length", max_meta_length, ">= 1", whole=True)
@@ -152,6 +160,7 @@ class MASALightningModule(GRPOLightningModule):
                 f"max_meta_length is {max_meta_length}; expected 1..max_completion_length = {self.max_completion_length}"
             )
         self.num_meta_generations = num_meta_generations
+        self.num_acting_meta_generations = num_acting_meta_generations
         self.max_meta_length = min(max_meta_length, self.max_completion_length)
         chosen = chosen_quantities(
             quantities,
@@ -206,7 +215,8 @@ class MASALightningModule(GRPOLightningModule):
         """Draws and scores rollouts: both kinds in one call, or meta rollouts first where a control may act on them."""
         controls = self._controls()
         sequential = any(control.acts(self.rollout_steps) for control in controls)
-        self._generate(groups, {"meta": counts["meta"]} if sequential else counts, sampling, keys)
+        first: dict[Kind, int] = {"meta": self._acting_metas(counts["meta"]) if audit else counts["meta"]}
+        self._generate(groups, first if sequential else counts, sampling, keys)
         if controls:
             self._read_predictions(groups)
         for control in controls:
@@ -235,7 +245,8 @@ class MASALightningModule(GRPOLightningModule):
             rollout.prediction = prediction
 
     def _all_scorers(self) -> list[Scorer]:
-        return [*super()._all_scorers(), self.meta_scorer]
+        cut = CutScorer(self.scorer, lambda completion: self.rollouter.texts([completion])[0])
+        return [*super()._all_scorers(), cut, self.meta_scorer]
 
     def predict_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Draws the predictions of problems and, with `evaluation.solve`, solves them under the Trainer's controls.
@@ -269,18 +280,24 @@ class MASALightningModule(GRPOLightningModule):
             publish([r for g in (*groups, *plain) for r in g.rollouts], self.processes)
         return {"groups": groups, "left_out": left_out(problems, groups), "plain": plain}
 
-    def expert_examples(self, outputs: Any) -> list[tuple[list[int], list[int]]]:
-        """Prompt and target ids of the best prediction of each problem, rewritten with what then really happened.
+    def _acting_metas(self, count: int) -> int:
+        return count if self.num_acting_meta_generations is None else min(count, self.num_acting_meta_generations)
+
+    def expert_examples(self, outputs: Any) -> list[tuple[list[int], list[int], float]]:
+        """Prompt and target ids of the best prediction of each problem, rewritten with what then really happened; weights.
 
         Args:
-            outputs: Of `training_step`. Problems whose statistics a control kept from being true give no example.
+            outputs: Of `training_step`. Problems whose statistics a control kept from being true give no example, and the
+                others count for them (`functional.controls.training_weights`).
 
         Returns:
             Those of this process's part of the problems; a collective.
         """
         groups: list[RolloutGroup] = outputs["groups"]
-        examples = share(groups, self._expert_example, self.processes)[self.processes.part([1.0] * len(groups))]
-        return [example for example in examples if example is not None]
+        part = self.processes.part([1.0] * len(groups))
+        examples = share(groups, self._expert_example, self.processes)[part]
+        weights = training_weights(groups)[part]
+        return [(*example, weight) for example, weight in zip(examples, weights, strict=True) if example is not None]
 
     def _expert_example(self, group: RolloutGroup) -> tuple[list[int], list[int]] | None:
         expert = self.quantities.expert(group) if group.is_unbiased else None

@@ -163,7 +163,8 @@ class Quantities:
     def expert(self, group: RolloutGroup) -> tuple[Rollout, str] | None:
         """Picks the best meta rollout of a problem, and writes what it should have predicted.
 
-        The best is the one with the most reward for what nobody knows better (`Quantity.expert_reward`), and then in all.
+        The best is the one with the most reward for what nobody knows better (`Quantity.expert_reward`), and then in all; of
+        what is not rewarded (weight 0) nothing is asked, and it is left out where it was not predicted.
 
         Args:
             group: With rewards.
@@ -175,7 +176,8 @@ class Quantities:
         Raises:
             ValueError: If a quantity's `truth` is nothing that its `read` takes.
         """
-        kept = [quantity for quantity in self._all if quantity.expert_reward is not None]
+        rewarded = {name for rollout in group.metas for name in rollout.rewards}
+        kept = [q for q in self._all if q.expert_reward is not None and q.reward_name in rewarded]
 
         def qualifies(rollout: Rollout) -> bool:
             prediction = rollout.prediction
@@ -189,8 +191,9 @@ class Quantities:
         if best is None or best.prediction is None:
             return None
         predicted = best.prediction.values
-        truths = {quantity.key: quantity.truth(predicted.get(quantity.name), group) for quantity in self._all}
-        for quantity in self._all:
+        written = [q for q in self._all if q.expert_reward is None or predicted.get(q.name) is not None]
+        truths = {quantity.key: quantity.truth(predicted.get(quantity.name), group) for quantity in written}
+        for quantity in written:
             _check_truth(quantity, truths[quantity.key], group)
         return best, rewritten(best.text, render_members(truths))
 

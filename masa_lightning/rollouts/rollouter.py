@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -13,7 +14,7 @@ from masa_lightning.protocols import PhaseProgress, RolloutStore, Sampler
 from masa_lightning.rollouts.plan import PromptIds, collect_rollouts, make_groups, plan_rollouts
 from masa_lightning.settings import SamplingSettings
 from masa_lightning.timing import Stopwatch
-from masa_lightning.types import Kind, Problem, RolloutGroup
+from masa_lightning.types import Completion, Kind, Problem, RolloutGroup
 
 
 class Rollouter:
@@ -66,13 +67,19 @@ class Rollouter:
         return make_groups(problems, kinds, prompt_ids=self.prompt_ids, max_prompt_length=self.max_prompt_length)
 
     def hint(self, groups: Sequence[RolloutGroup]) -> None:
-        """Puts the hints of groups into their solution prompts, in place; a hint that makes one too long is dropped."""
+        """Puts the hints of groups into their solution prompts, in place; one that makes a prompt too long is dropped.
+
+        So is one that is withheld, if it would have made it too long: what hints are compared with is chosen as they are.
+        """
         for group in (g for g in groups if g.hint):
             ids = self.prompt_ids("solution", group)
             if len(ids) <= self.max_prompt_length:
                 group.prompts["solution"] = ids
             else:
                 group.hint = ()
+        for group in (g for g in groups if g.withheld_hint):
+            if len(self.prompt_ids("solution", replace(group, hint=group.withheld_hint))) > self.max_prompt_length:
+                group.withheld_hint = ()
 
     def generate(
         self,
@@ -104,9 +111,7 @@ class Rollouter:
         progress = self.progress("generate", len(requests))
         with self.watch.phase("generate"):
             completions = self.sampler.generate(requests, self.stops.with_texts(sampling), progress)
-        ids = [self.stops.without_token(c) for c in completions]
-        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True) if ids else []  # it makes [""] of []
-        texts = [before_stop(text, self.stops.texts) for text in texts]
+        texts = self.texts(completions)
         with self.watch.phase("exchange"):
             drawn = announce(completions, texts, self.processes)
         collect_rollouts(plan, drawn)
@@ -114,6 +119,12 @@ class Rollouter:
         for completion, _, holder in drawn:
             generated[holder or 0] += len(completion.token_ids)
         self.generated.append(generated)
+
+    def texts(self, completions: Sequence[Completion]) -> list[str]:
+        """Decodes completions, without special tokens and without what ended them."""
+        ids = [self.stops.without_token(c) for c in completions]
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True) if ids else []  # it makes [""] of []
+        return [before_stop(text, self.stops.texts) for text in texts]
 
     def take_generated(self) -> list[list[int]]:
         """Returns `generated`, and begins anew."""

@@ -60,7 +60,8 @@ class Scorers:
         with self.watch.phase("exchange"):
             outcomes = share(rollouts, _outcome, self.processes)
         for rollout, outcome in zip(rollouts, outcomes, strict=True):
-            rollout.correct, rollout.ungraded, rollout.prediction, rollout.rewards, rollout.reward = outcome
+            rollout.correct, rollout.ungraded, rollout.correct_when_cut = outcome[:3]
+            rollout.prediction, rollout.rewards, rollout.reward = outcome[3:]
 
     def _end_together(self, failure: Exception | None) -> None:
         """Ends all processes with the error of the first that has one, so that none waits for it; a collective."""
@@ -72,5 +73,8 @@ class Scorers:
                 ) from failure
 
 
-def _outcome(rollout: Rollout) -> tuple[bool, bool, MetaPrediction | None, dict[str, float], float | None]:
-    return rollout.correct, rollout.ungraded, rollout.prediction, rollout.rewards, rollout.reward
+def _outcome(
+    rollout: Rollout,
+) -> tuple[bool, bool, bool | None, MetaPrediction | None, dict[str, float], float | None]:
+    verdict = rollout.correct, rollout.ungraded, rollout.correct_when_cut
+    return *verdict, rollout.prediction, rollout.rewards, rollout.reward

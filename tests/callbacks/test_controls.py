@@ -181,6 +181,27 @@ def test_an_audit_without_a_cut_stands_for_itself(run):
     assert named(recorder.groups[0])["easy"].decisions["cutoff"].weight > 1  # all of 10 tokens pass the limit 5
 
 
+def test_a_rollout_that_is_right_when_cut_is_not_lost(run):
+    """Two of three right rollouts pass the limit of 20 tokens: one boxed its answer before, and one behind it."""
+    ends = {
+        0: "\\boxed{2}. Wait, let me check" + "x" * 40,
+        1: "x" * 40 + "\\boxed{2}",
+        2: "\\boxed{2}",
+        3: "\\boxed{0}",
+    }
+
+    def given(kind, text, index, call):
+        return ends[index] if kind == "solution" else script(kind, text, index, call)
+
+    recorder, _ = run(EarlyCutoff(mode="shadow"), given=given, problems=PROBLEMS[:1])
+    metrics, (group,) = recorder.metrics[0], recorder.groups[0]
+    assert [r.correct_when_cut for r in group.solutions] == [True, False, None, None]
+    assert metrics["controls/cutoff/lost_correct"] == pytest.approx(1 / 3)
+    assert metrics["controls/cutoff/precision"] == 0.5
+    recorder, _ = run(acting(EarlyCutoff), given=given, problems=PROBLEMS[:1])
+    assert [r.correct for r in recorder.groups[0][0].solutions] == [True, False, True, False]
+
+
 # -- hinting -----------------------------------------------------------------------------------------------------------
 
 
@@ -206,9 +227,9 @@ def test_hinted_problems_are_solved_with_the_hint_and_trained_on_with_it(run, lo
 
 
 def test_a_hint_without_room_is_none(run):
-    recorder, _ = run(NotionHinting(start_step=0, probability=1 - 1e-9), max_prompt_length=8)
-    groups = recorder.groups[0]
-    assert not any(g.hint for g in groups)
+    recorder, _ = run(NotionHinting(start_step=0, probability=0.5), max_prompt_length=8, epochs=4)
+    groups = [g for step in recorder.groups for g in step]
+    assert not any(g.hint or g.withheld_hint or g.decisions["hinting"].wanted for g in groups)
     assert all(g.weight == 1 for g in groups)
     assert recorder.metrics[0]["controls/hinting/acted_share"] == 0
 
@@ -228,24 +249,18 @@ def test_validation_is_never_controlled(loop):
 # -- the guard, state, composition -------------------------------------------------------------------------------------
 
 
-def test_the_guard_takes_a_harmful_control_back_and_lets_it_return(run):
-    """The hopeless problem is solved from the third call on, which is a loss, until the tenth."""
-    solved = range(4, 14)
+def test_the_guard_takes_a_harmful_control_back(run):
+    """The hopeless problem is solved from the third step on, and nothing may be lost: the first audit shows it."""
 
     def changing(kind, text, index, call):
-        return (
-            "\\boxed{2}" if (kind, text) == ("solution", "lost") and call in solved else script(kind, text, index, call)
-        )
+        return "\\boxed{2}" if (kind, text) == ("solution", "lost") and call >= 4 else script(kind, text, index, call)
 
-    gating = PredictiveGating(start_step=0, audit_share=0.5, window=4, min_evidence=1, max_lost_correct=0.2)
-    with pytest.warns(
-        UserWarning, match=r"PredictiveGating loses .* it only decides, as in shadow mode, until 4 steps"
-    ):
-        recorder, _ = run(gating, epochs=30, given=changing)
+    gating = PredictiveGating(start_step=0, audit_share=0.5, window=4, min_evidence=1, max_lost_correct=0.0)
+    with pytest.warns(UserWarning, match=r"PredictiveGating loses .* it only decides, as in shadow mode, until it is"):
+        recorder, _ = run(gating, epochs=12, given=changing)
     held = [metrics["controls/gating/held_back"] for metrics in recorder.metrics]
-    assert held[0] == 0
-    assert max(held) == 1
-    assert held[-1] == 0
+    assert held[:3] == [0, 0, 0]
+    assert held[-1] == 1
     acted = [metrics["controls/gating/acted_share"] for metrics in recorder.metrics]
     assert all(share == 0 for share, back in zip(acted, held, strict=True) if back)
 
@@ -253,7 +268,7 @@ def test_the_guard_takes_a_harmful_control_back_and_lets_it_return(run):
 def test_state_survives(run):
     gating, cutoff, hinting = (kind(start_step=0) for kind in (PredictiveGating, EarlyCutoff, NotionHinting))
     run(gating, cutoff, hinting, epochs=3)
-    gating.held_back = True
+    gating.guard.begin(held_back=True)
     for control in (gating, cutoff, hinting):
         other = type(control)()
         other.load_state_dict(control.state_dict())
