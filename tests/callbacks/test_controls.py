@@ -234,6 +234,45 @@ def test_a_hint_without_room_is_none(run):
     assert recorder.metrics[0]["controls/hinting/acted_share"] == 0
 
 
+def test_experts_are_found_where_notions_have_no_weight(run):
+    """Nobody was ever cloned."""
+    recorder, _ = run(ExpertSFT(batch_size=1), meta_reward_weights={"length": 1, "difficulty": 1, "notion": 0})
+    assert recorder.metrics[0]["sft/examples"] == 2
+
+
+def test_fewer_predictions_while_controls_act(run):
+    recorder, _ = run(PredictiveGating(start_step=1), epochs=3, num_meta_generations=4, num_acting_meta_generations=2)
+    assert [[len(g.metas) for g in groups] for groups in recorder.groups] == [[4] * 3, [2] * 3, [2] * 3]
+    recorder, _ = run(acting(PredictiveGating), num_meta_generations=4)
+    assert [len(g.metas) for g in recorder.groups[0]] == [4] * 3
+
+
+def test_an_audited_problem_trains_for_those_that_it_stands_for(run):
+    def given(kind, text, index, call):
+        rate = RATES[text] + (index and (1 if RATES[text] < 8 else -1))
+        return (
+            script(kind, text, index, call).replace(f'rate":{RATES[text]}', f'rate":{rate}')
+            if kind == "meta"
+            else (script(kind, text, index, call))
+        )
+
+    def advantages(*callbacks, epochs=1):
+        recorder, _ = run(*callbacks, given=given, epochs=epochs)
+        return [{g.problem.id: [abs(r.advantage) for r in g.metas] for g in groups} for groups in recorder.groups]
+
+    (plain,) = advantages()
+    assert all(map(any, plain.values()))
+    (shadow,) = advantages(PredictiveGating(mode="shadow"))
+    assert shadow == plain
+    gating = PredictiveGating(start_step=0, audit_share=0.5, min_evidence=10**6, max_std=1)
+    for step in advantages(gating, epochs=6):
+        audited = [name for name in ("lost", "easy") if any(step[name])]
+        share = (1 + len(audited)) / 3
+        assert step["open"] == pytest.approx([share * each for each in plain["open"]])
+        for name in audited:
+            assert step[name] == pytest.approx([2 * share * each for each in plain[name]])
+
+
 def test_validation_is_never_controlled(loop):
     def mixed(kind, text, index, call):
         return script(kind, text, index, call)

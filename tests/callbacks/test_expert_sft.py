@@ -170,7 +170,8 @@ def test_experts_of_the_loop(loop):
     problems = [loop.problem("1+1"), loop.problem("2+2")]
     recorder = loop.fit(module, loop.Problems(problems, batch_size=2), callback, max_epochs=3)
     assert [m["sft/examples"] for m in recorder.metrics] == [0, 2, 0]
-    prompt, target = callback.buffer[0]
+    prompt, target, weight = callback.buffer[0]
+    assert weight == 1
     group = {g.problem.id: g for g in recorder.groups[-1]}["1+1"]
     assert prompt == group.metas[0].prompt_ids
     text = module.tokenizer.decode(target, skip_special_tokens=True)
@@ -183,6 +184,20 @@ def test_experts_of_the_loop(loop):
     group.decisions["hinting"] = Decision(wanted=True, acted=True)
     group.hint = ("sum",)
     assert module.expert_examples({"groups": [group]}) == []
+
+
+def test_an_example_counts_for_its_weight(fit):
+    """Twice the weight is the gradient of the example twice; one without a weight has 1, as in older checkpoints."""
+    settings = {"learning_rate": 1e-3, "max_grad_norm": None}
+    double = fit(ExpertSFT(batch_size=2, **settings), examples=[(*EXAMPLES[0], 2.0), (*EXAMPLES[1], 0.0)])
+    plain = fit(ExpertSFT(batch_size=2, **settings), examples=EXAMPLES[:2])
+    tokens = [len(target) for _, target in EXAMPLES[:2]]
+    alone = fit(ExpertSFT(batch_size=1, **settings), examples=EXAMPLES[:1])
+    assert double[1][0]["sft/loss"] == pytest.approx(2 * alone[1][0]["sft/loss"] * tokens[0] / sum(tokens), rel=1e-5)
+    assert double[1][0]["sft/loss"] != pytest.approx(plain[1][0]["sft/loss"], rel=1e-3)
+    callback = ExpertSFT()
+    callback.load_state_dict(callback.state_dict() | {"buffer": [[[1], [2]]]})
+    assert callback.buffer == [([1], [2], 1.0)]
 
 
 def test_the_sampler_gets_the_cloned_weights(loop):

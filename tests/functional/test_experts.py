@@ -38,6 +38,18 @@ def test_the_best_by_notion_reward_is_chosen():
     assert choose_expert(group()) is None
 
 
+def test_without_a_notion_part_the_best_by_reward_is_chosen():
+    """Notions are not rewarded, or not even predicted."""
+    plain = '<meta>think</meta> {"pass_rate": 1, "solution_length": 5}'
+    metas = [meta(reward=0.2), meta(plain, reward=0.9), meta("no reasoning", reward=1.0)]
+    for rollout in metas:
+        rollout.rewards = {"difficulty": 0.5}
+    assert choose_expert(group(*metas)) is metas[1]
+    assert expert_target(metas[1], [True], [7]) == '<meta>think</meta> {"pass_rate": 8, "solution_length": 7}'
+    assert choose_expert(group(*metas[::2])) is metas[0]
+    assert "parity" in expert_target(metas[0], [True], [7])
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -86,7 +86,7 @@ def test_datamodules() -> None:
 
 def test_the_state_of_callbacks_is_no_setting() -> None:
     callback = ExpertSFT(batch_size=4, learning_rate=1e-5)
-    callback.buffer = [([1], [2])]
+    callback.buffer = [([1], [2], 1.0)]
     settings = described(callback)
     assert (settings["class"], settings["batch_size"], settings["learning_rate"]) == ("ExpertSFT", 4, 1e-5)
     assert "buffer" not in settings

@@ -44,7 +44,7 @@ def test_one_of_a_user_is_in_all_of_a_run(loop, tmp_path):
     assert [logged[f"calibration/pass_rate/{name}"] for name in names[:3]] == [1, 0.75, 0.5]
     (path,) = tmp_path.glob("train_steps_over_steps_*.png")
     assert path.stat().st_size > 1000
-    ((prompt, target),) = teacher.seen
+    ((prompt, target, _),) = teacher.seen
     assert prompt == metas[0].prompt_ids
     assert module.tokenizer.decode(target, skip_special_tokens=True) == METAS[0]
     assert logged["sft/examples"] == 1
