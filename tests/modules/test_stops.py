@@ -194,7 +194,7 @@ def test_experts_end_with_the_end_of_turn(loop, base):
 
     loop.trainer(Keep(), limit_val_batches=0).fit(module, ArithmeticDataModule(batch_size=8, train_size=8))
     assert outputs
-    for _, target in outputs:
+    for _, target, _ in outputs:
         assert target[-1] == END_OF_TURN
         assert not {*target[:-1]} & {END_OF_TEXT, END_OF_TURN}
 
