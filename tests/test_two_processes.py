@@ -217,7 +217,46 @@ def test_exported_and_served(undisturbed: Callable[[str], Path], tmp_path: Path,
         assert list(figures[name, 0]) == pytest.approx(list(expected[name, last]), rel=tolerance, abs=tolerance), name
 
 
+OWN = """
+from extra_loss import Near
+
+class Far(Near):  # with a loss that matters from the second optimiser step on
+    def extra_loss(self, logp, batch):
+        return 1000 * super().extra_loss(logp, batch)
+"""
+EMA = ("--trainer.callbacks+", "lightning.pytorch.callbacks.EMAWeightAveraging", "--trainer.callbacks.decay", "0.5")
+EXAMPLES = {"extra_loss": ("--model", "own.Far"), "ema": EMA}
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize(
+    ("example", "layout"),
+    [("extra_loss", "ddp"), ("extra_loss", "fsdp2"), ("ema", "ddp")],  # EMA refuses shards
+)
+def test_examples_train_as_one_process_and_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, example: str, layout: str
+) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    paths = [str(tmp_path), str(TINY_YAML.parents[1] / "examples"), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    one, two, halves = (tmp_path / name for name in ("one", "two", "halves"))
+    words = EXAMPLES[example]
+    finish(one, *words)
+    finish(two, *LAYOUTS[layout], *words)
+    assert_alike(two, one, range(1, 3))
+    finish(halves, *LAYOUTS[layout], *words, "--trainer.max_steps", "2")
+    finish(halves, *LAYOUTS[layout], *words, "--ckpt_path", "last")
+    assert stream(halves) == stream(two)
+    expected, got = (weights(folder / LAST) for folder in (two, halves))
+    assert all(torch.equal(weight, got[name]) for name, weight in expected.items())
+    if example == "extra_loss":
+        assert max(stream(one)["extra_loss", 2]) > 0.01
+        assert {name for name, _ in stream(two)} >= {"extra_loss", "agree"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_a_run_of_shards_is_measured_from_its_folder(undisturbed: Callable[[str], Path], tmp_path: Path) -> None:
     """By two processes, and by one that reads the shards whole: the same predictions and figures."""
     run = Path(shutil.copytree(undisturbed("fsdp2"), tmp_path / "run", symlinks=True))
@@ -228,10 +267,9 @@ def test_a_run_of_shards_is_measured_from_its_folder(undisturbed: Callable[[str]
     for name, words in {"two": (), "one": ("--trainer.devices", "1")}.items():
         run_command(run, "predict", "--ckpt_path", "runs/tiny", "--problems", "problems.txt", "--solve", *words)
         found[name] = (run / "runs/predict/predictions.jsonl").read_text().splitlines()
-        assert "pass rate" in run_command(run, "validate", "--ckpt_path", "runs/tiny", *words)
-        assert "pass@1" in run_command(
-            run, "test", "--ckpt_path", "runs/tiny", *words, "--trainer.limit_test_batches", "1"
-        )
+    few = ("--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "1")
+    assert "pass rate" in run_command(run, "validate", "--ckpt_path", "runs/tiny", *few)
+    assert "pass@1" in run_command(run, "test", "--ckpt_path", "runs/tiny", "--trainer.devices", "1", *few)
     assert [json.loads(line) for line in found["one"]] == [json.loads(line) for line in found["two"]]
     assert len(found["two"]) == 2
     run_command(run, "export", "runs/tiny", "exported")

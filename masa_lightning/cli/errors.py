@@ -83,7 +83,7 @@ def readable(message: str, options: Iterable[str] = ()) -> str:
             keys.append((depth, f"init_args.{match[1]}" if inside else match[1]))
             text = match[2] or ""
         elif match := _CLASS.match(text):
-            kinds.append((depth, _imported(match[1]) or match[1]))
+            kinds.append((depth, imported(match[1]) or match[1]))
             text = ""
         if text:
             key, alone = ".".join(part for _, part in keys), _TYPE_ALONE.search(text)
@@ -174,7 +174,8 @@ def _of_this_package(path: str) -> str | None:
     return f"masa_lightning.{name}" if package == "masa_lightning" and name in masa_lightning.__all__ else None
 
 
-def _imported(path: str) -> Any:
+def imported(path: str) -> Any:
+    """What a dotted path names; None if there is no such thing."""
     module, _, name = path.rpartition(".")
     try:
         return getattr(import_module(module), name)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from dataclasses import is_dataclass
 from types import SimpleNamespace
 from typing import Any, Final, NoReturn, cast
 
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -18,8 +20,9 @@ import masa_lightning
 from masa_lightning.callbacks.progress import RolloutProgressBar
 from masa_lightning.callbacks.run_summary import RunSummary
 from masa_lightning.callbacks.validate_first import ValidateFirst
+from masa_lightning.checks import parameters
 from masa_lightning.cli import console
-from masa_lightning.cli.errors import is_mistake, readable, stop
+from masa_lightning.cli.errors import imported, is_mistake, readable, stop
 from masa_lightning.cli.runs import with_run
 from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.modules.grpo import GRPOLightningModule
@@ -99,7 +102,12 @@ class _CLI(LightningCLI):
         return parser
 
     def before_instantiate_classes(self) -> None:
-        """A test in the folder of a training run leaves that run's config.yaml as it is."""
+        """A test in the folder of a training run leaves that run's config.yaml as it is; `prompts: null` is the default."""
+        model = self.config[self.subcommand]["model"]
+        for name, parameter in parameters(imported(model["class_path"])).items():
+            # jsonargparse makes such a group of settings of a mapping alone
+            if is_dataclass(parameter.default) and model["init_args"].get(name, parameter.default) is None:
+                model["init_args"][name] = Namespace()
         if self.subcommand != "fit":
             # Those that saved a checkpoint have nothing to do where it is measured.
             warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used to create")

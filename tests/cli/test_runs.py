@@ -18,6 +18,7 @@ from masa_lightning.cli.runs import run_folder, with_run
 from masa_lightning.data.texts import TextDataModule
 from masa_lightning.modules.masa import MASALightningModule
 from masa_lightning.modules.run_folder import run_folder as own_folder
+from masa_lightning.settings import Evaluation
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists and is not empty"),
@@ -144,6 +145,14 @@ def test_predict_and_solve_a_file(run: Path, capsys: pytest.CaptureFixture[str])
     assert [(line["problem"], line["predictions"]) for line in predictions()] == [("1+2", 1), ("2+3", 1)]
     assert all("solved" in line for line in predictions())
     assert "answer" in capsys.readouterr().out
+
+
+def test_settings_that_are_taken_away(run: Path) -> None:
+    """As `evaluation: null` over a configuration that has some: the defaults."""
+    null = ["--model.init_args.evaluation", "null"]
+    command = cli.main(["validate", "--config", str(run / "config.yaml"), "--trainer.limit_val_batches", "1", *null])
+    assert command is not None
+    assert command.model.evaluation == Evaluation()
 
 
 @pytest.mark.parametrize("command", ["test", "validate"])
