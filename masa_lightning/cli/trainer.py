@@ -107,7 +107,7 @@ class _CLI(LightningCLI):
         for name, parameter in parameters(imported(model["class_path"])).items():
             # jsonargparse makes such a group of settings of a mapping alone
             if is_dataclass(parameter.default) and model["init_args"].get(name, parameter.default) is None:
-                model["init_args"][name] = Namespace()
+                model["init_args"][name] = Namespace()  # type: ignore[no-untyped-call]
         if self.subcommand != "fit":
             # Those that saved a checkpoint have nothing to do where it is measured.
             warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used to create")
