@@ -54,6 +54,7 @@ class Ledger:
         asserted: Assertions about the program that held.
         failed: Whether one failed whose error goes elsewhere than to this process.
         unclear: Whether one rests on what the program says about itself, or something failed and was caught.
+        empty: Whether the program gave nothing where they go through what it gives.
         changed: Whether the program changed a collection of the tests in a call whose result they look at.
         returned: Whether it returned one, so that tests may change what they gave it by what they got.
         broken: Why the tests are no tests, if they are none.
@@ -68,7 +69,7 @@ class Ledger:
     def reset(self) -> None:
         """Forgets everything, for the next program."""
         self.asserted = 0
-        self.failed = self.unclear = self.changed = self.returned = False
+        self.failed = self.unclear = self.empty = self.changed = self.returned = False
         self.broken = ""
         self.entered: set[str] = set()
         self._turning: set[int] = set()
@@ -83,7 +84,7 @@ class Ledger:
         if self.failed:
             return "fail"
         if not self.asserted:
-            return "nothing"
+            return "fail" if self.empty else "nothing"  # a loop over nothing of the program's kept them from it
         if self.unclear or self._tried - self._reached:
             return "unclear"
         return "changed" if self.changed else "pass"
@@ -211,8 +212,12 @@ class Ledger:
     def cover(self, loop: int, items: Iterable[Any], *sources: tuple[str, str, Callable[[], Any]]) -> Iterator[Any]:
         """Goes through what the program gave, between `start` and `finish`."""
         self.start(loop)
-        yield from items
+        empty = True
+        for item in items:
+            empty = False
+            yield item
         self.finish(loop, *sources)
+        self.empty |= empty and self.unclear
 
     def cut(self, values: Any, part: Any) -> Any:
         """Notes that what is expected was cut to the length of what the program gave."""
@@ -255,12 +260,12 @@ class Ledger:
             empty = False
             yield item
         if empty and not (sources and all(_sized(value) and len(value) for value in (source() for source in sources))):
-            self.unclear = True
+            self.unclear = self.empty = True
 
     def filled(self, value: Any) -> Any:
         """Notes a collection without elements."""
         if _sized(value) and not len(value):
-            self.unclear = True
+            self.unclear = self.empty = True
         return value
 
     def begin(self, loop: int) -> None:
