@@ -25,7 +25,7 @@ class BareEngine:
         from vllm import LLM
 
         sampler = module.sampler
-        config = sampler._llm.llm_engine.vllm_config
+        config = sampler.llm.llm_engine.vllm_config
         policy = Path(out) / "model"
         if not (policy / "config.json").exists():
             module.policy.model.save_pretrained(policy)

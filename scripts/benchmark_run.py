@@ -92,7 +92,7 @@ class Run:
                 this.marks["engine"] = time.time()
                 if at_limit:
                     module.sampler._stop_token_ids = frozenset()
-                engine = module.sampler._llm.llm_engine
+                engine = module.sampler.llm.llm_engine
                 engine.step = watched("engine", engine.step)
                 engine.add_request = watched("engine", engine.add_request)
                 module.policy.forward = watched("forward", module.policy.forward)

@@ -50,7 +50,7 @@ def test_vllm_runs_on_cuda():
 @pytest.mark.gpu
 @pytest.mark.parametrize("policy_on", ["cpu", "cuda"])
 def test_policy_and_engine_on_different_devices_are_refused(policy_on):
-    """On CPU: tests/sampling/test_vllm.py."""
+    """On CPU: tests/sampling/vllm/test_sampler.py."""
     pytest.importorskip("vllm", reason="vLLM is not installed")
     from vllm.platforms import current_platform
 
@@ -76,7 +76,7 @@ def test_without_vllm(device, monkeypatch):
 
 @pytest.mark.gpu
 def test_an_engine_without_room_says_what_to_do(tmp_path):
-    """On CPU: tests/sampling/test_vllm.py."""
+    """On CPU: tests/sampling/vllm/test_sampler.py."""
     pytest.importorskip("vllm", reason="vLLM is not installed")
     from masa_lightning.sampling.vllm import VLLMSampler
 

@@ -1,6 +1,6 @@
 """The engine draws from the policy: eager and with CUDA graphs, in float32 and bfloat16.
 
-On CPU more of this is in tests/sampling/test_parity.py and tests/sampling/test_vllm.py.
+On CPU more of this is in tests/sampling/test_parity.py and tests/sampling/vllm/test_sampler.py.
 """
 
 import math

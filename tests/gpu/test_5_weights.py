@@ -1,6 +1,6 @@
 """The engine follows the policy: weights tied, untied, with adapters, with experts. Into captured graphs: test_4_engine.py.
 
-On CPU more of this is in tests/sampling/test_vllm.py, test_lora.py and vllm/test_architectures.py.
+On CPU more of this is in tests/sampling/vllm/test_sampler.py, test_lora.py and vllm/test_architectures.py.
 """
 
 import pytest

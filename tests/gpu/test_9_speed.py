@@ -38,7 +38,7 @@ def test_tokens_a_second(show, tmp_path):
             return sum(len(c.token_ids) for c in pair.generate(asked, SamplingSettings()))
 
         def bare() -> int:
-            llm = pair.sampler._llm
+            llm = pair.sampler.llm
             with apart_from_training():
                 outputs = llm.generate([{"prompt_token_ids": p} for p in prompts], params, use_tqdm=False)
             return sum(len(output.outputs[0].token_ids) for output in outputs)

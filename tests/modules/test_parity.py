@@ -30,7 +30,7 @@ def break_engine(sampler, factor=1.5):
     def scale(model):
         model.model.norm.weight = torch.nn.Parameter(model.model.norm.weight.data * factor, requires_grad=False)
 
-    sampler._llm.apply_model(scale)
+    sampler.llm.apply_model(scale)
 
 
 @pytest.fixture

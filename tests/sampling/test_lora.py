@@ -105,7 +105,7 @@ def test_an_engine_in_bfloat16_gets_rounded_sums(tools, adapted):
     sampler = tools.vllm(policy)
     move(policy)
     sampler.sync_weights()
-    (engine,) = sampler._llm.apply_model(lambda m: dict(m.named_parameters()))
+    (engine,) = sampler.llm.apply_model(lambda m: dict(m.named_parameters()))
     expected = full(dict(named_weights(policy))["model.layers.1.mlp.down_proj.weight"])
     assert engine["model.layers.1.mlp.down_proj.weight"].equal(expected)
     assert expected.dtype == torch.bfloat16

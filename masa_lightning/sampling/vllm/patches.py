@@ -45,7 +45,7 @@ def linears_kept_plain(keep: Callable[[nn.Module], None]) -> Iterator[None]:
         keep: Gets each of the layers, for `pack_linear`.
 
     Names: vllm.model_executor.layers.utils:dispatch_cpu_unquantized_gemm, vllm.model_executor.layers.linear:cpu_linear
-    Test: tests/sampling/test_vllm.py::test_weights_follow_the_optimizer
+    Test: tests/sampling/vllm/test_sampler.py::test_weights_follow_the_optimizer
     Until: vLLM on CPU takes new weights with `LLM.apply_model(lambda model: model.load_weights(...))`.
     """
     from vllm.model_executor.layers import utils
@@ -66,7 +66,7 @@ def pack_linear(layer: Any) -> None:
     The test is that no copy is stale; `scripts/benchmark.py OUT --only handover` measures the gain.
 
     Names: vllm.model_executor.layers.utils:dispatch_cpu_unquantized_gemm
-    Test: tests/sampling/test_vllm.py::test_weights_follow_the_optimizer
+    Test: tests/sampling/vllm/test_sampler.py::test_weights_follow_the_optimizer
     Until: as `linears_kept_plain`.
     """
     from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
@@ -174,7 +174,7 @@ def memory_of_any_node() -> Iterator[None]:
     """Leaves the memory of the process where it is: vLLM on CPU would bind all of it to one NUMA node, for good.
 
     Names: vllm.v1.worker.cpu_worker:init_cpu_memory_env
-    Test: tests/sampling/test_vllm.py::test_setup_leaves_no_trace
+    Test: tests/sampling/vllm/test_sampler.py::test_setup_leaves_no_trace
     Until: vLLM has an option for it.
     """
     with _replaced(torch.ops._C, "init_cpu_memory_env", lambda nodes: None):
@@ -256,7 +256,7 @@ def outlive_engine(llm: Any) -> Callable[[], None]:
 
     Names: vllm.v1.engine.llm_engine:LLMEngine.engine_core, vllm.v1.engine.core_client:InprocClient._finalizer.engine_core,
         vllm.v1.engine.core:EngineCore.model_executor.scheduler.shutdown
-    Test: tests/sampling/test_vllm.py::test_a_dropped_engine_frees_its_cache_and_harms_no_other
+    Test: tests/sampling/vllm/test_sampler.py::test_a_dropped_engine_frees_its_cache_and_harms_no_other
     Until: `EngineCore.shutdown` leaves groups alone that it has not made.
     """
     client = llm.llm_engine.engine_core

@@ -205,7 +205,7 @@ class VLLMSampler:
         forgets cached prefixes. While asleep it does nothing; after `wake` it also takes the memory of the key-value cache,
         which nothing needs before.
         """
-        llm = self._engine()
+        llm = self.llm
         if _WEIGHTS in self._asleep or self._hand_over is None:
             return
         with apart_from_training():
@@ -233,7 +233,7 @@ class VLLMSampler:
             ValueError: A prompt is empty, or too long for the completion it may get; there are stop strings, and the model
                 has no tokenizer.
         """
-        llm = self._engine()
+        llm = self.llm
         if _WEIGHTS in self._asleep:
             raise RuntimeError("the engine is asleep; call wake() before generate()")
         if self._asleep:
@@ -252,7 +252,7 @@ class VLLMSampler:
 
     def sleep(self) -> None:
         """Frees the engine's weights and key-value cache on the GPU; does nothing without `enable_sleep_mode`."""
-        llm = self._engine()
+        llm = self.llm
         if self.enable_sleep_mode and _WEIGHTS not in self._asleep:
             with apart_from_training():
                 llm.sleep(level=self.sleep_level or (1 if self._more_state else 2))
@@ -260,7 +260,7 @@ class VLLMSampler:
 
     def wake(self) -> None:
         """Takes the memory of the engine's weights again; the next `sync_weights` or `generate` hands them over."""
-        llm = self._engine()
+        llm = self.llm
         if _WEIGHTS in self._asleep:
             torch.cuda.empty_cache()
             with apart_from_training():
@@ -305,7 +305,13 @@ class VLLMSampler:
             for each in _with_engine
         )
 
-    def _engine(self) -> Any:
+    @property
+    def llm(self) -> Any:
+        """The engine, vLLM's `LLM`, to look at and to measure; its weights are the policy's.
+
+        Raises:
+            RuntimeError: Before `setup`, and after `close`.
+        """
         if self._llm is None:
             raise RuntimeError("this VLLMSampler has no engine yet; call setup(policy, model_path, ...) first")
         return self._llm

@@ -160,7 +160,7 @@ def test_a_class_that_vllm_borrows_stays_as_it_is(tools, checkpoint):
     sampler = engine(policy, path)
     set_by_transformers = {"_can_set_experts_implementation_cached_value"}
     assert (base.__bases__, base.__init__, base.__call__, set(vars(base)) - set_by_transformers) == before
-    (inner,) = sampler._llm.apply_model(lambda model: type(model.model))
+    (inner,) = sampler.llm.apply_model(lambda model: type(model.model))
     assert inner.__call__ is not base.__call__  # vLLM's own model keeps what makes it compilable
     follows(tools, policy, sampler)
     again = load(path)
@@ -242,11 +242,11 @@ def test_private_layouts_are_handed_over_by_vllms_reload(tools, monkeypatch):
     policy, other = tools.policy(), tools.policy()
     sampler = tools.vllm(policy, share_weights=False)
     monkeypatch.setattr(utils, "dispatch_cpu_unquantized_gemm", use_plain_linear)
-    hand_over = HandOver(sampler._llm, other, private="vLLM keeps it in a layout of its own")
+    hand_over = HandOver(sampler.llm, other, private="vLLM keeps it in a layout of its own")
     assert not hand_over._places
-    called, rpc = [], sampler._llm.collective_rpc
+    called, rpc = [], sampler.llm.collective_rpc
     monkeypatch.setattr(
-        sampler._llm, "collective_rpc", lambda name, **kwargs: (called.append(name), rpc(name, **kwargs))[1]
+        sampler.llm, "collective_rpc", lambda name, **kwargs: (called.append(name), rpc(name, **kwargs))[1]
     )
     requests = tools.requests()
     for number in (1, 2):
@@ -254,7 +254,7 @@ def test_private_layouts_are_handed_over_by_vllms_reload(tools, monkeypatch):
         hand_over()
         assert called == ["reload_weights"] * number
         sampler._packed.pack()
-        sampler._llm.reset_prefix_cache()
+        sampler.llm.reset_prefix_cache()
         assert tools.distance(other, requests, sampler.generate(requests, SAMPLE)) < 1e-4
     del other.model.norm
     with pytest.raises(RuntimeError, match=r"1 of the engine's parameters got no weights .*model\.norm\.weight"):

@@ -110,7 +110,7 @@ def test_options_that_an_engine_cannot_take_are_refused(vllm, tools, engine_devi
 
 def test_further_options_reach_the_engine(vllm, tools):
     sampler = tools.vllm(tools.policy(), engine_kwargs={"max_logprobs": 3})
-    assert sampler._llm.llm_engine.vllm_config.model_config.max_logprobs == 3
+    assert sampler.llm.llm_engine.vllm_config.model_config.max_logprobs == 3
 
 
 @pytest.mark.parametrize(

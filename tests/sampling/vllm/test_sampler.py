@@ -35,7 +35,7 @@ def engine(vllm, tools):
 
 
 def _engine_weights(sampler):
-    return sampler._llm.apply_model(lambda m: {name: w.detach().clone() for name, w in m.named_parameters()})[0]
+    return sampler.llm.apply_model(lambda m: {name: w.detach().clone() for name, w in m.named_parameters()})[0]
 
 
 def _pointers(policy):
@@ -62,7 +62,7 @@ def test_sharing_needs_no_second_copy(engine, tools):
     policy, sampler = engine
     storages = {
         pointer
-        for pointers in sampler._llm.apply_model(lambda m: [p.untyped_storage().data_ptr() for p in m.parameters()])
+        for pointers in sampler.llm.apply_model(lambda m: [p.untyped_storage().data_ptr() for p in m.parameters()])
         for pointer in pointers
     }
     assert {weight.untyped_storage().data_ptr() for weight in policy.parameters()} <= storages
@@ -76,7 +76,7 @@ def test_cached_prefixes_of_old_weights_would_be_stale(vllm, tools, share):
     sampler.generate(requests, SAMPLE)
     tools.change(policy)
     if share is False:
-        HandOver(sampler._llm, policy)
+        HandOver(sampler.llm, policy)
     stale = sampler.generate(requests, SAMPLE)
     assert tools.distance(policy, requests, stale) > 1e-2
     sampler.sync_weights()
@@ -138,9 +138,9 @@ def test_copied_weights_are_those_that_the_engine_would_load(vllm, tools, monkey
         patch.setattr(HandOver, "_load", lambda self: pytest.fail("vLLM's load_weights was called again"))
         sampler.sync_weights()
     copied = _engine_weights(sampler)
-    HandOver(sampler._llm, tools.policy(tied=False))
+    HandOver(sampler.llm, tools.policy(tied=False))
     assert not copied["lm_head.weight"].equal(_engine_weights(sampler)["lm_head.weight"])
-    HandOver(sampler._llm, policy)
+    HandOver(sampler.llm, policy)
     assert all(weight.equal(copied[name]) for name, weight in _engine_weights(sampler).items())
 
 
@@ -231,7 +231,7 @@ def test_a_failure_leaves_no_request_behind(engine, tools, monkeypatch, where):
 
     with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
         if where == "step":
-            patch.setattr(sampler._llm.llm_engine, "step", fail)
+            patch.setattr(sampler.llm.llm_engine, "step", fail)
         elif where == "draw":
             patch.setattr(Sampler, "forward", fail)
         sampler.generate(requests, SAMPLE, fail)
@@ -255,7 +255,7 @@ def test_a_dropped_engine_frees_its_cache_and_harms_no_other(vllm, engine, tools
     (policy, sampler), requests = engine, tools.requests()
     other = tools.vllm(tools.policy())
     other.generate(requests, SAMPLE)
-    runner = other._llm.llm_engine.model_executor.driver_worker.worker.model_runner
+    runner = other.llm.llm_engine.model_executor.driver_worker.worker.model_runner
     cache = weakref.ref(runner.kv_caches[0])
     del other, runner
     gc.collect()
@@ -269,9 +269,9 @@ def test_a_closed_engine_gives_its_memory_back_and_the_policy_goes_on(vllm, tool
     policy, requests = tools.policy(), tools.requests()
     sampler = tools.vllm(policy, share_weights=share)
     sampler.generate(requests, SAMPLE)
-    runner = sampler._llm.llm_engine.model_executor.driver_worker.worker.model_runner
-    (model,) = sampler._llm.apply_model(lambda model: weakref.ref(model))
-    gone = [model, weakref.ref(runner), weakref.ref(runner.kv_caches[0]), weakref.ref(sampler._llm)]
+    runner = sampler.llm.llm_engine.model_executor.driver_worker.worker.model_runner
+    (model,) = sampler.llm.apply_model(lambda model: weakref.ref(model))
+    gone = [model, weakref.ref(runner), weakref.ref(runner.kv_caches[0]), weakref.ref(sampler.llm)]
     del runner, model
     before = {name: weight.detach().clone() for name, weight in policy.named_parameters()}
     sampler.close()
