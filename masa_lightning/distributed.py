@@ -1,4 +1,4 @@
-"""How the processes of a run share a training step.
+"""How the processes of a run share a training step, and a batch of an evaluation.
 
 Every process knows all problems and all rollouts of a step, and does its part of the work on them: it draws its part of
 the completions, grades its part, and back-propagates its part, each time a run of neighbours of about equal cost.
@@ -7,6 +7,7 @@ What is small goes to all: lengths, verdicts, rewards, predictions, about 100 by
 metrics, counters and the parts themselves are computed by all processes alike, and as in one process with the same global
 batch. Tokens, log-probabilities and texts, which are large, stay with the process that drew them (`Rollout.holder`) until
 another one needs them: to score all rollouts of a problem together (`move`), to train on them, or to show some (`fetch`).
+Files are written by the first process, of what each makes of its own texts (`collect`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain, pairwise
+from itertools import chain, groupby, pairwise
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
@@ -90,6 +91,20 @@ class Processes:
         )
         parts = torch.split(received, coming.tolist())
         return [own if rank == self.rank else pickle.loads(part.numpy().data) for rank, part in enumerate(parts)]
+
+    def send_to_first(self, value: object) -> None:
+        """Sends a value to the first process, which takes it by `receive_from`; pickled, as in `exchange`."""
+        data = torch.frombuffer(bytearray(pickle.dumps(value, protocol=5)), dtype=torch.uint8)
+        torch.distributed.send(torch.tensor([len(data)]), 0, group=self._group)
+        torch.distributed.send(data, 0, group=self._group)
+
+    def receive_from(self, rank: int) -> Any:
+        """Returns the next value that another process has sent this one, the first."""
+        size = torch.empty(1, dtype=torch.int64)
+        torch.distributed.recv(size, rank, group=self._group)
+        data = torch.empty(int(size), dtype=torch.uint8)
+        torch.distributed.recv(data, rank, group=self._group)
+        return pickle.loads(data.numpy().data)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -199,18 +214,41 @@ def fetch(
     ]
 
 
-def publish(rollouts: Sequence[Rollout], processes: Processes) -> None:
-    """Gives all processes the tokens and texts of rollouts; in place, and a collective.
+def collect(held: Sequence[H], value: Callable[[H], T], processes: Processes) -> Iterator[T]:
+    """Brings the first process something of each rollout, or group, that its holder alone can tell; all have to call it.
 
     Args:
-        rollouts: The same in all processes.
+        held: Rollouts or groups, the same in all processes.
+        value: Asked of those that this process holds; what the first one holds as it comes to them.
         processes: Those of the run.
+
+    Returns:
+        In the first process the values in their order, to be taken to the end: what one other process holds is in memory at
+        a time. Nothing in the others, which have sent theirs.
     """
-    rollouts = [r for r in rollouts if r.holder is not None]
-    for rollout, goods in zip(rollouts, share(rollouts, _packed, processes), strict=True):
-        if not rollout.is_here:
-            rollout.completion, rollout.text = goods
-        rollout.holder = None
+    runs = [(holder or 0, list(run)) for holder, run in groupby(held, key=lambda each: each.holder)]
+    if processes.rank == 0:
+        return _collected(runs, value, processes)
+    for holder, run in runs:
+        if holder == processes.rank:
+            processes.send_to_first([value(each) for each in run])
+    return iter(())
+
+
+def _collected(runs: Sequence[tuple[int, Sequence[H]]], value: Callable[[H], T], processes: Processes) -> Iterator[T]:
+    for holder, run in runs:
+        yield from map(value, run) if holder == 0 else processes.receive_from(holder)
+
+
+def without_texts(rollout: Rollout, holder: int) -> Rollout:
+    """Returns what other processes know of a rollout.
+
+    Args:
+        rollout: With all of it.
+        holder: Rank of the process that has it.
+    """
+    completion, text = _elsewhere(holder, rollout.length, rollout.completion.finish_reason)
+    return replace(rollout, completion=completion, text=text, holder=holder)
 
 
 def _bring(
@@ -241,7 +279,8 @@ def _packed(rollout: Rollout) -> tuple[Completion, str]:
 
 def _elsewhere(holder: int, length: int, finish_reason: Any) -> tuple[Completion, str]:
     """What the other processes have of a rollout."""
-    ids, logprobs = Elsewhere("tokens", holder, length), Elsewhere("log-probabilities", holder)
+    ids: Any = Elsewhere("tokens", holder, length)
+    logprobs: Any = Elsewhere("log-probabilities", holder)
     return Completion(token_ids=ids, logprobs=logprobs, finish_reason=finish_reason), _missing_text(holder)
 
 

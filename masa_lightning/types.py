@@ -332,10 +332,11 @@ class MetaPrediction:
         return None if self.pass_rate is None else self.pass_rate / self.pass_rate_scale
 
 
-class Elsewhere(Sequence[Any]):
+class Elsewhere:
     """Stands for what another process alone has of a rollout: its tokens, log-probabilities or text.
 
-    How many tokens there are is known everywhere; any other use is an error.
+    How many tokens there are is known everywhere; any other use is an error. It is no `Sequence`: Lightning looks into those
+    of predictions.
 
     Args:
         what: "tokens", "log-probabilities" or "text".
@@ -357,8 +358,8 @@ class Elsewhere(Sequence[Any]):
     def _refuse(self, *_: Any) -> Any:
         raise RuntimeError(
             f"process {self._holder} has the {self._what} of this rollout, and this one has not (`Rollout.holder`): they go "
-            "only where they are scored or trained. Look at rollouts that are here (`Rollout.is_here`), or have some "
-            "brought by `masa_lightning.distributed.fetch`, which all processes call"
+            "only where they are scored, trained or written. Look at rollouts that are here (`Rollout.is_here`), or have "
+            "some brought by `fetch` or `collect` of `masa_lightning.distributed`, which all processes call"
         )
 
     __getitem__ = __iter__ = __contains__ = __eq__ = __ne__ = __lt__ = __gt__ = __le__ = __ge__ = __hash__ = _refuse
@@ -430,6 +431,10 @@ class Decision:
     """What it wanted: a gate, a number of tokens, notions."""
 
 
+Comparisons = dict[str, list[tuple[float, ...]]]
+"""What was predicted beside what happened, a row a prediction, by `Quantity.metric_name`."""
+
+
 @dataclass(slots=True, kw_only=True)
 class RolloutGroup:
     """All rollouts of one problem in one step."""
@@ -453,6 +458,10 @@ class RolloutGroup:
     """Notions that would have been, but for chance: what hints are compared with."""
     prompts: dict[Kind, list[int]] = field(default_factory=dict)
     """Token ids of the prompt of each kind that is drawn."""
+    votes: list[int | None] | None = None
+    """Of `functional.voting.count_votes`, once they are counted: all processes know them."""
+    comparisons: Comparisons | None = None
+    """Of `Quantities.compare`, once it was asked: all processes know them."""
 
     @property
     def rollouts(self) -> list[Rollout]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import distributed
 
-from masa_lightning.distributed import Processes, announce, cut, fetch, imbalance, move, publish, share
+from masa_lightning.distributed import Processes, announce, collect, cut, fetch, imbalance, move, share, without_texts
 from masa_lightning.rollouts.plan import merge_batches
 from masa_lightning.types import Completion, Elsewhere, Problem, Rollout, RolloutGroup
 
@@ -29,7 +29,7 @@ def test_one_process_does_everything():
     assert announce([drawn], ["text"], alone) == [(drawn, "text", None)]
     rollout = Rollout(kind="solution", prompt_ids=[1], completion=drawn, text="text")
     move([rollout], [0], alone)
-    publish([rollout], alone)
+    assert list(collect([rollout], id, alone)) == [id(rollout)]
     assert fetch([rollout], [0], alone)[0] is rollout
     assert (rollout.holder, rollout.completion is drawn, rollout.is_here) == (None, True, True)
     assert share([rollout], lambda r: r.text, alone) == ["text"]
@@ -100,6 +100,15 @@ def test_of_tokens_that_are_elsewhere_the_number_is_known():
     assert (rollout.length, rollout.is_here) == (17, False)
 
 
+def test_what_other_processes_know_of_a_rollout():
+    drawn = Completion(token_ids=[5, 6], logprobs=[-0.1, -0.2], finish_reason="length")
+    whole = Rollout(kind="solution", prompt_ids=[1], completion=drawn, text="text", correct=True, reward=0.5)
+    known = pickle.loads(pickle.dumps(without_texts(whole, holder=2)))
+    assert (known.correct, known.reward, known.length, known.completion.finish_reason) == (True, 0.5, 2, "length")
+    assert (known.holder, known.is_here, repr(known.text)) == (2, False, "<text in process 2>")
+    assert (whole.holder, whole.is_here, whole.text) == (None, True, "text")
+
+
 def test_a_group_has_one_holder_once_it_is_scored():
     def rollout(holder):
         completion = Completion(token_ids=[1], logprobs=[], finish_reason="stop")
@@ -165,10 +174,10 @@ def _travel(processes):
             homes = [dice.randrange(processes.size) for _ in rollouts]
             move(rollouts, homes, processes)
             assert [r.holder for r in rollouts] == homes
-        publish(rollouts, processes)
-        assert [_plain(r) for r in rollouts] == wholes
-        assert {r.holder for r in rollouts} <= {None}
-        assert share(rollouts, _plain, processes) == wholes
+        for _ in range(2):
+            assert list(collect(rollouts, _plain, processes)) == (wholes if processes.rank == 0 else [])
+            rollouts = rollouts[::-1]
+            wholes = wholes[::-1]
 
 
 def _work(rank, folder, ends):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from masa_lightning.callbacks._benchmark_table import Figures, markdown_table
 from masa_lightning.models.checkpoints import replaced
+from masa_lightning.quantities import ShownQuantity
 
 _NOTE: Final = """\
 pass@1: mean over the samples of a problem, with a 95% interval over problems (Wilson's); pass@k: unbiased; maj@n: the
@@ -48,7 +50,13 @@ def write_results(path: Path, settings: dict[str, Any], checkpoint: str | None, 
     _write(path, json.dumps(results, indent=2, allow_nan=False) + "\n")
 
 
-def write_page(path: Path, settings: dict[str, Any], checkpoint: str | None, rows: dict[str, Figures]) -> None:
+def write_page(
+    path: Path,
+    settings: dict[str, Any],
+    checkpoint: str | None,
+    rows: dict[str, Figures],
+    quantities: Iterable[ShownQuantity],
+) -> None:
     """Writes the table, with what was measured and how, for people.
 
     Args:
@@ -56,6 +64,7 @@ def write_page(path: Path, settings: dict[str, Any], checkpoint: str | None, row
         settings: The same.
         checkpoint: The same.
         rows: The same.
+        quantities: What is predicted.
     """
     evaluation = settings["evaluation"]
     how = (
@@ -64,7 +73,7 @@ def write_page(path: Path, settings: dict[str, Any], checkpoint: str | None, row
         f"{evaluation['num_meta_generations']} predictions."
     )
     name = settings["model"] if checkpoint is None else f"{settings['model']}, checkpoint {checkpoint}"
-    _write(path, f"# {name}\n\n{how}\n\n{markdown_table(rows)}\n\n{_NOTE}")
+    _write(path, f"# {name}\n\n{how}\n\n{markdown_table(rows, quantities)}\n\n{_NOTE}")
 
 
 def _write(path: Path, text: str) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Final
+
+from masa_lightning.quantities import ShownQuantity
 
 Figures = dict[str, float]
 
@@ -18,28 +20,28 @@ _SOLUTIONS: Final[tuple[Column, ...]] = (
     ("cut off", "completions/clipped_ratio", 3),
     ("ungraded", "completions/ungraded_ratio", 3),
 )
-_PREDICTIONS: Final[tuple[Column, ...]] = (
-    ("parsed", "meta/parse_rate", 3),
-    ("pass rate: r", "calibration/pass_rate/pearson", 2),
-    ("rho", "calibration/pass_rate/spearman", 2),
-    ("error", "calibration/pass_rate/mae", 3),
-    ("bias", "calibration/pass_rate/bias", 3),
-    ("ECE", "calibration/pass_rate/ece", 3),
-    ("length: r", "calibration/length/pearson", 2),
-    ("rel. error", "calibration/length/abs_rel_error", 2),
-    ("in range", "calibration/length/in_range", 2),
-)
 _ONLY_IF_ANY: Final = ("left_out", "completions/ungraded_ratio")  # columns that are left out where all is well
 
 
-def table_columns(rows: Mapping[str, Figures]) -> tuple[list[Column], list[Column]]:
-    """Finds what there is to show of solutions and of predictions."""
+def table_columns(
+    rows: Mapping[str, Figures], quantities: Iterable[ShownQuantity]
+) -> tuple[list[Column], list[Column]]:
+    """Finds what there is to show of solutions and of predictions.
+
+    Args:
+        rows: Figures of each benchmark, by their names in ``results.json``.
+        quantities: What is predicted.
+    """
     present = {name for figures in rows.values() for name, value in figures.items() if value == value}
     present -= {name for name in _ONLY_IF_ANY if not any(figures.get(name, 0) > 0 for figures in rows.values())}
     samples = sorted((n for n in present if "@" in n and n.split("@")[1].isdigit()), key=sample_order)
     counts: list[Column] = [("problems", "problems", 0), ("left out", "left_out", 0)]
     solutions = [*counts, *((name, name, 3) for name in samples), *_SOLUTIONS]
-    return [c for c in solutions if c[1] in present], [c for c in _PREDICTIONS if c[1] in present]
+    predictions: list[Column] = [("parsed", "meta/parse_rate", 3)]
+    for quantity in quantities:
+        columns = [(head, name, digits) for name, _, head, digits in quantity.rows() if name in present]
+        predictions += [(f"{quantity.words}: {head}", name, digits) for head, name, digits in columns[:1]] + columns[1:]
+    return [c for c in solutions if c[1] in present], [c for c in predictions if c[1] in present]
 
 
 def table_cells(rows: Mapping[str, Figures], columns: Sequence[Column]) -> list[list[str]]:
@@ -58,9 +60,9 @@ def table_cells(rows: Mapping[str, Figures], columns: Sequence[Column]) -> list[
     return lines
 
 
-def markdown_table(rows: Mapping[str, Figures]) -> str:
-    """Writes all columns in markdown."""
-    solutions, predictions = table_columns(rows)
+def markdown_table(rows: Mapping[str, Figures], quantities: Iterable[ShownQuantity]) -> str:
+    """Writes all columns in markdown; arguments are those of `table_columns`."""
+    solutions, predictions = table_columns(rows, quantities)
     head, *lines = table_cells(rows, [*solutions, *predictions])
     marks = [":---"] + ["---:"] * (len(head) - 1)
     return "\n".join(

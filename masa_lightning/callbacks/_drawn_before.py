@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from masa_lightning.callbacks._rollout_file import Name, RolloutFile
+from masa_lightning.callbacks._rollout_file import Name, RolloutFile, to_line
 from masa_lightning.models.checkpoints import replaced
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.types import Problem, Rollout, RolloutGroup
@@ -63,10 +65,20 @@ class DrawnRollouts:
             self._read.add(name)
         return rollouts
 
-    def append(self, groups: Sequence[RolloutGroup]) -> None:
-        """Writes the rollouts of groups, but of those that were read; they are on the disk then."""
-        if self._file is not None:
-            self._file.append([g for g in groups if (g.problem.source, g.problem.id) not in self._read])
+    def lines(self, group: RolloutGroup) -> list[str]:
+        """Writes a group whose texts are here as lines of the file; none of one that was read."""
+        return (
+            []
+            if (group.problem.source, group.problem.id) in self._read
+            else [to_line(group, r) for r in group.rollouts]
+        )
+
+    def append(self, lines: Iterable[Sequence[str]]) -> None:
+        """Writes the lines of groups, which are on the disk then; all of them are taken, also where there is no file."""
+        if self._file is None:
+            deque(lines, maxlen=0)
+        else:
+            self._file.append(chain.from_iterable(lines))
 
 
 def rollout_settings(module: GRPOLightningModule) -> dict[str, Any]:

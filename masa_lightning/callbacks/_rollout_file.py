@@ -6,8 +6,9 @@ import json
 import math
 import os
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,13 @@ class RolloutFile:
                         ) from error
         return rollouts
 
-    def append(self, groups: Sequence[RolloutGroup]) -> None:
-        """Writes the rollouts of groups, and returns when they are on the disk."""
-        lines = [to_line(g, r) for g in groups for r in g.rollouts]
-        if lines:
+    def append(self, lines: Iterable[str]) -> None:
+        """Writes lines of `to_line`, those of a problem together, and returns when they are on the disk."""
+        first = next(lines := iter(lines), None)
+        if first is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(lines)
+                file.writelines(chain([first], lines))
                 file.flush()
                 os.fsync(file.fileno())
 
@@ -173,28 +174,20 @@ class EvaluationRolloutFile:
 
     Args:
         path: Of the file, which is replaced.
-        step: Training steps done.
-        shorten: What is done to problems, answers and texts.
 
     Raises:
         OSError: If it cannot be written.
     """
 
-    def __init__(self, path: Path, step: int, shorten: Callable[[str], str]) -> None:
-        self.step, self.shorten = step, shorten
+    def __init__(self, path: Path) -> None:
         with ExitStack() as stack:
             temporary = stack.enter_context(replaced(path))
             self._file = stack.enter_context(temporary.open("w", encoding="utf-8"))
             self._stack = stack.pop_all()
 
-    def append(self, groups: Sequence[RolloutGroup]) -> None:
-        """Writes the rollouts of groups, which are scored."""
-        for group in groups:
-            for rollout in group.rollouts:
-                record = _record(group, rollout, self.step)
-                del record["token_ids"]
-                record |= {name: self.shorten(record[name]) for name in ("problem", "answer", "text")}
-                self._file.write(json.dumps(record, allow_nan=False) + "\n")
+    def append(self, lines: Sequence[str]) -> None:
+        """Writes lines of `to_short_line`."""
+        self._file.writelines(lines)
 
     def finish(self) -> None:
         """Puts the file in its place."""
@@ -218,9 +211,23 @@ def to_line(group: RolloutGroup, rollout: Rollout, step: int | None = None) -> s
     return json.dumps(_record(group, rollout, step), allow_nan=False) + "\n"
 
 
-def _record(group: RolloutGroup, rollout: Rollout, step: int | None) -> dict[str, Any]:
+def to_short_line(group: RolloutGroup, rollout: Rollout, step: int, shorten: Callable[[str], str]) -> str:
+    """As `to_line`, without token ids.
+
+    Args:
+        group: Of the rollout.
+        rollout: Scored.
+        step: Training steps done.
+        shorten: What is done to problem, answer and text.
+    """
+    record = _record(group, rollout, step, tokens=False)
+    record |= {name: shorten(record[name]) for name in ("problem", "answer", "text")}
+    return json.dumps(record, allow_nan=False) + "\n"
+
+
+def _record(group: RolloutGroup, rollout: Rollout, step: int | None, *, tokens: bool = True) -> dict[str, Any]:
     prediction = rollout.prediction
-    return {
+    record = {
         "version": VERSION,
         "step": step,
         "source": group.problem.source,
@@ -239,8 +246,12 @@ def _record(group: RolloutGroup, rollout: Rollout, step: int | None) -> dict[str
         "tokens": rollout.length,
         "finish_reason": rollout.completion.finish_reason,
         "rollouts": len(group.rollouts),
-        "token_ids": list(rollout.completion.token_ids),
     }
+    if group.metas and rollout is group.metas[0] and group.comparisons:
+        record["comparisons"] = {
+            n: [[_number(v) for v in row] for row in rows] for n, rows in group.comparisons.items()
+        }
+    return record | ({"token_ids": list(rollout.completion.token_ids)} if tokens else {})
 
 
 def _no_values(prediction: MetaPrediction) -> dict[str, Any]:

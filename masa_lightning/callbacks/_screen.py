@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Final
 
@@ -13,36 +13,22 @@ from rich.table import Table
 
 from masa_lightning.callbacks._benchmark_table import SAMPLED, sample_order
 from masa_lightning.functional.intervals import Interval, correlation_interval, mean_interval, overlap
+from masa_lightning.quantities import ShownQuantity
 
 Figures = Mapping[str, float]
 Row = tuple[str, str, int]  # label, name of the figure, digits
 
 PASS: Final[Row] = ("pass@1", "pass@1", 3)
-COMPARED: Final[tuple[Row, ...]] = (
-    PASS,
-    ("pass rate: correlation", "calibration/pass_rate/pearson", 2),
-    ("pass rate: abs. error", "calibration/pass_rate/mae", 3),
-    ("length: correlation", "calibration/length/pearson", 2),
-    ("meta reward", "meta/reward", 3),
-)
+_META: Final[Row] = ("meta reward", "meta/reward", 3)
 _LEFT_OUT, _UNGRADED = "left_out", "completions/ungraded_ratio"
-_PREDICTIONS: Final[tuple[Row, ...]] = (
-    ("predictions that parse", "meta/parse_rate", 3),
-    *COMPARED[1:4],
-    ("length: rel. error", "calibration/length/abs_rel_error", 2),
-    COMPARED[4],
-)
-_BRIEF: Final = {  # heads of a table of benchmarks, by figure
+_BRIEF: Final = ("pearson", "mae")
+"""What the briefest table has of a quantity."""
+_MORE: Final = (*_BRIEF, "abs_rel_error")
+_HEADS: Final = {  # of a table of benchmarks, by figure
     _LEFT_OUT: "left out",
     "completions/mean_length": "tokens",
     "completions/clipped_ratio": "cut",
     _UNGRADED: "ungraded",
-    "meta/parse_rate": "parse",
-    "calibration/pass_rate/pearson": "rate r",
-    "calibration/pass_rate/mae": "error",
-    "calibration/length/pearson": "length r",
-    "calibration/length/abs_rel_error": "error",
-    "meta/reward": "meta",
 }
 CHANCE: Final = "Where 95% intervals overlap, the difference may be chance."
 _PAIRED: Final = "pass@1 of the same problems: {:+.3f} [{:+.3f}, {:+.3f}], {}."
@@ -53,13 +39,30 @@ def screen() -> Console:
     return Console(highlight=False)
 
 
-def rows_of(figures: Figures) -> list[Row]:
+def brief_rows(quantities: Iterable[ShownQuantity]) -> list[Row]:
+    """What one looks at first: solutions, and what was predicted of each quantity."""
+    return [PASS, *_labelled(quantities, _BRIEF), _META]
+
+
+def _labelled(quantities: Iterable[ShownQuantity], metrics: Sequence[str]) -> list[Row]:
+    wanted = [(q, [q.tag(metric) for metric in metrics]) for q in quantities]
+    return [
+        (f"{q.words}: {label}", name, digits)
+        for q, names in wanted
+        for name, label, _, digits in q.rows()
+        if name in names
+    ]
+
+
+def rows_of(figures: Figures, quantities: Iterable[ShownQuantity]) -> list[Row]:
     """All rows of one evaluation that say something."""
     samples = sorted((name for name in figures if _is_sampled(name)), key=sample_order)
     rows: list[Row] = [
         PASS,
         *((_sample_label(name), name, 3) for name in samples),
-        *_PREDICTIONS,
+        ("predictions that parse", "meta/parse_rate", 3),
+        *_labelled(quantities, _MORE),
+        _META,
         ("tokens a solution", "completions/mean_length", 0),
         ("cut off at the limit", "completions/clipped_ratio", 3),
         ("no verdict", _UNGRADED, 3),
@@ -87,15 +90,13 @@ def cell(figures: Figures, name: str, digits: int) -> str:
     return text if math.isnan(low) else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def measured(
-    head: str, columns: Mapping[str, Figures], rows: Sequence[Row] | None = None, paired: Sequence[float] = ()
-) -> Table:
+def measured(head: str, columns: Mapping[str, Figures], rows: Sequence[Row], paired: Sequence[float] = ()) -> Table:
     """A table with a line a figure and a column a measurement.
 
     Args:
         head: What was measured.
         columns: Figures by the column's name. Where there are two, their intervals are compared.
-        rows: By default all that the last column has.
+        rows: Of `brief_rows` or `rows_of`.
         paired: As `differences`, which says more of pass@1 than two intervals.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -104,7 +105,7 @@ def measured(
         table.add_column(name, justify="right", no_wrap=True)
     if len(columns) == 2:
         table.add_column("intervals", no_wrap=True)
-    for label, name, digits in rows_of([*columns.values()][-1]) if rows is None else rows:
+    for label, name, digits in rows:
         if any(_says(figures, name) for figures in columns.values()):
             cells = [escape(cell(figures, name, digits)) for figures in columns.values()]
             table.add_row(label, *cells, *([compared(columns, name, paired)] if len(columns) == 2 else []))
@@ -120,9 +121,7 @@ def compared(columns: Mapping[str, Figures], name: str, paired: Sequence[float] 
     return "" if verdict is None else "overlap" if verdict else "apart"
 
 
-def differences(
-    columns: Mapping[str, Figures], rows: Sequence[Row] | None = None, paired: Sequence[float] = ()
-) -> list[str]:
+def differences(columns: Mapping[str, Figures], rows: Sequence[Row], paired: Sequence[float] = ()) -> list[str]:
     """Sentences on what two columns differ in, and on what of it may be chance.
 
     Args:
@@ -138,39 +137,40 @@ def differences(
         said = [
             _PAIRED.format(fmean(paired), low, high, "which may be chance" if low <= 0 <= high else "more than chance")
         ]
-    rows = rows_of([*columns.values()][-1]) if rows is None else rows
     return said + [CHANCE] * any(compared(columns, name, paired) == "overlap" for _, name, _ in rows)
 
 
-def evaluated(rows: Mapping[str, Figures], width: int) -> list[RenderableType]:
+def evaluated(rows: Mapping[str, Figures], width: int, quantities: Sequence[ShownQuantity]) -> list[RenderableType]:
     """What an evaluation found: a line a figure of one benchmark, a line a benchmark of several.
 
     Args:
         rows: Figures of each, ``problems`` among them.
         width: Columns of the terminal.
+        quantities: What is predicted.
     """
     if len(rows) > 1:
-        return benchmarks(rows, width)
+        return benchmarks(rows, width, quantities)
     return [
-        measured(f"{figures['problems']:.0f} problems", {name or "test": figures}) for name, figures in rows.items()
+        measured(f"{figures['problems']:.0f} problems", {name or "test": figures}, rows_of(figures, quantities))
+        for name, figures in rows.items()
     ]
 
 
-def benchmarks(rows: Mapping[str, Figures], width: int) -> list[RenderableType]:
+def benchmarks(rows: Mapping[str, Figures], width: int, quantities: Sequence[ShownQuantity]) -> list[RenderableType]:
     """Tables with a line a benchmark, of solutions and of predictions; columns for which there is no room are left out.
 
     Args:
         rows: Figures of each.
         width: Columns of the terminal.
+        quantities: What is predicted.
     """
     names = list(dict.fromkeys(n for figures in rows.values() for n in figures))
     samples = sorted(filter(_is_sampled, names), key=sample_order)
     solutions: list[Row] = [("n", "problems", 0), PASS, *((n, n, 3) for n in samples)]
     more = ((_LEFT_OUT, 0), (_UNGRADED, 3), ("completions/clipped_ratio", 3), ("completions/mean_length", 0))
-    solutions += [(_BRIEF[name], name, digits) for name, digits in more]
-    predictions: list[Row] = [(_BRIEF[name], name, digits) for _, name, digits in _PREDICTIONS]
-    order = ("calibration/pass_rate/pearson", "calibration/pass_rate/mae", "meta/parse_rate", "meta/reward")
-    predictions.sort(key=lambda row: order.index(row[1]) if row[1] in order else len(order))
+    solutions += [(_HEADS[name], name, digits) for name, digits in more]
+    predictions = [*_headed(quantities[:1]), ("parse", "meta/parse_rate", 3), ("meta", "meta/reward", 3)]
+    predictions += _headed(quantities[1:])
     tables: list[RenderableType] = []
     for columns in (solutions, predictions):
         lines = _fitting(rows, [c for c in columns if any(_says(f, c[1]) for f in rows.values())], width)
@@ -183,6 +183,17 @@ def benchmarks(rows: Mapping[str, Figures], width: int) -> list[RenderableType]:
                 table.add_row(*map(escape, line))
             tables.append(table)
     return tables
+
+
+def _headed(quantities: Iterable[ShownQuantity]) -> list[Row]:
+    """Columns with heads as short as they can be understood."""
+    columns: list[Row] = []
+    for q in quantities:
+        named = [q.tag(metric) for metric in _MORE]
+        columns += [(head, name, digits) for name, _, head, digits in q.rows() if name in named]
+        columns = [(f"{q.words.split()[-1]} r" if n == q.tag("pearson") else h, n, d) for h, n, d in columns]
+        columns = [("error" if n == q.tag("abs_rel_error") else h, n, d) for h, n, d in columns]
+    return columns
 
 
 def _fitting(rows: Mapping[str, Figures], columns: Sequence[Row], width: int) -> list[list[str]]:

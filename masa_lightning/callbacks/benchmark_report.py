@@ -12,11 +12,12 @@ from masa_lightning.callbacks._benchmark_files import write_page, write_results
 from masa_lightning.callbacks._benchmark_table import Figures, table_cells, table_columns
 from masa_lightning.callbacks._drawn_before import DrawnRollouts, rollout_settings
 from masa_lightning.callbacks._screen import evaluated, screen
+from masa_lightning.distributed import collect
 from masa_lightning.loggers.media import log_figure, log_table
 from masa_lightning.metrics.figures import save_figure
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.run_folder import run_folder
-from masa_lightning.quantities import Quantities
+from masa_lightning.quantities import Quantities, quantities_of
 from masa_lightning.rollouts.measurement import BenchmarkMeasurements, Measurement
 from masa_lightning.types import Rollout, RolloutGroup
 
@@ -79,8 +80,9 @@ class BenchmarkReport(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Writes the rollouts of a batch, and measures them."""
-        if self._drawn is not None:
-            self._drawn.append(outputs["groups"])
+        assert isinstance(pl_module, GRPOLightningModule) and self._drawn is not None
+        with pl_module.processes.together():
+            self._drawn.append(collect(outputs["groups"], self._drawn.lines, pl_module.processes))
         if trainer.is_global_zero:
             self._measured.add(outputs["groups"], outputs["left_out"])
 
@@ -91,14 +93,16 @@ class BenchmarkReport(Callback):
         self._rows = self._measured.figures()
         checkpoint = Path(str(trainer.ckpt_path)).name if trainer.ckpt_path else None
         write_results(self._folder / "results.json", self._settings, checkpoint, self._rows)
-        write_page(self._folder / "results.md", self._settings, checkpoint, self._rows)
+        shown = quantities_of(pl_module).shown()
+        write_page(self._folder / "results.md", self._settings, checkpoint, self._rows, shown)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Shows the results, and logs them."""
         if not self._rows:
             return
         console = screen()
-        for table in evaluated(self._rows, console.width):
+        shown = quantities_of(pl_module).shown()
+        for table in evaluated(self._rows, console.width, shown):
             console.print(table)
         console.print(
             f"results.md, results.json and rollouts.jsonl are in {self._folder}", soft_wrap=True, markup=False
@@ -106,7 +110,7 @@ class BenchmarkReport(Callback):
         step = int(getattr(pl_module, "rollout_steps", 0)) or trainer.global_step  # which no test restores
         for name, measured in self._measured.by_name.items():
             self._draw(trainer, name, measured, pl_module, step)
-        head, *lines = table_cells(self._rows, [c for columns in table_columns(self._rows) for c in columns])
+        head, *lines = table_cells(self._rows, [c for columns in table_columns(self._rows, shown) for c in columns])
         log_table(trainer.loggers, "test", head, lines, step)
         for name, figures in self._rows.items():
             for logger in trainer.loggers:

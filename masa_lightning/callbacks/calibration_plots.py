@@ -18,7 +18,7 @@ from masa_lightning.metrics.figures import save_figure
 from masa_lightning.metrics.over_steps import Gated, History, Means, gated_over_steps, means_over_steps
 from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.modules.run_folder import run_folder
-from masa_lightning.quantities import Quantities, default_quantities
+from masa_lightning.quantities import Quantities, default_quantities, quantities_of
 
 Stage = Literal["train", "validate", "test"]
 
@@ -96,7 +96,7 @@ class CalibrationPlots(Callback):
     ) -> None:
         """Records what the step logged."""
         logged, step = trainer.callback_metrics, trainer.global_step
-        for quantity in (q.metric_name for q in _quantities(pl_module)):
+        for quantity in (q.metric_name for q in quantities_of(pl_module)):
             figures = {
                 name.rpartition("/")[2]: v for name, v in logged.items() if name.startswith(f"calibration/{quantity}/")
             }
@@ -166,7 +166,7 @@ class CalibrationPlots(Callback):
             return
         # Outside of training Lightning's own count is 0.
         step = trainer.global_step if fits else int(getattr(pl_module, "rollout_steps", 0)) or trainer.global_step
-        figures = _quantities(pl_module).pictures(points, _where(run, stage, step))
+        figures = quantities_of(pl_module).pictures(points, _where(run, stage, step))
         self._publish(trainer, run, stage, figures, step)
         if fits:
             self._drawn = step
@@ -182,7 +182,7 @@ class CalibrationPlots(Callback):
     def _over_steps(self, trainer: pl.Trainer, pl_module: pl.LightningModule, run: Path) -> dict[str, Figure]:
         figures: dict[str, Figure] = {}
         where = _where(run, "train", trainer.global_step)
-        for q in _quantities(pl_module):
+        for q in quantities_of(pl_module):
             history = self.history[q.metric_name]
             if _lines(history):
                 label = f"Mean {q.title.lower()} ({q.unit})" if q.unit else f"Mean {q.title.lower()}"
@@ -210,11 +210,6 @@ class CalibrationPlots(Callback):
 def _lines(history: History) -> bool:
     """Whether there are two points of anything: one is no line over steps."""
     return max(len(history.training), len(history.held_out)) > 1
-
-
-def _quantities(module: pl.LightningModule) -> Quantities:
-    """Those of the module, the paper's of one that does not say."""
-    return getattr(module, "quantities", None) or Quantities(default_quantities(), budget=1)
 
 
 def _add(rows: list[Any], row: Means | Gated) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,6 +12,7 @@ from masa_lightning.loggers.media import Chart, log_board, log_settings
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.provenance import provenance
 from masa_lightning.protocols import RolloutControl
+from masa_lightning.quantities import Quantity, ShownQuantity, quantities_of, shown
 
 _SOLVING: dict[str, Chart] = {
     "Solved: training, and held-out pass@1": ["pass_rate$", "val/pass@1$"],
@@ -22,19 +24,11 @@ _SOLVING: dict[str, Chart] = {
     ],
     "Entropy": ["entropy$"],
 }
-_PREDICTING: dict[str, Chart] = {
-    "Pass rate: predicted and actual mean": ["calibration/pass_rate/(predicted|actual)_mean$"],
-    "Solution length: predicted and actual mean": ["calibration/length/(predicted|actual)_mean$"],
-    "Predicted against actual: correlation": ["(val/)?calibration/(pass_rate|length)/pearson$"],
-    "Predicted against actual pass rate: mean error": ["(val/)?calibration/pass_rate/mae$"],
-    "Rewards of predictions": ["meta/reward$", r"meta/rewards/\w+/mean$", "meta/parse_rate$"],
-}
 _CONTROLS: dict[str, Chart] = {
     "Share of problems acted on": [r"controls/\w+/acted_share$"],
     "Correct rollouts lost": [r"controls/\w+/lost_correct$"],
     "Tokens saved, and spent on audits": [r"tokens/(saved|audit)_\w+$"],
 }
-_SUMMARY = ("val/pass@1", "val/calibration/pass_rate/pearson", "val/calibration/pass_rate/mae", "tokens_total/trained")
 
 
 class RunOverview(Callback):
@@ -46,7 +40,8 @@ class RunOverview(Callback):
     otherwise Lightning has filled it with the module's alone.
 
     Example:
-        >>> board = RunOverview.board(predicts=True, controls=False)
+        >>> from masa_lightning.quantities import default_quantities
+        >>> board = RunOverview.board(default_quantities(), controls=False)
         >>> [len(figures) for figures in board.values()]
         [10]
     """
@@ -69,15 +64,36 @@ class RunOverview(Callback):
         """Lays out TensorBoard."""
         if trainer.is_global_zero:
             predicts = bool(getattr(pl_module, "num_meta_generations", 0))
+            quantities = quantities_of(pl_module)
             callbacks: list[Any] = getattr(trainer, "callbacks", [])
             controls = any(issubclass(type(c), RolloutControl) for c in callbacks)
-            log_board(trainer.loggers, self.board(predicts=predicts, controls=controls), _SUMMARY)
+            board = self.board(quantities if predicts else (), controls=controls)
+            tags = [tag for q in quantities.shown()[:1] for tag in (q.tag("pearson", "val/"), q.tag("mae", "val/"))]
+            log_board(trainer.loggers, board, ("val/pass@1", *tags, "tokens_total/trained"))
 
     @staticmethod
-    def board(*, predicts: bool, controls: bool) -> dict[str, dict[str, Chart]]:
-        """Titles of pages and of their figures, and what these show, as of `loggers.media.log_board`."""
-        first = _SOLVING | (_PREDICTING if predicts else {})
-        return {"Overview": first} | ({"Controls": _CONTROLS} if controls else {})
+    def board(quantities: Iterable[Quantity], *, controls: bool) -> dict[str, dict[str, Chart]]:
+        """Titles of pages and of their figures, and what these show, as of `loggers.media.log_board`.
+
+        Args:
+            quantities: What is predicted, if anything is.
+            controls: Whether there are any.
+        """
+        return {"Overview": _SOLVING | _predicting(shown(quantities))} | ({"Controls": _CONTROLS} if controls else {})
+
+
+def _predicting(quantities: Sequence[ShownQuantity]) -> dict[str, Chart]:
+    charts: dict[str, Chart] = {
+        f"{q.title}: predicted and actual mean": [f"{q.tag('(predicted|actual)_mean')}$"] for q in quantities
+    }
+    names = "|".join(q.metric_name for q in quantities)
+    if charts:
+        charts["Predicted against actual: correlation"] = [f"(val/)?calibration/({names})/pearson$"]
+    for q in (q for q in quantities if "mae" in q.shown):
+        charts[f"Predicted against actual {q.words}: mean error"] = [f"(val/)?{q.tag('mae')}$"]
+    return charts and charts | {
+        "Rewards of predictions": ["meta/reward$", r"meta/rewards/\w+/mean$", "meta/parse_rate$"]
+    }
 
 
 def settings_around(module: GRPOLightningModule) -> dict[str, Any]:

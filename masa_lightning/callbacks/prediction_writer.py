@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median, pstdev
@@ -15,24 +17,27 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from masa_lightning.distributed import collect
 from masa_lightning.functional.boxes import last_box
 from masa_lightning.functional.controls import named_notions
 from masa_lightning.functional.voting import ballot, most_common_answer
 from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.modules.masa import MASALightningModule
 from masa_lightning.modules.run_folder import run_folder
-from masa_lightning.types import Rollout, RolloutGroup
+from masa_lightning.types import MetaPrediction, Rollout, RolloutGroup
 
 _SHOWN = 20  # problems in the table
+_PAPER = ("pass_rate", "solution_length", "notions")  # which have members of their own in a line
 
 
 class PredictionWriter(Callback):
     """Writes ``predictions.jsonl`` and, of problems that were solved, ``summary.json``; prints a table and the summary.
 
     A line has the problem and, of its parsed predictions, the mean and spread (population standard deviation) of the pass
-    rate, the median and spread of the solution length in tokens, and how many name each notion. With `evaluation.solve` it
-    also has what the controls did, and the answer that most solutions give; with `evaluation.compare` the same of the plain
-    run. Lines are there when their batch is done; files of an earlier run are kept under other names.
+    rate, the median and spread of the solution length in tokens, how many name each notion, and under ``quantities`` all
+    else that is predicted. With `evaluation.solve` it also has what the controls did, and the answer that most solutions
+    give; with `evaluation.compare` the same of the plain run. Lines are there when their batch is done; files of an earlier
+    run are kept under other names.
 
     The summary compares tokens: those of solutions and predictions under the controls with those of the plain run's
     solutions and, where answers are known, how many votes are right.
@@ -80,12 +85,15 @@ class PredictionWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Writes the lines of a batch."""
+        assert isinstance(pl_module, MASALightningModule)
+        lines = [describe(group) for group in outputs["groups"]]
+        if pl_module.evaluation.solve:
+            with pl_module.processes.together():  # collectives: texts are where solutions were graded
+                for run, solve in (("groups", describe_solved), ("plain", describe_solutions)):
+                    for line, told in zip(lines, collect(outputs[run], solve, pl_module.processes), strict=False):
+                        line["solved" if run == "groups" else "plain"] = told
         if not trainer.is_global_zero:
             return
-        plain = outputs["plain"] or [None] * len(outputs["groups"])
-        assert isinstance(pl_module, MASALightningModule)
-        solved = pl_module.evaluation.solve
-        lines = [describe(group, twin, solved=solved) for group, twin in zip(outputs["groups"], plain, strict=True)]
         lines += [
             {
                 "id": p.id,
@@ -124,19 +132,17 @@ class PredictionWriter(Callback):
         console.print(f"{count}: {self._folder / 'predictions.jsonl'}", markup=False)
 
 
-def describe(group: RolloutGroup, plain: RolloutGroup | None = None, *, solved: bool = False) -> dict[str, Any]:
-    """Says in plain values what was predicted of a problem, and how it was solved if it was.
+def describe(group: RolloutGroup) -> dict[str, Any]:
+    """Says in plain values what was predicted of a problem.
 
     Args:
         group: Of `MASALightningModule.predict_step`.
-        plain: The same problem solved without controls.
-        solved: Whether it was to be solved.
     """
     problem = group.problem
     predictions = [r.prediction for r in group.metas if r.prediction is not None]
     rates = [p.rate for p in predictions if p.rate is not None]
     lengths = [p.solution_length for p in predictions if p.solution_length is not None]
-    line: dict[str, Any] = {
+    return {
         "id": problem.id,
         "source": problem.source,
         "problem": problem.problem,
@@ -145,20 +151,37 @@ def describe(group: RolloutGroup, plain: RolloutGroup | None = None, *, solved: 
         "pass_rate": {"mean": _of(fmean, rates), "std": _of(pstdev, rates), "values": rates},
         "solution_length": {"median": _of(median, lengths), "std": _of(pstdev, lengths), "values": lengths},
         "notions": dict(named_notions(predictions)),
+        "quantities": _others(predictions),
         "failures": sorted(f"{key}: {reason}" for p in predictions for key, reason in p.failures.items()),
     }
-    if solved:
-        gating = group.decisions.get("gating")
-        line["solved"] = {
-            "looks": None if gating is None else gating.detail,
-            "skipped": group.gated,
-            "token_limit": group.token_limit,
-            "hint": list(group.hint),
-            **_solutions(group),
-        }
-    if plain is not None:
-        line["plain"] = _solutions(plain)
-    return line
+
+
+def _others(predictions: Sequence[MetaPrediction]) -> dict[str, dict[str, Any]]:
+    """What was predicted beside the paper's three: mean and spread of numbers, and of other values how many give each."""
+    found: dict[str, list[Any]] = {}
+    for prediction in predictions:
+        for name, value in prediction.values.items():
+            if name not in _PAPER:
+                found.setdefault(name, []).append(value)
+    return {name: _spread(values) for name, values in found.items()}
+
+
+def _spread(values: Sequence[Any]) -> dict[str, Any]:
+    if all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
+        return {"mean": _of(fmean, values), "std": _of(pstdev, values), "values": list(values)}
+    return {"counts": dict(Counter(map(str, values)).most_common())}
+
+
+def describe_solved(group: RolloutGroup) -> dict[str, Any]:
+    """Says how a problem was solved under controls."""
+    gating = group.decisions.get("gating")
+    return {
+        "looks": None if gating is None else gating.detail,
+        "skipped": group.gated,
+        "token_limit": group.token_limit,
+        "hint": list(group.hint),
+        **describe_solutions(group),
+    }
 
 
 def as_table(lines: Sequence[dict[str, Any]]) -> Table:
@@ -167,6 +190,9 @@ def as_table(lines: Sequence[dict[str, Any]]) -> Table:
     table.add_column("problem", overflow="fold", ratio=2)
     for column in ("pass rate", "tokens"):
         table.add_column(column, justify="right", no_wrap=True)
+    others = list(dict.fromkeys(name for line in lines for name in line.get("quantities", ())))
+    for name in others:
+        table.add_column(name.replace("_", " "), justify="right", overflow="fold")
     table.add_column("notions", overflow="fold", ratio=1)
     solved = any("solved" in line for line in lines)
     if solved:
@@ -174,7 +200,7 @@ def as_table(lines: Sequence[dict[str, Any]]) -> Table:
     for line in lines:
         cells = [_clipped(line["problem"], 200)]
         if "left_out" in line:
-            cells += ["", "", line["left_out"]]
+            cells += ["", "", *("" for _ in others), line["left_out"]]
         else:
             rate, length = line["pass_rate"], line["solution_length"]
             notions = sorted(line["notions"], key=line["notions"].get, reverse=True)
@@ -182,6 +208,7 @@ def as_table(lines: Sequence[dict[str, Any]]) -> Table:
                 _with_spread(rate["mean"], rate["std"], "{:.2f}"),
                 _with_spread(length["median"], length["std"], "{:.0f}"),
             ]
+            cells += [_other(line["quantities"].get(name)) for name in others]
             cells.append(_clipped(", ".join(notions[:4]), 80))
         if solved:
             cells.append(_answered(line.get("solved")))
@@ -192,6 +219,14 @@ def as_table(lines: Sequence[dict[str, Any]]) -> Table:
 
 def _with_spread(value: float | None, spread: float | None, form: str) -> str:
     return "-" if value is None or spread is None else f"{form.format(value)} ± {form.format(spread)}"
+
+
+def _other(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    if "counts" in found:
+        return _clipped(next(iter(found["counts"])), 40)
+    return _with_spread(found["mean"], found["std"], "{:.3g}")
 
 
 def _answered(run: dict[str, Any] | None) -> str:
@@ -268,7 +303,8 @@ def _acted(summary: dict[str, Any]) -> str:
     return f"{problems}: {', '.join(counts)}"
 
 
-def _solutions(group: RolloutGroup) -> dict[str, Any]:
+def describe_solutions(group: RolloutGroup) -> dict[str, Any]:
+    """Says what the solutions of a problem were."""
     votes, answer = _vote(group)
     known = bool(group.problem.answer)
     right = [r for r in group.solutions if r.correct]

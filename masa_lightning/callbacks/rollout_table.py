@@ -11,8 +11,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from masa_lightning.callbacks._rollout_file import EvaluationRolloutFile, TrainingRolloutFile
-from masa_lightning.distributed import Processes, fetch
+from masa_lightning.callbacks._rollout_file import EvaluationRolloutFile, TrainingRolloutFile, to_short_line
+from masa_lightning.distributed import Processes, collect, fetch
 from masa_lightning.loggers.media import Cell, log_table
 from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.modules.run_folder import run_folder
@@ -60,6 +60,7 @@ class RolloutTable(Callback):
         self.max_characters = max_characters
         self._written = False  # whether files of `FOLDER` are this run's
         self._step = 0
+        self._writes = False  # whether the evaluation that is going on is written, by the first process
         self._path: Path | None = None  # of the evaluation that is going on
         self._file: EvaluationRolloutFile | None = None  # from its first rollout on
 
@@ -131,13 +132,13 @@ class RolloutTable(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *loader: int
     ) -> None:
         """Writes what a batch drew."""
-        self._add(trainer, outputs)
+        self._add(pl_module, outputs)
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *loader: int
     ) -> None:
         """Writes what a batch drew."""
-        self._add(trainer, outputs)
+        self._add(pl_module, outputs)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Puts the file in its place."""
@@ -154,19 +155,31 @@ class RolloutTable(Callback):
     def _begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._abandon()
         folder = self._folder(trainer)  # a collective
-        if trainer.is_global_zero and not trainer.sanity_checking and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            # Outside of training Lightning's own count is 0.
-            self._step = int(getattr(pl_module, "rollout_steps", 0)) or trainer.global_step
+        # Outside of training Lightning's own count is 0.
+        self._step = int(getattr(pl_module, "rollout_steps", 0)) or trainer.global_step
+        self._writes = not trainer.sanity_checking and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        if trainer.is_global_zero and self._writes:
             self._path = folder / f"{stage}_step{self._step:06d}.jsonl"
 
-    def _add(self, trainer: pl.Trainer, outputs: Any) -> None:
+    def _add(self, pl_module: pl.LightningModule, outputs: Any) -> None:
         groups: Sequence[RolloutGroup] = outputs.get("groups", ()) if isinstance(outputs, Mapping) else ()
-        if self._path is None or not groups:
+        if not self._writes or not groups:
+            return
+        processes = getattr(pl_module, "processes", None) or Processes(0, 1)
+        with processes.together():  # a collective: all lines are taken, also after a complaint
+            for lines in collect(groups, self._lines, processes):
+                self._write(lines)
+
+    def _lines(self, group: RolloutGroup) -> list[str]:
+        return [to_short_line(group, r, self._step, lambda text: _shorten(text, LONGEST)) for r in group.rollouts]
+
+    def _write(self, lines: list[str]) -> None:
+        if self._path is None:
             return
         try:
             if self._file is None:
-                self._file = EvaluationRolloutFile(self._path, self._step, lambda text: _shorten(text, LONGEST))
-            self._file.append(groups)
+                self._file = EvaluationRolloutFile(self._path)
+            self._file.append(lines)
         except OSError as error:  # a full disk must not end an evaluation over what is to be looked at
             self._complain(error)
 

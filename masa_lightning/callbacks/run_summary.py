@@ -16,12 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from masa_lightning.callbacks import _screen
-from masa_lightning.callbacks._screen import COMPARED, Figures
+from masa_lightning.callbacks._screen import Figures, brief_rows, rows_of
 from masa_lightning.callbacks.benchmark_report import BenchmarkReport
 from masa_lightning.functional.intervals import paired_differences
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.provenance import fingerprint
 from masa_lightning.modules.run_folder import log_folder, run_folder
+from masa_lightning.quantities import quantities_of
 from masa_lightning.rollouts.measurement import BenchmarkMeasurements
 
 _PROBLEM: Final = "Compute 17+25."
@@ -102,8 +103,9 @@ class RunSummary(Callback):
         columns = before_and_after(module)
         if columns:
             paired = _paired(*(getattr(module, f"{which}_validation", None) for which in ("first", "last")))
-            console.print(_screen.measured(_problems(module), columns, COMPARED, paired))
-            for sentence in _screen.differences(columns, COMPARED, paired):
+            rows = brief_rows(quantities_of(module).shown())
+            console.print(_screen.measured(_problems(module), columns, rows, paired))
+            for sentence in _screen.differences(columns, rows, paired):
                 console.print(sentence)
             console.print()
         facts = Table.grid(padding=(0, 3, 0, 0))
@@ -178,10 +180,10 @@ class RunSummary(Callback):
         figures, self._figures = self._figures, None
         if not figures or not trainer.is_global_zero or not isinstance(pl_module, GRPOLightningModule):
             return
-        measured = self._measured or BenchmarkMeasurements(list)
+        measured, shown = self._measured or BenchmarkMeasurements(list), quantities_of(pl_module).shown()
         console = _screen.screen()
         if len(measured.by_name) > 1:
-            for table in _screen.benchmarks(measured.figures(), console.width):
+            for table in _screen.benchmarks(measured.figures(), console.width, shown):
                 console.print(table)
         else:
             first = getattr(pl_module, "first_validation", None)
@@ -190,8 +192,9 @@ class RunSummary(Callback):
             if first and first.get("measured") == problems and getattr(pl_module, "rollout_steps", 0):
                 columns = {"before training": _plain(first["metrics"], "val/")} | columns
             paired = _paired(first, {"pass_rates": measured.pass_rates})
-            console.print(_screen.measured(f"{len(measured.problems)} problems", columns, paired=paired))
-            for sentence in _screen.differences(columns, paired=paired):
+            rows = rows_of(figures, shown)
+            console.print(_screen.measured(f"{len(measured.problems)} problems", columns, rows, paired))
+            for sentence in _screen.differences(columns, rows, paired):
                 console.print(sentence)
         for place in _all_figures(trainer):
             console.print(f"All figures, by name: {place}", soft_wrap=True, markup=False)

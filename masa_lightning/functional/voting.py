@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 from masa_lightning.functional.boxes import last_box
 from masa_lightning.functional.choices import chosen_letter
 from masa_lightning.functional.grading import quick_box_verdict
-from masa_lightning.types import ChoiceAnswer, Problem
+from masa_lightning.types import ChoiceAnswer, Problem, RolloutGroup
 
 _MAX_COMPARED: Final = 100  # characters; two long lists take long to compare, and there are many pairs
 
@@ -25,6 +26,42 @@ def ballot(problem: Problem, completion: str) -> str | None:
     if isinstance(problem.answer, ChoiceAnswer):
         letter = chosen_letter(completion, problem.answer.options)
     return letter or last_box(completion)
+
+
+def count_votes(group: RolloutGroup) -> list[int | None] | None:
+    """Numbers the answers of a group, which is all that `majority_vote` and `predicted_vote` need of its texts.
+
+    Args:
+        group: With graded solutions.
+
+    Returns:
+        A number a solution, 0 for the right answer, None for no vote. None in place of the list for a group without
+        solutions, and for programs and numbers within a tolerance, which cannot agree: who is near whom?
+    """
+    if not group.solutions or group.problem.answer_type not in ("math", "choice"):
+        return None
+    return numbered([ballot(group.problem, r.text) for r in group.solutions], group.correct)
+
+
+def numbered(boxes: Sequence[str | None], correct: Sequence[bool]) -> list[int | None]:
+    """Numbers the answers of a problem: what `majority_vote` and `predicted_vote` need of their texts.
+
+    Args:
+        boxes: As in `majority_vote`, [N].
+        correct: [N].
+
+    Returns:
+        A number an answer, 0 for all right ones, and None for no vote, [N].
+
+    >>> numbered(["8", "1/2", "0.5", None, "8", "0.50"], [True, False, False, False, False, False])
+    [0, 1, 1, None, 2, 1]
+    """
+    numbers: dict[str, int] = {}
+    names = iter(_names([None if right else box for box, right in zip(boxes, correct, strict=True)]))
+    return [
+        0 if right else None if name is None else numbers.setdefault(name, len(numbers) + 1)
+        for name, right in zip(names, correct, strict=True)
+    ]
 
 
 def majority_vote(boxes: Sequence[str | None], correct: Sequence[bool]) -> float:
@@ -88,14 +125,22 @@ def _count(boxes: Sequence[str | None], correct: Sequence[bool]) -> list[tuple[i
 
 
 def _cluster(boxes: Sequence[str | None]) -> dict[str, int]:
-    """Votes of each answer, as first written; answers are one where no formula has to be read to see it."""
-    votes: dict[str, int] = {}
-    for box in filter(None, boxes):
-        same = box
-        if box not in votes and len(box) <= _MAX_COMPARED:
-            same = next((b for b in votes if len(b) <= _MAX_COMPARED and quick_box_verdict(box, b)), box)
-        votes[same] = votes.get(same, 0) + 1
-    return votes
+    """Votes of each answer, as first written."""
+    return dict(Counter(filter(None, _names(boxes))))
+
+
+def _names(boxes: Sequence[str | None]) -> list[str | None]:
+    """What the answer of each box was first written as; answers are one where no formula has to be read to see it."""
+    known: dict[str, None] = {}
+    names: list[str | None] = []
+    for box in boxes:
+        same = box or None
+        if box and box not in known and len(box) <= _MAX_COMPARED:
+            same = next((b for b in known if len(b) <= _MAX_COMPARED and quick_box_verdict(box, b)), box)
+        if same is not None:
+            known[same] = None
+        names.append(same)
+    return names
 
 
 def _winner(scored: Sequence[tuple[float, bool]]) -> float:

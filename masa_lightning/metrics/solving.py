@@ -15,7 +15,7 @@ from torch import Tensor
 
 from masa_lightning.checks import check_number
 from masa_lightning.functional.calibration import pass_at_k, rate_interval
-from masa_lightning.functional.voting import ballot, majority_vote, predicted_vote
+from masa_lightning.functional.voting import count_votes, majority_vote, predicted_vote
 from masa_lightning.metrics.series import RowMetric
 from masa_lightning.types import RolloutGroup
 
@@ -183,7 +183,7 @@ class MajorityVote(_Vote):
 
     def add_groups(self, groups: Sequence[RolloutGroup]) -> None:
         """Adds groups with graded solutions, but of programs and of numbers within a tolerance, which have no vote."""
-        self._add([majority_vote(boxes, g.correct) for g, boxes in _ballots(groups)])
+        self._add([majority_vote(boxes, g.correct) for g, boxes in _counted(groups)])
 
 
 class PredictedVote(_Vote):
@@ -223,16 +223,13 @@ class PredictedVote(_Vote):
 
     def add_groups(self, groups: Sequence[RolloutGroup]) -> None:
         """As `MajorityVote.add_groups`, with the parsed predictions of the groups."""
-        self._add([predicted_vote(boxes, g.correct, _rates(g)) for g, boxes in _ballots(groups)])
+        self._add([predicted_vote(boxes, g.correct, _rates(g)) for g, boxes in _counted(groups)])
 
 
-def _ballots(groups: Sequence[RolloutGroup]) -> list[tuple[RolloutGroup, list[str | None]]]:
-    """Groups whose solutions can agree on an answer, with what each votes for.
-
-    Programs have no vote, and numbers within a tolerance none that does not look at the right one: who is near whom?
-    """
-    voting = [g for g in groups if g.solutions and g.problem.answer_type in ("math", "choice")]
-    return [(g, [ballot(g.problem, r.text) for r in g.solutions]) for g in voting]
+def _counted(groups: Sequence[RolloutGroup]) -> list[tuple[RolloutGroup, list[str | None]]]:
+    """Groups whose solutions can agree on an answer, with what each votes for."""
+    counted = ((g, count_votes(g) if g.votes is None else g.votes) for g in groups)
+    return [(g, _as_texts(votes)) for g, votes in counted if votes is not None]
 
 
 def _rates(group: RolloutGroup) -> list[float]:
@@ -248,8 +245,12 @@ def _votes(answer: Tensor, correct: Tensor) -> list[tuple[list[str | None], list
         )
     if answer.is_floating_point() or correct.dtype != torch.bool:
         raise ValueError(f"answer is {answer.dtype} and correct {correct.dtype}; expected whole numbers and bool")
-    texts = [[None if number < 0 else str(number) for number in row] for row in answer.tolist()]
+    texts = [_as_texts([None if number < 0 else number for number in row]) for row in answer.tolist()]
     return list(zip(texts, correct.tolist(), strict=True))
+
+
+def _as_texts(numbers: Sequence[int | None]) -> list[str | None]:
+    return [None if number is None else str(number) for number in numbers]
 
 
 def _pass_at(k: int, correct: Tensor, count: Tensor) -> float:

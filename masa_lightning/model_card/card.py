@@ -21,8 +21,17 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, lazily imported
 
 from masa_lightning.functional.markdown import code, python_block, python_literal
-from masa_lightning.functional.prompts import PromptTemplates, meta_messages, solution_messages
+from masa_lightning.functional.prompts import (
+    NOTIONS,
+    PASS_RATE,
+    SOLUTION_LENGTH,
+    PromptTemplates,
+    Question,
+    meta_messages,
+    solution_messages,
+)
 from masa_lightning.models.loading import TINY
+from masa_lightning.quantities import LABELS, default_quantities, shown, shown_by_names
 
 SETTINGS = "training_settings.json"
 """All settings of the run, beside the card."""
@@ -47,8 +56,6 @@ _SETTINGS = {  # those that a card names, and its words for them
     "loss_type": "objective",
     "kl_coef": "KL coefficient",
 }
-_CALIBRATION = [f"calibration/pass_rate/{n}" for n in ("mae", "bias", "pearson", "brier", "ece")]
-_CALIBRATION += [f"calibration/length/{n}" for n in ("abs_rel_error", "bias", "pearson")] + ["meta/parse_rate"]
 
 
 def write_card(
@@ -185,23 +192,32 @@ class _Facts:
         prompts = PromptTemplates(**{k: v for k, v in s["prompts"].items() if k in known})
         limit = s["max_completion_length"]
         *system, solution = solution_messages(prompts, "{problem}")
-        meta = scale = None
+        meta, questions = None, []
         if self.predicts:
             scale = s["pass_rate_scale"]
-            meta = meta_messages(prompts, "{problem}", pass_rate_scale=scale, max_completion_length=limit)[-1][
-                "content"
-            ]
+            questions = self._questions(scale, limit)
+            meta = meta_messages(
+                prompts, "{problem}", pass_rate_scale=scale, max_completion_length=limit, questions=questions
+            )[-1]["content"]
         return {
             "solution": solution["content"],
             "meta": meta,
             "system": system[0]["content"] if system else None,
-            "scale": scale,
+            "questions": [(question.key, question.text) for question in questions],
             "max_tokens": limit,
             **{name: s["evaluation"][name] for name in ("temperature", "top_p", "top_k")},
             "chat_template_kwargs": s.get("chat_template_kwargs"),
             "stop": [*self.checkpoint.get("stop", ())],
             "stop_token_ids": [*self.checkpoint.get("stop_token_ids", ())],
         }
+
+    def _questions(self, scale: int, limit: int) -> list[Question]:
+        """What was asked for; the paper's three if the checkpoint does not say."""
+        told = self.run.get("questions") or ()
+        return [Question(**question) for question in told] or [
+            question.filled(pass_rate_scale=scale, max_completion_length=limit)
+            for question in (NOTIONS, PASS_RATE, SOLUTION_LENGTH)
+        ]
 
     def _training(self) -> dict[str, Any]:
         c, s = self.checkpoint, self.settings
@@ -240,7 +256,10 @@ class _Facts:
                     "length": _figure(m.get("completions/mean_length")),
                 }
             )
-        known = [n for n in _CALIBRATION if any(_is_number(e["metrics"].get(n)) for e in evaluations)]
+        names = {n for e in evaluations for n, value in e["metrics"].items() if _is_number(value)}
+        quantities = shown_by_names(sorted(names), shown(default_quantities()))
+        known = [q.tag(metric) for q in quantities for metric in LABELS if q.tag(metric) in names]
+        known += [n for n in ("meta/parse_rate",) if n in names]
         last = self._validation("validation")
         return {
             "metrics": metrics,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 
 from masa_lightning.checks import check_number, check_object
-from masa_lightning.distributed import imbalance, publish
+from masa_lightning.distributed import imbalance
 from masa_lightning.functional.prompts import PromptTemplates, solution_messages
 from masa_lightning.grading.answer_grader import AnswerGrader
 from masa_lightning.metrics.rollouts import SolutionStatistics
@@ -27,8 +27,9 @@ from masa_lightning.modules.hyperparameters import class_path
 from masa_lightning.modules.provenance import fingerprint, provenance
 from masa_lightning.modules.resume import Resumption
 from masa_lightning.protocols import Grader, RewardFunction, RolloutStore, Sampler
+from masa_lightning.rollouts.evaluation import Drawn, Evaluator, Stage
 from masa_lightning.rollouts.measurement import Measurement, Named, measure
-from masa_lightning.rollouts.plan import keys_by_place, keys_by_problem, left_out, merge_batches
+from masa_lightning.rollouts.plan import keys_by_place, merge_batches
 from masa_lightning.rollouts.refill import ProblemReserve, fill, training_problems
 from masa_lightning.rollouts.rollouter import Rollouter
 from masa_lightning.rollouts.scorers import Scorer, Scorers
@@ -40,8 +41,6 @@ from masa_lightning.update.advantages import assign_advantages
 from masa_lightning.update.batch_update import BatchUpdate, trained_rollouts
 from masa_lightning.update.learner import are_finite
 from masa_lightning.update.policy_update import PolicyUpdate
-
-Stage = Literal["fit", "validate", "test", "predict"]
 
 
 class GRPOLightningModule(PolicyLightningModule):
@@ -188,8 +187,7 @@ class GRPOLightningModule(PolicyLightningModule):
         self.max_tokens_per_micro_batch = max_tokens_per_micro_batch
         self.kind_weights = (1.0, 1.0)
 
-        self._measured = Measurement([])  # of the evaluation that is going on
-        self._overlong = 0  # problems of the evaluation that is going on whose prompts are too long
+        self._evaluator: Evaluator | None = None  # of the evaluation that is going on, or was last
         self._expected: dict[Kind, float] = {}  # tokens of a completion
         self.rollout_steps = 0
         """Training steps so far; resumed from checkpoints."""
@@ -283,22 +281,19 @@ class GRPOLightningModule(PolicyLightningModule):
     def on_predict_epoch_start(self) -> None:
         self._begin_evaluation(self.trainer.num_predict_batches, self.trainer.predict_dataloaders)
 
-    def validation_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+    def validation_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> Drawn:
         """As `test_step`."""
-        return self._evaluation_step(batch, "validate")
+        return self._evaluate(batch, "validate")
 
-    def test_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Draws and scores rollouts with the settings of `evaluation`.
+    def test_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> Drawn:
+        """Draws and scores rollouts with the settings of `evaluation`, but of problems that a `RolloutStore` has them of."""
+        # By class: an object that answers to any name, such as Lightning's DummyLogger, is no store.
+        stores = [c for c in getattr(self.trainer, "callbacks", []) if issubclass(type(c), RolloutStore)]
+        return self._evaluate(batch, "test", stores)
 
-        Returns:
-            ``groups``: the step's `list[RolloutGroup]` of all processes, for callbacks; ``left_out``: its problems whose
-            prompts are too long.
-        """
-        return self._evaluation_step(batch, "test")
-
-    def predict_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+    def predict_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> Drawn:
         """As `test_step`."""
-        return self._evaluation_step(batch, "predict")
+        return self._evaluate(batch, "predict")
 
     def on_validation_epoch_end(self) -> None:
         """Logs what was measured.
@@ -306,7 +301,7 @@ class GRPOLightningModule(PolicyLightningModule):
         Raises:
             ValueError: If the prompts of all problems are too long.
         """
-        measured = self._measured
+        measured = self._measured()
         record = {
             "problems": len(measured.problems),
             "measured": fingerprint(self, measured.problems),
@@ -627,35 +622,28 @@ class GRPOLightningModule(PolicyLightningModule):
                 "package, or a loader that deals problems out evenly"
             )
         self._start()
-        self._measured, self._overlong = Measurement(self.evaluation_metrics()), 0
+        self._evaluator = Evaluator(
+            rollouter=self.rollouter,
+            scorers=self.scorers,
+            metrics=self.evaluation_metrics(),
+            counts=self.evaluation_counts(),
+            sampling=self.evaluation_sampling,
+            processes=self.processes,
+        )
 
-    def _evaluation_step(self, batch: list[Problem], stage: Stage) -> dict[str, Any]:
+    def _evaluate(self, batch: list[Problem], stage: Stage, stores: Sequence[RolloutStore] = ()) -> Drawn:
+        assert self._evaluator is not None
         self.watch.restart()
-        with self.processes.together():
-            problems = merge_batches(self.processes.gather(batch))
-            groups = self.rollouter.new_groups(problems, self.evaluation_counts())
-            if stage == "test":
-                # By class: an object that answers to any name, such as Lightning's DummyLogger, is no store.
-                stores = [c for c in getattr(self.trainer, "callbacks", []) if issubclass(type(c), RolloutStore)]
-                self.rollouter.restore(groups, stores)
-            new = [g for g in groups if not g.rollouts]
-            self._generate(new, self.evaluation_counts(), self.evaluation_sampling, keys_by_problem(new, stage))
-            self.scorers.score(new)
-            publish([r for g in new for r in g.rollouts], self.processes)
-        excluded = left_out(problems, groups)
-        self._overlong += len(excluded)
-        if stage != "predict":
-            self._measured.add(groups)
-        return {"groups": groups, "left_out": excluded}
+        return self._evaluator.step(batch, stage, stores)
+
+    def _measured(self) -> Measurement:
+        assert self._evaluator is not None
+        return self._evaluator.measured
 
     def _log_evaluation(self, prefix: str) -> None:
+        assert self._evaluator is not None
         self.sampler.sleep()
-        if (
-            self._overlong and not self._measured.problems and not self.trainer.sanity_checking
-        ):  # which looks at the first ones alone
-            raise ValueError(
-                f"none of the {self._overlong} problems has a prompt of at most {self.max_prompt_length} tokens, so that "
-                f"nothing can be measured under {prefix}/; expected some. Raise max_prompt_length, or shorten the prompts"
-            )
-        metrics = self._measured.figures() | {"prompts/overlong": float(self._overlong)}
-        self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()})
+        figures = self._evaluator.figures(
+            stage=prefix, some=not self.trainer.sanity_checking
+        )  # it looks at the first alone
+        self.log_dict({f"{prefix}/{name}": value for name, value in figures.items()})

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
 from torch import nn
 
 from masa_lightning.checks import check_number
-from masa_lightning.distributed import publish, share
+from masa_lightning.distributed import share
 from masa_lightning.functional.controls import training_weights
 from masa_lightning.functional.prompts import PromptTemplates, check_asked, meta_messages
 from masa_lightning.functional.rewards import Counting, Scoring
@@ -22,9 +22,10 @@ from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.protocols import Grader, RewardFunction, RolloutControl, Sampler
 from masa_lightning.quantities import Quantities, Quantity, chosen_quantities
 from masa_lightning.rollouts.cut_scorer import CutScorer
+from masa_lightning.rollouts.evaluation import Predicted, Predictor
 from masa_lightning.rollouts.measurement import Named, measure
 from masa_lightning.rollouts.meta_scorer import MetaScorer
-from masa_lightning.rollouts.plan import keys_by_place, keys_by_problem, left_out, merge_batches
+from masa_lightning.rollouts.plan import keys_by_place
 from masa_lightning.rollouts.scorers import Scorer
 from masa_lightning.settings import Algorithm, Evaluation, SamplingSettings
 from masa_lightning.types import Kind, Problem, RolloutGroup
@@ -177,6 +178,7 @@ class MASALightningModule(GRPOLightningModule):
         self.meta_scorer = MetaScorer(self.quantities, meta_reward_weights)
         self.meta_reward_weights = self.meta_scorer.weights
         self.kind_weights = (solution_weight, meta_weight)
+        self._predictor: Predictor | None = None  # of `masa predict`
         self.calibration = nn.ModuleDict({stage: self._new_calibration() for stage in ("fit", "validate", "test")})
 
     def training_counts(self) -> dict[Kind, int]:
@@ -248,37 +250,31 @@ class MASALightningModule(GRPOLightningModule):
         cut = CutScorer(self.scorer, lambda completion: self.rollouter.texts([completion])[0])
         return [*super()._all_scorers(), cut, self.meta_scorer]
 
-    def predict_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Draws the predictions of problems and, with `evaluation.solve`, solves them under the Trainer's controls.
-
-        Returns:
-            ``groups``: the step's groups of all processes; ``left_out``: its problems whose prompts are too long;
-            ``plain``: with `evaluation.compare`, the same problems solved without any control, with the same seeds.
+    def on_predict_epoch_start(self) -> None:
+        """Gets ready to predict.
 
         Raises:
             ValueError: If `evaluation.num_meta_generations` is 0.
         """
-        settings, sampling = self.evaluation, self.evaluation_sampling
-        if not settings.num_meta_generations:
+        settings, counts = self.evaluation, self.evaluation_counts()
+        if not counts["meta"]:
             raise ValueError("evaluation.num_meta_generations is 0, so that there is nothing to predict; expected >= 1")
-        metas: dict[Kind, int] = {"meta": settings.num_meta_generations}
-        solutions: dict[Kind, int] = {"solution": settings.num_generations} if settings.solve else {}
-        plain: list[RolloutGroup] = []
-        with self.processes.together():
-            problems = merge_batches(self.processes.gather(batch))
-            groups = self.rollouter.new_groups(problems, metas | solutions)
-            keys = keys_by_problem(groups, "predict")
-            if settings.solve:
-                self._solve(groups, metas | solutions, sampling, keys, key="predict", audit=False)
-            else:
-                self._generate(groups, metas, sampling, keys)
-                self._read_predictions(groups)
-            if settings.solve and settings.compare:
-                plain = self.rollouter.new_groups([group.problem for group in groups], solutions)
-                self._generate(plain, solutions, sampling, keys)
-                self.scorers.score(plain)
-            publish([r for g in (*groups, *plain) for r in g.rollouts], self.processes)
-        return {"groups": groups, "left_out": left_out(problems, groups), "plain": plain}
+        super().on_predict_epoch_start()
+        self._predictor = Predictor(
+            rollouter=self.rollouter,
+            scorers=self.scorers,
+            read=self._read_predictions,
+            solve=self._solve if settings.solve else None,
+            counts={kind: n for kind, n in counts.items() if kind == "meta" or settings.solve},
+            sampling=self.evaluation_sampling,
+            compare=settings.compare,
+            processes=self.processes,
+        )
+
+    def predict_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> Predicted:
+        """Draws the predictions of problems and, with `evaluation.solve`, solves them under the Trainer's controls."""
+        assert self._predictor is not None
+        return self._predictor.step(batch)
 
     def _acting_metas(self, count: int) -> int:
         return count if self.num_acting_meta_generations is None else min(count, self.num_acting_meta_generations)
@@ -316,6 +312,7 @@ class MASALightningModule(GRPOLightningModule):
     def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         metrics = super().training_metrics(groups) | measure([("", self._meta_statistics())], groups)
         if self.num_meta_generations:
+            self.scorers.note(groups, votes=False)
             calibration = self.calibration["fit"] = self._new_calibration()
             metrics |= measure([("calibration", calibration)], groups)
         controls = self._controls()
@@ -331,11 +328,11 @@ class MASALightningModule(GRPOLightningModule):
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
-        self.calibration["validate"] = self._measured.named("calibration")  # for callbacks, such as CalibrationPlots
+        self.calibration["validate"] = self._measured().named("calibration")  # for callbacks, such as CalibrationPlots
 
     def on_test_epoch_start(self) -> None:
         super().on_test_epoch_start()
-        self.calibration["test"] = self._measured.named("calibration")
+        self.calibration["test"] = self._measured().named("calibration")
 
     def _controls(self) -> list[RolloutControl]:
         # By class: an object that answers to any name, such as Lightning's DummyLogger, is no control.
@@ -346,7 +343,4 @@ class MASALightningModule(GRPOLightningModule):
 
     def _new_calibration(self) -> Calibration:
         """Every process sees all predictions."""
-        return Calibration(self.quantities.metrics(sync_on_compute=False), self._calibrate)
-
-    def _calibrate(self, metrics: Mapping[str, Any], groups: Sequence[RolloutGroup]) -> None:
-        self.quantities.calibrate(metrics, share(groups, self.quantities.rows, self.processes))
+        return Calibration(self.quantities.metrics(sync_on_compute=False), self.quantities.calibrate)

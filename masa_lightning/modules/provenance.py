@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from enum import Enum
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +20,7 @@ from masa_lightning.models import loading
 
 if TYPE_CHECKING:
     from masa_lightning.modules.grpo import GRPOLightningModule
+    from masa_lightning.quantities import Quantities
     from masa_lightning.types import Problem
 
 _MOST_ENTRIES = 100  # of a list or dictionary that is a setting; a longer one is data
@@ -43,6 +44,7 @@ def provenance(module: GRPOLightningModule) -> dict[str, Any]:
     data = getattr(trainer, "datamodule", None)
     loader = getattr(trainer, "train_dataloader", None)
     problems: Any = getattr(loader, "problems", getattr(loader, "dataset", None))
+    quantities: Quantities | None = getattr(module, "quantities", None)
     return {
         "module": {name: value for name, value in module_settings(module).items() if name not in _STATES},
         "data": None if data is None else described(data),
@@ -52,6 +54,7 @@ def provenance(module: GRPOLightningModule) -> dict[str, Any]:
         "precision": str(trainer.precision),
         "seed": module.run_seed(),
         "versions": _versions(),
+        "questions": [] if quantities is None else [asdict(question) for question in quantities.questions()],
         "model_is_local": os.path.exists(loading.model_path(module.model_name)),
     }
 

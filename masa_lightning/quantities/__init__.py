@@ -1,9 +1,23 @@
 """What a meta rollout predicts, one file each. `Quantities` is the list of them that a run has; the method is that list."""
 
-from masa_lightning.quantities.collection import Quantities, chosen_quantities, default_quantities
+from masa_lightning.quantities.collection import Quantities, chosen_quantities, default_quantities, quantities_of
 from masa_lightning.quantities.notions import Notions
 from masa_lightning.quantities.pass_rate import PassRate
 from masa_lightning.quantities.quantity import Quantity
+from masa_lightning.quantities.shown import LABELS, ShownQuantity, shown, shown_by_names
 from masa_lightning.quantities.solution_length import SolutionLength
 
-__all__ = ["Notions", "PassRate", "Quantities", "Quantity", "SolutionLength", "chosen_quantities", "default_quantities"]
+__all__ = [
+    "LABELS",
+    "Notions",
+    "PassRate",
+    "Quantities",
+    "Quantity",
+    "ShownQuantity",
+    "SolutionLength",
+    "chosen_quantities",
+    "default_quantities",
+    "quantities_of",
+    "shown",
+    "shown_by_names",
+]

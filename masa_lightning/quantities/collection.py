@@ -19,8 +19,9 @@ from masa_lightning.functional.rewards import Counting, Scoring
 from masa_lightning.quantities.notions import Notions
 from masa_lightning.quantities.pass_rate import PassRate
 from masa_lightning.quantities.quantity import Quantity
+from masa_lightning.quantities.shown import ShownQuantity, shown
 from masa_lightning.quantities.solution_length import SolutionLength
-from masa_lightning.types import MetaPrediction, Rollout, RolloutGroup
+from masa_lightning.types import Comparisons, MetaPrediction, Rollout, RolloutGroup
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,6 +53,11 @@ def default_quantities(
         PassRate(pass_rate_scale, difficulty_scoring, difficulty_base),
         SolutionLength(),
     ]
+
+
+def quantities_of(module: object) -> Quantities:
+    """Those of a module, the paper's of one that does not say."""
+    return getattr(module, "quantities", None) or Quantities(default_quantities(), budget=1)
 
 
 def chosen_quantities(quantities: Sequence[Quantity] | None, **settings: Any) -> Sequence[Quantity]:
@@ -88,7 +94,7 @@ class Quantities:
 
     Raises:
         TypeError: If they are no list of objects of `Quantity`.
-        ValueError: If there are none, or a name is not fit, or one of two.
+        ValueError: If there are none, or a name is not fit, or one of two, or one asks for another key than its own.
 
     Example:
         >>> quantities = Quantities(default_quantities(), budget=512)
@@ -102,6 +108,11 @@ class Quantities:
         _check(quantities)
         self._all = tuple(quantities)
         self.budget = budget
+        for quantity in self._all:
+            if (asked := quantity.ask(budget).key) != quantity.key:
+                raise ValueError(
+                    f"{_who(quantity)} asks for {asked!r}; expected its `key`, under which its value is then looked for"
+                )
 
     def __iter__(self) -> Iterator[Quantity]:
         return iter(self._all)
@@ -120,6 +131,10 @@ class Quantities:
     def pass_rate_scale(self) -> int:
         """What the prompt calls a certain success."""
         return next((q.scale for q in self._all if isinstance(q, PassRate)), 8)
+
+    def shown(self) -> list[ShownQuantity]:
+        """What tables and charts say of them."""
+        return shown(self._all)
 
     def questions(self) -> list[Question]:
         """How they are asked for."""
@@ -206,33 +221,38 @@ class Quantities:
         made = {quantity.metric_name: quantity.metric(**settings) for quantity in self._all}
         return {name: metric for name, metric in made.items() if metric is not None}
 
-    def rows(self, group: RolloutGroup) -> dict[str, list[tuple[float, ...]]]:
+    def compare(self, group: RolloutGroup) -> Comparisons:
         """Puts the predictions of a problem beside what happened, as the metrics take them; where its texts are.
 
         Args:
             group: With scored rollouts; none if a control kept its statistics from being true.
 
         Returns:
-            By `Quantity.metric_name` a row a prediction; the last number is the group's weight.
+            By `Quantity.metric_name` a row a prediction.
         """
-        found: dict[str, list[tuple[float, ...]]] = {}
+        found: Comparisons = {}
         for quantity in self._all if group.is_unbiased else ():
             for prediction in (rollout.prediction for rollout in group.metas):
                 predicted = None if prediction is None else prediction.values.get(quantity.name)
                 row = None if predicted is None else quantity.compare(predicted, group, self.budget)
                 if row is not None:
-                    found.setdefault(quantity.metric_name, []).append((*row, group.weight))
+                    found.setdefault(quantity.metric_name, []).append(row)
         return found
 
-    def calibrate(self, metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Sequence[Sequence[float]]]]) -> None:
+    def calibrate(self, metrics: Mapping[str, Any], groups: Sequence[RolloutGroup]) -> None:
         """Adds what was predicted, and what happened, to metrics.
 
         Args:
             metrics: Of `metrics`.
-            rows: Of `rows`, one a problem.
+            groups: With scored rollouts, each of the weight that it has now. Those without `comparisons` are compared.
         """
+        compared = [self.compare(g) if g.comparisons is None else g.comparisons for g in groups]
         for name, metric in metrics.items():
-            known = [(*row, index) for index, each in enumerate(rows) for row in each.get(name, ())]
+            known = [
+                (*row, group.weight, index)
+                for index, (group, rows) in enumerate(zip(groups, compared, strict=True))
+                for row in rows.get(name, ())
+            ]
             if known:
                 *columns, weight, index = torch.tensor(known, dtype=torch.float64).unbind(1)
                 metric.update(*columns, problem=index, weight=weight)

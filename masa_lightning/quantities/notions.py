@@ -28,6 +28,7 @@ class Notions(Quantity):
     name = "notions"
     reward_name = "notion"
     title = "Notions"
+    shown = ()  # no metric says how well they are predicted but their reward
 
     def __init__(self, counting: Counting = "count", expert_reward: float = 0.2) -> None:
         check_choice("notion_counting", counting, get_args(Counting))

@@ -37,6 +37,7 @@ class PassRate(Quantity):
     reward_name = "difficulty"
     unit = "share of correct rollouts"
     greatest = 1.0
+    shown = ("pearson", "spearman", "mae", "bias", "ece")
 
     def __init__(self, scale: int = 8, scoring: Scoring = "exponential", base: float = 0.01) -> None:
         check_number("pass_rate_scale", scale, ">= 1", whole=True)

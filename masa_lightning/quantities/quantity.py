@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from torchmetrics import Metric
 
 from masa_lightning.functional.prompts import Question
+from masa_lightning.quantities.shown import DEFAULT
 from masa_lightning.types import RolloutGroup
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ class Quantity(ABC):
     """In pictures, such as "tokens"."""
     greatest: float | None = None
     """Upper end of the axis over steps; None for what the data needs."""
+    shown: Sequence[str] = DEFAULT
+    """Names of what its metric computes that tables show; what it does not compute is left out."""
     expert_reward: float | None = None
     """Where nobody knows what would have been right to predict, so that an expert keeps what it predicted: the least reward
     of this quantity that it takes to be an expert, in [0, 1]. None where `truth` is known."""

@@ -20,6 +20,7 @@ class SolutionLength(Quantity):
     key = "solution_length"
     reward_name = metric_name = "length"
     unit = "tokens"
+    shown = ("pearson", "abs_rel_error", "in_range")
 
     def ask(self, budget: int) -> Question:
         return SOLUTION_LENGTH.filled(max_completion_length=budget)

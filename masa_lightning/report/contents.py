@@ -37,7 +37,7 @@ def contents(runs: Sequence[Run]) -> dict[str, Any]:
     """
     grouped = arms(runs)
     names = tables.controls(grouped)
-    charts = [curves.draw(chart, grouped) for chart in [*curves.CHARTS, *curves.control_charts(names)]]
+    charts = [curves.draw(chart, grouped) for chart in [*curves.charts(grouped), *curves.control_charts(names)]]
     charts.append(curves.held_out_against_tokens(grouped))
     rows = _rows(runs, [next(n for n, arm in enumerate(grouped) if run in arm.runs) for run in runs])
     kept = rows[:: 1 + (len(rows) - 1) // MOST_PROBLEMS] if rows else []

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Final
 
+from masa_lightning.quantities import ShownQuantity, default_quantities
 from masa_lightning.report import statistics
+from masa_lightning.report.quantities import predicted
 from masa_lightning.report.runs import Arm, Run
 from masa_lightning.report.scalars import Series
 from masa_lightning.report.statistics import Estimate
 
 BINS: Final = 40
 """Most points of a line over training steps."""
+_REWARD: Final = re.compile(r"meta/rewards/(\w{1,40})/mean", re.ASCII)
 _MOST_RAW: Final = 800  # single steps of a chart, of all its arms
 
 
@@ -34,66 +38,15 @@ class Chart:
 
 
 RATE: Final = (0.0, 1.0)
-CHARTS: Final = (
+_SOLVED: Final = (
     Chart(title="Pass@1 on held-out problems", y="pass@1", lines=(("val/pass@1", ""),), group="held out", bounds=RATE),
-    Chart(
-        title="Predicted and actual pass rate, held out",
-        y="mean pass rate",
-        lines=(
-            ("val/calibration/pass_rate/actual_mean", "actual"),
-            ("val/calibration/pass_rate/predicted_mean", "predicted"),
-        ),
-        group="held out",
-        bounds=RATE,
-    ),
-    Chart(
-        title="Correlation of predicted and actual pass rate, held out",
-        y="Pearson's r",
-        lines=(("val/calibration/pass_rate/pearson", ""),),
-        group="held out",
-        bounds=(-1.0, 1.0),
-    ),
-    Chart(
-        title="Predicted and actual solution length, held out",
-        y="tokens",
-        lines=(
-            ("val/calibration/length/actual_mean", "actual"),
-            ("val/calibration/length/predicted_mean", "predicted"),
-        ),
-        group="held out",
-        bounds=(0.0, None),
-    ),
-    Chart(
-        title="Calibration error of pass rates, held out",
-        y="expected calibration error",
-        lines=(("val/calibration/pass_rate/ece", ""),),
-        group="held out",
-        bounds=RATE,
-    ),
-    Chart(title="Pass rate", y="share of right solutions", lines=(("pass_rate", ""),), bounds=RATE),
-    Chart(
-        title="Predicted and actual pass rate",
-        y="mean pass rate",
-        lines=(("calibration/pass_rate/actual_mean", "actual"), ("calibration/pass_rate/predicted_mean", "predicted")),
-        bounds=RATE,
-    ),
-    Chart(
-        title="Correlation of predicted and actual pass rate",
-        y="Pearson's r",
-        lines=(("calibration/pass_rate/pearson", ""),),
-        bounds=(-1.0, 1.0),
-    ),
-    Chart(
-        title="Predicted and actual solution length",
-        y="tokens, of right solutions",
-        lines=(("calibration/length/actual_mean", "actual"), ("calibration/length/predicted_mean", "predicted")),
-        bounds=(0.0, None),
-    ),
+)
+_TRAINING: Final = (Chart(title="Pass rate", y="share of right solutions", lines=(("pass_rate", ""),), bounds=RATE),)
+_REWARDS: Final = (
     Chart(title="Reward of solutions", y="mean reward", lines=(("reward", ""),)),
     Chart(title="Reward of predictions", y="mean meta reward", lines=(("meta/reward", ""),)),
-    Chart(title="... for the pass rate", y="difficulty reward", lines=(("meta/rewards/difficulty/mean", ""),)),
-    Chart(title="... for the length", y="length reward", lines=(("meta/rewards/length/mean", ""),), bounds=RATE),
-    Chart(title="... for the notions", y="notion reward", lines=(("meta/rewards/notion/mean", ""),), bounds=RATE),
+)
+_REST: Final = (
     Chart(title="Predictions that could be read", y="share", lines=(("meta/parse_rate", ""),), bounds=RATE),
     Chart(title="Length of solutions", y="tokens", lines=(("completions/mean_length", ""),), bounds=(0.0, None)),
     Chart(title="Solutions cut at the limit", y="share", lines=(("completions/clipped_ratio", ""),), bounds=RATE),
@@ -132,6 +85,65 @@ CONTROL_FIGURES: Final = (
     ("saved_tokens", "tokens saved", "share of all"),
     ("lift", "lift of hints", "difference of pass rates"),
 )
+
+
+def charts(arms: Sequence[Arm]) -> list[Chart]:
+    """Charts of solutions, of all quantities that any of the runs predicted, and of the update."""
+    names = list(dict.fromkeys(tag for arm in arms for run in arm.runs for tag in run.scalars))
+    quantities = predicted(arms)
+    held_out = [chart for q in quantities for chart in _of_quantity(q, names, "val/")]
+    trained = [chart for q in quantities for chart in _of_quantity(q, names, "")]
+    return [*_SOLVED, *held_out, *_TRAINING, *trained, *_REWARDS, *_of_rewards(names), *_REST]
+
+
+def _of_quantity(quantity: ShownQuantity, names: Sequence[str], stage: str) -> list[Chart]:
+    """Predicted and actual means, their correlation, and how far probabilities are off."""
+    words = quantity.title.lower()
+    group, ending = ("held out", ", held out") if stage else ("training", "")
+    sides = (("actual_mean", "actual"), ("predicted_mean", "predicted"))
+    found = [
+        Chart(
+            title=f"Predicted and actual {words}{ending}",
+            y=f"mean {words}" if quantity.greatest == 1 or not quantity.unit else quantity.unit,
+            lines=tuple((quantity.tag(metric, stage), name) for metric, name in sides),
+            group=group,
+            bounds=(None if quantity.greatest is None else 0.0, quantity.greatest),
+        ),
+        Chart(
+            title=f"Correlation of predicted and actual {words}{ending}",
+            y="Pearson's r",
+            lines=((quantity.tag("pearson", stage), ""),),
+            group=group,
+            bounds=(-1.0, 1.0),
+        ),
+    ]
+    if stage and quantity.tag("ece", stage) in names:
+        found.append(
+            Chart(
+                title=f"Calibration error of {words}s{ending}",
+                y="expected calibration error",
+                lines=((quantity.tag("ece", stage), ""),),
+                group=group,
+                bounds=RATE,
+            )
+        )
+    return found
+
+
+def _of_rewards(names: Sequence[str]) -> list[Chart]:
+    """A chart of the reward of each quantity, at most 12, those of the paper first."""
+    paper = {q.reward_name: q.title for q in default_quantities()}
+    found = {match[1]: match[1].replace("_", " ") for name in names if (match := _REWARD.fullmatch(name))}
+    ordered = [name for name in paper if name in found] + [name for name in found if name not in paper]
+    return [
+        Chart(
+            title=f"... for: {paper.get(name, found[name]).lower()}",
+            y=f"{found[name]} reward",
+            lines=((f"meta/rewards/{name}/mean", ""),),
+            bounds=RATE,
+        )
+        for name in ordered[:12]
+    ]
 
 
 def control_charts(controls: Sequence[str]) -> list[Chart]:

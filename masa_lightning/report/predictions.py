@@ -26,7 +26,8 @@ def panels(arms: Sequence[Arm]) -> list[dict[str, Any]]:
         for when, evaluations in _moments(arm):
             rates = [_pairs(e.problems, "rate") for e in evaluations]
             lengths = [_pairs(e.problems, "length") for e in evaluations]
-            if any(rates) or any(lengths):
+            others = _others(evaluations)
+            if any(rates) or any(lengths) or others:
                 found.append(
                     {
                         "arm": number,
@@ -35,8 +36,21 @@ def panels(arms: Sequence[Arm]) -> list[dict[str, Any]]:
                         "rate": _scatter(rates),
                         "length": _scatter(lengths),
                         "reliability": _reliability(rates),
+                        "others": others,
                     }
                 )
+    return found
+
+
+def _others(evaluations: Sequence[Evaluated]) -> list[dict[str, Any]]:
+    """Other quantities, with their names in words."""
+    names = list(dict.fromkeys(name for e in evaluations for r in e.problems for name in r.compared))[:12]
+    found = []
+    for name in names:
+        known = [[r.compared[name] for r in e.problems if r.compared.get(name)] for e in evaluations]
+        seeds = [[(fmean(p for p, _ in rows), rows[0][1]) for rows in problems] for problems in known]
+        if (scatter := _scatter(seeds)) is not None:
+            found.append({"name": name.replace("_", " "), "scatter": scatter})
     return found
 
 

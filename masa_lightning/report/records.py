@@ -25,6 +25,9 @@ LONGEST: Final = 3000
 MOST_ROLLOUTS: Final = 64
 """Of a problem, and of its rewards by name and notions: how many are shown."""
 
+_SHOWN_APART: Final = ("pass_rate", "pass_rate_scale", "solution_length", "notions", "failures")  # of predictions
+_DRAWN_APART: Final = ("pass_rate", "length")  # read from the predictions, which older files have alone
+_NAME: Final = re.compile(r"[A-Za-z]\w{0,39}", re.ASCII)
 _FILE: Final = re.compile(r"(validate|test)_step(\d{1,12})\.jsonl")
 
 
@@ -46,6 +49,8 @@ class ProblemRecord:
     """Predicted, in [0, 1]."""
     predicted_lengths: list[float] = field(default_factory=list)
     meta_rewards: list[float] = field(default_factory=list)
+    compared: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    """Predicted and actual values of other quantities, by `Quantity.metric_name`."""
     group_rate: float | None = None
     """Of the whole group, of which `rollouts` may be a part."""
 
@@ -164,6 +169,7 @@ def _take(records: dict[tuple[Any, ...], ProblemRecord], line: Any, chosen: bool
         record.rates += [rate] if rate is not None else []
         record.predicted_lengths += [length] if length is not None else []
         record.meta_rewards += [reward] if reward is not None else []
+    record.compared |= _compared(line.get("comparisons"))
     if len(record.rollouts) < MOST_ROLLOUTS:
         notions = prediction.get("notions")
         failures = prediction.get("failures")
@@ -179,12 +185,25 @@ def _take(records: dict[tuple[Any, ...], ProblemRecord], line: Any, chosen: bool
                 "cut": line.get("finish_reason") == "length",
                 "rate": rate,
                 "length": length,
+                "others": [
+                    [shown(n, 40), shown(str(v), 80)] for n, v in list(prediction.items())[:12] if n not in _SHOWN_APART
+                ],
                 "notions": [shown(n, 80) for n in notions[:12]] if isinstance(notions, list) else [],
                 "failures": [f"{shown(n, 40)}: {shown(why, 40)}" for n, why in list(failures.items())[:8]]
                 if isinstance(failures, dict)
                 else [],
             }
         )
+
+
+def _compared(found: Any) -> dict[str, list[tuple[float, float]]]:
+    """Rows of `Quantity.compare`, which begin with what was predicted and what happened."""
+    compared = {}
+    for name, rows in list(found.items())[:12] if isinstance(found, dict) else ():
+        if name not in _DRAWN_APART and _NAME.fullmatch(name) and isinstance(rows, list):
+            pairs = [(_number(r[0]), _number(r[1])) for r in rows[:MOST_ROLLOUTS] if isinstance(r, list) and len(r) > 1]
+            compared[name] = [(p, a) for p, a in pairs if p is not None and a is not None]
+    return compared
 
 
 def _text(value: Any) -> str:

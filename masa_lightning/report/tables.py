@@ -9,8 +9,10 @@ from statistics import fmean
 from typing import Any, Final
 
 from masa_lightning.functional.intervals import paired_differences
+from masa_lightning.quantities import ShownQuantity
 from masa_lightning.report import statistics
 from masa_lightning.report.curves import at_validation
+from masa_lightning.report.quantities import predicted
 from masa_lightning.report.records import Evaluated
 from masa_lightning.report.runs import Arm, Run
 from masa_lightning.report.settings import differing
@@ -28,7 +30,6 @@ PURPOSES: Final = (
     ("sft", "cloned (expert SFT)"),
     ("trained", "trained on"),
 )
-_OF_TESTS: Final = ("test/pass@1", "test/calibration/pass_rate/pearson")
 _CONTROL: Final = re.compile(r"controls/(\w{1,40})/(?:acted_share|share|lift|evidence)")
 _CLASSES: Final = {"gating": "PredictiveGating", "cutoff": "EarlyCutoff", "hinting": "NotionHinting"}
 
@@ -36,8 +37,13 @@ _CLASSES: Final = {"gating": "PredictiveGating", "cutoff": "EarlyCutoff", "hinti
 def overview(arms: Sequence[Arm]) -> Table:
     """One line an arm: held-out pass@1 before and after, how well it predicts itself, and what that cost."""
     head = ["", "runs", "training steps", "validated at", "pass@1, first validation", "pass@1, last", "change"]
-    head += ["r of pass rates, first", "r, last", "bias, last", "length error, last"]
-    head += ["pass@1 of the test", "r of the test", "tokens generated", "time, without validation"]
+    quantities = predicted(arms)
+    main, others = quantities[:1], [(q, _error(q, arms)) for q in quantities[1:]]
+    for q in main:
+        head += [f"r of {q.words}s, first", "r, last", "bias, last"]
+    head += [f"{q.words} {'r' if metric == 'pearson' else 'error'}, last" for q, metric in others]
+    of_tests = ["test/pass@1", *(q.tag("pearson", "test/") for q in main)]
+    head += ["pass@1 of the test", *("r of the test" for _ in main), "tokens generated", "time, without validation"]
     rows = []
     for arm in arms:
         first, last = _validation_steps(arm)
@@ -52,11 +58,9 @@ def overview(arms: Sequence[Arm]) -> Table:
                 _cell(_evaluated(arm, "val/pass@1", first)) if last else NONE,
                 _cell(_evaluated(arm, "val/pass@1", last or first)),
                 _change(arm),
-                _cell(_evaluated(arm, "val/calibration/pass_rate/pearson", first)) if last else NONE,
-                _cell(_evaluated(arm, "val/calibration/pass_rate/pearson", last or first)),
-                _cell(_evaluated(arm, "val/calibration/pass_rate/bias", last or first), sign=True),
-                _cell(_evaluated(arm, "val/calibration/length/abs_rel_error", last or first)),
-                *(_cell(_evaluated(arm, tag, _last_steps(arm, tag))) for tag in _OF_TESTS),
+                *(cell for q in main for cell in _of_main(q, arm, first, last)),
+                *(_cell(_evaluated(arm, q.tag(metric, "val/"), last or first)) for q, metric in others),
+                *(_cell(_evaluated(arm, tag, _last_steps(arm, tag))) for tag in of_tests),
                 f"{fmean(tokens):,.0f}" if tokens else NONE,
                 _duration(fmean(seconds)) if seconds else NONE,
             ]
@@ -68,6 +72,21 @@ def overview(arms: Sequence[Arm]) -> Table:
         "rows": [[row[p] for p in kept] for row in rows],
         "arms": [*range(len(arms))],
     }
+
+
+def _of_main(quantity: ShownQuantity, arm: Arm, first: Sequence[int], last: Sequence[int]) -> list[str]:
+    r, bias = quantity.tag("pearson", "val/"), quantity.tag("bias", "val/")
+    return [
+        _cell(_evaluated(arm, r, first)) if last else NONE,
+        _cell(_evaluated(arm, r, last or first)),
+        _cell(_evaluated(arm, bias, last or first), sign=True),
+    ]
+
+
+def _error(quantity: ShownQuantity, arms: Sequence[Arm]) -> str:
+    """The metric that says how far predictions are off, as far as any was logged."""
+    logged = {tag for arm in arms for run in arm.runs for tag in run.scalars}
+    return next((m for m in ("abs_rel_error", "mae") if quantity.tag(m, "val/") in logged), "pearson")
 
 
 def comparisons(arms: Sequence[Arm]) -> list[str]:
@@ -145,7 +164,9 @@ def token_bars(arms: Sequence[Arm]) -> list[dict[str, Any]]:
 
 def benchmark_table(arms: Sequence[Arm]) -> Table:
     """Pass@1 and more of each benchmark, of `BenchmarkReport`."""
-    figures = [("pass@1", 3), ("maj", 3), ("r", 2), ("tokens", 0)]
+    known = {name for arm in arms for run in arm.runs for b in run.benchmarks for name in b["metrics"]}
+    quantities = [q for n, q in enumerate(predicted(arms)) if n == 0 or q.tag("pearson") in known]
+    figures = [("pass@1", 3), ("maj", 3), *((q.tag("pearson"), 2) for q in quantities), ("completions/mean_length", 0)]
     rows, owners = [], []
     for number, arm in enumerate(arms):
         names = dict.fromkeys(b["name"] for run in arm.runs for b in run.benchmarks)
@@ -154,7 +175,8 @@ def benchmark_table(arms: Sequence[Arm]) -> Table:
             cells = [_benchmark(found, figure, digits) for figure, digits in figures]
             rows.append([arm.label, name, _span([b["problems"] for b in found]), *cells])
             owners.append(number)
-    head = ["", "benchmark", "problems", "pass@1", "vote", "r of the pass rate", "tokens a solution"]
+    head = ["", "benchmark", "problems", "pass@1", "vote", *(f"r of the {q.words}" for q in quantities)]
+    head.append("tokens a solution")
     return {"head": head, "rows": rows, "arms": owners}
 
 
@@ -177,12 +199,10 @@ def _setting(arm: Arm, name: str) -> str:
 
 
 def _benchmark(found: Sequence[dict[str, Any]], figure: str, digits: int) -> str:
-    names = {"r": "calibration/pass_rate/pearson", "tokens": "completions/mean_length"}
-    name = names.get(figure, figure)
     values = []
     for each in found:
         metrics = each["metrics"]
-        key = next((k for k in metrics if k.startswith("maj@")), "") if figure == "maj" else name
+        key = next((k for k in metrics if k.startswith("maj@")), "") if figure == "maj" else figure
         if key in metrics:
             values.append(
                 Estimate(metrics[key], metrics.get(f"{key}_low"), metrics.get(f"{key}_high"), each["problems"])

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from masa_lightning.functional.rewards import check_weights, weighted_mean
 from masa_lightning.protocols import PhaseProgress
 from masa_lightning.quantities import Quantities
-from masa_lightning.types import RolloutGroup
+from masa_lightning.types import Comparisons, RolloutGroup
 
 
 class MetaScorer:
@@ -61,3 +61,7 @@ class MetaScorer:
                 assert rollout.prediction is not None
                 rollout.rewards = self.quantities.rewards(rollout.prediction, group, self.parts)
                 rollout.reward = weighted_mean(rollout.rewards, self.weights)
+
+    def compare(self, group: RolloutGroup) -> Comparisons:
+        """As `Quantities.compare`."""
+        return self.quantities.compare(group)

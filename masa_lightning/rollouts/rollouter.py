@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from masa_lightning.distributed import Processes, announce
+from masa_lightning.distributed import Processes, announce, without_texts
 from masa_lightning.functional.stopping import before_stop
 from masa_lightning.models.stops import Stops
 from masa_lightning.protocols import PhaseProgress, RolloutStore, Sampler
@@ -136,15 +136,21 @@ class Rollouter:
 
         Args:
             groups: Of `new_groups`.
-            stores: Those of the first process count.
+            stores: Those of the first process count, which keeps tokens and texts.
         """
         for store in stores:
-            restored = self.processes.gather([store.restore(g) for g in groups])[0]
-            for group, rollouts in zip(groups, restored, strict=True):
+            found = [store.restore(g) for g in groups]
+            if self.processes.size > 1:
+                outside = [[without_texts(r, holder=0) for r in rollouts] for rollouts in found]
+                outside = self.processes.gather(outside if self.processes.rank == 0 else [])[0]
+                if self.processes.rank:
+                    found = outside
+            for group, rollouts in zip(groups, found, strict=True):
                 if group.rollouts:
                     continue
                 for rollout in rollouts:
                     rollout.prompt_ids = group.prompts[rollout.kind]
+                    rollout.holder = 0 if self.processes.size > 1 else None
                     (group.solutions if rollout.kind == "solution" else group.metas).append(rollout)
 
     def expect(self, groups: Sequence[RolloutGroup]) -> None:

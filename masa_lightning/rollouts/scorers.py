@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from masa_lightning.distributed import Processes, cut, move, share
+from masa_lightning.functional.voting import count_votes
 from masa_lightning.protocols import PhaseProgress
 from masa_lightning.timing import Stopwatch
-from masa_lightning.types import MetaPrediction, Rollout, RolloutGroup
+from masa_lightning.types import Comparisons, MetaPrediction, Rollout, RolloutGroup
 
 
 class Scorer(Protocol):
@@ -19,6 +20,14 @@ class Scorer(Protocol):
 
     def score(self, groups: Sequence[RolloutGroup], progress: PhaseProgress) -> None:
         """Sets the rewards of a kind of rollouts, in place."""
+
+
+@runtime_checkable
+class Comparer(Protocol):
+    """A scorer of predictions."""
+
+    def compare(self, group: RolloutGroup) -> Comparisons:
+        """Puts what rollouts of a scored group predicted beside what happened."""
 
 
 class Scorers:
@@ -62,6 +71,24 @@ class Scorers:
         for rollout, outcome in zip(rollouts, outcomes, strict=True):
             rollout.correct, rollout.ungraded, rollout.correct_when_cut = outcome[:3]
             rollout.prediction, rollout.rewards, rollout.reward = outcome[3:]
+
+    def note(self, groups: Sequence[RolloutGroup], *, votes: bool = True) -> None:
+        """Notes on groups what metrics take of their texts, so that all processes know it; in place, and a collective.
+
+        Args:
+            groups: Scored.
+            votes: Whether those of solutions too.
+        """
+
+        def notes(group: RolloutGroup) -> tuple[list[int | None] | None, Comparisons]:
+            compared = [scorer.compare(group) for scorer in self.scorers if isinstance(scorer, Comparer)]
+            return count_votes(group) if votes else None, {
+                name: rows for each in compared for name, rows in each.items()
+            }
+
+        with self.watch.phase("exchange"):
+            for group, (numbers, comparisons) in zip(groups, share(groups, notes, self.processes), strict=True):
+                group.votes, group.comparisons = numbers, comparisons
 
     def _end_together(self, failure: Exception | None) -> None:
         """Ends all processes with the error of the first that has one, so that none waits for it; a collective."""

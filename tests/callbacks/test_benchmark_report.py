@@ -128,7 +128,7 @@ class TestFigures:
         assert (tmp_path / "results.md").read_text().splitlines()[0].endswith(", checkpoint best.ckpt")
 
     def test_a_name_of_a_benchmark_cannot_break_the_table(self) -> None:
-        table = markdown_table({"a|b": {"problems": 1.0, "left_out": 0.0, "pass@1": 0.5}})
+        table = markdown_table({"a|b": {"problems": 1.0, "left_out": 0.0, "pass@1": 0.5}}, [])
         assert table.splitlines()[2] == "| a&#124;b | 1 | 0.500 |"
         Console().print(table)
 

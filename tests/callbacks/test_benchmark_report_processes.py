@@ -1,4 +1,4 @@
-"""BenchmarkReport in two trainer processes: the files of one, also after a kill in the middle."""
+"""Test and predict in two trainer processes: the files of one, also after a kill, and each text in one process alone."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import two_processes
+from lightning.pytorch import Callback
+from torch.utils.data import DataLoader
 from training_loop import Loop
 
-from masa_lightning import BenchmarkReport, Evaluation, VLLMSampler
+from masa_lightning import BenchmarkReport, EarlyCutoff, Evaluation, PredictionWriter, RolloutTable, VLLMSampler
 from masa_lightning.types import Problem
 
 
@@ -25,10 +27,38 @@ def test(checkpoint: Path, folder: Path, vllm: bool, end: int = 0, **settings: A
     )
     given = [Problem(id=n, problem=n, answer="2", source="one" if n in "abc" else "two") for n in "abcdefg"]
     limit = {"limit_test_batches": end} if end else {}
-    trainer = loop.trainer(BenchmarkReport(str(folder)), **settings, **limit)
+    holders = Holders()
+    trainer = loop.trainer(
+        BenchmarkReport(str(folder)), RolloutTable(), holders, default_root_dir=folder, **settings, **limit
+    )
     data = loop.Problems(0, validation=given)
     data.val_batch_size = 2 // trainer.world_size
     trainer.test(module, data, verbose=False)
+    assert holders.seen == ({None} if trainer.world_size == 1 else {0, 1})
+
+
+class Holders(Callback):
+    """Sees that texts of a problem are in its holder alone."""
+
+    def __init__(self) -> None:
+        self.seen: set[int | None] = set()
+
+    def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
+        for rollout in (r for g in outputs["groups"] for r in g.rollouts):
+            assert rollout.is_here is (rollout.holder in (None, trainer.global_rank))
+            self.seen.add(rollout.holder)
+
+
+def predict(checkpoint: Path, folder: Path, processes: int) -> None:
+    warnings.filterwarnings("ignore")
+    loop = Loop(checkpoint)
+    for solve in (False, True):
+        module = loop.module(evaluation=Evaluation(num_generations=3, num_meta_generations=2, solve=solve))
+        given = [Problem(id=n, problem=n, answer="2") for n in "abcd"]
+        cutoff = EarlyCutoff(factor=1.0)
+        settings = {"strategy": two_processes.strategy("ddp"), "devices": 2} if processes == 2 else {}
+        trainer = loop.trainer(PredictionWriter(str(folder / str(solve))), cutoff, **settings)
+        trainer.predict(module, DataLoader(given, batch_size=4 // trainer.world_size, collate_fn=list))
 
 
 test.__test__ = False  # type: ignore[attr-defined]
@@ -37,6 +67,8 @@ test.__test__ = False  # type: ignore[attr-defined]
 def _work(rank: int, checkpoint: Path, folder: Path, strategy: str) -> None:
     for name, end in (("two", 0), ("resumed", 2), ("resumed", 0)):
         test(checkpoint, folder / name, strategy == "fsdp2", end, strategy=two_processes.strategy(strategy), devices=2)
+    if strategy == "ddp":
+        predict(checkpoint, folder / "predicted", 2)
 
 
 def results(folder: Path) -> Any:
@@ -56,6 +88,12 @@ def test_two_processes_report_as_one(tiny_checkpoint: Path, tmp_path: Path, stra
     assert resumed.read_text() == one.read_text()
     assert results(tmp_path / "two") == results(tmp_path / "one")
     assert results(tmp_path / "resumed") == results(tmp_path / "one")
+    shown = [sorted((tmp_path / name).rglob("test_step*.jsonl")) for name in ("one", "two", "resumed")]
+    assert [len(files) for files in shown] == [1, 1, 1]
+    assert len({files[0].read_text() for files in shown}) == 1
     if strategy == "ddp":  # one process goes on where two were
+        predict(tiny_checkpoint, tmp_path / "alone", 1)
+        for name in ("False/predictions.jsonl", "True/predictions.jsonl", "True/summary.json"):
+            assert (tmp_path / "predicted" / name).read_text() == (tmp_path / "alone" / name).read_text() != ""
         test(tiny_checkpoint, tmp_path / "resumed", vllm=False)
         assert resumed.read_text() == one.read_text()

@@ -64,7 +64,7 @@ def test_training_and_test_write_the_same_record(tmp_path):
     written = rollout(reward=1.0)
     training, tested = TrainingRolloutFile(tmp_path / "train.jsonl"), RolloutFile(tmp_path / "test.jsonl")
     training.append(4, [(group(written), written)])
-    tested.append([group(written)])
+    tested.append([to_line(group(written), written)])
     ours, theirs = (json.loads((tmp_path / f"{name}.jsonl").read_text()) for name in ("train", "test"))
     assert (ours.pop("step"), theirs.pop("step")) == (4, None)
     assert ours == theirs

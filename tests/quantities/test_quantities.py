@@ -137,7 +137,7 @@ def test_metrics_by_hand_leave_out_what_a_control_kept_from_being_true():
     MetaScorer(PAPER).score(groups)
     assert [m.reward is None for g in groups for m in g.metas] == [False] * 3 + [True] * 3
     metrics = PAPER.metrics(sync_on_compute=False)
-    PAPER.calibrate(metrics, [PAPER.rows(group) for group in groups])
+    PAPER.calibrate(metrics, groups)
     assert [*metrics] == ["pass_rate", "length"]
     rates, lengths = metrics["pass_rate"].points(), metrics["length"].points()
     assert (rates.predicted.tolist(), rates.correct.tolist(), rates.count.tolist()) == ([0.5], [2], [3])
@@ -266,3 +266,11 @@ def test_settings_of_the_default_ones_are_refused_beside_others(loop, setting, w
         ValueError, match=f"quantities are given, and {next(iter(setting))} is .*; expected it as {where}"
     ):
         loop.module(quantities=[PassRate(), Notions()], **setting)
+
+
+def test_one_that_asks_for_another_key_than_it_reads_is_refused():
+    class Renamed(PassRate):
+        key = "rate"
+
+    with pytest.raises(ValueError, match=r"the quantity 'rate' \(Renamed\) asks for 'pass_rate'; expected its `key`"):
+        Quantities([Renamed()], budget=100)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from report_runs import HOSTILE
 
-from masa_lightning.callbacks._rollout_file import EvaluationRolloutFile
+from masa_lightning.callbacks._rollout_file import EvaluationRolloutFile, to_short_line
 from masa_lightning.cli import main
 from masa_lightning.types import Completion, MetaPrediction, Problem, Rollout, RolloutGroup
 
@@ -237,8 +237,8 @@ def test_a_large_run_is_sampled_and_says_so(browser: Any, tmp_path: Path) -> Non
         )
         for n in range(4000)
     ]
-    file = EvaluationRolloutFile(tmp_path / "rollouts" / "validate_step000009.jsonl", 9, lambda text: text)
-    file.append(groups)
+    file = EvaluationRolloutFile(tmp_path / "rollouts" / "validate_step000009.jsonl")
+    file.append([to_short_line(group, r, 9, str) for group in groups for r in group.rollouts])
     file.finish()
     main(["report", str(tmp_path)])
     file = tmp_path / "report.html"

@@ -199,19 +199,19 @@ function lineChart(chart) {
   return figure;
 }
 
-function scatter(panel, what, title, unit) {
-  const found = panel[what];
+function scatter(panel, found, title, unit, greatest = null) {
   if (!found) return null;
   const said = [`n = ${found.problems} problems${panel.seeds > 1 ? ` of ${panel.seeds} seeds` : ""}`];
   if (found.drawn < found.problems) said.push(`${found.drawn} of them drawn`);
   if (found.r) said.push(`r = ${number(found.r[0])}${interval(found.r[1], found.r[2])}`);
   if (found.bias) said.push(`predicted \u2212 actual = ${number(found.bias[0])}${interval(found.bias[1], found.bias[2])}`);
   const figure = figureOf(title, said.join("; "));
-  const most = what === "rate" ? 1 : Math.max(...found.points.flatMap((p) => [p[0], p[1]]));
-  const ends = what === "rate" ? [-0.04, 1.04] : [0, most * 1.05 || 1];
+  const most = greatest ?? Math.max(...found.points.flatMap((p) => [p[0], p[1]]));
+  const least = greatest === null ? Math.min(0, ...found.points.flatMap((p) => [p[0], p[1]])) : 0;
+  const ends = greatest === 1 ? [-0.04, 1.04] : [least * 1.05, most * 1.05 || 1];
   const top = Math.max(...found.points.map((p) => p[2]));
   plot(figure, { xs: ends, ys: ends, x: `predicted ${unit}`, y: `actual ${unit}`, square: true }, (image, sx, sy) => {
-    image.append(drawn("line", { class: "diagonal", x1: sx(0), y1: sy(0), x2: sx(most), y2: sy(most) }));
+    image.append(drawn("line", { class: "diagonal", x1: sx(least), y1: sy(least), x2: sx(most), y2: sy(most) }));
     const group = drawn("g", { class: color(panel.arm) });
     for (const [x, y, n] of found.points) {
       group.append(drawn("circle", { class: "bubble", cx: sx(x), cy: sy(y), r: 2.5 + 9 * Math.sqrt((n - 1) / Math.max(top, 8)) },
@@ -316,8 +316,10 @@ function predictions() {
     const title = element("h3", { class: several ? `arm ${color(panel.arm)}` : "" },
       (several ? `${label(panel.arm)}: ` : "") + panel.when);
     made.append(title, element("div", { class: "grid" }, ...[
-      scatter(panel, "rate", "Pass rate", "pass rate"), reliability(panel),
-      scatter(panel, "length", "Solution length", "tokens")].filter(Boolean)));
+      scatter(panel, panel.rate, "Pass rate", "pass rate", 1), reliability(panel),
+      scatter(panel, panel.length, "Solution length", "tokens"),
+      ...panel.others.map((each) => scatter(panel, each.scatter, each.name[0].toUpperCase() + each.name.slice(1), each.name)),
+    ].filter(Boolean)));
   }
 }
 
@@ -361,7 +363,9 @@ function rollout(given) {
     const verdict = given.ungraded ? "no verdict" : given.correct ? "right" : "wrong";
     line.append(element("span", { class: given.ungraded ? "dim" : verdict }, verdict));
   } else {
-    line.append(fact("predicts pass rate", number(given.rate)), fact("tokens", number(given.length)));
+    if (given.rate !== null || !given.others.length) line.append(fact("predicts pass rate", number(given.rate)));
+    if (given.length !== null || !given.others.length) line.append(fact("tokens", number(given.length)));
+    for (const [name, value] of given.others) line.append(fact(name.replaceAll("_", " "), value));
     if (given.notions.length) line.append(fact("notions", given.notions.join(", ")));
     if (given.failures.length) line.append(element("span", { class: "wrong inline" }, `not read: ${given.failures.join("; ")}`));
   }

@@ -1,0 +1,172 @@
+"""Problems -> scored rollouts -> what they say of the policy, batch by batch: validation, test and predict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Protocol, TypedDict
+
+from masa_lightning.distributed import Processes
+from masa_lightning.protocols import RolloutStore
+from masa_lightning.rollouts.measurement import Measurement, Named
+from masa_lightning.rollouts.plan import keys_by_problem, left_out, merge_batches
+from masa_lightning.rollouts.rollouter import Rollouter
+from masa_lightning.rollouts.scorers import Scorers
+from masa_lightning.settings import SamplingSettings
+from masa_lightning.types import Kind, Problem, RolloutGroup
+
+Stage = Literal["validate", "test", "predict"]
+Counts = Mapping[Kind, int]
+
+
+class Drawn(TypedDict):
+    """What a step of validation or test returns, for callbacks."""
+
+    groups: list[RolloutGroup]
+    """Of all processes. Tokens and texts of a group are in one of them (`Rollout.holder`)."""
+    left_out: list[Problem]
+    """Problems whose prompts are too long."""
+
+
+class Predicted(Drawn):
+    """What a step of `masa predict` returns."""
+
+    plain: list[RolloutGroup]
+    """With `Evaluation.compare`, the same problems solved without any control, with the same seeds; else empty."""
+
+
+class Solve(Protocol):
+    """Draws and scores rollouts of both kinds under the controls of a run; in place, and a collective."""
+
+    def __call__(
+        self,
+        groups: list[RolloutGroup],
+        counts: dict[Kind, int],
+        sampling: SamplingSettings,
+        keys: Sequence[str],
+        *,
+        key: str,
+        audit: bool,
+    ) -> None: ...
+
+
+class Evaluator:
+    """Draws the rollouts of an evaluation, each process its part of them, and measures them.
+
+    All processes get verdicts, lengths, predictions, votes and comparisons; tokens and texts stay where they are scored.
+
+    Args:
+        rollouter: Draws.
+        scorers: Score.
+        metrics: New ones, which are filled batch by batch.
+        counts: Rollouts a problem, by kind.
+        sampling: How tokens are drawn.
+        processes: Those of the run.
+    """
+
+    def __init__(
+        self,
+        *,
+        rollouter: Rollouter,
+        scorers: Scorers,
+        metrics: Sequence[Named],
+        counts: dict[Kind, int],
+        sampling: SamplingSettings,
+        processes: Processes,
+    ) -> None:
+        self.rollouter, self.scorers, self.processes = rollouter, scorers, processes
+        self.counts, self.sampling = counts, sampling
+        self.measured = Measurement(metrics)
+        self.overlong = 0
+        """Problems whose prompts are too long."""
+
+    def step(self, batch: Sequence[Problem], stage: Stage, stores: Sequence[RolloutStore] = ()) -> Drawn:
+        """Draws, scores and, but for "predict", measures the rollouts of a batch; a collective.
+
+        Args:
+            batch: Of this process.
+            stage: Seeds are functions of it and of the names of problems.
+            stores: What they have of the rollouts is not drawn again.
+        """
+        with self.processes.together():
+            problems = merge_batches(self.processes.gather(batch))
+            groups = self.rollouter.new_groups(problems, self.counts)
+            self.rollouter.restore(groups, stores)
+            new = [g for g in groups if not g.rollouts]
+            self.rollouter.generate(new, self.counts, self.sampling, keys_by_problem(new, stage), logprobs=False)
+            self.scorers.score(new)
+            self.scorers.note(groups)
+        drawn = Drawn(groups=groups, left_out=left_out(problems, groups))
+        self.overlong += len(drawn["left_out"])
+        if stage != "predict":
+            self.measured.add(groups)
+        return drawn
+
+    def figures(self, *, stage: str, some: bool) -> dict[str, float]:
+        """Returns all that was measured, by name.
+
+        Args:
+            stage: For the error.
+            some: Whether it is an error that nothing was measured.
+
+        Raises:
+            ValueError: If the prompts of all problems are too long.
+        """
+        if some and self.overlong and not self.measured.problems:
+            raise ValueError(
+                f"none of the {self.overlong} problems has a prompt of at most {self.rollouter.max_prompt_length} tokens, "
+                f"so that nothing can be measured under {stage}/; expected some. Raise max_prompt_length, or shorten the "
+                "prompts"
+            )
+        return self.measured.figures() | {"prompts/overlong": float(self.overlong)}
+
+
+class Predictor:
+    """Draws the predictions of problems and, if asked, solves these under the controls of a run.
+
+    Args:
+        rollouter: Draws.
+        scorers: Score.
+        read: Reads the predictions of groups, and gives them to all processes; in place.
+        solve: As `Solve`; None where problems are not solved.
+        counts: Rollouts a problem, by kind.
+        sampling: How tokens are drawn.
+        compare: Whether to solve them once more, without any control.
+        processes: Those of the run.
+    """
+
+    def __init__(
+        self,
+        *,
+        rollouter: Rollouter,
+        scorers: Scorers,
+        read: Callable[[Sequence[RolloutGroup]], None],
+        solve: Solve | None,
+        counts: dict[Kind, int],
+        sampling: SamplingSettings,
+        compare: bool,
+        processes: Processes,
+    ) -> None:
+        self.rollouter, self.scorers, self.processes = rollouter, scorers, processes
+        self.read, self.solve, self.counts, self.sampling, self.compare = read, solve, counts, sampling, compare
+
+    def step(self, batch: Sequence[Problem]) -> Predicted:
+        """Predicts, and solves if asked, the problems of a batch of this process; a collective."""
+        plain: list[RolloutGroup] = []
+        with self.processes.together():
+            problems = merge_batches(self.processes.gather(batch))
+            groups = self.rollouter.new_groups(problems, self.counts)
+            keys = keys_by_problem(groups, "predict")
+            if self.solve is None:
+                self._generate(groups, {"meta": self.counts["meta"]}, keys)
+                self.read(groups)
+            else:
+                self.solve(groups, self.counts, self.sampling, keys, key="predict", audit=False)
+                if self.compare:
+                    solutions: dict[Kind, int] = {"solution": self.counts["solution"]}
+                    plain = self.rollouter.new_groups([group.problem for group in groups], solutions)
+                    self._generate(plain, solutions, keys)
+                    self.scorers.score(plain)
+        return Predicted(groups=groups, left_out=left_out(problems, groups), plain=plain)
+
+    def _generate(self, groups: Sequence[RolloutGroup], counts: Counts, keys: Sequence[str]) -> None:
+        self.rollouter.generate(groups, counts, self.sampling, keys, logprobs=False)
