@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import difflib
 import importlib.metadata
+import importlib.util
 import logging
 import os
 import re
@@ -20,9 +21,20 @@ from torch import nn
 from masa_lightning.checks import brings_code
 from masa_lightning.sampling.vllm.architectures import adapt_model, adapt_to_model
 from masa_lightning.sampling.vllm.cpu import PackedLayers
-from masa_lightning.sampling.vllm.isolation import apart_from_training, environment
+from masa_lightning.sampling.vllm.isolation import (
+    apart_from_training,
+    environment,
+    garbage_looked_for_once,
+    without_bars,
+)
 from masa_lightning.sampling.vllm.layouts import Layouts
-from masa_lightning.sampling.vllm.patches import classes_of_transformers_kept, heed_stream, outlive_engine, platform
+from masa_lightning.sampling.vllm.patches import (
+    Workspace,
+    classes_of_transformers_kept,
+    heed_stream,
+    outlive_engine,
+    platform,
+)
 from masa_lightning.sampling.vllm.weights import is_tied
 
 if TYPE_CHECKING:
@@ -68,7 +80,12 @@ def making_engines(sampler: VLLMSampler, device: torch.device) -> Iterator[None]
         sampler: Whose engine it is.
         device: The policy's.
     """
-    with apart_from_training(), environment(engine_environment(sampler, device)), warnings.catch_warnings():
+    with (
+        apart_from_training(),
+        environment(engine_environment(sampler, device)),
+        contextlib.nullcontext() if sampler.verbose else without_bars(),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")  # vLLM's imports touch deprecated names of torch
         yield
 
@@ -103,7 +120,7 @@ def make_engine(
     max_model_length: int,
     dtype: str,
     packed: PackedLayers,
-) -> tuple[Any, Layouts, Callable[[], None]]:
+) -> tuple[Any, Layouts, Workspace, Callable[[], None]]:
     """Makes an engine of the policy's architecture, with weights that are not yet the policy's.
 
     Args:
@@ -115,10 +132,10 @@ def make_engine(
         packed: Gets the layers that compute with copies of their weights, on CPU.
 
     Returns:
-        vLLM's `LLM`, what it made of the weights, and what ends it.
+        vLLM's `LLM`, what it made of the weights, the memory that it works with, and what ends it.
 
     Raises:
-        ImportError: vLLM cannot be imported.
+        ImportError: vLLM cannot be imported, or a package that it needs for this engine.
         ValueError: The settings do not fit this machine, or the model does not fit vLLM.
         RuntimeError: vLLM could not make the engine.
     """
@@ -146,9 +163,14 @@ def make_engine(
     with packed.of_new_engine(world_size()) if on_cpu else contextlib.nullcontext():
         adapt_to_model(options, policy.config, on_cpu)
         try:
-            with layouts.watched(), classes_of_transformers_kept() as give_twins:
+            with layouts.watched(), garbage_looked_for_once(), classes_of_transformers_kept() as give_twins:
                 llm = vllm.LLM(**options)
         except Exception as error:
+            if missing := _missing_package(error):
+                raise ImportError(
+                    f"vLLM {vllm.__version__} could not make an engine for {model_path!r}: it needs {missing}; or use "
+                    "TransformersSampler, which needs no vLLM. `masa doctor` looks at the other packages"
+                ) from error
             remedy = "choose another kv_cache_gib" if on_cpu else "change gpu_memory_utilization or kv_cache_gib"
             raise RuntimeError(
                 f"vLLM {vllm.__version__} could not make an engine for {model_path!r} with max_model_length "
@@ -156,7 +178,8 @@ def make_engine(
                 "max_model_length; if vLLM does not run the model here, use TransformersSampler; verbose=True tells more."
             ) from error
     llm.apply_model(give_twins)
-    end = outlive_engine(llm)
+    workspace = Workspace()
+    end = outlive_engine(llm, workspace)
     if on_cpu:
         packed.derived = layouts.derive_anew
         llm.apply_model(adapt_model)
@@ -166,7 +189,23 @@ def make_engine(
                 f"({', '.join(sorted(layouts.changed)[:3])}), which suits weights that never change; "
                 "expected weights as a checkpoint has them: use TransformersSampler"
             )
-    return llm, layouts, end
+    return llm, layouts, workspace, end
+
+
+def _missing_package(error: BaseException | None) -> str:
+    """Which package vLLM did not get, and what to do about it; empty if an error has another reason."""
+    while error is not None and not isinstance(error, ImportError):
+        error = error.__cause__ or error.__context__
+    if error is None or not error.name:
+        return ""
+    package = error.name.partition(".")[0]
+    distribution = {"flashinfer": "flashinfer-python", "cutlass": "nvidia-cutlass-dsl"}.get(package, package)
+    if importlib.util.find_spec(package) is None:
+        return f"the package {package!r}, which is not installed ({error}); expected it: pip install {distribution}"
+    return (
+        f"{package!r}, which is installed and does not import ({error}); expected builds that fit each other: install "
+        f"{distribution} anew, in the version that vLLM asks for (pip check)"
+    )
 
 
 def _options(

@@ -125,6 +125,39 @@ def apart_from_training() -> Iterator[None]:
             torch.cuda.set_rng_state(cuda_state)
 
 
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """Shows no bars of tqdm: of some, such as that of CUDA graphs, vLLM asks no setting."""
+    from tqdm.std import tqdm
+
+    bar: Any = tqdm
+    make = bar.__init__
+
+    def make_silent(self: Any, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs | {"disable": True})
+
+    bar.__init__ = make_silent
+    try:
+        yield
+    finally:
+        bar.__init__ = make
+
+
+@contextlib.contextmanager
+def garbage_looked_for_once() -> Iterator[None]:
+    """Looks for garbage now, and not five times while an engine is made inside: that is most of the time it takes on CPU.
+
+    vLLM freezes Python's heap when an engine is ready, and thaws it when it ends: here it is frozen from the start.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    except BaseException:
+        gc.unfreeze()
+        raise
+
+
 def give_memory_back() -> None:
     """Gives what nobody holds any more to the system: freed tensors stay with Python, torch and the C library else."""
     gc.collect()

@@ -248,8 +248,12 @@ def heed_stream() -> None:
     _patched_set_stream(torch.cuda.current_stream())
 
 
-def outlive_engine(llm: Any) -> Callable[[], None]:
+def outlive_engine(llm: Any, workspace: Workspace) -> Callable[[], None]:
     """Lets an engine go without the process groups of the trainer and of other engines, which vLLM would end.
+
+    Args:
+        llm: The engine.
+        workspace: Its own.
 
     Returns:
         What ends it, once; else that happens when it is dropped.
@@ -261,11 +265,11 @@ def outlive_engine(llm: Any) -> Callable[[], None]:
     """
     client = llm.llm_engine.engine_core
     client._finalizer.detach()  # else it runs EngineCore.shutdown, which destroys all groups
-    return weakref.finalize(client, _free_memory, client.engine_core, own_workspace())
+    return weakref.finalize(client, _free_memory, client.engine_core, workspace)
 
 
-def _free_memory(engine_core: Any, leave_others: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
-    with leave_others():
+def _free_memory(engine_core: Any, workspace: Workspace) -> None:
+    with workspace.ending():
         engine_core.model_executor.shutdown()
         engine_core.scheduler.shutdown()
 
@@ -273,35 +277,37 @@ def _free_memory(engine_core: Any, leave_others: Callable[[], contextlib.Abstrac
 _workspaces: list[Any] = []  # of the engines that live, the newest last; None on CPU
 
 
-def own_workspace() -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """Lets the engine that was made last end without the workspace of others, which vLLM would take away.
+class Workspace:
+    """The scratch memory of the engine that was made last, such as that of experts.
 
-    There is one a process, the last engine's. An engine that is dropped ends when Python finds out, which may be while
-    another one is made.
-
-    Returns:
-        What the end has to run in.
+    vLLM has one a process: the last engine's, for all that work, and it takes it away with any engine that ends. One that is
+    dropped ends when Python finds out, which may be while another one is made.
 
     Names: vllm.v1.worker.workspace:_manager
-    Test: tests/sampling/vllm/test_patches.py::test_the_end_of_an_engine_leaves_the_workspace_of_others
-    Until: the end of an engine takes its own workspace alone.
+    Test: tests/sampling/vllm/test_patches.py::test_each_engine_works_and_ends_with_its_own_workspace
+    Until: each engine has its own.
     """
-    from vllm.v1.worker import workspace as module
 
-    workspace: Any = module
-    own = workspace._manager
-    _workspaces.append(own)
+    def __init__(self) -> None:
+        from vllm.v1.worker import workspace
+
+        self._module: Any = workspace
+        self._own = self._module._manager
+        _workspaces.append(self._own)
+
+    def use(self) -> None:
+        """Lets its engine work with it; others put theirs in its place when they work."""
+        self._module._manager = self._own
 
     @contextlib.contextmanager
-    def leave_others() -> Iterator[None]:
-        present = workspace._manager
+    def ending(self) -> Iterator[None]:
+        """Ends its engine inside, and leaves that of others where it is."""
+        present = self._module._manager
         yield
-        _workspaces.remove(own)
-        if present is own:
+        _workspaces.remove(self._own)
+        if present is self._own:
             present = _workspaces[-1] if _workspaces else None
-        workspace._manager = present
-
-    return leave_others
+        self._module._manager = present
 
 
 def ensure_expert_group(tensor_parallel_size: int) -> None:

@@ -26,7 +26,7 @@ from masa_lightning.sampling.vllm.engine import (
     warn_of_version,
 )
 from masa_lightning.sampling.vllm.isolation import apart_from_training, give_memory_back, no_compilation
-from masa_lightning.sampling.vllm.patches import engine_group, give_tokenizer
+from masa_lightning.sampling.vllm.patches import Workspace, engine_group, give_tokenizer
 from masa_lightning.sampling.vllm.weights import HandOver, MissingWeightsError
 from masa_lightning.settings import SamplingSettings
 from masa_lightning.types import Completion, SamplingRequest
@@ -112,6 +112,7 @@ class VLLMSampler:
         self._llm: Any = None
         self._end: Callable[[], None] | None = None  # of the engine
         self._hand_over: HandOver | None = None
+        self._workspace: Workspace | None = None
         self._packed = PackedLayers()  # of the engine, on CPU
         self._model_path = ""
         self._max_model_length = 0
@@ -156,7 +157,7 @@ class VLLMSampler:
         new `stop_token_ids`, and hands the weights over.
 
         Raises:
-            ImportError: vLLM cannot be imported.
+            ImportError: vLLM cannot be imported, or a package that it needs for this engine.
             ValueError: The settings do not fit this machine.
             RuntimeError: vLLM could not make the engine.
         """
@@ -183,7 +184,9 @@ class VLLMSampler:
         warn_of_version()
         self.engine_dtype = self.dtype or computing_dtype(policy)
         with making_engines(self, device):
-            llm, layouts, end = make_engine(self, policy, model_path, max_model_length, self.engine_dtype, self._packed)
+            llm, layouts, workspace, end = make_engine(
+                self, policy, model_path, max_model_length, self.engine_dtype, self._packed
+            )
         self._on_cpu = device.type == "cpu"
         self._more_state = layouts.more_state
         self._model_path = model_path
@@ -195,7 +198,7 @@ class VLLMSampler:
                 weights.share(level=logging.WARNING if self.share_weights else logging.INFO)
             self._packed.pack()
             self._try(llm)
-        self._llm, self._hand_over, self._end = llm, weights, end
+        self._llm, self._hand_over, self._workspace, self._end = llm, weights, workspace, end
         _with_engine.add(self)
 
     def sync_weights(self) -> None:
@@ -284,7 +287,7 @@ class VLLMSampler:
     def __getstate__(self) -> dict[str, Any]:
         """Settings without the engine: a copy has to be set up anew."""
         twin = dict(self.__dict__)
-        twin.update(_llm=None, _end=None, _hand_over=None, _packed=PackedLayers(), _asleep=[])
+        twin.update(_llm=None, _end=None, _hand_over=None, _workspace=None, _packed=PackedLayers(), _asleep=[])
         return twin
 
     def _check_others(self) -> None:
@@ -314,6 +317,8 @@ class VLLMSampler:
         """
         if self._llm is None:
             raise RuntimeError("this VLLMSampler has no engine yet; call setup(policy, model_path, ...) first")
+        if self._workspace is not None:
+            self._workspace.use()
         return self._llm
 
     # Generation

@@ -10,6 +10,7 @@ import torch
 
 from masa_lightning import sampling
 from masa_lightning.sampling.vllm import patches
+from masa_lightning.settings import SamplingSettings
 
 ROOT = Path(__file__).parents[3]
 PAGE = Path(patches.__file__)
@@ -153,14 +154,19 @@ def test_vllm_heeds_the_stream_of_its_engine(vllm, monkeypatch):
     assert made == ["of the engine"]
 
 
-def test_the_end_of_an_engine_leaves_the_workspace_of_others(vllm, tools, monkeypatch):
-    """Which vLLM takes away with any engine; on CPU there is none, so that names stand for them."""
+def test_each_engine_works_and_ends_with_its_own_workspace(vllm, tools, monkeypatch):
+    """vLLM has the last engine's alone, and takes it away with any engine; on CPU there is none: names stand for them."""
     from vllm.v1.worker import workspace
 
     samplers = []
     for name in ("first", "second"):
         monkeypatch.setattr(workspace, "_manager", name)  # as a worker on CUDA does when its engine is made
         samplers.append(tools.vllm(tools.policy()))
+    for name, sampler in [*zip(("first", "second"), samplers, strict=True)] * 2:
+        sampler.generate(tools.requests(1), SamplingSettings())
+        assert workspace._manager == name
+    samplers[0].sync_weights()
+    assert workspace._manager == "first"
     workspace._manager = "of one that is being made"
     samplers.pop(0).close()
     assert workspace._manager == "of one that is being made"

@@ -297,6 +297,23 @@ def test_engine_failures_say_what_to_do(vllm, tools):
     assert caught.value.__cause__ is not None
 
 
+@pytest.mark.parametrize(
+    ("worker", "said"),
+    [
+        (
+            "no_such_package.Worker",
+            "the package 'no_such_package', which is not installed .*: pip install no_such_package;",
+        ),
+        ("vllm.no_such_module.Worker", r"'vllm', which is installed and does not import .*\(pip check\);"),
+    ],
+)
+def test_a_package_that_the_engine_lacks_is_named(vllm, tools, worker, said):
+    with pytest.raises(ImportError, match=f"could not make an engine for .*: it needs {said}") as caught:
+        tools.vllm(tools.policy(), engine_kwargs={"worker_cls": worker})
+    assert "memory" not in str(caught.value)
+    assert gc.get_freeze_count() == 0
+
+
 def test_a_policy_that_is_not_the_model_is_refused(vllm, tools):
     policy = tools.policy()
     del policy.model.norm
