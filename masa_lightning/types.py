@@ -427,6 +427,8 @@ class Decision:
     """Chance with which the control leaves such a problem alone; 1 where it does not act."""
     draw: str = "audit"
     """Name of the random number that decided so: controls that share one leave the same problems alone."""
+    skips: bool = False
+    """Whether it is about solving the problem at all."""
     detail: Any = None
     """What it wanted: a gate, a number of tokens, notions."""
 

@@ -108,10 +108,14 @@ class PredictionControl(Callback):
         return [(self.wants(group, budget), self.audit_share) for group in groups]
 
     def tokens(self, decided: Sequence[tuple[RolloutGroup, Decision]]) -> dict[str, float]:
-        """What this step saved, by the estimate of its audits, and what these cost: entries of the token ledger."""
+        """What this step saved, by the estimate of its audits, and what these cost: entries of the token ledger.
+
+        Of a problem that a control skips no other control saves anything.
+        """
         saved = cost = 0.0
         for group, decision in decided:
-            if decision.weight > 1 and group.is_unbiased:
+            skipping = next((name for name, d in group.decisions.items() if d.skips and d.weight > 1), self.name)
+            if decision.weight > 1 and group.is_unbiased and skipping == self.name:
                 counts = ControlCounts()
                 self.count(counts, group, decision)
                 saved += counts.saved * (1 - 1 / decision.weight)  # but for the audited problem itself
@@ -140,7 +144,7 @@ class PredictionControl(Callback):
             return
         acting = self.acts(step)
         for place, (group, (wanted, share)) in enumerate(zip(groups, self.plan(groups, budget), strict=True)):
-            decision = Decision(wanted=wanted is not None, detail=wanted, draw=self.draw)
+            decision = Decision(wanted=wanted is not None, detail=wanted, draw=self.draw, skips=self.skips)
             if acting and audit and decision.wanted:
                 decision.share = share
                 decision.acted = uniform(f"{key}/{self.draw}/{place}") >= share

@@ -112,6 +112,23 @@ def test_what_is_never_solved_is_acted_on_by_the_gate_alone():
     assert hinting == sum(bool(g.hint) and not g.gated for g in groups) / 400
 
 
+@pytest.mark.parametrize("names", [("gating",), ("cutoff",), ("gating", "cutoff"), ("cutoff", "gating")], ids="+".join)
+def test_the_ledger_counts_what_is_saved_once(names):
+    """Averaged over steps it is what was not generated, whichever controls act."""
+    rng, controls = np.random.default_rng(5), [CONTROLS[name]() for name in names]
+    not_generated = told = cost = 0.0
+    for step in range(40):
+        population = draw(rng, 100)
+        groups = population.step(*controls, step=step)
+        figures = {name: value for control in controls for name, value in control.figures(groups).items()}
+        generated = sum(sum(g.lengths) for g in groups)
+        not_generated += population.lengths.sum() - generated
+        told += sum(figures[f"tokens/saved_{name}"] for name in names)
+        cost += sum(figures[f"tokens/audit_{name}"] for name in names)
+    assert told == pytest.approx(not_generated, rel=0.15)
+    assert cost == pytest.approx(not_generated * 0.05 / 0.95, rel=0.15)
+
+
 # -- the guard ---------------------------------------------------------------------------------------------------------
 
 
