@@ -90,7 +90,7 @@ def held_back_at(name: str, ratio: float, *, runs: int, seed: int = 0, steps: in
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--runs", type=int, default=400)
+    parser.add_argument("--runs", type=int, default=100)
     runs = parser.parse_args().runs
     print(
         "| control | limit | true loss / limit | held back within 300 steps | half of the runs at step | 95 of 100 at step |"
