@@ -9,6 +9,7 @@ import symtable
 from functools import lru_cache
 from typing import Final
 
+from masa_lightning.grading.programs.own_imports import without_own_imports
 from masa_lightning.grading.programs.stdio import is_cases
 
 _SCOPES: Final = {"eval", "exec", "compile", "globals", "locals", "vars", "__import__", "open", "input", "exit", "quit"}
@@ -67,6 +68,7 @@ def tested_names(preamble: str, tests: str) -> frozenset[str]:
         stubs, tree = without_stubs(preamble)
         table = symtable.symtable(ast.unparse(tree), "<preamble>", "exec")
         known = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
-        return frozenset(names_under_test(tests, known) or stubs)
+        text, imported = without_own_imports(tests)
+        return frozenset(imported | names_under_test(text, known) or stubs)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return frozenset()

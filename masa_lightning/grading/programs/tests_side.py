@@ -16,6 +16,7 @@ from masa_lightning.grading.programs.handles import OF_PROGRAM, Handle, Program
 from masa_lightning.grading.programs.instrument import instrument
 from masa_lightning.grading.programs.ledger import ExpiredError, Ledger, Outcome, UntoldError
 from masa_lightning.grading.programs.names import names_under_test, without_stubs
+from masa_lightning.grading.programs.own_imports import without_own_imports
 from masa_lightning.grading.programs.program_side import give_exits
 from masa_lightning.grading.programs.shared import Shared
 from masa_lightning.grading.programs.stdio import read_cases
@@ -44,16 +45,17 @@ class Tests:
 
     def __init__(self, preamble: str, text: str, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._text = text
         give_exits()
         try:
+            text, self._imported = without_own_imports(text)
+            self._text = text
             stubs, self._preamble = without_stubs(preamble)
             tree = ast.parse(text)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise ledger.cannot(f"its tests are no Python: {error}") from None
         known: dict[str, Any] = {}
         self._run_preamble(known)
-        self.names = names_under_test(text, {*known})
+        self.names = self._imported | names_under_test(text, {*known})
         self._candidate = stubs[0] if len(stubs) == 1 else ""  # what a `check(candidate)` is for that nobody calls
         if self._candidate:
             self.names.add(self._candidate)
@@ -97,6 +99,8 @@ class Tests:
             try:
                 namespace[name] = program.ask("global", name)
             except KeyError:
+                if name in self._imported:  # tests of a builtin's name must not get the builtin
+                    return "broken" if ledger.broken else "fail"
                 continue  # tests that need it fail
         try:
             try:

@@ -49,6 +49,13 @@ DEFINED = {
     "counted": "n = 0\nfor x in range(3):\n    n += f(x) == x + 1\nassert n == 3",
     "numpy.testing": "import numpy as np\nnp.testing.assert_array_equal(f(np.array([1, 2])), np.array([2, 3]))",
     "approx": "import pytest\ndef test_f():\n    assert f(1) == pytest.approx(2.0)",
+    "imported": "from solution import f\ndef test_f():\n    assert f(1) == 2",
+    "imported as": "from solution import f as g\ndef test_f():\n    assert g(1) == 2",
+    "imported in a test": "def test_f():\n    from your_module import f\n    assert f(1) == 2",
+    "all imported": "from solution import *\ndef test_f():\n    assert f(1) == 2",
+    "module imported": "import pytest, solution as s\ndef test_f():\n    assert s.f(1) == 2",
+    "imported to a TestCase": "import unittest\nfrom solution import f\nclass T(unittest.TestCase):\n"
+    "    def test_f(self): self.assertEqual(f(1), 2)",
 }
 # Tests that are none, of whatever program.
 NO_TESTS = {
@@ -146,6 +153,8 @@ ENDS = [
 ]
 VALUES = [
     (INC, "assert f(1) == 2", True),
+    ("def sum(x): return x[0] + x[1]", "from solution import sum\nassert sum([1, 2]) == len(range(3))", True),
+    ("def add(x): return 3", "from solution import sum\nassert sum([1, 2]) == len(range(3))", False),
     ("def f(g):\n    def w(*a): return g(*a) + 1\n    return w", "@f\ndef two(): return 2\nassert two() == 3", True),
     ("from pathlib import Path\ndef f(): return Path('a')", "from pathlib import Path\nassert f() == Path('a')", None),
     ("def f(): return object()", "from pathlib import Path\nassert f() == 5", False),
