@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -47,6 +48,7 @@ Reader = Callable[[Row], Problem]  # its `id` is that of the row, or empty; rais
 ANSWER_COLUMN = "answer"
 _CONTRADICTED = "the same problem is there with another answer"
 _METADATA_CHARACTERS = 200
+_OPTION = re.compile(r"(?i:op|option|choice|ending|sol|ans|answer)_?(?:[a-jA-J]|\d)")  # a column of one option
 _MOST_COPIES = 2**16  # different rows whose problem is kept: DAPO-Math-17k has each of 17,000 a hundred times
 
 
@@ -241,7 +243,8 @@ def choose_columns(
 class ColumnReader:
     """Reads rows by the names of their columns.
 
-    Where `options` or `choices` is a part of the problem, or are columns A, B, ..., it is a choice: its text has the
+    Where `options`, `choices`, `answers` or `endings` is a part of the problem, or are columns A, B, ..., or such as
+    `option1`, it is a choice: its text has the
     options one a line, with letters, and its answer is a letter.
 
     Args:
@@ -258,8 +261,8 @@ class ColumnReader:
     def __init__(self, columns: list[str], problem: str, answer: str | None, *, answered: bool = True) -> None:
         self.problem, self.answer, self.answered = problem, answer, answered
         self.parts = problem.split("+")
-        letters = [part for part in self.parts if part in [*LETTERS]]
-        named = [part for part in self.parts if part.split(".")[-1] in OPTION_COLUMNS]
+        letters = [part for part in self.parts if part in [*LETTERS] or _OPTION.fullmatch(part)]
+        named = [part for part in self.parts if part.split(".")[-1] in (*OPTION_COLUMNS, "answers", "endings")]
         self.options = named[:1] or (letters if len(letters) > 1 else [])
         self.counting: Counting = "unknown"
         read = [problem] if answer is None else [problem, answer]
@@ -318,13 +321,21 @@ class ColumnReader:
 
     def _options(self, row: Row) -> Options:
         values = {part: find(row, part) for part in self.options}
+        if _OPTION.fullmatch(self.options[0]):  # no labels, but a letter or number each
+            texts = [*values.values()]
+            while texts and texts[-1] is None:  # a table gives all rows all columns
+                texts.pop()
+            return read_options(texts)
         return read_options(values if len(values) > 1 else values[self.options[0]])
 
     def _answer(self, row: Row) -> Any:
         values = [find(row, part) for part in self.answers]
         if len(values) > 1:  # all of them are wanted
             return ", ".join(map(answer_text, values))
-        return values[0] if values else None
+        value = values[0] if values else None
+        if isinstance(value, str) and value in self.options and _OPTION.fullmatch(value):
+            return LETTERS[self.options.index(value)]
+        return value
 
     def _options_and_answers(self, rows: Iterable[Row]) -> Iterator[tuple[Options, Any]]:
         for row in rows:

@@ -207,6 +207,50 @@ def test_columns_of_letters_are_options() -> None:
     assert (problem.problem, problem.answer) == ("q\n\nA) x\nB) y", "B")
 
 
+@pytest.mark.parametrize(
+    ("names", "answers", "letters"),
+    [
+        ("opa opb opc", [2, 0], "CA"),  # MedMCQA's
+        ("opa opb opc", [2, 1], [None, None]),  # from 0 or from 1?
+        ("option1 option2", ["2", "1"], "BA"),  # WinoGrande's
+        ("sol1 sol2", [1, 0], "BA"),  # PIQA's
+        ("option_a option_b option_c", ["B", "option_c", "x2"], "BCC"),
+        ("ending0 ending1 ending2 ending3", [0, 2], "AC"),
+    ],
+)
+def test_columns_of_one_option_each(names: str, answers: list[Any], letters: Any) -> None:
+    columns = names.split()
+    rows = [{"question": "p", **{c: f"x{i}" for i, c in enumerate(columns)}, "key": answer} for answer in answers]
+    assert _letters(rows, "+".join(["question", *columns])) == [*letters]
+
+
+@pytest.mark.parametrize("column", ["endings", "answers"])  # HellaSwag's and ReClor's
+def test_lists_of_options_by_other_names(column: str) -> None:
+    rows = [{"question": "p", column: ["x", "y", "z"], "key": answer} for answer in ("2", "0")]
+    assert _letters(rows, f"question+{column}") == ["C", "A"]
+
+
+def test_a_column_of_one_option_is_empty_at_the_end_only() -> None:
+    rows = [
+        {"question": "p", "option1": "x", "option2": "y", "option3": None, "key": "option1"},
+        {"question": "p", "option1": "x", "option2": None, "option3": "z", "key": "3"},
+        {"question": "p", "option1": "x", "option2": "y", "option3": None, "key": "option3"},
+    ]
+    assert _letters(rows, "question+option1+option2+option3") == ["A", None, None]
+
+
+def _letters(rows: list[dict[str, Any]], problem: str) -> list[str | None]:
+    reader = ColumnReader([*rows[0]], problem, "key")
+    reader.look_at(rows)
+    found: list[str | None] = []
+    for row in rows:
+        try:
+            found.append(str(reader(row).answer))
+        except UnusableRowError:
+            found.append(None)
+    return found
+
+
 def test_questions_with_options_to_predict_need_no_answer() -> None:
     row = {"question": "q", "options": XY}
     problem = ColumnReader([*row], "question+options", None, answered=False)(row)
