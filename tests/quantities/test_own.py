@@ -92,7 +92,6 @@ def test_one_of_a_user_with_the_real_engine(tmp_path):
         sampler=VLLMSampler(kv_cache_gib=0.25),
         quantities=[PassRate(), Sentences()],
         evaluation=Evaluation(num_generations=4, num_meta_generations=4),
-        num_mini_batches=2,
     )
     data = ArithmeticDataModule(batch_size=4, train_size=8, validation_size=8, test_size=8)
     teacher, seen = Examples(batch_size=2, learning_rate=1e-4), []
