@@ -137,7 +137,7 @@ def _of_rewards(names: Sequence[str]) -> list[Chart]:
     ordered = [name for name in paper if name in found] + [name for name in found if name not in paper]
     return [
         Chart(
-            title=f"... for: {paper.get(name, found[name]).lower()}",
+            title=f"Reward of predictions: {paper.get(name, found[name]).lower()}",
             y=f"{found[name]} reward",
             lines=((f"meta/rewards/{name}/mean", ""),),
             bounds=RATE,

@@ -60,9 +60,17 @@ function table(given, kind, caption) {
       return element("td", {}, inside);
     })));
   });
-  const head = element("thead", {}, element("tr", {}, ...given.head.map((text) => element("th", { scope: "col" }, text))));
+  const head = element("thead", {}, element("tr", {}, ...given.head.map((text, column) => element("th", { scope: "col" },
+    given.columns && column && several ? element("span", { class: `arm ${color(given.columns[column - 1])}` }, text) : text))));
   return element("div", {}, element("p", { class: "dim" }, caption), element("div", { class: "scroll", tabindex: "0", role: "group",
     "aria-label": caption }, element("table", { class: kind }, head, body)));
+}
+
+// Few runs with many figures: a line a figure, which fits where a line a run does not.
+function turned(given) {
+  if (given.rows.length > 4) return given;
+  const rows = given.head.slice(1).map((name, place) => [name, ...given.rows.map((row) => row[place + 1])]);
+  return { head: ["", ...given.rows.map((row) => row[0])], rows, columns: given.arms, arms: [] };
 }
 
 // -- charts -------------------------------------------------------------------------------------------------------------
@@ -280,7 +288,7 @@ function tokenBars() {
 function overview() {
   const made = section("overview", "What came out");
   if (data.overview.rows.some((row) => row.length > 2)) {
-    made.append(table(data.overview, "facts", "Means with 95% intervals: over problems of one run, over seeds of several"));
+    made.append(table(turned(data.overview), "facts", "Means with 95% intervals: over problems of one run, over seeds of several"));
   }
   for (const text of data.comparisons) made.append(element("p", {}, text));
   if (data.notes.length) {
