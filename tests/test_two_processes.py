@@ -220,9 +220,9 @@ def test_exported_and_served(undisturbed: Callable[[str], Path], tmp_path: Path,
 OWN = """
 from extra_loss import Near
 
-class Far(Near):  # with a loss that matters from the second optimiser step on
+class Far(Near):  # with a loss that is more than rounding
     def extra_loss(self, logp, batch):
-        return 1000 * super().extra_loss(logp, batch)
+        return super().extra_loss(logp, batch) + 0.1 * logp.square()
 """
 EMA = ("--trainer.callbacks+", "lightning.pytorch.callbacks.EMAWeightAveraging", "--trainer.callbacks.decay", "0.5")
 EXAMPLES = {"extra_loss": ("--model", "own.Far"), "ema": EMA}
