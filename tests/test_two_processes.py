@@ -247,7 +247,8 @@ def test_examples_train_as_one_process_and_resume(
     assert_alike(two, one, range(1, 3))
     finish(halves, *LAYOUTS[layout], *words, "--trainer.max_steps", "2")
     finish(halves, *LAYOUTS[layout], *words, "--ckpt_path", "last")
-    assert stream(halves) == stream(two)
+    resumed = stream(halves)  # has a closing validation of its first half besides
+    assert all(resumed[key] == values for key, values in stream(two).items() if key[0] != "epoch")
     expected, got = (weights(folder / LAST) for folder in (two, halves))
     assert all(torch.equal(weight, got[name]) for name, weight in expected.items())
     if example == "extra_loss":
