@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from masa_lightning.callbacks.expert_sft import ExpertSFT as ExpertSFT
     from masa_lightning.callbacks.gating import PredictiveGating as PredictiveGating
     from masa_lightning.callbacks.hinting import NotionHinting as NotionHinting
+    from masa_lightning.callbacks.history import HistoryGating as HistoryGating
     from masa_lightning.callbacks.overview import RunOverview as RunOverview
     from masa_lightning.callbacks.prediction_writer import PredictionWriter as PredictionWriter
     from masa_lightning.callbacks.progress import RolloutProgressBar as RolloutProgressBar
@@ -54,6 +55,7 @@ _HOMES = {
     "Evaluation": "settings",
     "ExpertSFT": "callbacks.expert_sft",
     "GRPOLightningModule": "modules.grpo",
+    "HistoryGating": "callbacks.history",
     "LoRA": "models.lora",
     "MASALightningModule": "modules.masa",
     "MathDataModule": "data.math",

@@ -61,6 +61,8 @@ class PredictionControl(Callback):
     """Whether a problem that it acts on has no solutions."""
     release = "until it is within the limit there"
     """What ends it that the guard holds it back, in words."""
+    steered = False
+    """Whether it keeps within its limits by itself (`functional.risk`), so that the guard has nothing to say."""
 
     def __init__(
         self,
@@ -173,7 +175,8 @@ class PredictionControl(Callback):
             f"controls/{self.name}/evidence": total.evidence,
             f"controls/{self.name}/held_back": float(self.held_back),
         }
-        self._look(units, self.bounds(groups), total)
+        if not self.steered:
+            self._look(units, self.bounds(groups), total)
         return figures | self.tokens(decided)
 
     def _shown(self, group: RolloutGroup, decision: Decision) -> Any:

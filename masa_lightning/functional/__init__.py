@@ -1,4 +1,4 @@
-"""Pure functions: torch and the standard library (grading also mpmath).
+"""Pure functions: torch and the standard library (grading also mpmath, the risk rule numpy and scipy).
 
 from masa_lightning.functional import group_advantages, parse_meta_prediction
 """
