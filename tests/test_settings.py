@@ -11,6 +11,7 @@ from masa_lightning.callbacks.cutoff import EarlyCutoff
 from masa_lightning.callbacks.expert_sft import ExpertSFT
 from masa_lightning.callbacks.gating import PredictiveGating
 from masa_lightning.callbacks.hinting import NotionHinting
+from masa_lightning.callbacks.history import HistoryGating
 from masa_lightning.checks import check_choice, check_number
 from masa_lightning.models.lora import LoRA
 from masa_lightning.modules.grpo import GRPOLightningModule
@@ -131,9 +132,10 @@ BAD = {
         "mode": ["on", True], "start_step": [-1, 1.5], "max_std": [0], "margin": [-0.1, 0.5],
         "min_predictions": [0, 1.5],
         "audit_share": [0, 1], "max_lost_correct": [-0.1, 1.1], "window": [0, 1.5], "min_evidence": [0, 1.5],
-        "skip": ["trivial"],
+        "skip": ["trivial"], "rule": ["safe"],
     },
-    EarlyCutoff: {"factor": [0, -1]},
+    EarlyCutoff: {"factor": [0, -1], "rule": ["safe"]},
+    HistoryGating: {"discount": [-0.1, 1.1], "max_problems": [0, 1.5], "max_lost_signal": [-0.1, 1], "confidence": [0, 1]},
     NotionHinting: {"probability": [0, 1], "max_notions": [0, 1.5]},
     TransformersSampler: {"batch_size": [0, 1.5]},
 }  # fmt: skip

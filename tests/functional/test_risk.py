@@ -116,7 +116,7 @@ def test_the_account_is_right_at_all_steps_at_once():
             above |= lost > budget.granted - budget.room(1.0)
         broken += above
     assert broken <= 0.1 * 100
-    assert lost > 0.6 * (budget.granted - budget.room(1.0))  # and not far from what was lost
+    assert lost > 0.4 * (budget.granted - budget.room(1.0))  # and not far from what was lost
 
 
 def test_without_audits_nothing_is_known():
