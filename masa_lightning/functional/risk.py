@@ -52,7 +52,7 @@ class LossBudget:
     1.0
     >>> budget.add(1000.0, np.zeros(0), share=1.0)
     >>> round(budget.granted, 1), round(budget.audit_share(), 2), round(budget.room(0.1), 1)
-    (52.6, 0.08, 32.9)
+    (52.6, 0.15, 32.9)
     """
 
     def __init__(self, limit: float, greatest: float, error: float) -> None:
