@@ -157,6 +157,7 @@ OF_MASA = {
     "meta_weight": [-1],
 }  # fmt: skip
 MAY_BE_NONE = {
+    "start_step", "max_std", "margin", "min_predictions", "audit_share", "min_evidence", "factor",  # of a fixed rule
     "dual_clip", "aggregation", "clip_low", "clip_high", "cutoff_factor", "every_n_steps", "max_grad_norm", "seed",
     "max_prompt_length", "max_completion_length", "max_meta_length", "num_acting_meta_generations",
 }  # fmt: skip

@@ -149,7 +149,7 @@ class EarlyCutoff(PredictionControl):
         if not decision.wanted:
             return 0.0
         lost = [r.correct and r.length > decision.detail and r.correct_when_cut is not True for r in group.solutions]
-        return sum(lost) / len(lost)
+        return float(sum(lost) / len(lost))
 
     def apply(self, group: RolloutGroup, wanted: int) -> None:
         group.token_limit = wanted
