@@ -1,14 +1,24 @@
 """A moving average of the weights, by Lightning's callback: training draws from the policy, validation from the average."""
 
+from functools import partial
+
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
-from masa_lightning import ArithmeticDataModule, MASALightningModule, RolloutProgressBar, VLLMSampler
+from masa_lightning import (
+    AdamW,
+    ArithmeticDataModule,
+    MASALightningModule,
+    Optimization,
+    RolloutProgressBar,
+    VLLMSampler,
+)
 from masa_lightning.models.tiny import PROMPTS
 
 if __name__ == "__main__":
     sizes = {"max_prompt_length": 64, "max_completion_length": 64, "num_generations": 4, "num_meta_generations": 4}
-    module = MASALightningModule("tiny", VLLMSampler(), prompts=PROMPTS, learning_rate=2e-4, **sizes)
+    optimization = Optimization(optimizer=partial(AdamW, lr=2e-4))
+    module = MASALightningModule("tiny", VLLMSampler(), prompts=PROMPTS, optimization=optimization, **sizes)
     callbacks = [EMAWeightAveraging(decay=0.9), RolloutProgressBar()]
     trainer = Trainer(max_steps=4, val_check_interval=2, callbacks=callbacks, log_every_n_steps=1)
     trainer.fit(module, ArithmeticDataModule(batch_size=8, train_size=32, validation_size=8))

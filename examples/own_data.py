@@ -1,11 +1,12 @@
 """Train on problems of your own: any loader of `list[Problem]` will do."""
 
+from functools import partial
 from random import Random
 
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
-from masa_lightning import MASALightningModule, RolloutProgressBar
+from masa_lightning import AdamW, MASALightningModule, Optimization, RolloutProgressBar
 from masa_lightning.types import Problem
 
 
@@ -18,7 +19,8 @@ class Sums(LightningDataModule):
 
 
 if __name__ == "__main__":
-    module = MASALightningModule("tiny", num_generations=4, num_meta_generations=4, learning_rate=2e-4)
+    optimization = Optimization(optimizer=partial(AdamW, lr=2e-4))
+    module = MASALightningModule("tiny", num_generations=4, num_meta_generations=4, optimization=optimization)
     trainer = Trainer(max_steps=3, log_every_n_steps=1, callbacks=RolloutProgressBar())
     trainer.fit(module, datamodule=Sums())
     trainer.save_checkpoint("sums.ckpt")

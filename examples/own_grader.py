@@ -21,7 +21,7 @@ class LastNumber:
 
 
 if __name__ == "__main__":
-    sizes = {"num_generations": 4, "num_meta_generations": 4, "learning_rate": 2e-4}
+    sizes = {"num_generations": 4, "num_meta_generations": 4}
     module = MASALightningModule("tiny", grader=LastNumber(), **sizes)
     trainer = Trainer(max_steps=2, limit_val_batches=0, log_every_n_steps=1, callbacks=RolloutProgressBar())
     trainer.fit(module, ArithmeticDataModule(batch_size=8, train_size=16))

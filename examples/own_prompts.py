@@ -11,7 +11,7 @@ PROMPTS = PromptTemplates(
 )
 
 if __name__ == "__main__":
-    sizes = {"num_generations": 4, "num_meta_generations": 4, "learning_rate": 2e-4}
+    sizes = {"num_generations": 4, "num_meta_generations": 4}
     module = MASALightningModule("tiny", prompts=PROMPTS, **sizes)
     trainer = Trainer(max_steps=2, limit_val_batches=0, log_every_n_steps=1, callbacks=RolloutProgressBar())
     trainer.fit(module, ArithmeticDataModule(batch_size=8, train_size=16))

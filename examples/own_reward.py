@@ -21,7 +21,7 @@ class Brief:
 
 
 if __name__ == "__main__":
-    sizes = {"num_generations": 4, "num_meta_generations": 4, "learning_rate": 2e-4}
+    sizes = {"num_generations": 4, "num_meta_generations": 4}
     rewards = {"reward_functions": [boxed, Brief()], "reward_weights": [0.1, 0.05]}
     module = MASALightningModule("tiny", **sizes, **rewards)
     trainer = Trainer(max_steps=2, limit_val_batches=0, log_every_n_steps=1, callbacks=RolloutProgressBar())

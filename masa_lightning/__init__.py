@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from masa_lightning.models.lora import LoRA as LoRA
     from masa_lightning.modules.grpo import GRPOLightningModule as GRPOLightningModule
     from masa_lightning.modules.masa import MASALightningModule as MASALightningModule
+    from masa_lightning.modules.optimization import AdamW as AdamW
+    from masa_lightning.modules.optimization import ConstantWithWarmup as ConstantWithWarmup
+    from masa_lightning.modules.optimization import CosineWithWarmup as CosineWithWarmup
+    from masa_lightning.modules.optimization import Optimization as Optimization
     from masa_lightning.quantities.notions import Notions as Notions
     from masa_lightning.quantities.pass_rate import PassRate as PassRate
     from masa_lightning.quantities.quantity import Quantity as Quantity
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
 
 # Lazy: importing the package loads neither torch nor transformers nor vLLM.
 _HOMES = {
+    "AdamW": "modules.optimization",
     "Algorithm": "settings",
     "AnswerGrader": "grading.answer_grader",
     "ArithmeticDataModule": "data.arithmetic",
@@ -51,6 +56,8 @@ _HOMES = {
     "BenchmarkReport": "callbacks.benchmark_report",
     "CalibrationPlots": "callbacks.calibration_plots",
     "CodeGrader": "grading.code_grader",
+    "ConstantWithWarmup": "modules.optimization",
+    "CosineWithWarmup": "modules.optimization",
     "EarlyCutoff": "callbacks.cutoff",
     "Evaluation": "settings",
     "ExpertSFT": "callbacks.expert_sft",
@@ -62,6 +69,7 @@ _HOMES = {
     "MathGrader": "grading.math_grader",
     "NotionHinting": "callbacks.hinting",
     "Notions": "quantities.notions",
+    "Optimization": "modules.optimization",
     "PassRate": "quantities.pass_rate",
     "PredictionWriter": "callbacks.prediction_writer",
     "PredictiveGating": "callbacks.gating",

@@ -51,12 +51,12 @@ def update(args: argparse.Namespace) -> list[Row]:
             rollouts += group.rollouts
     for r in rollouts:
         r.advantage = 1.0
-    batches = micro_batches(rollouts, module.max_tokens_per_micro_batch, share_prompts=module.policy.packs)
+    batches = micro_batches(rollouts, module.optimization.max_tokens_per_micro_batch, share_prompts=module.policy.packs)
     whole = sum(len(r.prompt_ids) + r.length for r in rollouts)
     packed = sum(len(b.tokens.input_ids) for b in batches)
     width = round(whole / len(rollouts))
     model = module.policy.model
-    n_rows = module.max_tokens_per_micro_batch // width
+    n_rows = module.optimization.max_tokens_per_micro_batch // width
 
     def ours() -> None:
         for b in batches:
@@ -200,7 +200,7 @@ def scaling(args: argparse.Namespace) -> list[Row]:
             now = {**base, name: base[name] * factor}
             words = [f"--model.init_args.{k}={v}" for k, v in now.items() if k != "batch_size"]
             words += [f"--data.init_args.batch_size={now['batch_size']}", "--model.init_args.num_meta_generations=0"]
-            words += ["--model.init_args.num_mini_batches=1", "--model.init_args.max_meta_length=null"]
+            words += ["--model.init_args.optimization.num_mini_batches=1", "--model.init_args.max_meta_length=null"]
             cost[now[name]] = apart(args, "full_steps", words)
             print(name, cost, flush=True)
         exponent = np.polyfit(np.log(list(cost)), np.log(list(cost.values())), 1)[0]
@@ -219,7 +219,7 @@ def step_trl(args: argparse.Namespace) -> list[Row]:
     """A GRPO step against TRL's: the same model, prompts, limits and optimiser, and all rollouts trained on by both."""
     rows = []
     for at_limit, name, goal in ((False, "natural lengths", ">= 3"), (True, "all at the limit", ">= 1.5")):
-        extra = ["--model.init_args.num_meta_generations=0", "--model.init_args.num_mini_batches=1"]
+        extra = ["--model.init_args.num_meta_generations=0", "--model.init_args.optimization.num_mini_batches=1"]
         extra += ["--data.init_args.batch_size=8", "--model.init_args.num_generations=8"]
         extra += ["--model.init_args.max_completion_length=64", "--model.init_args.max_meta_length=64"]
         run = Run(args, steps=args.rounds + 1, extra=extra, at_limit=at_limit, all_trained=True)
@@ -229,7 +229,7 @@ def step_trl(args: argparse.Namespace) -> list[Row]:
             "model": str(Path(args.out).resolve() / "trl_model"),
             "prompts": [run.prompts(problems) for problems in run.seen],
             "temperature": module.sampling.temperature,
-            "learning_rate": module.learning_rate,
+            "learning_rate": module.optimization.optimizer.keywords["lr"],
             "max_tokens": 64,
             "at_limit": at_limit,
         }

@@ -47,7 +47,13 @@ def train(
             "logger": {"init_args": {"save_dir": str(folder.parent)}},
             "callbacks": [{"class_path": "masa_lightning.PredictiveGating", "init_args": {"mode": "shadow"}}],
         },
-        "model": {"init_args": {"learning_rate": learning_rate, "note": f"hf {HOSTILE}", "api_key": "sesame"}},
+        "model": {
+            "init_args": {
+                "optimization": {"optimizer": {"init_args": {"lr": learning_rate}}},
+                "note": f"hf {HOSTILE}",
+                "api_key": "sesame",
+            }
+        },
         "data": {"init_args": {"seed": seed}},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))

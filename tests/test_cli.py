@@ -64,7 +64,7 @@ def config(checkpoint, **model):
                 "num_meta_generations": 2,
                 "max_prompt_length": 64,
                 "max_completion_length": 6,
-                "learning_rate": 0.01,
+                "optimization": {"optimizer": {"init_args": {"lr": 0.01}}},
                 "evaluation": {"num_generations": 2, "num_meta_generations": 1},
                 **model,
             },

@@ -82,7 +82,7 @@ def test_lora_and_the_efficient_tiny_are_laid_over_what_they_change(
     names = [type(callback).__name__ for callback in tiny.trainer.callbacks]
     assert {"ExpertSFT", "PredictiveGating", "EarlyCutoff", "CalibrationPlots"} <= {*names}
     assert names[-1] == "ModelCheckpoint"  # behind what has a state
-    assert (tiny.model.model_name, tiny.model.learning_rate) == ("tiny", 2e-4)
+    assert (tiny.model.model_name, tiny.model.optimization.optimizer.keywords["lr"]) == ("tiny", 2e-4)
     assert Path(tiny.trainer.log_dir or "") == Path("runs/tiny_efficient")
 
 

@@ -129,7 +129,9 @@ def test_the_card_has_what_was_logged(runs: Path, tmp_path: Path, kind: str, ada
     assert logged["val/meta/parse_rate"] == 1
     assert "| learning rate | `0.001` |" in card.text
     settings = json.loads((out / "training_settings.json").read_text())
-    assert (settings["module"]["class"], settings["module"]["learning_rate"]) == ("MASALightningModule", 1e-3)
+    assert settings["module"]["class"] == "MASALightningModule"
+    optimizer = settings["module"]["optimization"]["optimizer"]
+    assert (optimizer["class"], optimizer["lr"]) == ("AdamW", 1e-3)
     assert settings["module"]["prompts"]["meta"] == "M:{problem}"
     assert f"`torch` `{torch.__version__}`" in card.text
     assert f"| problems a step | `{4 if 'shards' in kind else 2}` |" in card.text  # two on each process

@@ -165,8 +165,10 @@ def bases(trees: Mapping[Path, ast.AST]) -> dict[str, tuple[Path, list[str]]]:
 def tower(path: Path, classes: Mapping[str, tuple[Path, list[str]]]) -> set[Path]:
     """The files whose classes those of a file inherit from, and itself."""
     files, todo = {path}, [base for home, above in classes.values() if home == path for base in above]
+    seen: set[str] = set()
     while todo:
-        if (name := todo.pop()) in classes:
+        if (name := todo.pop()) in classes.keys() - seen:
+            seen.add(name)  # a class may be called as the one of another package that it inherits from
             files.add(classes[name][0])
             todo += classes[name][1]
     return files

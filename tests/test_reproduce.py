@@ -130,8 +130,7 @@ TRAINING: dict[str, Any] = {
             "model": "tiny",
             "num_generations": 4,
             "num_meta_generations": 4,
-            "max_tokens_per_micro_batch": 2048,
-            "learning_rate": 2e-4,
+            "optimization": {"max_tokens_per_micro_batch": 2048, "optimizer": {"init_args": {"lr": 2e-4}}},
         }
     },
     "data": {"init_args": {"train": "sums.jsonl", "validation_size": 8, "batch_size": 4}},

@@ -16,6 +16,7 @@ from masa_lightning.checks import check_choice, check_number
 from masa_lightning.models.lora import LoRA
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.masa import MASALightningModule
+from masa_lightning.modules.optimization import Optimization
 from masa_lightning.sampling.transformers import TransformersSampler
 from masa_lightning.settings import Algorithm, Evaluation, SamplingSettings
 
@@ -122,6 +123,10 @@ BAD = {
         "temperature": [-1], "top_p": [0, 1.1], "top_k": [-1, 0.5], "min_p": [-0.1, 1.1], "stop": [("",), (7,), "###", 7],
         "stop_token_ids": [(-1,), (True,), (1.5,), ("<eos>",), 7],
     },
+    Optimization: {
+        "num_iterations": [0, 1.5], "num_mini_batches": [0, 1.5], "max_tokens_per_micro_batch": [0, 1.5],
+        "max_grad_norm": [0, -1], "max_skipped_steps": [-1, 1.5],
+    },
     LoRA: {"rank": [0, 1.5], "alpha": [0, 1.5]},
     ExpertSFT: {
         "batch_size": [0, 1.5], "every_n_steps": [0, 1.5], "learning_rate": [0, -1], "weight_decay": [-0.1],
@@ -141,10 +146,6 @@ BAD = {
 }  # fmt: skip
 OF_MODULES = {
     "num_generations": [0, 1, 2.5], "max_prompt_length": [0, 1.5], "max_completion_length": [0, 1.5],
-    "num_iterations": [0, 1.5],
-    "num_mini_batches": [0, 1.5], "max_tokens_per_micro_batch": [0, 1.5], "learning_rate": [-1e-6],
-    "weight_decay": [-0.1],
-    "warmup_steps": [-1, 1.5], "max_grad_norm": [0, -1], "max_skipped_steps": [-1, 1.5],
     "dtype": ["fp32", torch.float32],
     "gradient_checkpointing": ["no"], "float32_head": ["no"], "trust_remote_code": ["no"], "seed": [1.5],
 }  # fmt: skip
@@ -189,6 +190,7 @@ def test_every_setting_is_looked_at():
     """A new one needs a line above."""
     for made in (Algorithm, Evaluation, SamplingSettings):
         assert {field.name for field in fields(made)} == set(BAD[made])
+    assert {field.name for field in fields(Optimization)} == {*BAD[Optimization], "optimizer", "lr_scheduler"}
 
 
 @pytest.mark.parametrize(

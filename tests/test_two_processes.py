@@ -50,7 +50,7 @@ model:
     min_expert_reward: 0.0
     num_generations: 4
     num_meta_generations: 4
-    num_mini_batches: 2
+    optimization: {{num_mini_batches: 2}}
     max_completion_length: 48
     max_meta_length: 48
     evaluation: {{num_generations: 2, num_meta_generations: 2}}

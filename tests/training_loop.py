@@ -3,6 +3,8 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from masa_lightning.functional.prompts import PromptTemplates
 from masa_lightning.models import loading
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.masa import MASALightningModule
+from masa_lightning.modules.optimization import AdamW, ConstantWithWarmup, Optimization
 from masa_lightning.sampling.transformers import TransformersSampler
 from masa_lightning.settings import SamplingSettings
 from masa_lightning.types import Completion, Kind, Problem, RolloutGroup, SamplingRequest
@@ -151,7 +154,23 @@ class SGD(GRPOLightningModule):
     """Not Adam, which makes rounding errors of small gradients large; and no schedule."""
 
     def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.parameters(), lr=self.learning_rate)
+        return torch.optim.SGD(self.parameters(), lr=self.optimization.optimizer.keywords["lr"])
+
+
+def grouped(settings: dict[str, Any]) -> dict[str, Any]:
+    """Puts what is of `Optimization` there; its rate, decay and warm-up may be given as short names too."""
+    own = {field.name for field in fields(Optimization)}
+    given = {name: settings[name] for name in settings.keys() & own}
+    for name, kind, short in (
+        ("optimizer", AdamW, {"learning_rate": "lr", "weight_decay": "weight_decay"}),
+        ("lr_scheduler", ConstantWithWarmup, {"warmup_steps": "num_warmup_steps"}),
+    ):
+        parts = {key: settings[name] for name, key in short.items() if name in settings}
+        if name not in given and parts:
+            given[name] = partial(kind, **parts)
+    left = own | {"learning_rate", "weight_decay", "warmup_steps"}
+    others = {name: value for name, value in settings.items() if name not in left}
+    return {"optimization": Optimization(**given), **others} if given else others
 
 
 class Loop:
@@ -163,7 +182,7 @@ class Loop:
         self.checkpoint = checkpoint
 
     def module(self, kind: type[GRPOLightningModule] = MASALightningModule, **settings: Any) -> Any:
-        """MASA, unless asked otherwise, with 3 solutions and 2 meta rollouts of at most 8 tokens."""
+        """MASA, unless asked otherwise, with 3 solutions and 2 meta rollouts of at most 8 tokens; settings as `grouped`."""
         defaults: dict[str, Any] = {
             "model": str(self.checkpoint),
             "prompts": PromptTemplates(solution="S:{problem}", meta="M:{problem}"),
@@ -179,7 +198,7 @@ class Loop:
             defaults["max_logp_difference"] = math.inf  # a spy counts what is drawn, and a script is no policy
         if "sampler" not in settings:
             defaults["sampler"] = SpySampler()
-        return kind(**(defaults | settings))
+        return kind(**grouped(defaults | settings))
 
     @staticmethod
     def problem(text: str, answer: str = "2", name: str | None = None) -> Problem:

@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from masa_lightning.data.arithmetic import ArithmeticDataModule
 from masa_lightning.models import tiny
 from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.optimization import AdamW, Optimization
 
 Kind = Literal["dense", "windowed", "experts", "recurrent", "other"]
 SamplerName = Literal["transformers", "vllm"]
@@ -543,7 +545,7 @@ def train(folder: Path, sampler: SamplerName, steps: int = 3, **settings: Any) -
         "reward_functions": [Oddness()],
         "max_prompt_length": PROMPT,
         "max_completion_length": COMPLETION,
-        "learning_rate": 1e-2,
+        "optimization": Optimization(optimizer=partial(AdamW, lr=1e-2)),
         "seed": 0,
     }
     try:

@@ -22,7 +22,9 @@ from masa_lightning.distributed import Processes
 from masa_lightning.functional.losses import sft_loss
 from masa_lightning.models.packing import pack, split
 from masa_lightning.models.policy import Policy
-from masa_lightning.modules.optimization import adamw, check_precision, check_trained_dtype, live_in_buckets
+from masa_lightning.modules.optimization import AdamW, decay_groups
+from masa_lightning.modules.precision import check_precision, check_trained_dtype
+from masa_lightning.modules.steps import live_in_buckets
 from masa_lightning.protocols import ExampleSource, PhaseListener
 from masa_lightning.update.learner import Learner
 
@@ -131,7 +133,8 @@ class ExpertSFT(Callback):
             if p.requires_grad:
                 check_trained_dtype(str(p.dtype).removeprefix("torch."))
         self._learner.keeps_gradients = live_in_buckets(trainer.strategy)
-        self._optimizer = adamw(self._policy.named_parameters(), self.learning_rate, self.weight_decay)
+        groups = decay_groups(self._policy.named_parameters())
+        self._optimizer = AdamW(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
         decays = [group["weight_decay"] for group in self._optimizer.param_groups]
         if self._optimizer_state is not None:
             if self._sharded:

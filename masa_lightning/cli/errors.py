@@ -18,6 +18,7 @@ from typing import Any, Final, NoReturn
 
 import masa_lightning
 from masa_lightning.checks import parameters
+from masa_lightning.modules.moved import GONE, MOVED
 
 _PACKAGE: Final = str(Path(__file__).parents[1])
 _KEY: Final = re.compile(r'(?:- )?Parser key "(.+?)":(?: (.*))?$')
@@ -45,10 +46,6 @@ _EXAMPLES: Final = {  # a class that would do, of the keys that take one
     "grader": "masa_lightning.AnswerGrader",
     "callbacks": "masa_lightning.ExpertSFT",
     "logger": "lightning.pytorch.loggers.CSVLogger",
-}
-_MOVED: Final = {  # settings of earlier versions
-    "inference": "evaluation.solve, evaluation.compare, and for the controls callbacks of the Trainer: PredictiveGating, "
-    "EarlyCutoff, NotionHinting, SampleAllocation (configs/predict.yaml)",
 }
 _TYPE: Final = re.compile(r"<class '(?:[\w.]+\.)?(\w+)'>|typing\.Literal(\[.*?\])")
 
@@ -128,7 +125,8 @@ def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None) 
         return f"there is no class {kind!r}; expected {_of_this_package(kind)}"
     if isinstance(kind, type) and (match := _OPTION.match(text)):
         name = match["one"] or match["word"] or f"{match['group']}.{match['part']}"
-        if moved := _MOVED.get(name.partition(".")[0]):
+        first = name.partition(".")[0]
+        if (moved := MOVED.get(first) or GONE.get(first)) and _is_module(kind):
             return f"there is no setting {name!r} any more; expected {moved}"
         return f"{kind.__name__} has no setting {name!r}{_meant(name, _settings(kind), 'it has')}"
     if match := _NO_CLASS.fullmatch(text):
@@ -166,6 +164,10 @@ def _settings(kind: type) -> list[str]:
         if is_dataclass(parameter.default):
             names += [f"{name}.{field.name}" for field in fields(parameter.default)]
     return names
+
+
+def _is_module(kind: type) -> bool:
+    return any(base.__module__.startswith("masa_lightning.modules.") for base in kind.__mro__)
 
 
 def _of_this_package(path: str) -> str | None:

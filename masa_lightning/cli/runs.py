@@ -164,7 +164,9 @@ def _model_of(record: Record, checkpoint: Path, remedy: str) -> dict[str, Any]:
     kind = allowed_class(record.class_path)
     refused = [] if kind is not None and issubclass(kind, GRPOLightningModule) else [f"model: {record.class_path}"]
     hints = annotations_of(kind) if kind is not None else {}
-    for name, value in record.settings.items():
+    # An optimiser, which may be of any package, is not needed where nothing is trained.
+    settings = {name: value for name, value in record.settings.items() if name != "optimization"}
+    for name, value in settings.items():
         if name in _OBJECTS and not isinstance(value, Mapping | None):
             refused.append(f"{name}: {value!r}")
         if name == "reward_functions" and not (value is None or all(isinstance(each, Mapping) for each in value)):
@@ -175,7 +177,7 @@ def _model_of(record: Record, checkpoint: Path, remedy: str) -> dict[str, Any]:
             f"checkpoint {str(checkpoint)!r} names what `masa` does not make because a checkpoint says so, for it may be a "
             f"stranger's: {'; '.join(refused)}. Expected classes of masa_lightning; {remedy}"
         )
-    return {"class_path": record.class_path, "init_args": record.settings}
+    return {"class_path": record.class_path, "init_args": settings}
 
 
 def _data_of(data: Any, folder: Path, command: str, remedy: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from masa_lightning.modules.run_folder import has_last, log_folder, room_for_a_r
 
 _HELP: Final = """
 The shortest way is a configuration: `masa configs` lists those that come with the package. `--config` takes a name or path,
-and several of them. Each key of a configuration is an option, too: `--model.learning_rate 1e-6`. `--model.help
+and several of them. Each key of a configuration is an option, too: `--model.optimization.optimizer.lr 1e-6`. `--model.help
 MASALightningModule` lists the settings of MASA, `--data.help MathDataModule` those of data. Models are MASALightningModule
 and GRPOLightningModule; data are MathDataModule, ArithmeticDataModule and BenchmarkDataModule.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -36,8 +37,9 @@ def training(device: str, strategy: str = "", tensor_parallel: int = 1) -> Itera
             gpu_memory_utilization=0.1,
             enable_sleep_mode=device == "cuda",
         )
+    optimization = masa_lightning.Optimization(optimizer=partial(masa_lightning.AdamW, lr=1e-4))
     module = masa_lightning.MASALightningModule(
-        "tiny", sampler, num_generations=_ROLLOUTS, num_meta_generations=_ROLLOUTS, learning_rate=1e-4, seed=0
+        "tiny", sampler, num_generations=_ROLLOUTS, num_meta_generations=_ROLLOUTS, optimization=optimization, seed=0
     )
     steps: list[dict[str, float]] = []
 

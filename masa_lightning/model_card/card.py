@@ -47,8 +47,10 @@ _SETTINGS = {  # those that a card names, and its words for them
     "max_prompt_length": "longest prompt, tokens",
     "max_completion_length": "longest solution, tokens",
     "max_meta_length": "longest prediction, tokens",
+    "optimizer": "optimiser",
     "learning_rate": "learning rate",
     "weight_decay": "weight decay",
+    "lr_scheduler": "schedule of the learning rate",
     "warmup_steps": "warmup steps",
     "max_grad_norm": "largest norm of gradients",
     "num_iterations": "passes over the rollouts of a step",
@@ -56,6 +58,7 @@ _SETTINGS = {  # those that a card names, and its words for them
     "loss_type": "objective",
     "kl_coef": "KL coefficient",
 }
+_OF_OPTIMIZER = {"learning_rate": "lr", "weight_decay": "weight_decay"}
 
 
 def write_card(
@@ -221,7 +224,12 @@ class _Facts:
 
     def _training(self) -> dict[str, Any]:
         c, s = self.checkpoint, self.settings
-        values = {**s, **(s.get("algorithm") or {})}
+        optimization = s.get("optimization") or {}
+        optimizer, schedule = (_mapping(optimization.get(name)) for name in ("optimizer", "lr_scheduler"))
+        values = {**s, **(s.get("algorithm") or {}), **optimization, "optimizer": optimizer.get("class")}
+        values |= {name: optimizer[key] for name, key in _OF_OPTIMIZER.items() if key in optimizer}
+        values |= {"lr_scheduler": schedule.get("class")}
+        values |= {"warmup_steps": schedule["num_warmup_steps"]} if "num_warmup_steps" in schedule else {}
         return {
             "training data": self._dataset() or self.data.get("class"),
             "training problems": self.run.get("training_problems"),
@@ -328,6 +336,10 @@ def _is_hub_name(name: str) -> bool:
 
 def _last_part(text: str) -> str:
     return PureWindowsPath(text).name or text  # splits at both kinds of slashes
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 # -- values ----------------------------------------------------------------------------------------------------------

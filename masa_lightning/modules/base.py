@@ -30,18 +30,12 @@ from masa_lightning.models.steady import make_steady
 from masa_lightning.models.stops import Stops, find_stops, read_stops
 from masa_lightning.modules import hyperparameters
 from masa_lightning.modules.checkpointing import as_file, check_savers, make_durable
-from masa_lightning.modules.optimization import (
-    Uncounted,
-    adamw,
-    check_precision,
-    check_trained_dtype,
-    live_in_buckets,
-    lost_share,
-    share_buckets,
-)
+from masa_lightning.modules.optimization import Optimization
 from masa_lightning.modules.parity import ParityGuard, claim
+from masa_lightning.modules.precision import check_precision, check_trained_dtype, lost_share
 from masa_lightning.modules.run_folder import RunFolder
 from masa_lightning.modules.schedules import Schedules
+from masa_lightning.modules.steps import Uncounted, live_in_buckets, share_buckets
 from masa_lightning.modules.termination import SaveOnSigterm
 from masa_lightning.modules.trainer_checks import check_callbacks, check_gradients, check_processes
 from masa_lightning.protocols import PhaseListener, ProgressFn, Sampler
@@ -75,11 +69,7 @@ class PolicyLightningModule(LightningModule):
         max_prompt_length: Longest prompt, tokens.
         max_completion_length: Most tokens of a completion.
         needs_reference: Whether to keep the log-probabilities of the model as it was at hand.
-        learning_rate: Of AdamW.
-        weight_decay: Of AdamW.
-        warmup_steps: Optimiser steps of linear warm-up.
-        max_grad_norm: Gradients are clipped to this norm; None is off.
-        max_skipped_steps: Most optimiser steps in a row that may be skipped.
+        optimization: How the weights are changed.
         dtype: Of the weights; float16 for evaluation alone.
         gradient_checkpointing: Recompute activations in the backward pass.
         float32_head: Whether the output layer computes in float32 in any precision.
@@ -100,11 +90,7 @@ class PolicyLightningModule(LightningModule):
         max_prompt_length: int,
         max_completion_length: int,
         needs_reference: bool,
-        learning_rate: float,
-        weight_decay: float,
-        warmup_steps: int,
-        max_grad_norm: float | None,
-        max_skipped_steps: int,
+        optimization: Optimization,
         dtype: loading.DType,
         gradient_checkpointing: bool,
         float32_head: bool,
@@ -120,9 +106,6 @@ class PolicyLightningModule(LightningModule):
             check_object("lora", lora, LoRA)
         check_number("max_prompt_length", max_prompt_length, ">= 1", whole=True, note="token")
         check_number("max_completion_length", max_completion_length, ">= 1", whole=True, note="token")
-        check_number("learning_rate", learning_rate, ">= 0")
-        check_number("weight_decay", weight_decay, ">= 0")
-        check_number("warmup_steps", warmup_steps, ">= 0", whole=True)
         check_choice("dtype", dtype, get_args(loading.DType))
         check_choice("gradient_checkpointing", gradient_checkpointing, (False, True))
         check_choice("float32_head", float32_head, (False, True))
@@ -142,11 +125,7 @@ class PolicyLightningModule(LightningModule):
         self.max_prompt_length = max_prompt_length
         self.max_completion_length = max_completion_length
         self.needs_reference = needs_reference
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup_steps = warmup_steps
-        self.max_grad_norm = max_grad_norm
-        self.max_skipped_steps = max_skipped_steps
+        self.optimization = optimization
         self.dtype_name = dtype
         self.gradient_checkpointing = gradient_checkpointing
         self.float32_head = float32_head
@@ -159,7 +138,9 @@ class PolicyLightningModule(LightningModule):
         self._stops: Stops | None = None
         self.processes = Processes(0, 1)
         """Those of the trainer, after `setup`."""
-        self._learner = Learner(max_grad_norm=max_grad_norm, max_skipped_steps=max_skipped_steps)
+        self._learner = Learner(
+            max_grad_norm=optimization.max_grad_norm, max_skipped_steps=optimization.max_skipped_steps
+        )
         self._schedules = Schedules(self.lr_scheduler_step)
         self._reference: list[LogProbs] = []  # in a list: not a submodule, so neither trained nor checkpointed
         self._vocabulary = float("inf")  # rows of the embedding
@@ -357,23 +338,22 @@ class PolicyLightningModule(LightningModule):
         return keys
 
     def configure_optimizers(self) -> Any:
-        """AdamW with linear warm-up; override it for another optimiser or schedule.
+        """Those of `optimization`; override it for what these settings cannot say.
 
         It may return all that Lightning takes for one optimiser, several schedules and their ``interval``, ``frequency``,
         ``monitor`` and ``strict`` included (`modules.schedules`).
         """
-        named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
-        lost = lost_share([p for _, p in named if p.dtype == torch.bfloat16], self.learning_rate)
-        if lost > 0.5:
+        made = self.optimization.make(self.named_parameters(), lambda: self.trainer.estimated_stepping_batches)
+        groups = made["optimizer"].param_groups
+        rate = max(group.get("initial_lr", group["lr"]) for group in groups)
+        weights = [p for group in groups for p in group["params"] if p.dtype == torch.bfloat16]
+        if (lost := lost_share(weights, rate)) > 0.5:
             rank_zero_warn(
-                f"{lost:.0%} of the weights are too large for steps of learning_rate {self.learning_rate:g} to change them "
+                f"{lost:.0%} of the weights are too large for steps of learning rate {rate:g} to change them "
                 "in bfloat16, which keeps 8 significant bits; expected most of them to move. Set dtype: float32, on a GPU "
                 "with precision: bf16-mixed, train a LoRA, whose adapters are float32, or raise the learning rate"
             )
-        optimizer = adamw(named, self.learning_rate, self.weight_decay)
-        warmup = max(self.warmup_steps, 1)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return made
 
     def on_fit_start(self) -> None:
         """Looks at what `configure_optimizers` gave.

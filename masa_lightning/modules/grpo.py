@@ -24,6 +24,7 @@ from masa_lightning.models.turns import check_roles
 from masa_lightning.modules.base import PolicyLightningModule
 from masa_lightning.modules.defaults import default_lengths, default_sampler, fitting_prompts, warn_of_hub
 from masa_lightning.modules.hyperparameters import class_path
+from masa_lightning.modules.optimization import Optimization
 from masa_lightning.modules.provenance import fingerprint, provenance
 from masa_lightning.modules.resume import Resumption
 from masa_lightning.protocols import Grader, RewardFunction, RolloutStore, Sampler
@@ -48,7 +49,7 @@ class GRPOLightningModule(PolicyLightningModule):
 
     Batches are `list[Problem]`. Each training step draws `num_generations` solutions a problem from the sampler, grades
     them, and takes ``num_iterations * num_mini_batches`` optimiser steps (manual optimisation: gradient clipping and
-    accumulation are settings of this module, not of the Trainer). Lightning counts training steps: ``max_steps``,
+    accumulation are in `optimization`, and not the Trainer's). Lightning counts training steps: ``max_steps``,
     ``every_n_train_steps``, `global_step` and the axis of logs are training steps, however many optimiser steps each takes.
 
     With several processes the batches of all of them are one batch, of which each draws, grades and trains on its part
@@ -72,15 +73,7 @@ class GRPOLightningModule(PolicyLightningModule):
         sampling: How training rollouts are drawn, and what ends any completion.
         evaluation: How validation, test and predict draw theirs.
         algorithm: Surrogate, aggregation, advantages, KL; by default the paper's GRPO.
-        num_iterations: Passes over a batch, >= 1.
-        num_mini_batches: Optimiser steps a pass, >= 1.
-        max_tokens_per_micro_batch: Memory knob: tokens of one forward and backward. Does not change the gradient.
-        learning_rate: Of AdamW, >= 0.
-        weight_decay: Of AdamW, >= 0; norms and biases have none.
-        warmup_steps: Optimiser steps over which the learning rate rises linearly; constant afterwards.
-        max_grad_norm: Gradients are clipped to this norm, > 0; None is off.
-        max_skipped_steps: Optimiser steps whose gradient is not finite are skipped; with more than that many in a row, >= 0,
-            the run ends.
+        optimization: Optimiser, learning rate and schedule, and the steps that a batch is split into.
         dtype: Of the weights, in trainer and sampler; float16 for evaluation alone.
         gradient_checkpointing: Recompute activations in the backward pass.
         float32_head: Whether the output layer computes in float32 in any precision of the Trainer: slower, and closer to
@@ -111,14 +104,7 @@ class GRPOLightningModule(PolicyLightningModule):
         sampling: SamplingSettings = SamplingSettings(),
         evaluation: Evaluation = Evaluation(),
         algorithm: Algorithm | None = None,  # a default made here would override what belongs to a `loss_type`
-        num_iterations: int = 1,
-        num_mini_batches: int = 1,
-        max_tokens_per_micro_batch: int = 16384,
-        learning_rate: float = 1e-6,
-        weight_decay: float = 0.0,
-        warmup_steps: int = 0,
-        max_grad_norm: float | None = 1.0,
-        max_skipped_steps: int = 3,
+        optimization: Optimization = Optimization(),
         dtype: loading.DType = "float32",
         gradient_checkpointing: bool = False,
         float32_head: bool = False,
@@ -132,6 +118,7 @@ class GRPOLightningModule(PolicyLightningModule):
         check_object("sampling", sampling, SamplingSettings)
         check_object("evaluation", evaluation, Evaluation)
         check_object("algorithm", algorithm, Algorithm)
+        check_object("optimization", optimization, Optimization)
         max_prompt_length, max_completion_length = default_lengths(model, max_prompt_length, max_completion_length)
         super().__init__(
             model=model,
@@ -142,11 +129,7 @@ class GRPOLightningModule(PolicyLightningModule):
             max_prompt_length=max_prompt_length,
             max_completion_length=max_completion_length,
             needs_reference=algorithm.kl_coef > 0,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            warmup_steps=warmup_steps,
-            max_grad_norm=max_grad_norm,
-            max_skipped_steps=max_skipped_steps,
+            optimization=optimization,
             dtype=dtype,
             gradient_checkpointing=gradient_checkpointing,
             float32_head=float32_head,
@@ -161,9 +144,6 @@ class GRPOLightningModule(PolicyLightningModule):
                 "num_generations is 1; expected >= 2: a solution's advantage is what it earns more than the others of its "
                 "problem"
             )
-        check_number("num_iterations", num_iterations, ">= 1", whole=True)
-        check_number("num_mini_batches", num_mini_batches, ">= 1", whole=True)
-        check_number("max_tokens_per_micro_batch", max_tokens_per_micro_batch, ">= 1", whole=True)
         if algorithm.overlong_buffer > max_completion_length:
             raise ValueError(
                 f"algorithm.overlong_buffer is {algorithm.overlong_buffer}; expected at most max_completion_length = "
@@ -182,9 +162,6 @@ class GRPOLightningModule(PolicyLightningModule):
         self.evaluation = evaluation
         self.num_generations = num_generations
         self.algorithm = algorithm
-        self.num_iterations = num_iterations
-        self.num_mini_batches = num_mini_batches
-        self.max_tokens_per_micro_batch = max_tokens_per_micro_batch
         self.kind_weights = (1.0, 1.0)
 
         self._evaluator: Evaluator | None = None  # of the evaluation that is going on, or was last
@@ -532,9 +509,9 @@ class GRPOLightningModule(PolicyLightningModule):
         )
         update = BatchUpdate(
             loss=loss,
-            num_iterations=self.num_iterations,
-            num_mini_batches=self.num_mini_batches,
-            max_tokens_per_micro_batch=self.max_tokens_per_micro_batch,
+            num_iterations=self.optimization.num_iterations,
+            num_mini_batches=self.optimization.num_mini_batches,
+            max_tokens_per_micro_batch=self.optimization.max_tokens_per_micro_batch,
             share_prompts=self.policy.packs,
             device=self.device,
             processes=self.processes,
@@ -566,7 +543,7 @@ class GRPOLightningModule(PolicyLightningModule):
         trained = sum(r.length for g in groups for r in trained_rollouts(g, self.algorithm))
         metrics = self.training_metrics(groups) | {
             "num_tokens": float(self.num_tokens),
-            "tokens/trained": float(self.num_iterations * trained),
+            "tokens/trained": float(self.optimization.num_iterations * trained),
         }
         for name in [name for name in metrics if name.startswith("tokens/")]:
             self.ledger[name] = self.ledger.get(name, 0.0) + metrics[name]

@@ -12,24 +12,30 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 import torch
 from lightning.fabric.utilities.cloud_io import get_filesystem
+from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin
 from lightning.pytorch.core.saving import CHECKPOINT_PAST_HPARAMS_KEYS
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.parsing import collect_init_args
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 import masa_lightning
 from masa_lightning.checks import is_secret, parameters
 from masa_lightning.models.checkpoints import reading
+from masa_lightning.modules.moved import MOVED, phrases, translated
+from masa_lightning.modules.optimization import maker
 
 _OURS: Final = "masa_lightning"
 _DEEPEST: Final = 6
-_GONE: Final = ("inference",)  # arguments of earlier versions, which said nothing of the weights
+_MADE: Final = (Optimizer, LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)  # by functions that settings are
 _TRUST: Final = "trust_remote_code"  # never taken from a checkpoint
 _NAMES_CODE: Final = ("engine_kwargs",)  # arguments of our classes whose values name classes and models to others
 
@@ -70,7 +76,7 @@ def plain(value: Any, depth: int = 0) -> Any:
     Returns:
         Settings of this package as dictionaries; another object as ``{"class_path": ..., "init_args": ...}``, with a list
         ``not_kept`` of those of its arguments that it has no attribute of, or that may be secret; a function or class as
-        ``{"python": its name}``.
+        ``{"python": its name}``, but for what makes an optimiser or a schedule, which is written as an object of it.
 
     >>> class Brief:
     ...     def __init__(self, scale: float, api_key: str):
@@ -91,6 +97,10 @@ def plain(value: Any, depth: int = 0) -> Any:
         return _plain_items(value, depth)
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(each, depth + 1) for each in value]
+    if made := maker(value):
+        which, given = made
+        own = {n: p.default for n, p in parameters(which).items() if _is_ours(which) and p.default is not p.empty}
+        return {"class_path": class_path(which), "init_args": _plain_items(own | given, depth)}
     if isinstance(value, type) or inspect.isroutine(value):
         return {"python": class_path(value)}
     if is_dataclass(value) and _is_ours(type(value)):
@@ -195,10 +205,7 @@ def read_record(checkpoint: Any) -> Record:
         settings["chat_template"] = template  # its text, where the argument may be the name of a file
     path = state.get("class_path")
     path = path if isinstance(path, str) else ""
-    if path.startswith(f"{_OURS}."):
-        for name in _GONE:
-            settings.pop(name, None)
-    return Record(path, settings)
+    return Record(path, translated(settings) if path.startswith(f"{_OURS}.") else settings)
 
 
 def class_to_load(kind: type, record: Record, checkpoint: Any) -> type:
@@ -235,7 +242,7 @@ def to_load(kind: type, checkpoint: Any, given: Mapping[str, Any]) -> tuple[type
 
     Raises:
         ValueError: As `class_to_load` and `remade`; or if the checkpoint, of an earlier version, has no settings and none
-            are given.
+            are given, or is of a class of yours and has settings that are called otherwise now.
     """
     record = read_record(checkpoint)
     if given.get(_TRUST) and "model" not in given:
@@ -248,6 +255,13 @@ def to_load(kind: type, checkpoint: Any, given: Mapping[str, Any]) -> tuple[type
         if "model" not in given:
             raise ValueError(f"{what}; expected them by name: {call}")
         rank_zero_warn(f"{what}: all but {', '.join(given)} are the defaults. Give those that were set then: {call}")
+    if not _is_ours(kind) and (
+        old := [name for name in record.settings if name in MOVED.keys() - parameters(kind).keys()]
+    ):
+        raise ValueError(
+            f"checkpoint {str(checkpoint)!r} is of an earlier version of masa_lightning, whose settings had other names: "
+            f"{phrases(old)}; expected one of this version, or to be loaded by the version that wrote it"
+        )
     remedy = f"give these by name: {kind.__name__}.load_from_checkpoint(path, NAME=...)"
     settings = remade(kind, record.settings, given=given, checkpoint=checkpoint, remedy=remedy)
     return kind, settings | {"_instantiator": None}  # a stranger's would make what the checkpoint names
@@ -307,7 +321,9 @@ def _remade(value: Any, annotation: Any, place: str, refused: list[str]) -> Any:
         assert found is not None
         hints = annotations_of(found)
         made = {n: _remade(v, hints.get(n), f"{place}.{n}", refused) for n, v in (value.get("init_args") or {}).items()}
-        return _called(found, made, place, refused) if len(refused) == before else None
+        if len(refused) > before:
+            return None
+        return partial(found, **made) if issubclass(found, _products(kinds)) else _called(found, made, place, refused)
     if isinstance(value, Mapping):
         if kind := next((k for k in kinds if isinstance(k, type) and is_dataclass(k)), None):
             hints = annotations_of(kind)
@@ -379,16 +395,39 @@ def _is_of_objects(kind: Any) -> bool:
 def allowed_class(path: Any, kinds: Sequence[Any] = ()) -> type | None:
     """The class of a path, if `masa_lightning` exports it or it is among `kinds`; no module is imported by its name.
 
+    Where functions are asked for that make optimisers or schedules, torch's are such classes too.
+
     Not `ReasoningGymGrader`, say, whose scorers evaluate what a model wrote.
     """
     for kind in kinds:
         if isinstance(kind, type) and path == class_path(kind):
             return kind
+    if products := _products(kinds):
+        return _of_torch(str(path), products)
     home, _, name = str(path).rpartition(".")
     if home.partition(".")[0] != _OURS or name not in masa_lightning.__all__:
         return None
     found = getattr(masa_lightning, name)
     return found if isinstance(found, type) else None  # by the name alone: files move from version to version
+
+
+def _of_torch(path: str, products: tuple[type, ...]) -> type | None:
+    """An optimiser or a schedule, by its name among those of torch, Lightning and this package."""
+    home, _, name = path.rpartition(".")
+    found = None
+    if home.startswith("torch.optim"):
+        found = getattr(torch.optim, name, None) or getattr(torch.optim.lr_scheduler, name, None)
+    elif path == class_path(ReduceLROnPlateau):
+        found = ReduceLROnPlateau
+    elif home.partition(".")[0] == _OURS and name in masa_lightning.__all__:
+        found = getattr(masa_lightning, name)
+    return found if isinstance(found, type) and issubclass(found, products) else None
+
+
+def _products(kinds: Sequence[Any]) -> tuple[type, ...]:
+    """What functions return that are asked for."""
+    returned = [get_args(kind)[1] for kind in kinds if get_origin(kind) is Callable and get_args(kind)]
+    return tuple(each for kind in returned for each in _alternatives(kind) if isinstance(each, type) and each in _MADE)
 
 
 def annotations_of(kind: type) -> dict[str, Any]:

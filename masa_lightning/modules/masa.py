@@ -19,6 +19,7 @@ from masa_lightning.models.loading import DType
 from masa_lightning.models.lora import LoRA
 from masa_lightning.modules.defaults import default_meta_length
 from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.optimization import Optimization
 from masa_lightning.protocols import Grader, RewardFunction, RolloutControl, Sampler
 from masa_lightning.quantities import Quantities, Quantity, chosen_quantities
 from masa_lightning.rollouts.cut_scorer import CutScorer
@@ -90,14 +91,7 @@ class MASALightningModule(GRPOLightningModule):
         sampling: SamplingSettings = SamplingSettings(),
         evaluation: Evaluation = Evaluation(),
         algorithm: Algorithm | None = None,  # a default made here would override what belongs to a `loss_type`
-        num_iterations: int = 1,
-        num_mini_batches: int = 1,
-        max_tokens_per_micro_batch: int = 16384,
-        learning_rate: float = 1e-6,
-        weight_decay: float = 0.0,
-        warmup_steps: int = 0,
-        max_grad_norm: float | None = 1.0,
-        max_skipped_steps: int = 3,
+        optimization: Optimization = Optimization(),
         dtype: DType = "float32",
         gradient_checkpointing: bool = False,
         float32_head: bool = False,
@@ -121,14 +115,7 @@ class MASALightningModule(GRPOLightningModule):
             sampling=sampling,
             evaluation=evaluation,
             algorithm=algorithm,
-            num_iterations=num_iterations,
-            num_mini_batches=num_mini_batches,
-            max_tokens_per_micro_batch=max_tokens_per_micro_batch,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            warmup_steps=warmup_steps,
-            max_grad_norm=max_grad_norm,
-            max_skipped_steps=max_skipped_steps,
+            optimization=optimization,
             dtype=dtype,
             gradient_checkpointing=gradient_checkpointing,
             float32_head=float32_head,

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
 
-from masa_lightning.checks import is_secret
+from masa_lightning.checks import is_secret, parameters
 from masa_lightning.models import loading
+from masa_lightning.modules.optimization import maker
 
 if TYPE_CHECKING:
     from masa_lightning.modules.grpo import GRPOLightningModule
@@ -162,6 +163,10 @@ def _plain(value: Any, depth: int, arguments_only: bool) -> Any:
         return {str(name): _plain(each, depth, arguments_only) for name, each in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_plain(each, depth, arguments_only) for each in value]
+    if made := maker(value):
+        which, given = made
+        own = {name: p.default for name, p in parameters(which).items() if p.default is not p.empty}
+        return {"class": which.__name__} | {n: _plain(v, depth, arguments_only) for n, v in (own | given).items()}
     if isinstance(value, type):
         return value.__name__
     if is_dataclass(value):

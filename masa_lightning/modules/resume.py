@@ -10,6 +10,7 @@ end of its epoch, by the loops' own methods and so with all hooks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,13 +204,18 @@ class Resumption:
         self._rng_state = None
         schedules = [c.scheduler for c in trainer.lr_scheduler_configs]
         changes = self._optimizers.hold(self._optimizers_then, trainer.optimizers, schedules)
-        told = {change.split(" was ")[0].replace("learning_rate", "lr") for change in self._explained}
-        if changes := [change for change in changes if change.split(" was ")[0] not in told]:
+        told = {re.sub(r"^optimization\.(optimizer|lr_scheduler)\.", "", _name(change)) for change in self._explained}
+        if changes := [change for change in changes if _name(change).rpartition(".")[2] not in told]:
             rank_zero_warn(message(changes, self.steps))
         if metrics and self.steps % getattr(trainer, "log_every_n_steps", 1) == 0:
             for logger in trainer.loggers:
                 logger.log_metrics(dict(metrics), step=self.steps)
         point.reach(trainer)
+
+
+def _name(change: str) -> str:
+    """Of the setting that a phrase is about."""
+    return change.partition(" was ")[0]
 
 
 def _check_base(module: GRPOLightningModule, state: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
 
+from masa_lightning.modules.moved import MOVED
 from masa_lightning.modules.provenance import described, module_settings
 
 if TYPE_CHECKING:
@@ -35,10 +36,10 @@ def changed_settings(module: GRPOLightningModule, recorded: Mapping[str, Any]) -
         recorded: `provenance.provenance` of the checkpoint's run.
 
     Returns:
-        A phrase each: ``learning_rate was 1e-06, is 1e-05``. Names that only one of the two has are left out.
+        A phrase each: ``optimization.optimizer.lr was 1e-06, is 1e-05``. Names that only one of the two has are left out.
     """
     trainer: Any = module.trainer
-    phrases = list(_differences("", recorded["module"], module_settings(module, arguments_only=True)))
+    phrases = list(_differences("", _as_now(recorded["module"]), module_settings(module, arguments_only=True)))
     data = getattr(trainer, "datamodule", None)
     data = None if data is None else described(data, arguments_only=True)
     if data is not None and recorded["data"] is not None:
@@ -51,6 +52,12 @@ def changed_settings(module: GRPOLightningModule, recorded: Mapping[str, Any]) -
     if _size(data, trainer.world_size) != _size(recorded["data"], recorded["processes"]):
         return [*phrases, *_differences("processes.", recorded["processes"], trainer.world_size)]
     return [phrase for phrase in phrases if not phrase.startswith(("data.batch_size ", "data.val_batch_size "))]
+
+
+def _as_now(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of an earlier version's module, but for the learning rate and the like, of which the optimiser tells."""
+    moved = {MOVED[n].partition(".")[2]: value for n, value in recorded.items() if MOVED.get(n, "").count(".") == 1}
+    return {"optimization": moved, **recorded} if moved else dict(recorded)
 
 
 def _size(data: Mapping[str, Any] | None, processes: int) -> Any:

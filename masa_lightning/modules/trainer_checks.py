@@ -69,8 +69,8 @@ def check_gradients(trainer: Trainer) -> None:
     if trainer.gradient_clip_val is not None:
         raise ValueError(
             f"gradient_clip_val of the Trainer is {trainer.gradient_clip_val}; the module takes its optimiser steps itself: "
-            f"expected max_grad_norm={trainer.gradient_clip_val} of the module (model.init_args.max_grad_norm), and none of "
-            "the Trainer"
+            f"expected max_grad_norm={trainer.gradient_clip_val} of the module's optimization "
+            "(model.init_args.optimization.max_grad_norm), and none of the Trainer"
         )
     if accumulated > 1:
         raise ValueError(

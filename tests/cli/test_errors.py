@@ -38,6 +38,14 @@ MOVED = (
             f"model: there is no setting 'inference.hint' any more; expected {MOVED}",
         ),
         (
+            "model.init_args.learning_rate=1e-4",
+            "model: there is no setting 'learning_rate' any more; expected optimization.optimizer.lr",
+        ),
+        (
+            "model.init_args.num_mini_batches=2",
+            "model: there is no setting 'num_mini_batches' any more; expected optimization.num_mini_batches",
+        ),
+        (
             "model.init_args.sampler={class_path: masa_lightning.VLLMSampler, init_args: {dtyp: x}}",
             "model.init_args.sampler: VLLMSampler has no setting 'dtyp'; did you mean dtype?",
         ),

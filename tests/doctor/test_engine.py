@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from masa_lightning.doctor.engine import DTYPES, engine
-from masa_lightning.modules.optimization import PRECISIONS
+from masa_lightning.modules.precision import PRECISIONS
 
 pytest.importorskip("vllm")
 

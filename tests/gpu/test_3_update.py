@@ -5,6 +5,7 @@ Nothing here needs vLLM, datasets or the command line.
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from masa_lightning.functional.logprobs import token_logprobs
 from masa_lightning.models import tiny
 from masa_lightning.models.policy import Policy
 from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.optimization import AdamW, Optimization
 from masa_lightning.sampling.transformers import TransformersSampler
 from masa_lightning.settings import Algorithm
 from masa_lightning.types import Completion, Rollout
@@ -210,7 +212,7 @@ def test_three_steps_without_an_engine(device, show, loop, precision):
         max_prompt_length=64,
         max_completion_length=24,
         reward_functions=[zoo.Oddness()],
-        learning_rate=1e-3,
+        optimization=Optimization(optimizer=partial(AdamW, lr=1e-3)),
         dtype="bfloat16" if precision == "bf16-true" else "float32",
         seed=0,
     )

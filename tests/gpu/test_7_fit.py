@@ -44,7 +44,7 @@ def test_three_steps(engine_device, show, tmp_path, monkeypatch, precision, dtyp
         "model.init_args.dtype": dtype,
         "model.init_args.num_generations": "4",
         "model.init_args.num_meta_generations": "4",
-        "model.init_args.learning_rate": "1.0e-3",
+        "model.init_args.optimization.optimizer.lr": "1.0e-3",
         "model.init_args.sampler": "masa_lightning.VLLMSampler",
         "model.init_args.sampler.init_args.kv_cache_gib": "0.2",
         "data.init_args.batch_size": "4",

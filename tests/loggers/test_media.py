@@ -161,7 +161,7 @@ def test_all_loggers_have_the_same(tmp_path: Path, loop: Any, quiet: None) -> No
     assert same(renamed, mlflow_numbers(mlflow))
 
     settings = dict(flat(yaml.safe_load((tmp_path / "csv/hparams.yaml").read_text())))
-    assert settings["data/batch_size"] == 2 and settings["learning_rate"] == 0.01
+    assert settings["data/batch_size"] == 2 and settings["optimization/optimizer/init_args/lr"] == 0.01
     assert settings["callbacks/RolloutTable/every_n_steps"] == 1
     online = dict(flat({k: v for k, v in wandb_settings(tmp_path / "wandb").items() if k != "_wandb"}))
     assert settings == online

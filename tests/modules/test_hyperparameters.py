@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger
 from training_loop import Loop
 
 from masa_lightning import (
+    AdamW,
     Algorithm,
     AnswerGrader,
     Evaluation,
@@ -22,6 +24,7 @@ from masa_lightning import (
     LoRA,
     MASALightningModule,
     MathGrader,
+    Optimization,
     PassRate,
     PromptTemplates,
     SamplingSettings,
@@ -56,7 +59,7 @@ class Mine(MASALightningModule):
     """A user's module, with arguments of its own before those of MASA, one of which it sets itself."""
 
     def __init__(self, alpha: float, style: Style = Style(), **settings: Any) -> None:
-        super().__init__(learning_rate=alpha / 10, **settings)
+        super().__init__(optimization=Optimization(optimizer=partial(AdamW, lr=alpha / 10)), **settings)
         self.save_hyperparameters()  # as Lightning's pages do; it is done already
         self.alpha, self.style = alpha, style
 
@@ -133,9 +136,10 @@ def test_a_subclass_with_arguments_of_its_own(loop: Loop, tmp_path: Path, kind: 
     module = Mine(0.3, style=Style(words=("a",)), sampler=TransformersSampler(), prompts=prompts, **settings)
     loaded: Any = kind.load_from_checkpoint(saved(loop, module, tmp_path))
     assert type(loaded) is Mine
-    assert (loaded.alpha, loaded.learning_rate, loaded.seed) == (0.3, 0.03, 0)
+    assert (loaded.alpha, loaded.optimization.optimizer.keywords, loaded.seed) == (0.3, {"lr": 0.03}, 0)
     assert loaded.style == Style(words=("a",)) == module.style
-    assert module.hparams_initial["learning_rate"] == 0.03  # what loggers show
+    optimizer = module.hparams_initial["optimization"]["optimizer"]  # what loggers show
+    assert (optimizer["class_path"], optimizer["init_args"]["lr"]) == ("masa_lightning.AdamW", 0.03)
     assert module.hparams_initial["num_generations"] == 8
 
 
@@ -257,7 +261,8 @@ def test_loggers_get_all_settings(loop: Loop, tmp_path: Path) -> None:
     assert written == module.hparams_initial
     assert written["sampler"] == {"class_path": "masa_lightning.TransformersSampler", "init_args": {"batch_size": 5}}
     assert written["algorithm"]["clip_high"] == 4e-4
-    assert written["max_grad_norm"] == 1.0
+    assert written["optimization"]["max_grad_norm"] == 1.0
+    assert written["optimization"]["optimizer"]["init_args"]["lr"] == 1e-2
     assert "needs_reference" not in written  # no argument of the class
 
 

@@ -50,7 +50,8 @@ def test_a_new_learning_rate_holds(loop: Loop, tmp_path: Path) -> None:
     _, first, checkpoint = run(loop, tmp_path, 1, learning_rate=1e-3, warmup_steps=4)
     assert first.rates == [0.25e-3, 0.5e-3]
     with pytest.warns(
-        UserWarning, match=r"after training step 1 .*: learning_rate was 0\.001, is 0\.01\. The new ones hold"
+        UserWarning,
+        match=r"after training step 1 .*: optimization\.optimizer\.lr was 0\.001, is 0\.01\. The new ones hold",
     ):
         _, second, checkpoint = run(loop, tmp_path, 2, checkpoint, learning_rate=1e-2, warmup_steps=4)
     assert second.rates == pytest.approx([0.75e-2, 1e-2])

@@ -152,7 +152,7 @@ def test_controls_and_tokens(data: dict[str, Any], runs: Path) -> None:
 def test_settings_that_differ_are_those_of_the_arms(data: dict[str, Any]) -> None:
     rows = {row[0]: row[1:] for row in data["settings"]["differing"]["rows"]}
     assert rows["seed_everything"] == ["0, 1", "0"]
-    assert rows["model.init_args.learning_rate"] == ["0.0001", "0.0"]
+    assert rows["model.init_args.optimization.optimizer.init_args.lr"] == ["0.0001", "0.0"]
 
 
 def test_benchmarks(run: Path) -> None:

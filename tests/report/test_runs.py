@@ -66,7 +66,7 @@ def test_settings_that_differ(runs: Path) -> None:
     loaded = load_runs(find_runs([runs]))
     assert differing([r.settings for r in loaded]) == [
         "data.init_args.seed",
-        "model.init_args.learning_rate",
+        "model.init_args.optimization.optimizer.init_args.lr",
         "seed_everything",
     ]
     assert loaded[0].settings["model.init_args.api_key"] == "not shown"

@@ -11,7 +11,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from masa_lightning.callbacks.expert_sft import ExpertSFT
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.optimization import adamw, decay_groups, lost_share
+from masa_lightning.modules.optimization import AdamW, decay_groups
+from masa_lightning.modules.precision import lost_share
 from masa_lightning.update.learner import Learner, are_finite
 
 
@@ -90,14 +91,17 @@ def test_norms_and_biases_are_not_decayed():
     model = Qwen2ForCausalLM(Qwen2Config(**sizes, vocab_size=32, tie_word_embeddings=False))
     model.lm_head.weight.requires_grad_(False)
     named = [*model.named_parameters(), ("experts.down_proj_bias", nn.Parameter(torch.zeros(2, 3)))]
-    decayed, rest = decay_groups(named, 0.1)
-    assert (decayed["weight_decay"], rest["weight_decay"]) == (0.1, 0.0)
+    decayed, rest = decay_groups(named)
+    assert rest["weight_decay"] == 0.0
+    for kind in (AdamW, torch.optim.SGD):
+        groups = kind([dict(decayed), dict(rest)], lr=0.1, weight_decay=0.1).param_groups
+        assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
     names = {id(p): name for name, p in named}
     assert all("norm" in names[id(p)] or "bias" in names[id(p)] for p in rest["params"])
     assert not any("norm" in names[id(p)] or "bias" in names[id(p)] for p in decayed["params"])
     assert len(decayed["params"]) + len(rest["params"]) == len(named) - 1
     assert "model.embed_tokens.weight" in {names[id(p)] for p in decayed["params"]}
-    assert len(decay_groups(named[:1], 0.1)) == 1
+    assert len(decay_groups(named[:1])) == 1
 
 
 def test_gradients_that_buckets_hold_stay_as_zeros():
@@ -118,7 +122,7 @@ def test_gradients_that_buckets_hold_stay_as_zeros():
 def test_a_state_of_one_kernel_goes_on_with_the_other(saved, here):
     """As where a run of a GPU, whose kernel is fused, is resumed on a CPU, and the reverse; a CPU has both."""
     p, twin = weight(), weight()
-    optimizer, other = (adamw([("weight", x)], 0.1, 0.1) for x in (p, twin))
+    optimizer, other = (AdamW([x], lr=0.1, weight_decay=0.1) for x in (p, twin))
     assert [group["fused"] for group in optimizer.param_groups] == [None]  # on a CPU
     optimizer.param_groups[0]["fused"], other.param_groups[0]["fused"] = saved, here
     for _ in range(2):
@@ -150,7 +154,7 @@ def test_steps_that_are_rounded_away(dtype, step, lost):
 def test_bfloat16_at_the_usual_rate_is_warned_of(loop):
     module = loop.module(GRPOLightningModule, dtype="bfloat16", learning_rate=1e-6)
     with pytest.warns(
-        UserWarning, match=r"100% of the weights are too large for steps of learning_rate 1e-06 .* bfloat16"
+        UserWarning, match=r"100% of the weights are too large for steps of learning rate 1e-06 .* bfloat16"
     ):
         loop.trainer(max_steps=1, limit_val_batches=0).fit(module, loop.Problems(2))
 

@@ -1,0 +1,52 @@
+"""Settings of earlier versions, and where they are now: for what a YAML has, and for what a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+_OPTIMIZATION: Final = (
+    "num_iterations",
+    "num_mini_batches",
+    "max_tokens_per_micro_batch",
+    "max_grad_norm",
+    "max_skipped_steps",
+)
+MOVED: Final = {
+    "learning_rate": "optimization.optimizer.lr",
+    "weight_decay": "optimization.optimizer.weight_decay",
+    "warmup_steps": "optimization.lr_scheduler.num_warmup_steps",
+    **{name: f"optimization.{name}" for name in _OPTIMIZATION},
+}
+"""Arguments of modules by their old names -> the keys that they have now."""
+
+GONE: Final = {
+    "inference": "evaluation.solve, evaluation.compare, and for the controls callbacks of the Trainer: PredictiveGating, "
+    "EarlyCutoff, NotionHinting, SampleAllocation (configs/predict.yaml)",
+}
+"""Arguments of modules that are no more, and what there is in their place."""
+
+_CLASSES: Final = {"optimizer": "masa_lightning.AdamW", "lr_scheduler": "masa_lightning.ConstantWithWarmup"}
+
+
+def translated(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a module as they are called now, without those that are no more.
+
+    Args:
+        settings: As plain values (`hyperparameters.plain`); of this version or an earlier one.
+
+    >>> translated({"model": "tiny", "max_grad_norm": None, "learning_rate": 1e-5})["optimization"]["max_grad_norm"]
+    """
+    found = {name: value for name, value in settings.items() if name not in MOVED and name not in GONE}
+    for name in MOVED.keys() & settings.keys():
+        group, *between, last = MOVED[name].split(".")
+        into = found.setdefault(group, {})
+        for part in between:
+            into = into.setdefault(part, {"class_path": _CLASSES[part], "init_args": {}})["init_args"]
+        into[last] = settings[name]
+    return found
+
+
+def phrases(names: Iterable[str]) -> str:
+    """Says where settings are now: ``learning_rate is optimization.optimizer.lr``."""
+    return ", ".join(f"{name} is {MOVED[name]}" for name in names)
