@@ -1,11 +1,12 @@
 """A loss and a metric of your own, in a subclass: stay near what was drawn, and count how often solutions agree."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from masa_lightning import ArithmeticDataModule, MASALightningModule, Optimization, RolloutProgressBar
+from masa_lightning import AdamW, ArithmeticDataModule, MASALightningModule, Optimization, RolloutProgressBar
 from masa_lightning.distributed import share
 from masa_lightning.types import Experience, RolloutGroup
 
@@ -22,7 +23,8 @@ class Near(MASALightningModule):
 
 if __name__ == "__main__":
     sizes = {"num_generations": 4, "num_meta_generations": 4}
-    module = Near("tiny", optimization=Optimization(num_mini_batches=2), **sizes)
+    optimization = Optimization(optimizer=partial(AdamW, lr=2e-4), num_mini_batches=2)
+    module = Near("tiny", optimization=optimization, **sizes)
     trainer = Trainer(max_steps=2, limit_val_batches=0, log_every_n_steps=1, callbacks=RolloutProgressBar())
     trainer.fit(module, ArithmeticDataModule(batch_size=8, train_size=16))
     for name in ("extra_loss", "agree"):
