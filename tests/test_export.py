@@ -198,7 +198,7 @@ def test_vllm_reads_the_exported_folder(runs: Path, tmp_path: Path, kind: str) -
     prompts, _, code = code_of(tmp_path / "README.md")
     names: dict[str, Any] = {}
     exec(prompts, names)
-    with making_engines(VLLMSampler(), torch.device("cpu")), models_looked_at_here():
+    with making_engines(VLLMSampler(verbose=True), torch.device("cpu")), models_looked_at_here():
         llm = vllm.LLM(
             str(tmp_path), dtype="float32", max_model_len=64, kv_cache_memory_bytes=2**24, enforce_eager=True
         )
