@@ -76,7 +76,7 @@ def test_the_limit_of_predictions_is_looked_at_where_there_are_some() -> None:
 
 def test_a_model_of_the_hub_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     config = AutoConfig.from_pretrained(tiny.PATH)
-    monkeypatch.setattr(defaults, "load_config", lambda name: config)
+    monkeypatch.setattr(defaults, "load_config", lambda name, trust_remote_code=False: config)
     defaults.warn_of_hub("a/b", PROMPTS)
     defaults.warn_of_hub(str(tiny.PATH), PromptTemplates())
     with pytest.warns(UserWarning, match="'a/b' was trained with other prompts than .*--local-dir FOLDER"):

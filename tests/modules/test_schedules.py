@@ -7,9 +7,10 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau, StepLR
 
 from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.optimization import ConstantWithWarmup
 from masa_lightning.settings import Evaluation
 
 ONE = Evaluation(num_generations=1)
@@ -167,4 +168,4 @@ def test_the_default_is_warm_up_by_optimiser_steps(loop):
     recorder = loop.fit(module, loop.Problems(4), max_epochs=3)
     assert recorder.rates == [0.25, 0.5, 0.75, 1, 1, 1]
     (config,) = recorder.trainer.lr_scheduler_configs
-    assert (type(config.scheduler), config.interval) == (LambdaLR, "step")
+    assert (type(config.scheduler), config.interval) == (ConstantWithWarmup, "step")
