@@ -97,7 +97,7 @@ def test_calibrated_predictions_gate_nearly_all_that_the_limits_allow(seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["calibrated", "overconfident", "adversarial"])
 def test_the_limits_hold_in_nine_of_ten_runs(kind):
-    held = [(simulate(kind, steps=150, problems=64, seed=seed)[0] <= LIMIT).all() for seed in range(20)]
+    held = [(simulate(kind, steps=150, problems=64, seed=seed)[0] <= LIMIT).all() for seed in range(100, 120)]  # it was tuned on others
     assert np.mean(held) >= 0.9
 
 
