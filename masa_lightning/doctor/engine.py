@@ -71,7 +71,7 @@ def engine(device: str, precision: str) -> Iterator[Found]:
                 difference = guard.probe(tokenizer, LENGTH, when)
         except RuntimeError as error:
             return Found(str(error), "failed", _PARITY, facts)
-        text += f"{difference:.2g} nats a token apart, at most {guard.limit:g} expected"
+        text += f"log-probabilities differ by {difference:.2g} nats a token, at most {guard.limit:g} expected"
         return Found(text, facts=facts | {"difference": difference, "limit": guard.limit})
 
     yield compared("after the start of the engine")
