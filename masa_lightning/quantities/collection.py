@@ -7,10 +7,8 @@ import json
 import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
-
-import torch
-from torch import nn
 
 from masa_lightning.functional.experts import best_rollout, has_reasoning, rewritten
 from masa_lightning.functional.parsing import Unreadable, read_members, render_members
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 
 _NAME: Final = re.compile(r"[A-Za-z]\w*", re.ASCII)
 _FORM: Final = "letters, digits and '_', a letter first, as it names a metric and a member of a JSON object"
-_RESERVED: Final = {"failures", "pass_rate_scale", *dir(nn.ModuleDict())}
 
 
 def default_quantities(
@@ -254,6 +251,8 @@ class Quantities:
                 for row in rows.get(name, ())
             ]
             if known:
+                import torch  # the report does without
+
                 *columns, weight, index = torch.tensor(known, dtype=torch.float64).unbind(1)
                 metric.update(*columns, problem=index, weight=weight)
 
@@ -327,7 +326,7 @@ def _check(quantities: Any) -> None:
             )
         for what in ("key", "name", "reward_name", "metric_name"):
             name = getattr(quantity, what, None)
-            if not isinstance(name, str) or not _NAME.fullmatch(name) or name in _RESERVED:
+            if not isinstance(name, str) or not _NAME.fullmatch(name) or name in _reserved():
                 raise ValueError(
                     f"quantities[{i}], a {type(quantity).__name__}, has the {what} {name!r}; expected {_FORM}, "
                     "and none that is in use already, such as 'keys': change it"
@@ -336,3 +335,11 @@ def _check(quantities: Any) -> None:
         names = [getattr(quantity, what) for quantity in quantities]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"{len(twice)} of the quantities have the {what} {twice[0]!r}; expected different ones")
+
+
+@cache
+def _reserved() -> frozenset[str]:
+    """Names that mean something else in a prediction, or in the `ModuleDict` of metrics."""
+    from torch import nn
+
+    return frozenset({"failures", "pass_rate_scale", *dir(nn.ModuleDict())})

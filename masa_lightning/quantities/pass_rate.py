@@ -9,12 +9,13 @@ from masa_lightning.functional.experts import true_pass_rate
 from masa_lightning.functional.parsing import read_integer
 from masa_lightning.functional.prompts import PASS_RATE, Question
 from masa_lightning.functional.rewards import Scoring, difficulty_reward
-from masa_lightning.metrics.calibration import PassRateCalibration, PassRatePoints
 from masa_lightning.quantities.quantity import Quantity
 from masa_lightning.types import RolloutGroup
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from masa_lightning.metrics.calibration import PassRateCalibration, PassRatePoints
 
 
 class PassRate(Quantity):
@@ -60,6 +61,8 @@ class PassRate(Quantity):
         return true_pass_rate(group.correct, self.scale)
 
     def metric(self, **settings: Any) -> PassRateCalibration:
+        from masa_lightning.metrics.calibration import PassRateCalibration  # the report does without torch
+
         return PassRateCalibration(**settings)
 
     def compare(self, predicted: int, group: RolloutGroup, budget: int) -> tuple[float, ...] | None:

@@ -6,14 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from torchmetrics import Metric
-
 from masa_lightning.functional.prompts import Question
 from masa_lightning.quantities.shown import DEFAULT
 from masa_lightning.types import RolloutGroup
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torchmetrics import Metric
 
 
 class Quantity(ABC):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from masa_lightning.functional.experts import true_length
 from masa_lightning.functional.parsing import read_integer
 from masa_lightning.functional.prompts import SOLUTION_LENGTH, Question
 from masa_lightning.functional.rewards import length_reward
-from masa_lightning.metrics.calibration import LengthCalibration
 from masa_lightning.quantities.quantity import Quantity
 from masa_lightning.types import RolloutGroup
+
+if TYPE_CHECKING:
+    from masa_lightning.metrics.calibration import LengthCalibration
 
 
 class SolutionLength(Quantity):
@@ -35,6 +37,8 @@ class SolutionLength(Quantity):
         return true_length(group.correct, group.lengths)
 
     def metric(self, **settings: Any) -> LengthCalibration:
+        from masa_lightning.metrics.calibration import LengthCalibration
+
         return LengthCalibration(**settings)
 
     def compare(self, predicted: int, group: RolloutGroup, budget: int) -> tuple[float, ...] | None:
