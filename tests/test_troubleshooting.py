@@ -40,7 +40,7 @@ ELSEWHERE = {  # what takes long or more processes to make happen, and the test 
     "Everything was installed, but": "an environment that is broken",
     "vLLM ... could not make an engine": "tests/sampling/test_vllm.py",
     "the policy's weights are spread": "tests/test_two_processes.py",
-    "... loses ... of the correct rollouts": "tests/callbacks/test_controls.py",
+    "... loses more correct rollouts": "tests/callbacks/test_controls.py",
 }
 
 

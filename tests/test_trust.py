@@ -34,7 +34,7 @@ from masa_lightning.callbacks._rollout_file import RolloutFile, to_line
 from masa_lightning.data.math import MathDataModule
 from masa_lightning.export import export_checkpoint
 from masa_lightning.functional.markdown import code
-from masa_lightning.functional.prompts import PromptTemplates, solution_messages
+from masa_lightning.functional.prompts import PASS_RATE, PromptTemplates, solution_messages
 from masa_lightning.grading.math_grader import MathGrader
 from masa_lightning.models import loading
 from masa_lightning.modules.grpo import GRPOLightningModule
@@ -342,8 +342,9 @@ def test_a_checkpoint_whose_texts_are_code(checkpoint: Path, mark: Path, tmp_pat
         assert not {name for name in calls if "import" in name or "mkdir" in name}
     exec(blocks[0], {})
     assert not ran(mark)
-    assert code("<script>") in card.text
-    assert "<script>" not in card.text.replace(code("<script>"), "")
+    question = PASS_RATE.text.replace("{pass_rate_scale}", "<script>")
+    assert code(question) in card.text
+    assert "<script>" not in card.text.replace(code(question), "")
     assert "[a](b)" not in card.text.replace(code("[a](b)"), "")
 
 
