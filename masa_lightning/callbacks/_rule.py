@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+from lightning.pytorch import LightningModule, Trainer
+
 from masa_lightning.callbacks._control import PredictionControl
 from masa_lightning.checks import check_choice
+from masa_lightning.functional.risk import RiskCutoff, RiskGate
 
 Rule = Literal["fixed", "risk"]
 
@@ -33,14 +36,33 @@ def fixed_settings(control: str, rule: str, settings: Mapping[str, tuple[float |
     return {name: default if value is None else value for name, (value, default) in settings.items()}
 
 
-def check_stage(control: PredictionControl, stage: str) -> None:
-    """Refuses a control with the rule "risk" where nothing is audited.
+class RuledControl(PredictionControl):
+    """A control that decides by thresholds that are given, or by `risk`, which learns from audits and is in checkpoints.
 
-    Raises:
-        ValueError: In `masa predict`.
+    The arguments are those of `PredictionControl`.
     """
-    if stage == "predict" and control.mode != "off":
-        raise ValueError(
-            f"{type(control).__name__} has rule: risk, which learns from audits, and `masa predict` has none; expected "
-            "rule: fixed with thresholds of yours, or mode: off"
-        )
+
+    risk: RiskGate | RiskCutoff | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses modules that it cannot control, and a rule that learns where nothing is audited.
+
+        Raises:
+            ValueError: If the rule is "risk" in `masa predict`.
+        """
+        super().setup(trainer, pl_module, stage)
+        if self.risk is not None and stage == "predict" and self.mode != "off":
+            raise ValueError(
+                f"{type(self).__name__} has rule: risk, which learns from audits, and `masa predict` has none; expected "
+                "rule: fixed with thresholds of yours, or mode: off"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of all controls, and what the rule has learned."""
+        return super().state_dict() | ({} if self.risk is None else {"risk": self.risk.state_dict()})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes it up; what another rule left begins anew, with nothing granted."""
+        super().load_state_dict(state_dict)
+        if self.risk is not None and "risk" in state_dict:
+            self.risk.load_state_dict(state_dict["risk"])

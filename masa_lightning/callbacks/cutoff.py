@@ -8,17 +8,16 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from lightning.pytorch import LightningModule, Trainer
 
-from masa_lightning.callbacks._control import Mode, PredictionControl
-from masa_lightning.callbacks._rule import Rule, check_stage, fixed_settings
+from masa_lightning.callbacks._control import Mode
+from masa_lightning.callbacks._rule import Rule, RuledControl, fixed_settings
 from masa_lightning.checks import check_number
 from masa_lightning.functional.controls import ControlCounts, cutoff_tokens
 from masa_lightning.functional.risk import RiskCutoff
 from masa_lightning.types import Decision, RolloutGroup
 
 
-class EarlyCutoff(PredictionControl):
+class EarlyCutoff(RuledControl):
     """Lets a solution rollout use at most `factor` times the predicted length (docs/method.md, section 5).
 
     The limit goes to the sampler with each request, so that the tokens behind it are never generated; a rollout that
@@ -179,26 +178,6 @@ class EarlyCutoff(PredictionControl):
                 tokens=rollout.length,
                 saved=beyond,
             )
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses a rule that learns where nothing is learned.
-
-        Raises:
-            ValueError: If the rule is "risk" in `masa predict`.
-        """
-        super().setup(trainer, pl_module, stage)
-        if self.risk is not None:
-            check_stage(self, stage)
-
-    def state_dict(self) -> dict[str, Any]:
-        """That of all controls, and what the rule has learned."""
-        return super().state_dict() | ({} if self.risk is None else {"risk": self.risk.state_dict()})
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes it up; after another rule it begins anew, with nothing granted."""
-        super().load_state_dict(state_dict)
-        if self.risk is not None and "risk" in state_dict:
-            self.risk.load_state_dict(state_dict["risk"])
 
 
 def _predicted(group: RolloutGroup) -> list[int]:

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
-from lightning.pytorch import LightningModule, Trainer
 
-from masa_lightning.callbacks._control import Mode, PredictionControl
-from masa_lightning.callbacks._rule import Rule, check_stage, fixed_settings
+from masa_lightning.callbacks._control import Mode
+from masa_lightning.callbacks._rule import Rule, RuledControl, fixed_settings
 from masa_lightning.checks import check_choice, check_number
 from masa_lightning.functional.controls import ControlCounts, Gate, gate
 from masa_lightning.functional.risk import RiskGate, scores
@@ -21,7 +20,7 @@ Skip = Literal["both", "hopeless"]
 UNKNOWN: Final = (float("nan"), float("nan"))
 
 
-class GatingControl(PredictionControl):
+class GatingControl(RuledControl):
     """Draws no solution rollouts for some problems: by what a subclass wants of each, or by its scores and `risk`.
 
     The arguments are those of `PredictionControl`.
@@ -86,26 +85,6 @@ class GatingControl(PredictionControl):
             tokens=tokens,
             saved=tokens if decision.wanted else 0,
         )
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses modules that it cannot gate, and a rule that learns where nothing is learned.
-
-        Raises:
-            ValueError: If the rule is "risk" in `masa predict`.
-        """
-        super().setup(trainer, pl_module, stage)
-        if self.risk is not None:
-            check_stage(self, stage)
-
-    def state_dict(self) -> dict[str, Any]:
-        """That of all controls, and what the rule has learned."""
-        return super().state_dict() | ({} if self.risk is None else {"risk": self.risk.state_dict()})
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes it up; what another rule left begins anew, with nothing granted."""
-        super().load_state_dict(state_dict)
-        if self.risk is not None and "risk" in state_dict:
-            self.risk.load_state_dict(state_dict["risk"])
 
 
 class PredictiveGating(GatingControl):
