@@ -44,7 +44,9 @@ def linears_kept_plain(keep: Callable[[nn.Module], None]) -> Iterator[None]:
     Args:
         keep: Gets each of the layers, for `pack_linear`.
 
-    Names: vllm.model_executor.layers.utils:dispatch_cpu_unquantized_gemm, vllm.model_executor.layers.linear:cpu_linear
+    Names: vllm.model_executor.layers.utils:dispatch_cpu_unquantized_gemm(layer, remove_weight),
+        vllm.model_executor.layers.linear:dispatch_cpu_unquantized_gemm(layer, remove_weight),
+        vllm.model_executor.layers.linear:cpu_linear
     Test: tests/sampling/vllm/test_sampler.py::test_weights_follow_the_optimizer
     Until: vLLM on CPU takes new weights with `LLM.apply_model(lambda model: model.load_weights(...))`.
     """
@@ -65,7 +67,7 @@ def pack_linear(layer: Any) -> None:
     A third less time of generation for 0.3 s a hand-over, with 135M parameters (docs/results/performance.md).
     The test is that no copy is stale; `scripts/benchmark.py OUT --only handover` measures the gain.
 
-    Names: vllm.model_executor.layers.utils:dispatch_cpu_unquantized_gemm
+    Names: vllm.model_executor.layers.utils:dispatch_cpu_unquantized_gemm(layer, remove_weight)
     Test: tests/sampling/vllm/test_sampler.py::test_weights_follow_the_optimizer
     Until: as `linears_kept_plain`.
     """
@@ -83,7 +85,7 @@ def experts_kept_plain(keep: Callable[[PackedExperts], None]) -> Iterator[None]:
     Args:
         keep: Gets those of each layer.
 
-    Names: vllm.model_executor.layers.fused_moe.experts.cpu_moe:CPUUnquantizedExperts.process_weights_after_loading
+    Names: vllm.model_executor.layers.fused_moe.experts.cpu_moe:CPUUnquantizedExperts.process_weights_after_loading(layer)
     Test: tests/sampling/vllm/test_architectures.py::test_experts_follow_the_optimizer
     Until: as `linears_kept_plain`.
     """
@@ -106,7 +108,7 @@ class PackedExperts:
         layer: vLLM's, which has the weights.
         lay_out: Replaces the weights of a layer by those that the kernel reads.
 
-    Names: vllm.model_executor.layers.fused_moe.experts.cpu_moe:CPUUnquantizedExperts.apply.w1.w2,
+    Names: vllm.model_executor.layers.fused_moe.experts.cpu_moe:CPUUnquantizedExperts.apply(w1=, w2=, **),
         vllm.model_executor.layers.fused_moe.experts.cpu_moe:w13_weight.w2_weight
     Test: tests/sampling/vllm/test_architectures.py::test_experts_follow_the_optimizer
     Until: as `linears_kept_plain`.
@@ -141,7 +143,7 @@ def layouts_watched(
         before: Gets the model.
         after: Gets the model and the dtype that it computes with.
 
-    Names: vllm.model_executor.model_loader.base_loader:process_weights_after_loading
+    Names: vllm.model_executor.model_loader.base_loader:process_weights_after_loading(model, model_config, device)
     Test: tests/sampling/vllm/test_architectures.py::test_a_layout_that_is_not_known_is_refused
     Until: vLLM says which weights it does not keep as a checkpoint has them.
     """
@@ -159,7 +161,7 @@ def layouts_watched(
 def lay_out_anew(layer: Any, dtype: torch.dtype) -> None:
     """Computes what vLLM derives from the weights of a layer, such as the parts of latent attention, once more.
 
-    Names: vllm.model_executor.layers.attention.mla_attention:MLAAttention.process_weights_after_loading
+    Names: vllm.model_executor.layers.attention.mla_attention:MLAAttention.process_weights_after_loading(act_dtype)
     Test: tests/sampling/vllm/test_architectures.py::test_latent_attention_follows_the_optimizer
     Until: as `linears_kept_plain`.
     """
@@ -173,7 +175,7 @@ def lay_out_anew(layer: Any, dtype: torch.dtype) -> None:
 def memory_of_any_node() -> Iterator[None]:
     """Leaves the memory of the process where it is: vLLM on CPU would bind all of it to one NUMA node, for good.
 
-    Names: vllm.v1.worker.cpu_worker:init_cpu_memory_env
+    Names: vllm.v1.worker.cpu_worker:init_cpu_memory_env(nodes)
     Test: tests/sampling/vllm/test_sampler.py::test_setup_leaves_no_trace
     Until: vLLM has an option for it.
     """
@@ -185,7 +187,7 @@ def memory_of_any_node() -> Iterator[None]:
 def models_looked_at_here() -> Iterator[None]:
     """Looks at a model's class in this process; vLLM starts another one, to spare a GPU, which takes 9 s on CPU.
 
-    Names: vllm.model_executor.models.registry:_run_in_subprocess
+    Names: vllm.model_executor.models.registry:_run_in_subprocess(fn)
     Test: tests/sampling/vllm/test_patches.py::test_no_other_process_looks_at_a_model
     Until: vLLM does so on CPU itself.
     """
@@ -204,7 +206,8 @@ def own_shared_memory(processes: int) -> Iterator[None]:
     Args:
         processes: Number of those that make engines now; a collective.
 
-    Names: vllm.distributed.device_communicators.cpu_communicator:init_shm_manager.join_shm_manager
+    Names: vllm.distributed.device_communicators.cpu_communicator:init_shm_manager(name, size, rank, threads),
+        vllm.distributed.device_communicators.cpu_communicator:join_shm_manager(handle, name)
     Test: tests/sampling/vllm/test_patches.py::test_shared_memory_has_a_name_of_its_own
     Until: vLLM makes the name unique.
     """
@@ -239,7 +242,7 @@ def heed_stream() -> None:
 
     Else it takes another one for its graphs, when it has begun to read results by the one before: a race.
 
-    Names: vllm.utils.torch_utils:_patched_set_stream
+    Names: vllm.utils.torch_utils:_patched_set_stream(stream)
     Test: tests/sampling/vllm/test_patches.py::test_vllm_heeds_the_stream_of_its_engine
     Until: vLLM looks at torch's stream.
     """
@@ -259,7 +262,8 @@ def outlive_engine(llm: Any, workspace: Workspace) -> Callable[[], None]:
         What ends it, once; else that happens when it is dropped.
 
     Names: vllm.v1.engine.llm_engine:LLMEngine.engine_core, vllm.v1.engine.core_client:InprocClient._finalizer.engine_core,
-        vllm.v1.engine.core:EngineCore.model_executor.scheduler.shutdown
+        vllm.v1.engine.core:EngineCore.model_executor.scheduler,
+        vllm.v1.executor.abstract:Executor.shutdown(), vllm.v1.core.sched.scheduler:Scheduler.shutdown()
     Test: tests/sampling/vllm/test_sampler.py::test_a_dropped_engine_frees_its_cache_and_harms_no_other
     Until: `EngineCore.shutdown` leaves groups alone that it has not made.
     """
@@ -316,8 +320,9 @@ def ensure_expert_group(tensor_parallel_size: int) -> None:
     Args:
         tensor_parallel_size: Processes that share one engine.
 
-    Names: vllm.distributed.parallel_state:_EP, vllm.distributed.parallel_state:model_parallel_is_initialized,
-        vllm.distributed.parallel_state:get_world_group, vllm.distributed.parallel_state:init_model_parallel_group
+    Names: vllm.distributed.parallel_state:_EP, vllm.distributed.parallel_state:model_parallel_is_initialized(),
+        vllm.distributed.parallel_state:get_world_group(),
+        vllm.distributed.parallel_state:init_model_parallel_group(group_ranks, local_rank, backend, group_name=)
     Test: tests/sampling/vllm/test_patches.py::test_experts_after_a_dense_model
     Until: vLLM makes each group when a model first needs it.
     """
@@ -339,7 +344,7 @@ def ensure_expert_group(tensor_parallel_size: int) -> None:
 def engine_group() -> tuple[int, int, Any]:
     """The processes that share this engine: how many, which of them this is, and their group on CPU.
 
-    Names: vllm.distributed.parallel_state:get_tp_group,
+    Names: vllm.distributed.parallel_state:get_tp_group(),
         vllm.distributed.parallel_state:GroupCoordinator.world_size.rank_in_group.cpu_group
     Test: tests/sampling/test_processes.py::test_two_processes
     Until: the sampler makes groups of its own.
@@ -360,7 +365,7 @@ def classes_of_transformers_kept() -> Iterator[Callable[[Any], None]]:
     Yields:
         A function that takes vLLM's model, and gives those parts of it that have such a class a subclass with the changes.
 
-    Names: vllm.model_executor.models.transformers.base:support_torch_compile
+    Names: vllm.model_executor.models.transformers.base:support_torch_compile(**)
     Test: tests/sampling/vllm/test_architectures.py::test_a_class_that_vllm_borrows_stays_as_it_is
     Until: vLLM decorates a subclass.
     """
@@ -409,7 +414,7 @@ def classes_of_transformers_kept() -> Iterator[Callable[[Any], None]]:
 def rotate_without_kernel(model: nn.Module) -> None:
     """Rotary embeddings in plain torch: the kernel on CPU misreads slices, as latent attention gives it.
 
-    Names: vllm.model_executor.layers.rotary_embedding.base:RotaryEmbedding.forward_native
+    Names: vllm.model_executor.layers.rotary_embedding.base:RotaryEmbedding.forward_native(positions, query, key)
     Test: tests/sampling/vllm/test_architectures.py::test_latent_attention_follows_the_optimizer
     Until: the kernel heeds strides.
     """
@@ -459,7 +464,7 @@ def platform() -> str:
 def load_model_class(architecture: str) -> None:
     """Imports vLLM's code of an architecture, if it has any; an ImportError says what is missing.
 
-    Names: vllm.model_executor.models.registry:_ModelRegistry.models, vllm.model_executor.models.registry:load_model_cls
+    Names: vllm.model_executor.models.registry:_ModelRegistry.models, vllm.model_executor.models.registry:load_model_cls()
     Test: tests/sampling/vllm/test_patches.py::test_code_that_does_not_import
     Until: vLLM's own error names the package that is missing.
     """

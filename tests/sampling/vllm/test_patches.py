@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from masa_lightning import sampling
+from masa_lightning.sampling.vllm import engine as engine_module
 from masa_lightning.sampling.vllm import patches
 from masa_lightning.settings import SamplingSettings
 
@@ -30,19 +32,74 @@ def vllm():
     return pytest.importorskip("vllm")
 
 
-def test_the_installed_vllm_has_every_name(script, vllm):
+def test_the_installed_vllm_has_every_name_with_its_arguments(script, vllm):
     home = script.package()
-    missing = [
-        f"{name} ({entry.title})" for entry in script.entries() for name in entry.names if not script.has(home, name)
-    ]
-    assert not missing, f"vLLM {vllm.__version__} has no {', '.join(missing)}; docs/vllm.md says what to do"
+    names = [(name, entry.title) for entry in script.entries() for name in entry.names]
+    names += [(name, "public") for name in script.PUBLIC]
+    faults = [f"{name} ({use}): {text}" for name, use in names if (text := script.fault(home, name))]
+    assert not faults, f"vLLM {vllm.__version__}: {'; '.join(faults)}; docs/vllm.md says what to do"
 
 
 def test_a_name_that_is_gone_is_told(script, vllm):
     home = script.package()
-    for name in ("vllm.v1.gone:Name", "vllm.v1.engine.core_client:InprocClient._gone", "vllm:LLM.gone"):
-        assert not script.has(home, name)
-    assert script.has(home, "vllm.v1.engine.core_client:InprocClient._finalizer")
+    assert script.fault(home, "vllm.v1.gone:Name") == "there is no vllm.v1.gone"
+    for name in ("vllm.v1.engine.core_client:InprocClient._gone", "vllm:LLM._gone", "vllm:_gone.name"):
+        assert script.fault(home, name) == "there is no _gone"
+    assert script.fault(home, "vllm.v1.engine.core_client:InprocClient._finalizer") == ""
+
+
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        ("def work(model, device, *, dtype=None): ...", ""),
+        ("def work(model, device, dtype): ...", ""),
+        ("def work(model, device, dtype=None, other=1, *, another=2): ...", ""),
+        ("def work(*args, **kwargs): ...", ""),
+        ("class Worker:\n    async def work(self, model, device, dtype): ...", ""),
+        ("class Worker:\n    @staticmethod\n    def work(model, device, dtype): ...", ""),
+        ("@overload\ndef work(cls): ...\ndef work(model, device, dtype): ...", ""),
+        ("def work(device, model, dtype): ...", "takes (device, model, dtype)"),
+        ("def work(model): ...", "takes (model)"),
+        ("def work(model, device): ...", "takes no dtype"),
+        ("def work(model, device, dtype, stream): ...", "needs stream as well"),
+        ("def work(model, device, dtype, *, stream): ...", "needs stream as well"),
+        ("class Worker:\n    def work(self, device, dtype): ...", "takes (device, dtype)"),
+        ("@dataclass\nclass work:\n    model: int\n    dtype: str = ''", ""),
+        ("@dataclass\nclass work:\n    model: int", "has no dtype"),
+        ("from other import work\nwork(1, device=2, dtype=3)\nself.work(*args)\nwork(1, 2)", ""),
+        ("from other import work\nwork(1, 2, 3)", "is given 3 by place in line 2"),
+        ("from other import work\nwork(1, dtype=2)", "is given no device in line 2"),
+        ("from other import work\nwork(1, 2, stream=3)", "is given stream in line 2"),
+        ("from other import work", "is neither defined nor called there"),
+    ],
+)
+def test_arguments_that_are_others_are_told(script, tmp_path, source, fault):
+    (tmp_path / "page.py").write_text(source)
+    arguments = "dtype=" if "class work" in source else "model, device, dtype="
+    assert script.fault(tmp_path, f"vllm.page:work({arguments})") == fault
+
+
+def test_options_that_are_passed_through_may_be_any(script, tmp_path):
+    (tmp_path / "page.py").write_text("def work(model, device, *, dtype): ...")
+    assert script.fault(tmp_path, "vllm.page:work(model=, **)") == ""
+    assert script.fault(tmp_path, "vllm.page:work(stream=, **)") == "takes no stream"
+
+
+def test_the_public_names_are_those_that_the_sampler_calls(script):
+    """The options of engines and requests, by the sources; the methods, by their names."""
+    (engine,) = (name for name in script.PUBLIC if ":EngineArgs(" in name)
+    (params,) = (name for name in script.PUBLIC if ":SamplingParams(" in name)
+    sources = {path.name: path.read_text() for path in OTHERS}
+    given = {"block_size", "enable_chunked_prefill"}  # on CPU alone
+    assert all(f'options["{name}"]' in sources["engine.py"] for name in given)
+    assert set(re.findall(r"(\w+)=", engine)) == {*engine_module._OURS, *given}
+    calls = [node for node in ast.walk(ast.parse(sources["sampler.py"])) if isinstance(node, ast.Call)]
+    (call,) = (node for node in calls if ast.unparse(node.func) == "SamplingParams")
+    assert set(re.findall(r"(\w+)=", params)) == {keyword.arg for keyword in call.keywords}
+    everything = "\n".join(sources.values())
+    for name in script.PUBLIC:
+        word = name.partition("(")[0].rpartition(".")[2].rpartition(":")[2]
+        assert word in everything or word == "EngineArgs", f"{name} is used no more"
 
 
 def test_every_entry_names_its_test(script):
@@ -55,7 +112,7 @@ def test_every_entry_names_its_test(script):
 def test_the_page_of_the_docs_has_every_name(script):
     text = (ROOT / "docs" / "vllm.md").read_text()
     listed = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `vllm.")}
-    assert listed == {name for entry in script.entries() for name in entry.names}
+    assert listed == {*script.PUBLIC, *(name for entry in script.entries() for name in entry.names)}
 
 
 def test_an_entry_without_a_reason_is_refused(script, tmp_path):
@@ -82,7 +139,12 @@ def inside_names(path, listed):
 
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.name)
 def test_no_other_file_knows_the_inside(script, path):
-    listed = {part for entry in script.entries() for name in entry.names for part in name.split(":")[1].split(".")}
+    listed = {
+        part
+        for entry in script.entries()
+        for name in entry.names
+        for part in name.split(":")[1].partition("(")[0].split(".")
+    }
     found = sorted(set(inside_names(path, listed)))
     assert not found, f"{path.name} touches {found} of vLLM's inside; expected that in {PAGE.name} alone"
 
