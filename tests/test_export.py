@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from training_loop import Loop
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils.logging import enable_progress_bar
 
 from masa_lightning import LoRA, MASALightningModule, PromptTemplates, TransformersSampler, cli
 from masa_lightning.export import export_checkpoint
@@ -89,10 +90,15 @@ def close(left: Tensor, right: Tensor) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_exported_folder_is_the_trained_policy(runs: Path, tmp_path: Path, kind: str) -> None:
+def test_the_exported_folder_is_the_trained_policy(
+    runs: Path, tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     checkpoint = runs / f"{kind}.ckpt"
     assert checkpoint.is_dir() is ("shards" in kind)
+    enable_progress_bar()  # as in a process of its own
+    capfd.readouterr()
     cli.main(["export", str(checkpoint), str(tmp_path)])
+    assert capfd.readouterr() == (f"exported to {tmp_path}; its model card is README.md\n", "")
     exported, expected = AutoModelForCausalLM.from_pretrained(tmp_path), trained(runs, kind)
     if "lora" in kind:
         close(logits(exported), expected)  # one sum of products in place of two

@@ -104,7 +104,7 @@ def end_all(process: subprocess.Popen[bytes]) -> None:
 def finish(folder: Path, *arguments: str, command: str = "fit") -> Path:
     process = start(folder, *arguments, command=command)
     try:
-        code = process.wait(timeout=400)
+        code = process.wait(timeout=1500)
     except BaseException:
         end_all(process)
         raise
@@ -121,7 +121,7 @@ def run_command(folder: Path, *words: str, code: int = 0) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=400,
+        timeout=1500,
         check=False,
     )
     assert done.returncode == code, done.stdout[-4000:]
@@ -129,7 +129,7 @@ def run_command(folder: Path, *words: str, code: int = 0) -> str:
 
 
 def wait_for(there: Callable[[], bool], process: subprocess.Popen[bytes], folder: Path) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while not there():
         assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()[-4000:]
         time.sleep(0.01)
@@ -313,7 +313,7 @@ def test_the_death_of_a_process_ends_the_job(tmp_path: Path, layout: str, victim
         second = next(int(pid) for pid in children if b"masa_lightning" in Path(f"/proc/{pid}/cmdline").read_bytes())
         os.kill(process.pid if victim == "first" else second, signal.SIGKILL)
         survivor = second if victim == "first" else process.pid
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 600
         while process.poll() is None or Path(f"/proc/{survivor}").exists():
             assert time.monotonic() < deadline
             time.sleep(0.1)

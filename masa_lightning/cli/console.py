@@ -37,8 +37,8 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message=message, category=category)
 
 
-def without_bars_of_loading() -> None:
-    """Leaves out transformers' bar of the weights that it has read; that of a download stays."""
+def without_bars_of_weights() -> None:
+    """Leaves out transformers' bars of the weights that it reads and writes; that of a download stays."""
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 

@@ -50,8 +50,10 @@ def main(args: Sequence[str]) -> None:
                 f"{str(given.out)!r} is a file; expected a folder to write to, or a name that is still free"
             )
         read_results(given.results)
+        from masa_lightning.cli import console
         from masa_lightning.export import export_checkpoint  # behind all that can be said without torch
 
+        console.without_bars_of_weights()
         export_checkpoint(
             checkpoint,
             given.out,

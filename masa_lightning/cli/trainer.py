@@ -148,7 +148,7 @@ class _CLI(LightningCLI):
             while inner.__cause__ is not None:
                 inner = inner.__cause__
             raise inner from None
-        console.without_bars_of_loading()
+        console.without_bars_of_weights()
 
     def fit(self, **arguments: Any) -> None:
         """Trains, with an earlier run's folder kept under another name."""

@@ -60,7 +60,7 @@ def test_weights_are_loaded_without_a_bar_and_downloads_have_theirs(
             disable_progress_bars()
         load(tiny_checkpoint)
         assert "Loading weights" in capfd.readouterr().err  # what is to be left out
-        console.without_bars_of_loading()
+        console.without_bars_of_weights()
         load(tiny_checkpoint)
         assert capfd.readouterr().err == ""
         assert are_progress_bars_disabled() is not downloads
