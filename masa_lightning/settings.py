@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from masa_lightning.checks import check_choice, check_number
-from masa_lightning.functional.advantages import Baseline, Scale
+from masa_lightning.functional.advantages import Baseline, MultiObjective, Scale
 from masa_lightning.functional.losses import Aggregation, KLKind, LossType
 
 Correction = Literal["off", "token", "sequence"]
@@ -86,6 +86,10 @@ class Algorithm:
         clip_high: Ratios are clipped above at 1 + clip_high, >= 0.
         dual_clip: Bound on the ratio of tokens with a negative advantage, > 1 + clip_high; None is off. Unused by "cispo".
         scale_rewards: Rewards of a group are divided by the group's deviation, by the batch's, or not.
+        multi_objective_aggregation: How several rewards (correctness and `reward_functions`; what a prediction earns for
+            each quantity) become one advantage. "sum_then_normalize" compares their weighted sum in its group;
+            "normalize_then_sum" compares each apart and takes the weighted sum of that (GDPO), so that weights alone say how
+            much a reward counts, and not how much it varies. See `functional.advantages.decoupled_advantages`.
         baseline: Subtracted from rewards: the group's mean, or the mean of the others (RLOO).
         kl_coef: Weight of the KL term to the reference, >= 0; 0 loads no reference.
         kl_kind: Estimator of the KL term. "k1" and "k2" have the gradient of KL(policy || reference), "k3" that of
@@ -107,6 +111,7 @@ class Algorithm:
     clip_high: float | None = None
     dual_clip: float | None = 10.0
     scale_rewards: Scale = "group"
+    multi_objective_aggregation: MultiObjective = "sum_then_normalize"
     baseline: Baseline = "mean"
     kl_coef: float = 0.0
     kl_kind: KLKind = "k3"
@@ -125,6 +130,7 @@ class Algorithm:
         for name, known in (
             ("aggregation", Aggregation),
             ("scale_rewards", Scale),
+            ("multi_objective_aggregation", MultiObjective),
             ("baseline", Baseline),
             ("kl_kind", KLKind),
             ("importance_sampling", Correction),

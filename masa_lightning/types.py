@@ -433,6 +433,9 @@ class Decision:
     """What it wanted: a gate, a number of tokens, notions."""
 
 
+Objective = tuple[float, tuple[str, ...]]
+"""A weight, and the parts of a reward (`Rollout.rewards`) that it is of; a reward is the weighted sum of its objectives."""
+
 Comparisons = dict[str, list[tuple[float, ...]]]
 """What was predicted beside what happened, a row a prediction, by `Quantity.metric_name`."""
 

@@ -110,6 +110,7 @@ BAD = {
     Algorithm: {
         "loss_type": ["ppo", None], "aggregation": ["mean"], "clip_low": [-0.1, 1.1], "clip_high": [-0.1],
         "dual_clip": [1.0, 1.28, 0.0], "scale_rewards": ["std"], "baseline": ["median"], "kl_coef": [-0.1],
+        "multi_objective_aggregation": ["sum", None],
         "kl_kind": ["k4"], "importance_sampling": ["on", True], "importance_sampling_cap": [0.0, -1.0],
         "dynamic_sampling": ["no"], "mask_truncated_completions": ["no"], "max_refills": [-1, 1.5],
         "overlong_buffer": [-1, 1.5],

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from masa_lightning.functional.advantages import decoupled_advantages as decoupled_advantages
     from masa_lightning.functional.advantages import group_advantages as group_advantages
     from masa_lightning.functional.calibration import brier_score as brier_score
     from masa_lightning.functional.calibration import expected_calibration_error as expected_calibration_error
@@ -62,6 +63,7 @@ _HOMES = {
     "choose_expert": "experts",
     "chosen_letter": "choices",
     "cutoff_tokens": "controls",
+    "decoupled_advantages": "advantages",
     "difficulty_reward": "rewards",
     "expected_calibration_error": "calibration",
     "expert_target": "experts",

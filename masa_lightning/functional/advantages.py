@@ -9,6 +9,7 @@ from torch import Tensor
 
 Scale = Literal["group", "none", "batch"]
 Baseline = Literal["mean", "leave-one-out"]
+MultiObjective = Literal["sum_then_normalize", "normalize_then_sum"]
 
 EPSILON = 1e-6
 """Added to every standard deviation, as verl does."""
@@ -88,6 +89,57 @@ def group_advantages(
     if scale == "group" or baseline == "leave-one-out":
         advantages = torch.where(size[index] == 1, r, advantages)
     return advantages.to(_result_dtype(rewards))
+
+
+def decoupled_advantages(
+    rewards: Tensor,
+    weights: Tensor,
+    group: Tensor,
+    scale: Scale = "group",
+    baseline: Baseline = "mean",
+) -> Tensor:
+    r"""Normalises each of several rewards over its group apart, and then adds up what comes out (GDPO, arXiv 2601.05242).
+
+    With the advantages :math:`A_{i,k}` that `group_advantages` gives for the reward k alone,
+
+    .. math:: A_i = \frac{\sum_k w_k A_{i,k}}{\sqrt{\sum_k w_k^2}}
+
+    So the unit and the spread of a reward do not matter, its weight alone does, and rollouts whose rewards happen to have
+    the same sum need not have the same advantage. The divisor keeps the spread of independent rewards at that of one. GDPO
+    divides by the deviation of the sums over the whole batch for this; then one reward alone has other advantages than in
+    GRPO, and greater ones the more groups have no spread. Here one reward alone has the advantages that it has by itself.
+    With ``scale="none"`` nothing is normalised: there is no divisor, and the result is that of the sum of the rewards.
+
+    Args:
+        rewards: K rewards of each rollout, finite, [N, K].
+        weights: Factor of each reward, finite, not all 0, [K].
+        group: As `group_advantages`, like the next two.
+        scale: What each centred reward is divided by.
+        baseline: What is subtracted.
+
+    Returns:
+        Advantages, detached, [N], in the dtype that `group_advantages` gives.
+
+    Raises:
+        ValueError: If shapes do not fit, a number is not finite, all weights are 0, or `scale` or `baseline` is not known.
+
+    Example:
+        >>> rewards = torch.tensor([[1.0, 0.2], [0.0, 0.1], [0.0, 0.0]])
+        >>> decoupled_advantages(rewards, torch.tensor([1.0, 1.0]), torch.tensor([0, 0, 0]))  # of 1.1547, -0.5774, -0.5774
+        tensor([ 1.5236, -0.4082, -1.1153])
+    """
+    if rewards.ndim != 2 or weights.shape != rewards.shape[1:] or not len(weights):
+        raise ValueError(
+            f"rewards has shape {tuple(rewards.shape)} and weights {tuple(weights.shape)}; expected [N, K] and [K], K >= 1"
+        )
+    w = weights.detach().double()
+    size = float(w.square().sum().sqrt())
+    if not 0 < size < float("inf"):
+        raise ValueError(f"weights is {weights.tolist()}; expected finite numbers, not all 0")
+    total = torch.zeros(len(rewards), dtype=torch.float64, device=rewards.device)
+    for reward, weight in zip(rewards.double().unbind(1), w, strict=True):
+        total += weight * group_advantages(reward, group, scale, baseline)
+    return (total if scale == "none" else total / size).to(_result_dtype(rewards))
 
 
 def _result_dtype(rewards: Tensor) -> torch.dtype:

@@ -37,7 +37,7 @@ from masa_lightning.rollouts.scorers import Scorer, Scorers
 from masa_lightning.rollouts.solution_scorer import SolutionScorer
 from masa_lightning.rollouts.unfinished import UnfinishedWarning
 from masa_lightning.settings import Algorithm, Evaluation, SamplingSettings
-from masa_lightning.types import Experience, Kind, Problem, RolloutGroup
+from masa_lightning.types import Experience, Kind, Objective, Problem, RolloutGroup
 from masa_lightning.update.advantages import assign_advantages
 from masa_lightning.update.batch_update import BatchUpdate, trained_rollouts
 from masa_lightning.update.learner import are_finite
@@ -326,7 +326,7 @@ class GRPOLightningModule(PolicyLightningModule):
                 self._hand_over()
                 groups, refills = self._roll_out(merge_batches(self.processes.gather(batch)))
                 self.sampler.sleep()
-                assign_advantages(groups, self.algorithm)
+                assign_advantages(groups, self.algorithm, self.objectives())
                 update, trained_tokens = self._update(groups)
             self._count(groups)
             self.log_step(self._step_metrics(groups, trained_tokens) | update | refills)
@@ -399,6 +399,10 @@ class GRPOLightningModule(PolicyLightningModule):
     def training_counts(self) -> dict[Kind, int]:
         """Rollouts a problem in training, by kind."""
         return {"solution": self.num_generations}
+
+    def objectives(self) -> dict[Kind, list[Objective]]:
+        """What the rewards of rollouts are made of, by kind; each is normalised apart under "normalize_then_sum"."""
+        return {"solution": self.scorer.objectives}
 
     def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         """What a training step logs of its rollouts; of their texts by `distributed.share`, as each process has its own."""

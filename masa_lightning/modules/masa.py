@@ -29,7 +29,7 @@ from masa_lightning.rollouts.meta_scorer import MetaScorer
 from masa_lightning.rollouts.plan import keys_by_place
 from masa_lightning.rollouts.scorers import Scorer
 from masa_lightning.settings import Algorithm, Evaluation, SamplingSettings
-from masa_lightning.types import Kind, Problem, RolloutGroup
+from masa_lightning.types import Kind, Objective, Problem, RolloutGroup
 
 
 class MASALightningModule(GRPOLightningModule):
@@ -173,6 +173,9 @@ class MASALightningModule(GRPOLightningModule):
 
     def evaluation_counts(self) -> dict[Kind, int]:
         return super().evaluation_counts() | {"meta": self.evaluation.num_meta_generations}
+
+    def objectives(self) -> dict[Kind, list[Objective]]:
+        return super().objectives() | {"meta": self.meta_scorer.objectives}
 
     def messages(self, kind: Kind, group: RolloutGroup) -> list[dict[str, str]]:
         if kind == "solution":

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from masa_lightning.functional.rewards import check_weights, weighted_mean
 from masa_lightning.protocols import PhaseProgress
 from masa_lightning.quantities import Quantities
-from masa_lightning.types import Comparisons, RolloutGroup
+from masa_lightning.types import Comparisons, Objective, RolloutGroup
 
 
 class MetaScorer:
@@ -32,6 +32,12 @@ class MetaScorer:
     def parts(self) -> list[str]:
         """Names of what a reward is made of."""
         return [name for name, weight in self.weights.items() if weight > 0]
+
+    @property
+    def objectives(self) -> list[Objective]:
+        """What the reward is the weighted sum of, one a quantity that is rewarded."""
+        total = sum(self.weights[name] for name in self.parts)
+        return [(self.weights[name] / total, (name,)) for name in self.parts]
 
     def read(self, groups: Sequence[RolloutGroup]) -> None:
         """Sets the predictions of those meta rollouts that this process has, in place."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from masa_lightning.functional.rewards import soft_overlong_penalty
 from masa_lightning.protocols import Grader, PhaseProgress, ProgressFn, RewardFunction
-from masa_lightning.types import Problem, Rollout, RolloutGroup
+from masa_lightning.types import Objective, Problem, Rollout, RolloutGroup
 
 RESERVED = ("correct", "overlong", "length", "difficulty", "notion")
 """Names of the parts of a reward that are no reward functions."""
@@ -67,6 +67,15 @@ class SolutionScorer:
     def parts(self) -> list[str]:
         """Names of what a reward is made of."""
         return ["correct", *self.functions, *["overlong"] * bool(self.overlong_buffer)]
+
+    @property
+    def objectives(self) -> list[Objective]:
+        """What the reward is the weighted sum of; the overlong penalty is one on correctness."""
+        functions = zip(self.weights, self.functions, strict=True)
+        return [
+            (1.0, ("correct", *["overlong"] * bool(self.overlong_buffer))),
+            *((weight, (name,)) for weight, name in functions if weight),
+        ]
 
     phase = "grade"
 

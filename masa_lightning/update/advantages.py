@@ -2,32 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 
-from masa_lightning.functional.advantages import group_advantages
+from masa_lightning.functional.advantages import decoupled_advantages, group_advantages
 from masa_lightning.functional.controls import training_weights
 from masa_lightning.settings import Algorithm
-from masa_lightning.types import RolloutGroup
+from masa_lightning.types import Kind, Objective, Rollout, RolloutGroup
 
 
-def assign_advantages(groups: Sequence[RolloutGroup], algorithm: Algorithm) -> None:
+def assign_advantages(
+    groups: Sequence[RolloutGroup], algorithm: Algorithm, objectives: Mapping[Kind, Sequence[Objective]]
+) -> None:
     """Sets the advantages of all rewarded rollouts, in place: each is compared with those of its problem and kind.
 
     Those of predictions are then weighted for the problems whose statistics controls changed, and which do not train; every
     loss is proportional to its advantages.
+
+    Args:
+        groups: Of a step, scored.
+        algorithm: Says how rewards become advantages.
+        objectives: What the rewards of each kind are made of, for "normalize_then_sum".
+
+    Raises:
+        ValueError: If "normalize_then_sum" finds a reward that is not the weighted sum of its objectives.
     """
-    for kind in ("solution", "meta"):
+    apart = algorithm.multi_objective_aggregation == "normalize_then_sum"
+    kinds: tuple[Kind, ...] = ("solution", "meta")
+    for kind in kinds:
         members = [(i, r) for i, g in enumerate(groups) for r in g.rollouts if r.kind == kind and r.reward is not None]
-        advantages = group_advantages(
-            torch.tensor([r.reward for _, r in members], dtype=torch.float64),
-            torch.tensor([i for i, _ in members], dtype=torch.long),
-            scale=algorithm.scale_rewards,
-            baseline=algorithm.baseline,
-        )
+        index = torch.tensor([i for i, _ in members], dtype=torch.long)
+        how = {"scale": algorithm.scale_rewards, "baseline": algorithm.baseline}
+        if apart and members:
+            own = objectives.get(kind, ())
+            values = [_values(rollout, own, groups[i]) for i, rollout in members]
+            weights = torch.tensor([weight for weight, _ in own], dtype=torch.float64)
+            advantages = decoupled_advantages(torch.tensor(values, dtype=torch.float64), weights, index, **how)
+        else:
+            rewards = torch.tensor([r.reward for _, r in members], dtype=torch.float64)
+            advantages = group_advantages(rewards, index, **how)
         for (_, rollout), advantage in zip(members, advantages.tolist(), strict=True):
             rollout.advantage = advantage
     for group, weight in zip(groups, training_weights(groups), strict=True):
         for rollout in group.metas if weight else ():
             rollout.advantage *= weight
+
+
+def _values(rollout: Rollout, objectives: Sequence[Objective], group: RolloutGroup) -> list[float]:
+    """The objectives of a reward, which have to make it up: what is added past them would be lost."""
+    values = [sum(rollout.rewards.get(name, math.nan) for name in names) for _, names in objectives]
+    total = sum(weight * value for (weight, _), value in zip(objectives, values, strict=True))
+    named = {"+".join(names): weight for weight, names in objectives}
+    assert rollout.reward is not None
+    if not math.isclose(total, rollout.reward, rel_tol=1e-9, abs_tol=1e-9):
+        raise ValueError(
+            f"a {rollout.kind} rollout of problem {group.problem.id!r} has the reward {rollout.reward}, and its parts "
+            f"{rollout.rewards} with the weights {named} make {total}; "
+            'expected them equal under multi_objective_aggregation "normalize_then_sum", which knows the parts alone: make '
+            "what is added a reward function or a quantity"
+        )
+    return values

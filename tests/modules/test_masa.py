@@ -106,6 +106,17 @@ def test_advantages_scaled_by_the_batch_use_one_kind(loop, masa):
     assert groups["2+2"].metas[0].advantage == pytest.approx(1 / 6 / meta_deviation, rel=1e-5)
 
 
+def test_parts_have_advantages_of_their_own(loop, masa):
+    algorithm = Algorithm(multi_objective_aggregation="normalize_then_sum")
+    groups = by_problem(loop.fit(masa(algorithm=algorithm), loop.Problems(PROBLEMS)).groups[0])
+    a, b = 0.5 / math.sqrt(1 / 3), math.sqrt(1 / 2)
+    assert [r.advantage for r in groups["1+1"].solutions] == pytest.approx([a, a, -a, -a], rel=1e-5)  # as ever
+    # Of length and difficulty the first is the better, of notions the second; of the other problem difficulty alone differs.
+    c = b / math.sqrt(3)
+    assert [r.advantage for r in groups["1+1"].metas] == pytest.approx([c, -c], rel=1e-4)
+    assert [r.advantage for r in groups["2+2"].metas] == pytest.approx([c, -c], rel=1e-4)
+
+
 def test_metrics_by_hand(loop, masa):
     metrics = loop.fit(masa(), loop.Problems(PROBLEMS)).metrics[0]
     deviation = math.sqrt(1 / 3)

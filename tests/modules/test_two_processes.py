@@ -92,7 +92,13 @@ WHOLE = {
     "num_iterations": 2,
     "num_mini_batches": 2,
     "max_tokens_per_micro_batch": 40,
-    "algorithm": Algorithm(kl_coef=0.1, dynamic_sampling=True, max_refills=1, scale_rewards="batch"),
+    "algorithm": Algorithm(
+        kl_coef=0.1,
+        dynamic_sampling=True,
+        max_refills=1,
+        scale_rewards="batch",
+        multi_objective_aggregation="normalize_then_sum",
+    ),
 }
 CASES = {"empty": EMPTY, "whole": WHOLE}
 
