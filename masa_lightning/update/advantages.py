@@ -34,15 +34,16 @@ def assign_advantages(
     for kind in kinds:
         members = [(i, r) for i, g in enumerate(groups) for r in g.rollouts if r.kind == kind and r.reward is not None]
         index = torch.tensor([i for i, _ in members], dtype=torch.long)
-        how = {"scale": algorithm.scale_rewards, "baseline": algorithm.baseline}
+        scale, baseline = algorithm.scale_rewards, algorithm.baseline
         if apart and members:
             own = objectives.get(kind, ())
             values = [_values(rollout, own, groups[i]) for i, rollout in members]
             weights = torch.tensor([weight for weight, _ in own], dtype=torch.float64)
-            advantages = decoupled_advantages(torch.tensor(values, dtype=torch.float64), weights, index, **how)
+            table = torch.tensor(values, dtype=torch.float64)
+            advantages = decoupled_advantages(table, weights, index, scale, baseline)
         else:
             rewards = torch.tensor([r.reward for _, r in members], dtype=torch.float64)
-            advantages = group_advantages(rewards, index, **how)
+            advantages = group_advantages(rewards, index, scale, baseline)
         for (_, rollout), advantage in zip(members, advantages.tolist(), strict=True):
             rollout.advantage = advantage
     for group, weight in zip(groups, training_weights(groups), strict=True):
