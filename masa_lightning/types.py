@@ -256,7 +256,7 @@ class Problem:
 
 @dataclass(slots=True, kw_only=True)
 class SamplingRequest:
-    """One completion to draw. Equal requests give equal tokens, whatever else is in the batch."""
+    """One completion to draw. Equal requests give equal tokens, whatever else is in the batch; on a GPU up to rounding."""
 
     prompt_ids: list[int]
     max_tokens: int

@@ -31,6 +31,7 @@ from benchmark_run import Run, lengths
 from benchmark_table import Row, median, rounds, row, seconds, table
 
 ROOT = Path(__file__).resolve().parents[1]
+HEAD = (8 * 512, 576, 49152)  # tokens, width and words of `memory`
 
 
 # -- measurements, each in a process of its own -------------------------------------------------------------------------
@@ -98,9 +99,10 @@ def memory(args: argparse.Namespace) -> list[Row]:
 
     from masa_lightning.functional.logprobs import token_logprobs
 
-    hidden = torch.randn(4096, 576, requires_grad=True)
-    weight = torch.randn(49152, 576, requires_grad=True)
-    targets = torch.randint(0, 49152, (4096,))
+    tokens, width, words = HEAD
+    hidden = torch.randn(tokens, width, requires_grad=True)
+    weight = torch.randn(words, width, requires_grad=True)
+    targets = torch.randint(0, words, (tokens,))
 
     def chunked() -> None:
         token_logprobs(hidden, weight, targets)[0].sum().backward()

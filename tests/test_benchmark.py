@@ -1,5 +1,6 @@
 """scripts/benchmark.py: one real measurement, and the table."""
 
+import importlib
 import json
 import math
 import subprocess
@@ -9,6 +10,28 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return importlib.import_module("benchmark")
+
+
+def test_the_command_writes_what_it_measures_and_prints_the_table(benchmark, monkeypatch, capsys, tmp_path):
+    """The one measurement without an engine, of smaller tensors, in this process; the others are slow."""
+    monkeypatch.setattr(benchmark, "HEAD", (1024, 64, 8192))
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", str(tmp_path), "--worker", "memory"])
+    benchmark.main()
+    (row,) = json.loads((tmp_path / "memory.json").read_text())
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", str(tmp_path), "--only", "memory"])
+    benchmark.main()
+    assert capsys.readouterr().out == benchmark.table([row]) + "\n"
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", str(tmp_path), "--only", "sampling"])
+    with pytest.raises(SystemExit):
+        benchmark.main()
+    said = capsys.readouterr().err
+    assert all(f"{name!r}" in said or name in said for name in benchmark.MEASUREMENTS)
 
 
 @pytest.mark.slow
@@ -28,10 +51,7 @@ def test_a_measurement_is_written_printed_and_not_repeated(tmp_path):
     assert again.stdout == first.stdout
 
 
-def test_table(monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPTS)
-    import benchmark
-
+def test_table(benchmark):
     ratio = benchmark.row("speed", "tokens/s", [(10.0, 5.0), (9.0, 3.0), (8.0, 8.0)], "bare", ">= 1")
     cost = {"what": "cost", "value": {4: 0.5, 8: 1234.5}}
     assert benchmark.table([ratio, cost]).splitlines()[2:] == [

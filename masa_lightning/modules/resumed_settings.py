@@ -69,7 +69,7 @@ def message(changes: Sequence[str], steps: int) -> str:
     """What the user is told about them."""
     text = (
         f"resumed after training step {steps} with other settings than the checkpoint's run had: {'; '.join(changes)}. "
-        "The new ones hold from here on; with the old ones the run would go on exactly as if it had not been interrupted."
+        "The new ones hold from here on; with the old ones the run would go on as if it had not been interrupted."
     )
     return f"{text} {_OF_THE_MODEL}" if any(change.startswith("model ") for change in changes) else text
 

@@ -25,7 +25,8 @@ class TransformersSampler:
     """Draws completions with the `generate` method of the policy, a transformers causal language model.
 
     Much slower than `VLLMSampler`, and exact: tokens are drawn by the Gumbel-max rule with noise that depends on a
-    request's seed and the token's position alone, so that equal requests give equal tokens in any batch (in fp32).
+    request's seed and the token's position alone, so that equal requests give equal tokens in any batch (in
+    float32 on a CPU; elsewhere rounding depends on the batch, and may change a token).
 
     The two samplers draw from the same distribution and report the same log-probabilities, but not the same tokens for
     the same seed (except at temperature 0): their noise differs.
