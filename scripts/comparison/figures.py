@@ -1,0 +1,264 @@
+"""Figures of runs: at equal steps, tokens and seconds; what controls did; and paired differences with their intervals."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+from typing import Final, Literal
+
+from comparison.runs import Arm, folder_of, is_tested, is_trained, test_folder
+from masa_lightning.functional.controls import gate
+from masa_lightning.report import statistics
+from masa_lightning.report.records import ProblemRecord
+from masa_lightning.report.runs import Run, load_runs
+from masa_lightning.report.statistics import Estimate
+
+Cost = Literal["steps", "tokens", "seconds"]
+COSTS: Final[dict[Cost, tuple[str, ...]]] = {
+    "steps": (),
+    "tokens": ("tokens/solution", "tokens/meta"),
+    "seconds": ("timing_s/step", "timing_s/sft"),
+}
+GATES: Final = ("gating", "history")
+
+
+@dataclass(eq=False)
+class Result:
+    """A finished run: an arm with a seed."""
+
+    arm: str
+    seed: int
+    run: Run
+    tests: Mapping[str, Run]
+
+    @cached_property
+    def steps(self) -> list[int]:
+        return sorted(self.run.series("tokens/trained"))
+
+    def spent(self, cost: Cost, since: int = 0) -> float:
+        """What the training steps behind the first `since` cost in all, validations left out."""
+        return math.fsum([*self.by_step(cost).values()][since:])
+
+    def by_step(self, cost: Cost) -> dict[int, float]:
+        """What each training step cost."""
+        series = [self.run.series(tag) for tag in COSTS[cost]]
+        return {step: math.fsum(s.get(step, 0.0) for s in series) if series else 1.0 for step in self.steps}
+
+    def curve(self, cost: Cost, tag: str = "val/pass@1") -> list[tuple[float, float]]:
+        """(What training had cost until then, held-out figure) at each validation."""
+        totals = [0.0, *itertools.accumulate(self.by_step(cost).values())]
+        return [(totals[sum(s <= step for s in self.steps)], v) for step, v in sorted(self.run.series(tag).items())]
+
+    @cached_property
+    def start(self) -> int | None:
+        """Steps before the first one in which a control changed something; None if none ever did."""
+        acted = [
+            s
+            for tag, series in self.run.scalars.items()
+            if tag.endswith("/acted_share")
+            for s, v in series.items()
+            if v
+        ]
+        return sum(step < min(acted) for step in self.steps) if acted else None
+
+    def control(self, name: str, figure: str) -> float | None:
+        """A control's figure at its last step, which looks back on a window of steps."""
+        return self.run.last(f"controls/{name}/{figure}")
+
+    def acting_mean(self, name: str, figure: str) -> float | None:
+        """Mean of a figure over the steps from the first one in which the control acted."""
+        acted = self.run.series(f"controls/{name}/acted_share")
+        first = min((step for step, share in acted.items() if share), default=math.inf)
+        values = [v for step, v in self.run.series(f"controls/{name}/{figure}").items() if step >= first]
+        return fmean(values) if values else None
+
+    def problems(self, stage: str = "test") -> list[ProblemRecord]:
+        """Of the last evaluation of a stage."""
+        found = [e.problems for e in self.run.evaluated if e.stage == stage]
+        return found[-1] if found else []
+
+
+Figure = Callable[[Result], float | None]
+Runs = Mapping[int, Result]
+"""Of an arm, by seed."""
+Results = Mapping[str, Runs]
+"""By arm."""
+
+
+def read_results(out: Path, arms: Iterable[Arm], seeds: Iterable[int] | None = None) -> dict[str, dict[int, Result]]:
+    """Reads what is finished.
+
+    Args:
+        out: Folder of the runs.
+        arms: Those that are wanted.
+        seeds: Those that are wanted; all that are there by default.
+    """
+    there = sorted(int(f.name.removeprefix("seed")) for f in out.glob("seed*") if f.name[4:].isdigit())
+    results: dict[str, dict[int, Result]] = {}
+    for arm in arms:
+        for seed in there if seeds is None else seeds:
+            folder = folder_of(out, arm.name, seed)
+            if not (folder.is_dir() and is_trained(folder) and is_tested(folder)):
+                continue
+            tests = {n: test_folder(folder, n) for n in arm.tests if is_tested(test_folder(folder, n))}
+            run, *others = load_runs([folder, *tests.values()])
+            results.setdefault(arm.name, {})[seed] = Result(arm.name, seed, run, dict(zip(tests, others, strict=True)))
+    return results
+
+
+def gate_of(runs: Runs) -> str | None:
+    """The control that gates in an arm, "gating" or "history"; None without one."""
+    return next((g for g in GATES if any(r.run.series(f"controls/{g}/share") for r in runs.values())), None)
+
+
+def at(curve: Sequence[tuple[float, float]], x: float) -> float | None:
+    """The value of a curve at a place, linear between its points; None outside of them.
+
+    >>> at([(0.0, 1.0), (10.0, 2.0)], 5.0)
+    1.5
+    """
+    for (x0, y0), (x1, y1) in pairwise(curve):
+        if x0 <= x <= x1:
+            return y1 if x1 == x0 else y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    return None
+
+
+def reached(curve: Sequence[tuple[float, float]], level: float) -> float | None:
+    """The first place at which a curve, linear between its points, is at a level or above; None if it never is.
+
+    >>> reached([(0.0, 1.0), (10.0, 2.0)], 1.5)
+    5.0
+    """
+    if curve and curve[0][1] >= level:
+        return curve[0][0]
+    for (x0, y0), (x1, y1) in pairwise(curve):
+        if y1 >= level:
+            return x0 + (x1 - x0) * (level - y0) / (y1 - y0)
+    return None
+
+
+def mean_curve(results: Iterable[Result], cost: Cost) -> list[tuple[float, float]]:
+    """The curve of an arm: means over its seeds, validation by validation."""
+    curves = [result.curve(cost) for result in results]
+    points = zip(*curves, strict=False)
+    return [(fmean(x for x, _ in point), fmean(y for _, y in point)) for point in points]
+
+
+def estimate(results: Runs, figure: Figure) -> Estimate | None:
+    """Mean over seeds, with Student's interval."""
+    return statistics.mean([v for result in results.values() if (v := figure(result)) is not None])
+
+
+def paired(first: Runs, second: Runs, figure: Callable[[Result, Result], float | None]) -> Estimate | None:
+    """Mean over the seeds that both arms have of a figure of the two runs of a seed, with Student's interval."""
+    values = [figure(first[seed], second[seed]) for seed in first if seed in second]
+    return statistics.mean([v for v in values if v is not None])
+
+
+def difference(figure: Figure) -> Callable[[Result, Result], float | None]:
+    """First less second."""
+
+    def of(first: Result, second: Result) -> float | None:
+        a, b = figure(first), figure(second)
+        return None if a is None or b is None else a - b
+
+    return of
+
+
+def gain_at_equal(cost: Cost) -> Callable[[Result, Result], float | None]:
+    """Held-out pass@1, first less second, where both have cost what the cheaper one did in all."""
+
+    def of(first: Result, second: Result) -> float | None:
+        curves = first.curve(cost), second.curve(cost)
+        if not all(curves):
+            return None
+        x = min(curve[-1][0] for curve in curves)
+        a, b = (at(curve, x) for curve in curves)
+        return None if a is None or b is None else a - b
+
+    return of
+
+
+def relative_cost(cost: Cost, *, after_start: bool = False) -> Callable[[Result, Result], float | None]:
+    """Cost of the first against the second, less 1; of the steps from the first's first act on, if asked for."""
+
+    def of(first: Result, second: Result) -> float | None:
+        since = first.start if after_start else 0
+        spent = None if since is None else second.spent(cost, since)
+        return None if since is None or not spent else first.spent(cost, since) / spent - 1
+
+    return of
+
+
+def sooner(cost: Cost) -> Callable[[Result, Result], float | None]:
+    """How many times sooner the first has the second's last held-out pass@1 than the second first had it.
+
+    Where it never has it, all that it cost stands for that, which flatters it.
+    """
+
+    def of(first: Result, second: Result) -> float | None:
+        one, two = first.curve(cost), second.curve(cost)
+        if not one or not two:
+            return None
+        cost_of_second = reached(two, two[-1][1])
+        cost_of_first = reached(one, two[-1][1])
+        whole = one[-1][0] if cost_of_first is None else cost_of_first
+        return cost_of_second / whole if cost_of_second and whole else None
+
+    return of
+
+
+def has_it(first: Result, second: Result) -> float:
+    """1 where the first ever has the second's last held-out pass@1, else 0."""
+    level = second.curve("steps")[-1:]
+    return float(bool(level) and reached(first.curve("steps"), level[0][1]) is not None)
+
+
+def over_problems(first: Runs, second: Runs, draws: int = 2000) -> Estimate | None:
+    """Difference of tested pass@1 with a bootstrap interval over problems, those of each seed apart.
+
+    It takes the trained models as they are: what training again would change is left out.
+    """
+    pairs: list[list[float]] = []
+    for seed in first:
+        if seed in second:
+            rates = {(p.source, p.id): p.actual for p in second[seed].problems()}
+            both = [(p.actual, rates.get((p.source, p.id))) for p in first[seed].problems()]
+            pairs.append([a - b for a, b in both if a is not None and b is not None])
+    pairs = [each for each in pairs if each]
+    if not pairs:
+        return None
+    rng = random.Random(0)
+    means = sorted(fmean(fmean(rng.choices(each, k=len(each))) for each in pairs) for _ in range(draws))
+    low, high = means[math.floor(0.025 * draws)], means[math.ceil(0.975 * draws) - 1]
+    return Estimate(fmean(fmean(each) for each in pairs), low, high, sum(map(len, pairs)))
+
+
+def gate_on_test(result: Result, *, max_std: float, margin: float) -> dict[str, float]:
+    """What the fixed rule would do on the tested problems, each of which is solved and predicted: no audit is needed.
+
+    Returns:
+        ``precision``, ``recall``, ``share``, ``lost_correct`` and ``lost_signal``, those that are known.
+    """
+    problems = [p for p in result.problems() if p.verdicts]
+    wanted = [gate(p.rates, max_std=max_std, margin=margin) for p in problems]
+    rates = [fmean(p.verdicts) for p in problems]
+    right = [rate in (0.0, 1.0) for rate in rates]
+    hits = sum(w is not None and r for w, r in zip(wanted, right, strict=True))
+    gated = sum(w is not None for w in wanted)
+    signal = [rate * (1 - rate) for rate in rates]
+    lost = {
+        "lost_correct": (sum(p for p, w in zip(rates, wanted, strict=True) if w == "hopeless"), sum(rates)),
+        "lost_signal": (sum(s for s, w in zip(signal, wanted, strict=True) if w), sum(signal)),
+        "precision": (hits, gated),
+        "recall": (hits, sum(right)),
+        "share": (gated, len(problems)),
+    }
+    return {name: part / whole for name, (part, whole) in lost.items() if whole}

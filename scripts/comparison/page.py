@@ -1,0 +1,126 @@
+"""Results -> a page of the docs: what holds and what does not, tables, pictures, and how all was measured."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from comparison import figures as f
+from comparison import tables
+from comparison.pictures import draw_all
+from comparison.runs import Arm
+from masa_lightning.functional.markdown import table
+
+PICTURES: Final = "pictures"
+BY_HAND: Final = re.compile(r"<!-- by hand -->.*?<!-- end -->\n", re.DOTALL)
+_ABOUT: Final = {
+    "calibration": "Predicted and actual pass rate (above) and length (below) of each test problem (the paper's figure 2).",
+    "progress": "Pass@1 of validation problems at equal steps, generated tokens and seconds.",
+    "gating": "Share of the problems gated, precision and recall over training (the paper's figure 4).",
+    "alignment": "Predicted and actual means over training (the paper's figure 5).",
+    "parts": "Pass@1 with each set of the meta reward's parts, and what each part adds.",
+    "cost": "Generated tokens and seconds of each training step.",
+}
+_INTRO: Final = """\
+Cells are means over seeds with 95% intervals (Student's t). A difference is of runs of one seed, which have the same
+problems in the same order. [How it was measured](#how-it-was-measured) says what each figure is."""
+_HOLDS: Final = """\
+*Yes*: the whole interval meets the goal. *Not shown*: the mean does, the interval does not. *No*: the mean does not."""
+_AGAINST: Final = """\
+First arm less second. *Over problems* is a bootstrap over test problems, for the trained models as they are.
+*Sooner* is how many times sooner the first arm has the second's last validation pass@1 than the second first had it;
+where it never has it, all that it cost stands for that. *Ever*: of how many seeds it has."""
+_CONTROLS: Final = """\
+Figures of the last step, which look back on a window of steps. In shadow mode every problem counts; where a control
+acts only its audits do, so that figures are rough there. *Wanted* is the share it would act on, *acted on* that it
+did, from its first act on."""
+_THRESHOLDS: Final = """\
+The rule `fixed` on test problems, each of which is solved and predicted, so that no audit is needed. *Signal* is the
+sum of p (1 - p)."""
+_PARTS: Final = """\
+Shapley values: what a part adds, on average over the orders in which parts are added to GRPO. In the paper notions
+have 67%, the pass rate (difficulty) 23% and the length 8%. Where an interval has 0 in it, nothing is shown."""
+_MEASURED: Final = """\
+* *Steps*: all arms take as many training steps and optimiser steps. Pass@1 is of the test problems, after the last
+  step.
+* *Tokens* are those drawn in training, solutions and predictions. *Seconds* are those in training steps and in
+  `ExpertSFT`, without validations and start-up; runs that shared the machine with others make them rough.
+* *At equal tokens (seconds)*: pass@1 of the validation problems, linear between validations, at what the cheaper of
+  the two runs cost in all.
+* *After the start*: the same steps of both runs, from the first one in which a control of the first run changed
+  something.
+* The paper's shares of the meta reward's parts are of the variance that a regression explains, so only their order
+  compares.
+* Seeds differ in problems, order and draws. All runs start from the one shipped checkpoint, which is one draw itself.
+"""
+
+
+def write_page(results: f.Results, arms: Mapping[str, Arm], page: Path, command: str) -> None:
+    """Writes the page and its pictures; what stands between ``<!-- by hand -->`` and ``<!-- end -->`` in it is kept.
+
+    Args:
+        results: Of `figures.read_results`.
+        arms: All that could have been run.
+        page: Markdown file to write; the pictures go into `PICTURES` beside it.
+        command: That made the runs.
+    """
+    drawn = draw_all(results, page.parent / PICTURES)
+    kept = BY_HAND.search(page.read_text(encoding="utf-8")) if page.is_file() else None
+    page.write_text(text(results, arms, command, drawn, kept[0] if kept else ""), encoding="utf-8")
+
+
+def text(
+    results: f.Results, arms: Mapping[str, Arm], command: str, drawn: Sequence[str] = (), by_hand: str = ""
+) -> str:
+    """The page as markdown; sections without runs are left out."""
+    known = [arm for name, arm in arms.items() if name in results]
+    pictures = {name: f"![{_ABOUT[name]}]({PICTURES}/{name}.png)\n\n*{_ABOUT[name]}*" for name in drawn}
+    left = [f"`{name}`" for name in arms if name not in results]
+    rows = [[f"`{arm.name}`", str(len(results[arm.name])), arm.says] for arm in known]
+    sections = [
+        ("What holds, and what does not", [tables.of_goals(results), _HOLDS]),
+        ("Pass@1, predictions and cost", [tables.overview(results), pictures.get("progress")]),
+        (
+            "Against each other",
+            [_AGAINST, tables.gains(results, known), tables.costs(results, known), pictures.get("cost")],
+        ),
+        ("How well predictions fit", [pictures.get("calibration"), pictures.get("alignment")]),
+        (
+            "Gating and cutoff",
+            [_CONTROLS, tables.controls(results), pictures.get("gating"), _THRESHOLDS, tables.thresholds(results)],
+        ),
+        ("Hints", [tables.hints(results), "Means over the steps in which hints were given."]),
+        ("Parts of the meta reward", [tables.parts(results), _PARTS, pictures.get("parts")]),
+        ("Kinds of problems never trained on", [tables.further_tests(results, known)]),
+        (
+            "The arms",
+            [table(["arm", "seeds", "what it is"], rows), f"Not run: {', '.join(left)}." if left else None],
+        ),
+        ("How it was measured", [f"    {command}", _MEASURED]),
+    ]
+    blocks = [
+        "# What the controls are worth, on the embedded model",
+        textwrap.fill(f"{_counts(results)} {_INTRO}", 118, break_on_hyphens=False),
+        by_hand.strip(),
+    ]
+    for title, parts in sections:
+        if parts[0]:
+            blocks += [f"## {title}", *(part.strip("\n") for part in parts if part)]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _counts(results: f.Results) -> str:
+    runs = [r for by_seed in results.values() for r in by_seed.values()]
+    seeds = sorted({r.seed for r in runs})
+    steps, problems = sorted({len(r.steps) for r in runs}), sorted({len(r.problems()) for r in runs})
+    return (
+        f"{len(runs)} runs of {len(results)} arms, seeds {', '.join(map(str, seeds))}; {_span(steps)} training steps and "
+        f"{_span(problems)} test problems a run. Made by `scripts/compare.py`."
+    )
+
+
+def _span(values: Sequence[int]) -> str:
+    return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"

@@ -1,0 +1,233 @@
+"""Results -> tables of markdown: means over seeds with their intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Final
+
+from comparison import figures as f
+from comparison.goals import goals
+from comparison.runs import Arm
+from comparison.shapley import PARTS, shapley_by_seed
+from masa_lightning.functional.markdown import table
+from masa_lightning.report import statistics
+from masa_lightning.report.statistics import Estimate
+
+NONE: Final = "\u2013"
+TESTED: Final = "test/pass@1"
+THRESHOLDS: Final = ((0.1, 0.1), (0.1, 0.05), (0.1, 0.025), (0.05, 0.05))
+"""margin and max_std of gating by the rule "fixed"."""
+SHADOWED: Final = ("masa", "masa_sft", "efficient")
+"""Arms whose cutoff in shadow mode is shown; the others' is about the same."""
+
+
+def cell(
+    found: Estimate | None,
+    digits: int = 3,
+    *,
+    sign: bool = False,
+    percent: bool = False,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> str:
+    """A mean with its interval, which is cut where no value can be."""
+    if found is None:
+        return NONE
+    form, scale, unit = f"{'+' if sign else ''}.{digits}f", 100 if percent else 1, "%" if percent else ""
+    said = f"{scale * found.value:{form}}{unit}"
+    if found.low is None or found.high is None:
+        return said
+    return f"{said} [{scale * max(found.low, within[0]):{form}}, {scale * min(found.high, within[1]):{form}}]"
+
+
+def share(found: Estimate | None, digits: int = 3) -> str:
+    """A cell of what lies in 0..1."""
+    return cell(found, digits, within=(0, 1))
+
+
+def last(tag: str) -> f.Figure:
+    """A scalar at its last step."""
+    return lambda result: result.run.last(tag)
+
+
+def of_goals(results: f.Results) -> str:
+    """What holds, and what does not."""
+    rows = []
+    for goal in goals(results):
+        said = cell(goal.found, goal.digits, sign=goal.sign, percent=goal.percent)
+        rows.append([goal.what, goal.wanted, said, NONE if goal.found is None else str(goal.found.n), goal.verdict])
+    return table(["", "goal", "measured", "seeds", "holds"], rows)
+
+
+def overview(results: f.Results) -> str:
+    """Every arm by itself."""
+    columns: tuple[tuple[str, f.Figure, int], ...] = (
+        ("pass@1", last(TESTED), 3),
+        ("r, pass rate", last("test/calibration/pass_rate/pearson"), 2),
+        ("error, pass rate", last("test/calibration/pass_rate/mae"), 3),
+        ("r, length", last("test/calibration/length/pearson"), 2),
+        ("parsed", last("test/meta/parse_rate"), 2),
+        ("generated tokens, thousands", lambda result: result.spent("tokens") / 1000, 0),
+        ("trained, thousands", lambda result: (result.run.last("tokens_total/trained") or 0) / 1000, 0),
+        ("seconds", lambda result: result.spent("seconds"), 0),
+    )
+    rows = [
+        [f"`{arm}`", str(len(runs)), *(cell(f.estimate(runs, figure), digits) for _, figure, digits in columns)]
+        for arm, runs in results.items()
+    ]
+    return table(["arm", "seeds", *(label for label, *_ in columns)], rows)
+
+
+def _pairs(results: f.Results, arms: Sequence[Arm]) -> list[tuple[str, f.Runs, f.Runs]]:
+    return [
+        (f"`{arm.name}` - `{other}`", results[arm.name], results[other])
+        for arm in arms
+        for other in arm.against
+        if set(results[arm.name]) & set(results.get(other, {}))
+    ]
+
+
+def gains(results: f.Results, arms: Sequence[Arm]) -> str:
+    """Pass@1 of arms against others, at equal steps, tokens and seconds."""
+    rows = []
+    for label, one, two in _pairs(results, arms):
+        figures = (f.difference(last(TESTED)), f.gain_at_equal("tokens"), f.gain_at_equal("seconds"))
+        steps, *others = (cell(f.paired(one, two, figure), sign=True) for figure in figures)
+        rows.append([label, str(len(set(one) & set(two))), steps, cell(f.over_problems(one, two), sign=True), *others])
+    head = [
+        "pass@1",
+        "seeds",
+        "equal steps, test",
+        "the same, over problems",
+        "equal tokens, validation",
+        "equal seconds, validation",
+    ]
+    return table(head, rows)
+
+
+def costs(results: f.Results, arms: Sequence[Arm]) -> str:
+    """What arms cost against others."""
+    kinds: tuple[f.Cost, ...] = ("tokens", "seconds")
+    rows = []
+    for label, one, two in _pairs(results, arms):
+        spent = [f.relative_cost(kind, after_start=after) for after in (False, True) for kind in kinds]
+        cells = [cell(f.paired(one, two, figure), 0, sign=True, percent=True) for figure in spent]
+        cells += [cell(f.paired(one, two, f.sooner(kind)), 2) for kind in kinds]
+        had = [f.has_it(one[seed], two[seed]) for seed in one if seed in two]
+        rows.append([label, *cells, f"{sum(had):.0f} of {len(had)}"])
+    head = [
+        "cost",
+        "tokens",
+        "seconds",
+        "tokens after the start",
+        "seconds after the start",
+        "sooner, tokens",
+        "sooner, seconds",
+    ]
+    return table(head, rows)
+
+
+def controls(results: f.Results) -> str:
+    """What gating and cutoff did, or would have done."""
+    names = ("precision", "recall", "f1", "share", "lost_correct", "saved_tokens")
+    rows = []
+    for arm, runs in results.items():
+        for control in (f.gate_of(runs), "cutoff"):
+            if control is None or not any(r.run.series(f"controls/{control}/share") for r in runs.values()):
+                continue
+            acted = f.estimate(runs, lambda r, c=control: r.acting_mean(c, "acted_share"))
+            figures = [f.estimate(runs, lambda r, c=control, n=name: r.control(c, n)) for name in names]
+            rest = [
+                f.estimate(runs, lambda r, c=control, n=name: r.control(c, n)) for name in ("evidence", "held_back")
+            ]
+            if acted is None and control == "cutoff" and arm not in SHADOWED:
+                continue
+            said = "in shadow" if acted is None else share(acted, 2)
+            rows.append([f"`{arm}`", control, said, *map(share, figures), cell(rest[0], 0), share(rest[1], 2)])
+    head = [
+        "arm",
+        "control",
+        "acted on",
+        "precision",
+        "recall",
+        "F1",
+        "wanted",
+        "correct lost",
+        "tokens saved",
+        "seen (n)",
+        "held back",
+    ]
+    return table(head, rows)
+
+
+def thresholds(results: f.Results) -> str:
+    """The fixed rule of gating on the tested problems."""
+    names = ("precision", "recall", "share", "lost_correct", "lost_signal")
+    rows = []
+    for arm in (name for name in ("masa", "masa_sft", "efficient") if name in results):
+        for margin, max_std in THRESHOLDS:
+            by_seed = [f.gate_on_test(r, max_std=max_std, margin=margin) for r in results[arm].values()]
+            cells = [share(statistics.mean([v[name] for v in by_seed if name in v])) for name in names]
+            rows.append([f"`{arm}`", f"{margin:g}", f"{max_std:g}", *cells])
+    return table(["arm", "margin", "max_std", "precision", "recall", "gated", "correct lost", "signal lost"], rows)
+
+
+def hints(results: f.Results) -> str:
+    """What hints did; empty without a hint."""
+    rows = []
+    for arm, runs in results.items():
+        names = ("hinted_pass_rate", "plain_pass_rate", "acted_share", "lift")
+        figures = [f.estimate(runs, lambda r, n=name: r.acting_mean("hinting", n)) for name in names]
+        if figures[0] is not None:
+            end = f.estimate(runs, lambda r: r.control("hinting", "lift"))
+            cells = [*map(share, figures[:3]), cell(figures[3], sign=True), cell(end, sign=True)]
+            rows.append([f"`{arm}`", str(len(runs)), *cells])
+    head = ["arm", "seeds", "pass rate, hinted", "plain", "hinted", "lift", "lift, last window"]
+    return table(head, rows) if rows else ""
+
+
+def parts(results: f.Results) -> str:
+    """Shapley values of the meta reward's parts; empty where no seed has all sets of them."""
+    validated = "pass@1 of the validations, their mean"
+    figures: dict[str, f.Figure] = {
+        "pass@1 of the test": last(TESTED),
+        validated: lambda result: fmean([y for _, y in result.curve("steps")[1:]] or [float("nan")]),
+    }
+    rows = []
+    for label, figure in figures.items():
+        if by_seed := shapley_by_seed(results, figure):
+            found = [statistics.mean([values[part] for values in by_seed.values()]) for part in PARTS]
+            rows.append([label, str(len(by_seed)), *(cell(value, 4, sign=True) for value in found)])
+    return table(["what a part adds to", "seeds", *PARTS], rows) if rows else ""
+
+
+def further_tests(results: f.Results, arms: Sequence[Arm]) -> str:
+    """Tests on other problems, beside the usual one; empty without any."""
+    metrics = {
+        "pass@1": (TESTED, 3),
+        "r, pass rate": ("test/calibration/pass_rate/pearson", 2),
+        "error, pass rate": ("test/calibration/pass_rate/mae", 3),
+        "r, length": ("test/calibration/length/pearson", 2),
+    }
+    rows = []
+    for arm in (arm for arm in arms if arm.tests):
+        for test in (None, *arm.tests):
+            runs = [
+                r.run if test is None else r.tests[test]
+                for r in results[arm.name].values()
+                if test is None or test in r.tests
+            ]
+            values = [
+                ([v for run in runs if (v := run.last(tag)) is not None], digits) for tag, digits in metrics.values()
+            ]
+            cells = [cell(statistics.mean(known), digits) for known, digits in values]
+            rows.append(
+                [
+                    f"`{arm.name}`",
+                    "kinds of training" if test is None else test.replace("_", " "),
+                    str(len(runs)),
+                    *cells,
+                ]
+            )
+    return table(["arm", "tested on", "seeds", *metrics], rows) if rows else ""
