@@ -184,7 +184,9 @@ def test_trains_as_one_process(undisturbed: Callable[[str], Path], layout: str) 
         assert_alike(two, undisturbed("one lora" if "lora" in layout else "one"), range(1, 3))
 
 
-@every_layout
+# In one process: tests/test_resume.py; shards that are resumed: tests/callbacks/test_expert_sft_processes.py.
+@slow
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name[:3] != "one"])
 def test_killed_and_resumed(undisturbed: Callable[[str], Path], tmp_path: Path, layout: str) -> None:
     killed = tmp_path / "killed"
     process = start(killed, *LAYOUTS[layout])
