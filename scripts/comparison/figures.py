@@ -241,6 +241,13 @@ def over_problems(first: Runs, second: Runs, draws: int = 2000) -> Estimate | No
     return Estimate(fmean(fmean(each) for each in pairs), low, high, sum(map(len, pairs)))
 
 
+def thresholds(result: Result) -> dict[str, float]:
+    """Those of a run's `PredictiveGating` by the rule "fixed": ``max_std`` and ``margin``."""
+    stem = "trainer.callbacks.PredictiveGating.init_args"
+    said = {name: result.run.settings.get(f"{stem}.{name}", "null") for name in ("max_std", "margin")}
+    return {name: 0.1 if text == "null" else float(text) for name, text in said.items()}
+
+
 def gate_on_test(result: Result, *, max_std: float, margin: float) -> dict[str, float]:
     """What the fixed rule would do on the tested problems, each of which is solved and predicted: no audit is needed.
 

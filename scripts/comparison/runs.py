@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,12 +76,11 @@ def read_arms(file: Path = ARMS) -> dict[str, Arm]:
     return arms
 
 
-def in_order(arms: Iterable[Arm], seeds: Sequence[int]) -> Iterator[tuple[Arm, int]]:
-    """All runs: those of the main arms first, then the others, each seed by seed, so that one may stop at any time."""
+def in_order(arms: Iterable[Arm], seeds: Sequence[int]) -> list[tuple[Arm, int]]:
+    """All runs: the main arms seed by seed, then each other arm with all its seeds, so that one may stop at any time."""
     arms = list(arms)
-    for main in (True, False):
-        for seed in seeds:
-            yield from ((arm, seed) for arm in arms if arm.main is main)
+    main = [(arm, seed) for seed in seeds for arm in arms if arm.main]
+    return main + [(arm, seed) for arm in arms if not arm.main for seed in seeds]
 
 
 def folder_of(out: Path, arm: str, seed: int) -> Path:
