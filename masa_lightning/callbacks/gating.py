@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 
 from masa_lightning.callbacks._control import Mode
+from masa_lightning.callbacks._past import Past
 from masa_lightning.callbacks._rule import Rule, RuledControl, fixed_settings
 from masa_lightning.checks import check_choice, check_number
 from masa_lightning.functional.controls import ControlCounts, Gate, gate
@@ -28,6 +29,8 @@ class GatingControl(RuledControl):
 
     skips = True
     risk: RiskGate | None = None
+    past: Past | None = None
+    """What problems did before, where that counts."""
 
     @abstractmethod
     def scores(self, group: RolloutGroup) -> tuple[float, float]:
@@ -70,7 +73,20 @@ class GatingControl(RuledControl):
                 "lost_signal_bound": signal.lost_share,
                 "lost_correct_bound": correct.lost_share,
             }
+        if self.past is not None:
+            own["known_share"] = self.past.known_share(groups)
+            self.past.remember(groups)
         return figures | {f"controls/{self.name}/{name}": value for name, value in own.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of a rule, and the past of all problems, if it counts."""
+        return super().state_dict() | ({} if self.past is None else {"past": self.past.rows()})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes it up; a past that did not count before begins now."""
+        super().load_state_dict(state_dict)
+        if self.past is not None:
+            self.past.take(state_dict.get("past", ()))
 
     def count(self, counts: ControlCounts, group: RolloutGroup, decision: Decision) -> None:
         if not group.is_unbiased:
@@ -101,7 +117,8 @@ class PredictiveGating(GatingControl):
     gated as hopeless, of all correct ones), ``saved_tokens`` (share of solution tokens), all over the window and
     estimated for all problems; ``hopeless_share`` and ``trivial_share`` of the step's problems, ``acted_share``,
     ``evidence``, ``held_back``; with the rule "risk" ``audit_share`` and, with confidence, the most that was lost since
-    the start, ``lost_signal_bound`` and ``lost_correct_bound``; and ``tokens/saved_gating`` of the step.
+    the start, ``lost_signal_bound`` and ``lost_correct_bound``; with `history` ``known_share``, of the step's problems
+    those solved before; and ``tokens/saved_gating`` of the step.
 
     Args:
         mode: "off", "shadow" (decide and be scored, change nothing) or "act".
@@ -120,6 +137,8 @@ class PredictiveGating(GatingControl):
         max_lost_signal: Rule "risk": no more than this share of what GRPO could have learned is lost over the run, the
             sum of p (1 - p) with p the share of right rollouts of a problem, in [0, 1).
         confidence: Rule "risk": probability that both limits hold, at all steps at once, in (0, 1).
+        history: Rule "risk": whether a problem's own past rollouts, discounted by a half each time it is solved again, count
+            beside its predictions, each like one more prediction of 0 or 1; from the second epoch on.
 
     Raises:
         ValueError: If an argument is out of range, or is none of its rule.
@@ -147,7 +166,9 @@ class PredictiveGating(GatingControl):
         rule: Rule = "fixed",
         max_lost_signal: float = 0.05,
         confidence: float = 0.9,
+        history: bool = False,
     ) -> None:
+        check_choice("history", history, (False, True))
         given = {
             "max_std": (max_std, 0.1),
             "margin": (margin, 0.1),
@@ -167,6 +188,11 @@ class PredictiveGating(GatingControl):
         if rule == "risk":
             self.steered = True
             self.risk = risk_gate(max_lost_signal, max_lost_correct, confidence, window)
+            self.past = Past() if history else None
+        elif history:
+            raise ValueError(
+                "PredictiveGating has history: true and rule: fixed, which looks at predictions alone; expected rule: risk"
+            )
 
     def _rates(self, group: RolloutGroup) -> list[float]:
         return [r.prediction.rate for r in group.metas if r.prediction is not None and r.prediction.rate is not None]
@@ -177,7 +203,8 @@ class PredictiveGating(GatingControl):
 
     def scores(self, group: RolloutGroup) -> tuple[float, float]:
         rates = self._rates(group)
-        return scores(rates) if rates else UNKNOWN
+        past = None if self.past is None else self.past.known(group)
+        return scores(rates, *(past or (0.0, 0.0))) if rates or past else UNKNOWN
 
 
 def risk_gate(max_lost_signal: float, max_lost_correct: float, confidence: float, window: int) -> RiskGate:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
 from masa_lightning.callbacks._control import Mode
+from masa_lightning.callbacks._past import Past
 from masa_lightning.callbacks.gating import UNKNOWN, GatingControl, risk_gate
-from masa_lightning.checks import check_number
 from masa_lightning.modules.masa import MASALightningModule
 from masa_lightning.types import RolloutGroup
 
@@ -60,42 +57,20 @@ class HistoryGating(GatingControl):
         window: int = 50,
     ) -> None:
         super().__init__(mode, start_step, 0.05, max_lost_correct, window, 1)
-        check_number("discount", discount, ">= 0", "<= 1")
-        check_number("max_problems", max_problems, ">= 1", whole=True)
-        self.discount = discount
-        self.max_problems = max_problems
         self.risk = risk_gate(max_lost_signal, max_lost_correct, confidence, window)
-        self.past: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
-        """Right and wrong rollouts of each problem, discounted, by its source and id; those solved last come last."""
+        self.past = Past(discount, max_problems)
 
     def wants(self, group: RolloutGroup, budget: int) -> None:
         """Nothing for a problem alone: the rule decides over a whole step."""
 
     def scores(self, group: RolloutGroup) -> tuple[float, float]:
-        past = self.past.get((group.problem.source, group.problem.id))
+        past = self.past.known(group) if self.past is not None else None
         if past is None:
             return UNKNOWN
         right, wrong = (1 + count for count in past)
         mean = right / (right + wrong)
         spread = math.sqrt(mean * (1 - mean) / (right + wrong + 1))
         return mean + spread, mean - spread
-
-    def figures(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
-        """Those of gating, and how many problems have a past; then remembers what this step's problems did."""
-        figures = super().figures(groups)
-        if not figures:
-            return {}
-        names = [(g.problem.source, g.problem.id) for g in groups]
-        known = sum(name in self.past for name in names) / max(len(names), 1)
-        for name, group in zip(names, groups, strict=True):
-            if group.is_unbiased:
-                right, wrong = self.past.pop(name, (0.0, 0.0))
-                correct = sum(group.correct)
-                more = len(group.correct) - correct
-                self.past[name] = self.discount * right + correct, self.discount * wrong + more
-        while len(self.past) > self.max_problems:
-            self.past.popitem(last=False)
-        return figures | {f"controls/{self.name}/known_share": known}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuses modules without controls, and `masa predict`, where no problem has a past.
@@ -116,12 +91,3 @@ class HistoryGating(GatingControl):
                 "HistoryGating gates by what training saw of a problem, and predict has seen none; expected mode: off, or "
                 "remove the callback"
             )
-
-    def state_dict(self) -> dict[str, Any]:
-        """That of gating, and the past of all problems."""
-        return super().state_dict() | {"past": [[*name, *counts] for name, counts in self.past.items()]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes it up."""
-        super().load_state_dict(state_dict)
-        self.past = OrderedDict(((source, id_), (right, wrong)) for source, id_, right, wrong in state_dict["past"])

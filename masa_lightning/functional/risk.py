@@ -143,17 +143,27 @@ def _covered(share: float) -> NDArray[np.bool_]:
     return np.asarray(-np.expm1(-_STAKES) < share)
 
 
-def scores(rates: Sequence[float]) -> tuple[float, float]:
+def scores(rates: Sequence[float], right: float = 0.0, wrong: float = 0.0) -> tuple[float, float]:
     """How hopeless and how trivial a problem looks, from the mean, spread and number of its predicted pass rates in [0, 1].
 
     With one more prediction of 0 and one of 1 among them: mean plus, and mean minus standard deviation. The first is
-    low where many predictions agree on 0, the second high where many agree on 1.
+    low where many predictions agree on 0, the second high where many agree on 1. Rollouts of its past count like as many
+    predictions of 1 and 0.
+
+    Args:
+        rates: Predicted pass rates.
+        right: Right rollouts of its past, discounted, >= 0.
+        wrong: Wrong ones.
 
     >>> [tuple(round(s, 2) for s in scores(r)) for r in ([0.0] * 8, [0.0, 0.0], [1.0] * 8, [0.0, 1.0], [])]
     [(0.4, -0.2), (0.68, -0.18), (1.2, 0.6), (1.0, 0.0), (1.0, 0.0)]
+    >>> [round(s, 2) for s in scores([0.0] * 2, wrong=6.0)]  # as of eight predictions
+    [0.4, -0.2]
     """
     values = np.array([0.0, 1.0, *rates])
-    mean, spread = float(values.mean()), float(values.std())
+    weights = np.array([1.0 + wrong, 1.0 + right, *(1.0 for _ in rates)])
+    mean = float(np.average(values, weights=weights))
+    spread = float(np.average((values - mean) ** 2, weights=weights)) ** 0.5
     return mean + spread, mean - spread
 
 

@@ -31,7 +31,12 @@ PURPOSES: Final = (
     ("trained", "trained on"),
 )
 _CONTROL: Final = re.compile(r"controls/(\w{1,40})/(?:acted_share|share|lift|evidence)")
-_CLASSES: Final = {"gating": "PredictiveGating", "cutoff": "EarlyCutoff", "hinting": "NotionHinting"}
+_CLASSES: Final = {
+    "gating": "PredictiveGating",
+    "cutoff": "EarlyCutoff",
+    "hinting": "NotionHinting",
+    "history": "HistoryGating",
+}
 
 
 def overview(arms: Sequence[Arm]) -> Table:

@@ -15,17 +15,20 @@ PROBLEMS = [Problem(id=f"{kind}{i}", problem=f"{kind}{i}", answer="2") for i in 
 LOOSE = {"max_lost_signal": 0.3, "max_lost_correct": 0.3, "confidence": 0.5}  # begins soon
 
 
-def script(kind, text, index, call):
+def answer(kind, text, index, rates):
     name = text.rstrip("0123456789")
     if kind == "meta":
-        return f'<meta>?</meta>{{"math_notion":["sum"],"pass_rate":{RATES[name]},"solution_length":10}}'
+        return f'<meta>?</meta>{{"math_notion":["sum"],"pass_rate":{rates[name]},"solution_length":10}}'
     right = {"lost": False, "easy": True, "open": index % 2 == 0, "half": index > 0}[name]
     return ("x" * 40 if not right else "") + f"\\boxed{{{2 if right else 0}}}"  # 50 tokens with the end, or 10
 
 
 @pytest.fixture
 def run(loop):
-    def run(*callbacks, epochs=12, kind=None, problems=PROBLEMS, **settings):
+    def run(*callbacks, epochs=12, kind=None, problems=PROBLEMS, answers=RATES, **settings):
+        def script(kind, text, index, call):
+            return answer(kind, text, index, answers)
+
         settings = {"num_generations": 4, "prompts": PROMPTS, "max_prompt_length": 40} | settings
         module = loop.scripted(script, *(() if kind is None else (kind,)), **settings)
         data = loop.Problems(problems, batch_size=len(problems))
@@ -73,6 +76,23 @@ def test_history_gates_without_predictions_from_the_second_epoch_on(run):
     assert history.past["", "lost0"][0] == 0
 
 
+def test_a_past_counts_beside_predictions(run):
+    """All say 4 of 8, so predictions tell nothing apart; the past does."""
+    blind, seeing = (PredictiveGating(rule="risk", history=history, **LOOSE) for history in (False, True))
+    unsure = dict.fromkeys(RATES, 4)
+    for gating, expected in ((blind, set()), (seeing, {"lost", "easy"})):
+        recorder, _ = run(gating, answers=unsure)
+        assert set().union(*(gated(groups) for groups in recorder.groups)) == expected
+    known = [metrics["controls/gating/known_share"] for metrics in recorder.metrics]
+    assert known[:2] == [0, 1]
+    assert "controls/gating/known_share" not in run(blind, epochs=1)[0].metrics[0]
+    again = PredictiveGating(rule="risk", history=True, **LOOSE)
+    again.load_state_dict(blind.state_dict())  # a run that goes on with a past begins with none
+    assert not again.past and blind.past is None
+    again.load_state_dict(seeing.state_dict())
+    assert again.past == seeing.past and list(again.past) == list(seeing.past) and len(again.past) == len(PROBLEMS)
+
+
 def test_history_forgets_the_oldest(run):
     history = HistoryGating(mode="shadow", max_problems=3, discount=1.0)
     recorder, _ = run(history, epochs=2)
@@ -95,6 +115,7 @@ def test_the_factor_of_the_cutoff_is_found(run):
     "make",
     [
         lambda: PredictiveGating(rule="risk", **LOOSE),
+        lambda: PredictiveGating(rule="risk", history=True, **LOOSE),
         lambda: HistoryGating(**LOOSE),
         lambda: EarlyCutoff(rule="risk", max_lost_correct=0.3, confidence=0.5),
     ],
@@ -146,6 +167,8 @@ def test_predict_has_no_audits(loop, make):
         (lambda: PredictiveGating(rule="risk", max_lost_signal=1.0), "max_lost_signal is 1.0"),
         (lambda: PredictiveGating(rule="risk", confidence=1.0), "confidence is 1.0"),
         (lambda: EarlyCutoff(rule="risk", confidence=0.0), "confidence is 0.0"),
+        (lambda: PredictiveGating(history=True), "has history: true and rule: fixed, .* expected rule: risk"),
+        (lambda: PredictiveGating(rule="risk", history="yes"), "history is 'yes'"),
         (lambda: HistoryGating(discount=1.5), "discount is 1.5"),
         (lambda: HistoryGating(max_problems=0), "max_problems is 0"),
     ],

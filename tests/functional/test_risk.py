@@ -41,6 +41,45 @@ def table(said):
     return np.stack([more.mean(1) + more.std(1), more.mean(1) - more.std(1)], axis=1)
 
 
+def recurring(kind, *, with_predictions, with_past, steps=60, problems=128, epoch=8, size=8, seed=0):
+    """Share gated after the first epoch, and shares lost, where the same problems come again and become easier."""
+    rng = np.random.default_rng(seed)
+    gate = RiskGate(LIMIT, LIMIT, 0.9, window=50)
+    start = np.clip(pass_rates(rng, 0.0, problems * epoch), 1e-3, 1 - 1e-3)
+    start = np.log(start / (1 - start))
+    past, lost, total, gated = np.zeros((len(start), 2)), np.zeros(2), np.zeros(2), []
+    for step in range(steps):
+        if step % epoch == 0:
+            order = rng.permutation(len(start)).reshape(epoch, problems)
+        mine = order[step % epoch]
+        p = sigmoid(start[mine] + 1.5 * step / steps * (np.abs(start[mine]) < 4))
+        said = predictions(rng, kind, p, step, True, 8 if with_predictions else 0)
+        known = past[mine] if with_past else np.zeros((problems, 2))
+        scored = np.array(
+            [scores(row, *of) if len(row) or any(of) else (np.nan, np.nan) for row, of in zip(said, known, strict=True)]
+        )
+        share, gates = gate.audit_share, gate.plan(scored)
+        wanted, hopeless = (np.array([g is not None for g in gates]), np.array([g == "hopeless" for g in gates]))
+        solved = ~wanted | (rng.random(problems) < share)
+        rate = rng.binomial(size, p) / size
+        gate.add(scored, gates, np.where(solved, rate, np.nan), np.where(wanted, 1 / share, 1.0), acted=True)
+        did = size * np.stack([rate, 1 - rate], axis=1)
+        past[mine[solved]] = 0.5 * past[mine[solved]] + did[solved]
+        lost += [(rate * (1 - rate))[~solved].sum(), rate[hopeless & ~solved].sum()]
+        total += [(rate * (1 - rate)).sum(), rate.sum()]
+        gated.append(wanted.mean())
+    return float(np.mean(gated[epoch:])), lost / total
+
+
+def test_a_past_beside_predictions_gates_more_within_the_same_limits():
+    """Over-confident ones; of calibrated ones docs/masa_efficient.md has figures."""
+    both, lost = recurring("overconfident", with_predictions=True, with_past=True, seed=1)
+    alone, _ = recurring("overconfident", with_predictions=True, with_past=False, seed=1)
+    past, _ = recurring("overconfident", with_predictions=False, with_past=True, seed=1)
+    assert (lost <= LIMIT).all()
+    assert both > max(alone, past) + 0.05
+
+
 def simulate(kind, *, steps, problems, size=8, seed=0):
     """Returns the greatest shares lost of signal and of correct rollouts, the share gated by step, and what was seen."""
     rng = np.random.default_rng(seed)

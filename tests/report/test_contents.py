@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
+from masa_lightning import EarlyCutoff, HistoryGating, NotionHinting, PredictiveGating
 from masa_lightning.report import curves, predictions, tables
 from masa_lightning.report.contents import contents
 from masa_lightning.report.records import Evaluated, ProblemRecord
@@ -129,6 +130,14 @@ def test_predictions_and_reliability(data: dict[str, Any]) -> None:
     low, high = stats.binomtest(4, 12).proportion_ci(method="wilson")
     assert bin_[:2] == [0.75, pytest.approx(1 / 3, abs=1e-4)] and bin_[4] == 4
     assert bin_[2] < low and bin_[3] > high  # over 4 problems, not 12 rollouts
+
+
+@pytest.mark.parametrize("control", [PredictiveGating, EarlyCutoff, NotionHinting, HistoryGating])
+def test_the_mode_of_each_control_is_known(control: type) -> None:
+    run = made({f"controls/{control.name}/acted_share": {1: 0.5}})  # type: ignore[attr-defined]
+    run.settings[f"trainer.callbacks.{control.__name__}.init_args.mode"] = "shadow"
+    table = tables.control_table([Arm(label="a", runs=[run])])
+    assert dict(zip(table["head"], table["rows"][0], strict=True))["mode"] == "shadow"
 
 
 def test_controls_and_tokens(data: dict[str, Any], runs: Path) -> None:
