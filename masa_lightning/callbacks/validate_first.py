@@ -13,18 +13,26 @@ class ValidateFirst(Callback):
     """Validates before the first training step, and behind the last one if no other validation came between.
 
     So a run has a before and an after, and costs one validation more. The first is logged at step 0. A run that is resumed
-    does not repeat it, and `fast_dev_run` has none. Training goes as it would without; `EarlyStopping` does not count it.
+    does not repeat it, and ends as it would have without the interruption; `fast_dev_run` has none. Training goes as it would without; `EarlyStopping` does not count it.
     Lightning's sanity check is of no use beside it: `Trainer(num_sanity_val_steps=0)`.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._validations = 0  # of this session
+        self._validations = 0  # after a step of the run
         self._first = False
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Counts anew."""
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Counts anew, before the state of a run that is gone on with comes."""
         self._validations, self._first = 0, False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what decides whether a validation follows the last step."""
+        return {"first": self._first, "validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from a checkpoint."""
+        self._first, self._validations = state_dict["first"], state_dict["validations"]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validates, before the first step of a new run."""
@@ -45,6 +53,7 @@ class ValidateFirst(Callback):
         """Validates, if there is nothing to compare the first one with."""
         if self._first and trainer.global_step and not self._validations:
             _validate(trainer)
+            self._validations = 0  # of a run that is made longer this one is not the last
 
 
 def _callbacks(trainer: Any) -> list[Callback]:

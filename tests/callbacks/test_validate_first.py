@@ -66,6 +66,21 @@ def test_a_resumed_run_does_not_repeat_it(loop: Any, tmp_path: Any) -> None:
     assert steps(recorder) == [0, 2]
 
 
+@pytest.mark.parametrize(("every", "expected"), [(9, [4]), (2, [4]), (3, [])])
+def test_a_resumed_run_ends_with_it_if_an_undisturbed_one_does(
+    every: int, expected: list[int], loop: Any, tmp_path: Any
+) -> None:
+    settings = {"val_check_interval": every, "check_val_every_n_epoch": None}
+    whole = loop.fit(loop.module(), loop.Problems(8, 4), ValidateFirst(), max_steps=4, **settings)
+    loop.fit(loop.module(), loop.Problems(8, 4), ValidateFirst(), max_steps=3, **settings).trainer.save_checkpoint(
+        tmp_path / "three.ckpt"
+    )
+    module, again = loop.module(), loop.Recorder()
+    trainer = loop.trainer(again, ValidateFirst(), max_steps=4, **settings)
+    trainer.fit(module, loop.Problems(8, 4), ckpt_path=tmp_path / "three.ckpt")
+    assert steps(again) == expected == [step for step in steps(whole) if step > 3]
+
+
 def test_none_where_there_is_nothing_to_validate(loop: Any) -> None:
     assert steps(loop.fit(loop.module(), loop.Problems(4), ValidateFirst())) == []
     module = loop.module()

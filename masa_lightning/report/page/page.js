@@ -104,13 +104,13 @@ function plot(figure, { xs, ys, x, y, square }, draw) {
     if (!now || now === width) return;
     width = now;
     const height = square ? Math.min(width, 330) : 210;
-    const box = { left: 46, right: width - 10, top: 20, bottom: height - 36 };
+    const box = { left: 50, right: width - 10, top: 20, bottom: height - 36 };
     const sx = (v) => box.left + ((v - xs[0]) / (xs[1] - xs[0])) * (box.right - box.left);
     const sy = (v) => box.bottom - ((v - ys[0]) / (ys[1] - ys[0])) * (box.bottom - box.top);
     const image = drawn("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": figure.title_ });
     for (const tick of ticks(ys[0], ys[1], 4)) {
       image.append(drawn("line", { class: "gridline", x1: box.left, x2: box.right, y1: sy(tick), y2: sy(tick) }),
-        drawn("text", { x: box.left - 6, y: sy(tick) + 4, "text-anchor": "end" }, number(tick)));
+        drawn("text", { x: box.left - 10, y: sy(tick) + 4, "text-anchor": "end" }, number(tick)));
     }
     for (const tick of ticks(xs[0], xs[1], Math.max(2, Math.floor(width / 80)))) {
       image.append(drawn("text", { x: sx(tick), y: box.bottom + 15, "text-anchor": "middle" }, number(tick)));
