@@ -13,8 +13,9 @@ class ValidateFirst(Callback):
     """Validates before the first training step, and behind the last one if no other validation came between.
 
     So a run has a before and an after, and costs one validation more. The first is logged at step 0. A run that is resumed
-    does not repeat it, and ends as it would have without the interruption; `fast_dev_run` has none. Training goes as it would without; `EarlyStopping` does not count it.
-    Lightning's sanity check is of no use beside it: `Trainer(num_sanity_val_steps=0)`.
+    does not repeat it, and ends as it would have without the interruption; `fast_dev_run` has none. Training goes as it
+    would without; `EarlyStopping` does not count it. Lightning's sanity check is of no use beside it:
+    `Trainer(num_sanity_val_steps=0)`.
     """
 
     def __init__(self) -> None:

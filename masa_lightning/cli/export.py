@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from masa_lightning.cli.errors import stop
 from masa_lightning.model_card.results import read_results
 from masa_lightning.models.checkpoints import find_checkpoint
 
@@ -63,6 +64,6 @@ def main(args: Sequence[str]) -> None:
             results=given.results,
             trust_remote_code=given.trust_remote_code,
         )
-    except (FileNotFoundError, ValueError) as error:
-        parser.error(str(error))
+    except (OSError, ValueError) as error:
+        stop(error)
     print(f"exported to {given.out}; its model card is README.md")

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from masa_lightning.cli.errors import stop
+
 
 def main(args: Sequence[str]) -> None:
     """Runs `masa report` with its arguments."""
@@ -31,10 +33,15 @@ def main(args: Sequence[str]) -> None:
     try:
         folders = find_runs(given.runs)
         target: Path = given.output or (folders[0] if len(folders) == 1 else Path()) / "report.html"
+        if target.is_dir() or not target.parent.is_dir():
+            raise ValueError(
+                f"{target} {'is a folder' if target.is_dir() else 'is in no folder that exists'}; expected -o FILE, such as "
+                "-o report.html"
+            )
         if target.exists() and MARK.encode() not in target.read_bytes()[:4096]:
-            parser.error(f"{target} is there and no page of `masa report`; give another file: -o FILE")
+            raise ValueError(f"{target} is there and no page of `masa report`; give another file: -o FILE")
         target.write_text(page(contents(load_runs(folders))), encoding="utf-8")
-    except OSError as error:
-        parser.error(str(error))
+    except (OSError, ValueError) as error:
+        stop(error)
     runs = "1 run" if len(folders) == 1 else f"{len(folders)} runs"
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB of {runs}; open it in a browser")

@@ -180,12 +180,15 @@ def _model_of(record: Record, checkpoint: Path, remedy: str) -> dict[str, Any]:
     return {"class_path": record.class_path, "init_args": settings}
 
 
+_SOURCES: Final = {"validate": "validation", "test": "test", "predict": "predict"}
+
+
 def _data_of(data: Any, folder: Path, command: str, remedy: str) -> dict[str, Any]:
     if data is None:
         also = "--problem TEXT or --problems FILE, or " if command == "predict" else ""
         raise ValueError(
             f"there is no config.yaml of `masa fit` in {folder}, and so no problems to {command}; expected {also}"
-            "--data CLASS with its arguments, such as --data MathDataModule --data.init_args.test FILE"
+            f"--data CLASS with its arguments, such as --data MathDataModule --data.init_args.{_SOURCES[command]} FILE"
         )
     kind = allowed_class(data.get("class_path")) if isinstance(data, Mapping) else None
     refused = [] if kind is not None and issubclass(kind, LightningDataModule) else [f"data: {_name(data)}"]

@@ -24,7 +24,10 @@ def read_results(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
             )
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            valid = all(isinstance(b["name"], str) and isinstance(b["metrics"], dict) for b in found["benchmarks"])
+            benchmarks = found["benchmarks"]
+            valid = bool(benchmarks) and all(
+                isinstance(b["name"], str) and isinstance(b["metrics"], dict) for b in benchmarks
+            )
         except (ValueError, LookupError, TypeError):
             valid = False
         if not valid:

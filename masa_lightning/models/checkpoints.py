@@ -131,7 +131,7 @@ def _wrong(path: Path, error: BaseException) -> str:
         with path.open("rb") as file:
             whole = file.read(2) != b"PK"
         what = "is no checkpoint" if whole and size else "is cut short"
-        return f"{what}: its {size} bytes are no whole archive of torch.save ({reason})"
+        return f"{what}: its {size} bytes are no whole archive of torch.save"
     return f"cannot be read ({reason})"
 
 

@@ -31,6 +31,11 @@ except SystemExit as end:
         (["file.ckpt", "file.ckpt"], "'file.ckpt' is a file; expected a folder to write to"),
         (["file.ckpt", "out", "--results", "no.json"], "results 'no.json' is no file; expected the results.json"),
         (["file.ckpt", "out", "--results", "file.ckpt"], "results 'file.ckpt' holds no benchmarks"),
+        (["file.ckpt", "out", "--results", "none.json"], "results 'none.json' holds no benchmarks"),
+        (
+            ["file.ckpt", "out"],
+            "error: checkpoint 'file.ckpt' is no checkpoint: its 2 bytes are no whole archive of torch.save; expected",
+        ),
         (["file.ckpt"], "the following arguments are required: OUT_DIR"),
         (["file.ckpt", "out", "--adapters", "x"], "unrecognized arguments: --adapters x"),
         (["file.ckpt", "out", "--adapt"], "unrecognized arguments: --adapt"),
@@ -42,6 +47,7 @@ def test_a_wrong_argument(
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
     Path("file.ckpt").write_text("{}")
+    Path("none.json").write_text('{"benchmarks": []}')
     with pytest.raises(SystemExit, match="2"):
         main(["export", *words])
     assert said in capsys.readouterr().err

@@ -51,6 +51,16 @@ def test_another_page_is_not_written_over(run: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
+    ("output", "said"), [(".", ". is a folder"), ("no/page.html", "no/page.html is in no folder that exists")]
+)
+def test_where_no_page_can_be(run: Path, output: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["report", str(run), "-o", output])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"error: {said}; expected -o FILE, such as -o report.html\n"
+
+
+@pytest.mark.parametrize(
     ("path", "said"),
     [
         ("none", "none is not there; expected"),

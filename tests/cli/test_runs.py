@@ -292,6 +292,7 @@ def test_what_is_missing_is_said(run: Path, capsys: pytest.CaptureFixture[str], 
         )
     (run / "config.yaml").unlink()
     assert "expected --data CLASS" in error_of(capsys, "test", "--ckpt_path", str(run))
+    assert "--data.init_args.validation FILE" in error_of(capsys, "validate", "--ckpt_path", str(run))
     assert "expected --problem TEXT" in error_of(capsys, "predict", "--ckpt_path", str(run))
     shutil.rmtree(run / "checkpoints")
     assert "there is no checkpoint in" in error_of(capsys, "test", "--ckpt_path", str(run))
