@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import json
 import signal
@@ -252,13 +253,14 @@ def stand_in(tmp_path, monkeypatch):
     calls = tmp_path / "calls"
     monkeypatch.setenv("CALLS", str(calls))
     monkeypatch.setattr(runs, "MASA", (sys.executable, str(program)))
-    arms = [
+    given = [
         runs.Arm(name="one", says="the first", layers=("--config", "tiny"), main=True),
         runs.Arm(name="two", says="the second", layers=("--config", "tiny"), against=("one",)),
     ]
 
     class StandIn:
         out = tmp_path / "out"
+        arms = given
 
         def plan(self, command, name, does):
             (tmp_path / f"{command}-{name}").write_text(does)
@@ -266,11 +268,11 @@ def stand_in(tmp_path, monkeypatch):
         def run(self, seeds=(0, 1), extra=(), jobs=1):
             calls.unlink(missing_ok=True)
             comparison = runs.Comparison(self.out, extra)
-            comparison.run(arms, seeds, jobs)
+            comparison.run(self.arms, seeds, jobs)
             return comparison, calls.read_text().splitlines() if calls.exists() else []
 
         def results(self):
-            return part("figures").read_results(self.out, arms)
+            return part("figures").read_results(self.out, self.arms)
 
     return StandIn()
 
@@ -290,6 +292,20 @@ def test_what_is_finished_is_not_run_again(stand_in):
     (stand_in.out / "seed1" / "two" / "checkpoints" / "last.ckpt").unlink()
     assert sorted(stand_in.results()["two"]) == [0]
     assert stand_in.run(jobs=2)[1] == ["fit seed1 two last", "test seed1 two last.ckpt"]
+
+
+def test_further_tests_stand_beside_the_run(stand_in):
+    runs = part("runs")
+    other = {"data": {"init_args": {"kinds": ["gcd"]}}}
+    stand_in.arms = [runs.Arm(name="one", says="the first", layers=("--config", "tiny"), tests={"other kinds": other})]
+    _, calls = stand_in.run(seeds=[0])
+    assert calls == ["fit seed0 one last", "test seed0 one last.ckpt", "test seed0 one+other_kinds last.ckpt"]
+    assert stand_in.run(seeds=[0])[1] == []
+    results = stand_in.results()
+    assert results["one"][0].tests["other kinds"].last("test/pass@1") == 0.5
+    table = part("tables").further_tests(results, stand_in.arms)
+    assert "| `one` | other kinds | 1 | 0.500 |" in table
+    assert "| `one` | kinds of training | 1 | 0.500 |" in table
 
 
 def test_a_killed_run_is_not_taken_for_finished_and_goes_on(stand_in, capsys):
@@ -319,6 +335,17 @@ def test_an_arm_that_fails_is_named_and_stops_no_other(stand_in, capsys):
     assert "one, seed 0: masa test ended with status 3; see" in capsys.readouterr().err
     assert calls[-1] == "test seed0 two last.ckpt"
     assert stand_in.run(seeds=[0])[1] == ["test seed0 one last.ckpt"]
+
+
+def test_a_run_that_another_process_still_makes_is_left_alone(stand_in, capsys):
+    (stand_in.out / "seed0").mkdir(parents=True)
+    with (stand_in.out / "seed0" / ".one.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        comparison, calls = stand_in.run(seeds=[0])
+        assert comparison.failed == ["one, seed 0"]
+        assert "one is being made by another process" in capsys.readouterr().err
+        assert calls == ["fit seed0 two last", "test seed0 two last.ckpt"]
+    assert not stand_in.run(seeds=[0])[0].failed
 
 
 def test_runs_of_other_settings_are_refused(stand_in, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -90,7 +91,7 @@ def folder_of(out: Path, arm: str, seed: int) -> Path:
 
 def test_folder(run: Path, test: str) -> Path:
     """Of a further test of a run."""
-    return run.parent / f"{run.name}+{test}"
+    return run.parent / f"{run.name}+{test.replace(' ', '_')}"
 
 
 def is_trained(run: Path) -> bool:
@@ -169,7 +170,7 @@ class Comparison:
             return
         try:
             self._finish(arm, seed)
-        except (RuntimeError, OSError, ValueError) as error:
+        except Exception as error:  # of whatever kind, it is of this run alone
             if not self._stopped:
                 self.failed.append(name)
                 print(f"{name}: {error}", file=sys.stderr, flush=True)
@@ -183,24 +184,36 @@ class Comparison:
                 f"{run} was made with other settings ({run / RECORD} has them); expected the same: give another folder, "
                 "or remove this one"
             )
-        if not is_trained(run):
-            if not (run / "checkpoints" / "last.ckpt").exists():
-                shutil.rmtree(run, ignore_errors=True)  # of a start that wrote no checkpoint
-            run.mkdir(parents=True, exist_ok=True)
-            _write(run, {"words": words})
-            seconds = self._masa("fit", words, run, seed, ["--ckpt_path", "last"])
-            _write(run, {"words": words, "seconds_of_fit": seconds})
-            if not is_trained(run):
-                raise RuntimeError(
-                    f"training ended without its last checkpoint or some of its steps; see {run / 'fit.log'}"
-                )
-        checkpoint = ["--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
-        for folder, settings in ((run, {}), *((test_folder(run, n), s) for n, s in arm.tests.items())):
-            if not is_tested(folder):
-                layer = ["--config", json.dumps(settings)] if settings else []
-                self._masa("test", [*words, *layer], folder, seed, checkpoint)
+        run.parent.mkdir(parents=True, exist_ok=True)
+        with (run.parent / f".{run.name}.lock").open("w") as lock:  # a process that outlives this one holds it on
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RuntimeError(f"{run} is being made by another process; wait for its end, or stop it") from None
+            self._train(run, words, seed, lock.fileno())
+            checkpoint = ["--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
+            for folder, settings in ((run, {}), *((test_folder(run, n), s) for n, s in arm.tests.items())):
+                if not is_tested(folder):
+                    layer = ["--config", json.dumps(settings)] if settings else []
+                    self._masa("test", [*words, *layer], folder, seed, checkpoint, lock.fileno())
 
-    def _masa(self, command: str, words: Sequence[str], folder: Path, seed: int, last: Sequence[str]) -> float:
+    def _train(self, run: Path, words: list[str], seed: int, lock: int) -> None:
+        if is_trained(run):
+            return
+        if not (run / "checkpoints" / "last.ckpt").exists():
+            shutil.rmtree(run, ignore_errors=True)  # of a start that wrote no checkpoint
+        run.mkdir(exist_ok=True)
+        _write(run, {"words": words})
+        seconds = self._masa("fit", words, run, seed, ["--ckpt_path", "last"], lock)
+        _write(run, {"words": words, "seconds_of_fit": seconds})
+        if not is_trained(run):
+            raise RuntimeError(
+                f"training ended without its last checkpoint or some of its steps; see {run / 'fit.log'}"
+            )
+
+    def _masa(
+        self, command: str, words: Sequence[str], folder: Path, seed: int, last: Sequence[str], lock: int
+    ) -> float:
         """Runs the command to its end, and returns the seconds it took."""
         logger = {"init_args": {"save_dir": str(folder.parent), "name": folder.name, "version": ""}}
         own = {"seed_everything": seed, "trainer": {"logger": logger}, "data": {"init_args": {"seed": seed}}}
@@ -211,7 +224,7 @@ class Comparison:
             with self._lock:
                 if self._stopped:
                     raise RuntimeError("stopped")
-                process = subprocess.Popen(whole, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                process = subprocess.Popen(whole, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[lock])
                 self._processes.add(process)
             code = process.wait()
             with self._lock:

@@ -225,7 +225,7 @@ def further_tests(results: f.Results, arms: Sequence[Arm]) -> str:
             rows.append(
                 [
                     f"`{arm.name}`",
-                    "kinds of training" if test is None else test.replace("_", " "),
+                    "kinds of training" if test is None else test,
                     str(len(runs)),
                     *cells,
                 ]
