@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from torch import Tensor
+
 from masa_lightning.settings import SamplingSettings
-from masa_lightning.types import Completion, Problem, Rollout, RolloutGroup, SamplingRequest
+from masa_lightning.types import Completion, PackedTokens, Problem, Rollout, RolloutGroup, SamplingRequest
 
 if TYPE_CHECKING:
     from torch import nn
 
 ProgressFn = Callable[[int, int], None]  # (done, total)
 PhaseProgress = Callable[[str, int], ProgressFn]  # (phase, total) -> whom to tell how far it is
+LogProbs = Callable[[PackedTokens, float], tuple[Tensor, Tensor]]  # as `models.policy.Policy`
 
 
 @runtime_checkable

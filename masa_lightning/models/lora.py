@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from masa_lightning.checks import check_number
 from masa_lightning.models.checkpoints import OtherSettingsError
 from masa_lightning.models.policy import Policy
+from masa_lightning.protocols import LogProbs
 from masa_lightning.types import PackedTokens
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def leave_out_frozen(policy: nn.Module, state: dict[str, Any], prefix: str, _: A
         del state[name]
 
 
-def without_adapters(policy: Policy) -> Callable[[PackedTokens, float], tuple[Tensor, Tensor]]:
+def without_adapters(policy: Policy) -> LogProbs:
     """The model under a policy's adapters: `Policy.forward` with the adapters off, and no second copy of the weights."""
     from peft.tuners.lora import LoraLayer
 

@@ -12,7 +12,6 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 
 from masa_lightning.checks import check_number, check_object
-from masa_lightning.distributed import imbalance
 from masa_lightning.functional.prompts import PromptTemplates, solution_messages
 from masa_lightning.grading.answer_grader import AnswerGrader
 from masa_lightning.metrics.rollouts import SolutionStatistics
@@ -20,21 +19,27 @@ from masa_lightning.metrics.solving import MajorityVote, PassAtK, PredictedVote
 from masa_lightning.models import loading
 from masa_lightning.models.lora import LoRA, check_same
 from masa_lightning.models.packing import pack
+from masa_lightning.models.policy_loader import PolicyLoader
 from masa_lightning.models.turns import check_roles
 from masa_lightning.modules.base import PolicyLightningModule
 from masa_lightning.modules.defaults import default_lengths, default_sampler, fitting_prompts, warn_of_hub
 from masa_lightning.modules.hyperparameters import class_path
+from masa_lightning.modules.listeners import phase_progress
 from masa_lightning.modules.optimization import Optimization
 from masa_lightning.modules.provenance import fingerprint, provenance
 from masa_lightning.modules.resume import Resumption
+from masa_lightning.modules.trainer_checks import check_batches
 from masa_lightning.protocols import Grader, RewardFunction, RolloutStore, Sampler
+from masa_lightning.rollouts.controlled import ControlledRollouts
 from masa_lightning.rollouts.evaluation import Drawn, Evaluator, Stage
 from masa_lightning.rollouts.measurement import Measurement, Named, measure
-from masa_lightning.rollouts.plan import keys_by_place, merge_batches
-from masa_lightning.rollouts.refill import ProblemReserve, fill, training_problems
+from masa_lightning.rollouts.plan import merge_batches
+from masa_lightning.rollouts.refill import ProblemReserve, training_problems
 from masa_lightning.rollouts.rollouter import Rollouter
 from masa_lightning.rollouts.scorers import Scorer, Scorers
 from masa_lightning.rollouts.solution_scorer import SolutionScorer
+from masa_lightning.rollouts.step_metrics import add_token_sums, speed_metrics
+from masa_lightning.rollouts.training import TrainingRollouts
 from masa_lightning.rollouts.unfinished import UnfinishedWarning
 from masa_lightning.settings import Algorithm, Evaluation, SamplingSettings
 from masa_lightning.types import Experience, Kind, Objective, Problem, RolloutGroup
@@ -120,21 +125,24 @@ class GRPOLightningModule(PolicyLightningModule):
         check_object("algorithm", algorithm, Algorithm)
         check_object("optimization", optimization, Optimization)
         max_prompt_length, max_completion_length = default_lengths(model, max_prompt_length, max_completion_length)
-        super().__init__(
+        loader = PolicyLoader(
             model=model,
-            sampler=default_sampler() if sampler is None else sampler,
-            chat_template=chat_template,
-            chat_template_kwargs=chat_template_kwargs,
-            sampling=sampling,
-            max_prompt_length=max_prompt_length,
-            max_completion_length=max_completion_length,
-            needs_reference=algorithm.kl_coef > 0,
-            optimization=optimization,
             dtype=dtype,
             gradient_checkpointing=gradient_checkpointing,
             float32_head=float32_head,
             trust_remote_code=trust_remote_code,
             lora=lora,
+            chat_template=chat_template,
+            max_prompt_length=max_prompt_length,
+            max_completion_length=max_completion_length,
+        )
+        super().__init__(
+            loader,
+            sampler=default_sampler() if sampler is None else sampler,
+            chat_template_kwargs=chat_template_kwargs,
+            sampling=sampling,
+            needs_reference=algorithm.kl_coef > 0,
+            optimization=optimization,
             max_logp_difference=max_logp_difference,
             seed=seed,
         )
@@ -174,6 +182,7 @@ class GRPOLightningModule(PolicyLightningModule):
         """Sums of the ``tokens/`` figures over all training steps so far."""
         self._resumption = Resumption()
         self._unfinished = UnfinishedWarning()
+        self._training_steps = 0  # of this run
         self._reserve: ProblemReserve | None = None
         self._reserve_taken = 0
         self._metrics: dict[str, float] = {}
@@ -245,6 +254,7 @@ class GRPOLightningModule(PolicyLightningModule):
             ValueError: If it does not, or as `PolicyLightningModule.setup`.
         """
         super().setup(stage)
+        self._training_steps = 0
         warn_of_hub(self.model_name, self.prompts, trust_remote_code=self.trust_remote_code)
         system = self.prompts.system is not None
         check_roles(self.tokenizer, model=self.model_name, system=system, template_kwargs=self.chat_template_kwargs)
@@ -323,8 +333,9 @@ class GRPOLightningModule(PolicyLightningModule):
         with self.processes.together():
             self._step_monitored_schedules(self.current_epoch)
             with self.watch.phase("step"):
-                self._hand_over()
-                groups, refills = self._roll_out(merge_batches(self.processes.gather(batch)))
+                self.session.hand_over(self, compare=self._training_steps == 1)
+                problems = merge_batches(self.processes.gather(batch))
+                groups, refills = self.rollouts.draw(problems, self.training_counts(), step=self.rollout_steps)
                 self.sampler.sleep()
                 assign_advantages(groups, self.algorithm, self.objectives())
                 update, trained_tokens = self._update(groups)
@@ -440,41 +451,12 @@ class GRPOLightningModule(PolicyLightningModule):
             self.messages(kind, group), add_generation_prompt=True, tokenize=False, **self.chat_template_kwargs
         )
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
-        loading.check_prompt(self.model_name, self._vocabulary, self.tokenizer, ids)
+        assert self.policy is not None
+        rows = loading.vocabulary_size(self.policy.model.config)
+        loading.check_prompt(self.model_name, rows, self.tokenizer, ids)
         return ids
 
     # -- the walk of one batch ---------------------------------------------------------------------------------------
-
-    def _hand_over(self) -> None:
-        """Gives the sampler the policy's present weights."""
-        with self.watch.phase("sync"):
-            self.sampler.wake()
-            self.sampler.sync_weights()
-            if self._training_steps == 1:
-                self._compare("after the first update")
-
-    def _roll_out(self, problems: Sequence[Problem]) -> tuple[list[RolloutGroup], dict[str, float]]:
-        """Draws and scores the groups of a training step; dynamic sampling refills the places that teach nothing."""
-        key, counts = f"fit/{self.rollout_steps}", self.training_counts()
-        groups = self.rollouter.new_groups(problems, counts)
-        if not groups:
-            raise ValueError(
-                f"none of the {len(problems)} problems of the batch has a prompt of at most {self.max_prompt_length} "
-                "tokens; raise max_prompt_length"
-            )
-        overlong, drawn = len(problems) - len(groups), len(groups)
-        self.roll_out(groups, key)
-        if self.algorithm.dynamic_sampling:
-
-            def draw(more: list[Problem], number: int) -> list[RolloutGroup]:
-                refill = self.rollouter.new_groups(more, counts)
-                self.roll_out(refill, f"{key}/refill/{number}")
-                return refill
-
-            reserve, most = self._problem_reserve(), self.algorithm.max_refills
-            groups, more = fill(groups, reserve=reserve, draw=draw, max_refills=most)
-            overlong += more
-        return groups, {"prompts/overlong": float(overlong), "prompts/refilled": float(len(groups) - drawn)}
 
     def _problem_reserve(self) -> ProblemReserve:
         if self._reserve is None:
@@ -483,27 +465,12 @@ class GRPOLightningModule(PolicyLightningModule):
             self._reserve.taken = self._reserve_taken
         return self._reserve
 
-    def roll_out(self, groups: list[RolloutGroup], key: str) -> None:
-        """Draws and scores the rollouts of groups in training, in place; a collective.
-
-        Args:
-            groups: With prompts, without rollouts.
-            key: Seeds are functions of it and of a group's place.
-        """
-        self._generate(groups, self.training_counts(), self.sampling, keys_by_place(groups, key))
-        self.scorers.score(groups)
-
-    def _generate(
-        self, groups: Sequence[RolloutGroup], counts: dict[Kind, int], sampling: SamplingSettings, keys: Sequence[str]
-    ) -> None:
-        self.rollouter.generate(groups, counts, sampling, keys, logprobs=self.trainer.training)
-
     def _update(self, groups: Sequence[RolloutGroup]) -> tuple[dict[str, float], list[list[int]]]:
         """Takes the optimiser steps; returns what to log of them, and the tokens that each process trained on."""
         assert self.policy is not None
         loss = PolicyUpdate(
             policy=self.policy,
-            reference=self._reference[0] if self._reference else None,
+            reference=self.reference,
             algorithm=self.algorithm,
             kind_weights=self.kind_weights,
             temperature=self.sampling.temperature,
@@ -519,7 +486,7 @@ class GRPOLightningModule(PolicyLightningModule):
             share_prompts=self.policy.packs,
             device=self.device,
             processes=self.processes,
-            progress=self._progress,
+            progress=phase_progress(self.trainer),
             watch=self.watch,
         )
         self._resumption.updating = True
@@ -527,7 +494,7 @@ class GRPOLightningModule(PolicyLightningModule):
             groups,
             backward=self._backward,
             step=self._optimizer_step,
-            first=self._compare_first,
+            first=lambda differences: self.session.check(differences, self.rollout_steps + 1, self.sampling),
             learning_rate=self.trainer.optimizers[0].param_groups[0]["lr"],
         )
         return metrics, update.trained_tokens
@@ -549,28 +516,18 @@ class GRPOLightningModule(PolicyLightningModule):
             "num_tokens": float(self.num_tokens),
             "tokens/trained": float(self.optimization.num_iterations * trained),
         }
-        for name in [name for name in metrics if name.startswith("tokens/")]:
-            self.ledger[name] = self.ledger.get(name, 0.0) + metrics[name]
-            metrics[name.replace("tokens/", "tokens_total/")] = self.ledger[name]
-        timings = self.processes.gather(self.watch.seconds)
-        seconds = {name: max(each.get(name, 0.0) for each in timings) for name in self.watch.seconds}
-        generated = self.rollouter.take_generated()
-        metrics["tokens_per_second"] = sum(map(sum, generated)) / max(seconds["generate"], 1e-9)
-        metrics |= {f"timing_s/{name}": value for name, value in seconds.items()}
-        if self.processes.size > 1:
-            metrics["balance/generated_tokens"] = imbalance(generated)
-            metrics["balance/trained_tokens"] = imbalance(trained_tokens)
-        return metrics
-
-    def _compare_first(self, differences: Tensor) -> None:
-        """Compares sampler and policy on the first micro-batch of a step; a collective."""
-        sampling = self.sampling
-        if self._guard is not None and (sampling.top_p, sampling.top_k, sampling.min_p) == (1, 0, 0):
-            when = f"in training step {self.rollout_steps + 1}"
-            self._guard.check(differences, when, sampling.temperature)
+        add_token_sums(metrics, self.ledger)
+        return metrics | speed_metrics(
+            generated=self.rollouter.take_generated(),
+            trained=trained_tokens,
+            processes=self.processes,
+            watch=self.watch,
+        )
 
     def _start(self) -> None:
-        super()._start()
+        """Readies the sampler, and makes the parts that a batch goes through."""
+        self.session.start(self)
+        progress = phase_progress(self.trainer)
         self.rollouter = Rollouter(
             sampler=self.sampler,
             tokenizer=self.tokenizer,
@@ -580,11 +537,21 @@ class GRPOLightningModule(PolicyLightningModule):
             max_prompt_length=self.max_prompt_length,
             seed=self.run_seed(),
             processes=self.processes,
-            progress=self._progress,
+            progress=progress,
             watch=self.watch,
             expected=self._expected,
         )
-        self.scorers = Scorers(self._all_scorers(), processes=self.processes, progress=self._progress, watch=self.watch)
+        self.scorers = Scorers(self._all_scorers(), processes=self.processes, progress=progress, watch=self.watch)
+        self.rollouts = TrainingRollouts(
+            rollouts=self.controlled_rollouts(),
+            sampling=self.sampling,
+            algorithm=self.algorithm,
+            reserve=self._problem_reserve,
+        )
+
+    def controlled_rollouts(self) -> ControlledRollouts:
+        """Draws and scores."""
+        return ControlledRollouts(rollouter=self.rollouter, scorers=self.scorers, budget=self.max_completion_length)
 
     def _all_scorers(self) -> list[Scorer]:
         return [self.scorer]
@@ -596,12 +563,7 @@ class GRPOLightningModule(PolicyLightningModule):
         for loader in CombinedLoader(loaders, "sequential").flattened:
             if hasattr(loader, "rewind"):  # `limit_val_batches` and the sanity check end early
                 loader.rewind()
-        counts = self.processes.gather(list(batches))
-        if any(count != counts[0] for count in counts):  # some would wait for ever for the others to come along
-            raise ValueError(
-                f"processes have different numbers of batches, {counts}; expected equal ones: use a datamodule of this "
-                "package, or a loader that deals problems out evenly"
-            )
+        check_batches(self.processes.gather(list(batches)))
         self._start()
         self._evaluator = Evaluator(
             rollouter=self.rollouter,

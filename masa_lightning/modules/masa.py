@@ -9,8 +9,6 @@ from typing import Any
 from torch import nn
 
 from masa_lightning.checks import check_number
-from masa_lightning.distributed import share
-from masa_lightning.functional.controls import training_weights
 from masa_lightning.functional.prompts import PromptTemplates, check_asked, meta_messages
 from masa_lightning.functional.rewards import Counting, Scoring
 from masa_lightning.metrics.calibration import Calibration
@@ -22,11 +20,12 @@ from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.optimization import Optimization
 from masa_lightning.protocols import Grader, RewardFunction, RolloutControl, Sampler
 from masa_lightning.quantities import Quantities, Quantity, chosen_quantities
+from masa_lightning.rollouts.controlled import ControlledRollouts
 from masa_lightning.rollouts.cut_scorer import CutScorer
 from masa_lightning.rollouts.evaluation import Predicted, Predictor
+from masa_lightning.rollouts.expert_examples import ExpertExamples
 from masa_lightning.rollouts.measurement import Named, measure
 from masa_lightning.rollouts.meta_scorer import MetaScorer
-from masa_lightning.rollouts.plan import keys_by_place
 from masa_lightning.rollouts.scorers import Scorer
 from masa_lightning.settings import Algorithm, Evaluation, SamplingSettings
 from masa_lightning.types import Kind, Objective, Problem, RolloutGroup
@@ -191,50 +190,15 @@ class MASALightningModule(GRPOLightningModule):
     def completion_limit(self, kind: Kind) -> int:
         return self.max_completion_length if kind == "solution" else self.max_meta_length
 
-    def roll_out(self, groups: list[RolloutGroup], key: str) -> None:
-        self._solve(groups, self.training_counts(), self.sampling, keys_by_place(groups, key), key=key, audit=True)
-
-    def _solve(
-        self,
-        groups: list[RolloutGroup],
-        counts: dict[Kind, int],
-        sampling: SamplingSettings,
-        keys: Sequence[str],
-        *,
-        key: str,
-        audit: bool,
-    ) -> None:
-        """Draws and scores rollouts: both kinds in one call, or meta rollouts first where a control may act on them."""
-        controls = self._controls()
-        sequential = any(control.acts(self.rollout_steps) for control in controls)
-        first: dict[Kind, int] = {"meta": self._acting_metas(counts["meta"]) if audit else counts["meta"]}
-        self._generate(groups, first if sequential else counts, sampling, keys)
-        if controls:
-            self._read_predictions(groups)
-        for control in controls:
-            control.decide(
-                groups,
-                step=self.rollout_steps,
-                key=f"{self.run_seed()}/{key}",
-                budget=self.max_completion_length,
-                count=counts["solution"],
-                audit=audit,
-            )
-        if sequential:
-            self.rollouter.hint(groups)
-            self._generate(groups, {"solution": counts["solution"]}, sampling, keys)
-        self.scorers.score(groups)
-        for control in controls:
-            control.settle(groups)
-
-    def _read_predictions(self, groups: Sequence[RolloutGroup]) -> None:
-        """Reads the predictions that this process drew, and gets the others; a collective."""
-        self.meta_scorer.read(groups)
-        metas = [r for g in groups for r in g.metas]
-        with self.watch.phase("exchange"):
-            predictions = share(metas, lambda r: r.prediction, self.processes)
-        for rollout, prediction in zip(metas, predictions, strict=True):
-            rollout.prediction = prediction
+    def controlled_rollouts(self) -> ControlledRollouts:
+        return ControlledRollouts(
+            rollouter=self.rollouter,
+            scorers=self.scorers,
+            controls=self._controls(),
+            read=self.meta_scorer.read,
+            budget=self.max_completion_length,
+            num_acting=self.num_acting_meta_generations,
+        )
 
     def _all_scorers(self) -> list[Scorer]:
         cut = CutScorer(self.scorer, lambda completion: self.rollouter.texts([completion])[0])
@@ -251,23 +215,18 @@ class MASALightningModule(GRPOLightningModule):
             raise ValueError("evaluation.num_meta_generations is 0, so that there is nothing to predict; expected >= 1")
         super().on_predict_epoch_start()
         self._predictor = Predictor(
-            rollouter=self.rollouter,
-            scorers=self.scorers,
-            read=self._read_predictions,
-            solve=self._solve if settings.solve else None,
+            self.rollouts.rollouts,
+            solve=settings.solve,
+            step=self.rollout_steps,
             counts={kind: n for kind, n in counts.items() if kind == "meta" or settings.solve},
             sampling=self.evaluation_sampling,
             compare=settings.compare,
-            processes=self.processes,
         )
 
     def predict_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> Predicted:
         """Draws the predictions of problems and, with `evaluation.solve`, solves them under the Trainer's controls."""
         assert self._predictor is not None
         return self._predictor.step(batch)
-
-    def _acting_metas(self, count: int) -> int:
-        return count if self.num_acting_meta_generations is None else min(count, self.num_acting_meta_generations)
 
     def expert_examples(self, outputs: Any) -> list[tuple[list[int], list[int], float]]:
         """Prompt and target ids of the best prediction of each problem, rewritten with what then really happened; weights.
@@ -279,25 +238,14 @@ class MASALightningModule(GRPOLightningModule):
         Returns:
             Those of this process's part of the problems; a collective.
         """
-        groups: list[RolloutGroup] = outputs["groups"]
-        part = self.processes.part([1.0] * len(groups))
-        examples = share(groups, self._expert_example, self.processes)[part]
-        weights = training_weights(groups)[part]
-        return [(*example, weight) for example, weight in zip(examples, weights, strict=True) if example is not None]
-
-    def _expert_example(self, group: RolloutGroup) -> tuple[list[int], list[int]] | None:
-        expert = self.quantities.expert(group) if group.is_unbiased else None
-        if expert is None:
-            return None
-        rollout, text = expert
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
-        written, read = self.quantities.read(text), self.quantities.read(self.tokenizer.decode(ids))
-        unwanted = {*self.tokenizer.all_special_ids, *self.stops.token_ids}  # a hostile text may spell a special token
-        fits = len(ids) + len(self.stops.closing) <= self.max_meta_length
-        ended = any(stop in text for stop in self.stops.texts)
-        if read != written or not fits or ended or not unwanted.isdisjoint(ids):
-            return None
-        return rollout.prompt_ids, [*ids, *self.stops.closing]
+        writer = ExpertExamples(
+            self.quantities,
+            tokenizer=self.tokenizer,
+            stops=self.stops,
+            max_length=self.max_meta_length,
+            processes=self.processes,
+        )
+        return writer.of(outputs["groups"])
 
     def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         metrics = super().training_metrics(groups) | measure([("", self._meta_statistics())], groups)

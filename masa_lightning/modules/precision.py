@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
 """Precisions of a Trainer to train with; the last makes all weights bfloat16."""
@@ -50,6 +53,19 @@ def check_trained_dtype(dtype: str) -> None:
             "dtype is float16, in which Adam's epsilon is 0 and small gradients vanish: weights become NaN within a step or "
             "two; expected 'float32' (on a GPU with the Trainer's precision 'bf16-mixed') or 'bfloat16' for training. "
             "float16 may be evaluated, and the engine may have another dtype than the policy"
+        )
+
+
+def warn_of_lost_steps(optimizer: Optimizer) -> None:
+    """Warns where most bfloat16 weights are too large for steps of the learning rate to change them."""
+    groups = optimizer.param_groups
+    rate = max(group.get("initial_lr", group["lr"]) for group in groups)
+    weights = [p for group in groups for p in group["params"] if p.dtype == torch.bfloat16]
+    if (lost := lost_share(weights, rate)) > 0.5:
+        rank_zero_warn(
+            f"{lost:.0%} of the weights are too large for steps of learning rate {rate:g} to change them "
+            "in bfloat16, which keeps 8 significant bits; expected most of them to move. Set dtype: float32, on a GPU "
+            "with precision: bf16-mixed, train a LoRA, whose adapters are float32, or raise the learning rate"
         )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint, WeightAveraging
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+from torch.optim import Optimizer
 
 
 def check_callbacks(trainer: Trainer) -> None:
@@ -77,6 +80,51 @@ def check_gradients(trainer: Trainer) -> None:
             f"the Trainer is to accumulate gradients over {accumulated} batches; the module takes its "
             "optimiser steps itself, one for each of num_mini_batches of a batch: expected a larger batch_size of the data, "
             "and for memory a smaller max_tokens_per_micro_batch of the module, which leaves the gradient as it is"
+        )
+
+
+def check_strategy(trainer: Trainer) -> None:
+    """Looks whether the strategy keeps weights in a way that they can be handed to an engine from.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy)):
+        raise ValueError(
+            f"the strategy is {type(trainer.strategy).__name__}, from whose flattened weights the sampler cannot be served; "
+            "expected one process, DDP, or ModelParallelStrategy (FSDP2), which shards weights, gradients and optimiser as "
+            "they do: configs/masa.yaml"
+        )
+
+
+def check_optimizers(optimizers: Sequence[Optimizer], parameters: Iterable[Tensor]) -> None:
+    """Looks whether what `configure_optimizers` gave has any of the weights that are trained.
+
+    Raises:
+        ValueError: If it has not.
+    """
+    trained = {id(p) for p in parameters if p.requires_grad}
+    held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    if not trained & held:
+        raise ValueError(
+            "configure_optimizers gave no optimiser of the policy's weights, so nothing would be trained; expected one of "
+            "self.parameters(), or of some of them"
+        )
+
+
+def check_batches(counts: Sequence[Sequence[int | float]]) -> None:
+    """Looks whether all processes have as many batches of an evaluation: some would wait for ever for the others.
+
+    Args:
+        counts: Of each process, of each of its loaders.
+
+    Raises:
+        ValueError: If they have not.
+    """
+    if any(count != counts[0] for count in counts):
+        raise ValueError(
+            f"processes have different numbers of batches, {counts}; expected equal ones: use a datamodule of this package, "
+            "or a loader that deals problems out evenly"
         )
 
 

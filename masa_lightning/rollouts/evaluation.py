@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypedDict
 
 from masa_lightning.distributed import Processes
 from masa_lightning.protocols import RolloutStore
+from masa_lightning.rollouts.controlled import ControlledRollouts
 from masa_lightning.rollouts.measurement import Measurement, Named
 from masa_lightning.rollouts.plan import keys_by_problem, left_out, merge_batches
 from masa_lightning.rollouts.rollouter import Rollouter
@@ -32,21 +33,6 @@ class Predicted(Drawn):
 
     plain: list[RolloutGroup]
     """With `Evaluation.compare`, the same problems solved without any control, with the same seeds; else empty."""
-
-
-class Solve(Protocol):
-    """Draws and scores rollouts of both kinds under the controls of a run; in place, and a collective."""
-
-    def __call__(
-        self,
-        groups: list[RolloutGroup],
-        counts: dict[Kind, int],
-        sampling: SamplingSettings,
-        keys: Sequence[str],
-        *,
-        key: str,
-        audit: bool,
-    ) -> None: ...
 
 
 class Evaluator:
@@ -124,43 +110,42 @@ class Predictor:
     """Draws the predictions of problems and, if asked, solves these under the controls of a run.
 
     Args:
-        rollouter: Draws.
-        scorers: Score.
-        read: Reads the predictions of groups, and gives them to all processes; in place.
-        solve: As `Solve`; None where problems are not solved.
+        rollouts: Draws, scores and reads predictions, under the controls of the run.
+        solve: Whether problems are solved.
         counts: Rollouts a problem, by kind.
         sampling: How tokens are drawn.
         compare: Whether to solve them once more, without any control.
-        processes: Those of the run.
+        step: Training steps that the policy had.
     """
 
     def __init__(
         self,
+        rollouts: ControlledRollouts,
         *,
-        rollouter: Rollouter,
-        scorers: Scorers,
-        read: Callable[[Sequence[RolloutGroup]], None],
-        solve: Solve | None,
+        solve: bool,
         counts: dict[Kind, int],
         sampling: SamplingSettings,
         compare: bool,
-        processes: Processes,
+        step: int,
     ) -> None:
-        self.rollouter, self.scorers, self.processes = rollouter, scorers, processes
-        self.read, self.solve, self.counts, self.sampling, self.compare = read, solve, counts, sampling, compare
+        self.rollouts, self.rollouter, self.scorers = rollouts, rollouts.rollouter, rollouts.scorers
+        self.solve, self.counts, self.sampling, self.compare, self.at = solve, counts, sampling, compare, step
 
     def step(self, batch: Sequence[Problem]) -> Predicted:
         """Predicts, and solves if asked, the problems of a batch of this process; a collective."""
         plain: list[RolloutGroup] = []
-        with self.processes.together():
-            problems = merge_batches(self.processes.gather(batch))
+        processes = self.rollouter.processes
+        with processes.together():
+            problems = merge_batches(processes.gather(batch))
             groups = self.rollouter.new_groups(problems, self.counts)
             keys = keys_by_problem(groups, "predict")
-            if self.solve is None:
+            if not self.solve:
                 self._generate(groups, {"meta": self.counts["meta"]}, keys)
-                self.read(groups)
+                self.rollouts.read_predictions(groups)
             else:
-                self.solve(groups, self.counts, self.sampling, keys, key="predict", audit=False)
+                self.rollouts.draw(
+                    groups, self.counts, self.sampling, keys, key="predict", step=self.at, training=False
+                )
                 if self.compare:
                     solutions: dict[Kind, int] = {"solution": self.counts["solution"]}
                     plain = self.rollouter.new_groups([group.problem for group in groups], solutions)

@@ -16,11 +16,10 @@ from masa_lightning.functional.losses import (
     loss_denominator,
     policy_loss,
 )
-from masa_lightning.protocols import ProgressFn
+from masa_lightning.protocols import LogProbs, ProgressFn
 from masa_lightning.settings import Algorithm
 from masa_lightning.types import Experience, PackedTokens, Rollout
 
-LogProbs = Callable[[PackedTokens, float], tuple[Tensor, Tensor]]  # `Policy.forward`
 TokenLoss = Callable[[Tensor, Experience], Tensor]  # `GRPOLightningModule.extra_loss`
 
 

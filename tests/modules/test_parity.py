@@ -170,7 +170,7 @@ def test_rounding_passes(loop, vllm_sampler, settings, engine, trainer):
     module = guarded(loop, vllm_sampler(**engine), **settings)
     recorder = loop.fit(module, loop.Problems(6), **trainer)
     assert len(recorder.metrics) == 3
-    assert module._guard.limit == (0.15 if settings or engine or trainer else 0.001)
+    assert module.session.guard.limit == (0.15 if settings or engine or trainer else 0.001)
 
 
 @pytest.mark.parametrize("kind", ["vllm", "transformers"])
