@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from masa_lightning.models.lora import LoRA as LoRA
     from masa_lightning.modules.grpo import GRPOLightningModule as GRPOLightningModule
     from masa_lightning.modules.masa import MASALightningModule as MASALightningModule
+    from masa_lightning.modules.meta import MetaSettings as MetaSettings
     from masa_lightning.modules.optimization import AdamW as AdamW
     from masa_lightning.modules.optimization import ConstantWithWarmup as ConstantWithWarmup
     from masa_lightning.modules.optimization import CosineWithWarmup as CosineWithWarmup
@@ -65,6 +66,7 @@ _HOMES = {
     "HistoryGating": "callbacks.history",
     "LoRA": "models.lora",
     "MASALightningModule": "modules.masa",
+    "MetaSettings": "modules.meta",
     "MathDataModule": "data.math",
     "MathGrader": "grading.math_grader",
     "NotionHinting": "callbacks.hinting",

@@ -96,12 +96,12 @@ model:
       - class_path: masa_lightning.Notions
       - class_path: masa_lightning.PassRate
         init_args: {scale: 4, scoring: brier}
-    meta_reward_weights: {notion: 1, difficulty: 5}
+    meta: {reward_weights: {notion: 1, difficulty: 5}}
     prompts: {meta: "{quantities} {json} {problem}"}
 """)
     model = build(FOLDER / "masa.yaml", "--config", "own.yaml").model
     assert model.quantities.names == ["notions", "pass_rate"]
-    assert (model.pass_rate_scale, model.meta_reward_weights) == (4, {"notion": 1, "difficulty": 5})
+    assert (model.quantities.pass_rate_scale, model.meta.reward_weights) == (4, {"notion": 1, "difficulty": 5})
 
 
 def test_two_nodes_are_laid_over_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

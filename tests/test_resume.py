@@ -38,7 +38,7 @@ trainer:
 model:
   init_args:
     prompts: {{hint: "{{problem}} try {{notions}}"}}
-    min_expert_reward: 0.0
+    meta: {{min_expert_reward: 0.0}}
     num_generations: 4
     num_meta_generations: 4
     optimization: {{num_mini_batches: 2}}

@@ -16,6 +16,7 @@ from masa_lightning.checks import check_choice, check_number
 from masa_lightning.models.lora import LoRA
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.masa import MASALightningModule
+from masa_lightning.modules.meta import MetaSettings
 from masa_lightning.modules.optimization import Optimization
 from masa_lightning.sampling.transformers import TransformersSampler
 from masa_lightning.settings import Algorithm, Evaluation, SamplingSettings
@@ -128,6 +129,7 @@ BAD = {
         "num_iterations": [0, 1.5], "num_mini_batches": [0, 1.5], "max_tokens_per_micro_batch": [0, 1.5],
         "max_grad_norm": [0, -1], "max_skipped_steps": [-1, 1.5],
     },
+    MetaSettings: {"loss_weight": [-1], "solution_loss_weight": [-1]},
     LoRA: {"rank": [0, 1.5], "alpha": [0, 1.5]},
     ExpertSFT: {
         "batch_size": [0, 1.5], "every_n_steps": [0, 1.5], "learning_rate": [0, -1], "weight_decay": [-0.1],
@@ -155,8 +157,6 @@ OF_MASA = {
     "max_meta_length": [0, 9, 1.5], "pass_rate_scale": [0, 1.5],
     "difficulty_base": [0, 1],
     "difficulty_scoring": ["log"], "notion_counting": ["share"], "min_expert_reward": [-0.1, 1.1],
-    "solution_weight": [-1],
-    "meta_weight": [-1],
 }  # fmt: skip
 MAY_BE_NONE = {
     "start_step", "max_std", "margin", "min_predictions", "audit_share", "min_evidence", "factor",  # of a fixed rule

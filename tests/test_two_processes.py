@@ -47,7 +47,7 @@ trainer:
       init_args: {{dirpath: checkpoints, every_n_train_steps: 1, monitor: step, mode: max, save_top_k: 2, save_last: link}}
 model:
   init_args:
-    min_expert_reward: 0.0
+    meta: {{min_expert_reward: 0.0}}
     num_generations: 4
     num_meta_generations: 4
     optimization: {{num_mini_batches: 2}}

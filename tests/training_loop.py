@@ -18,6 +18,8 @@ from masa_lightning.functional.prompts import PromptTemplates
 from masa_lightning.models import loading
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.masa import MASALightningModule
+from masa_lightning.modules.meta import MetaSettings
+from masa_lightning.modules.moved import MOVED
 from masa_lightning.modules.optimization import AdamW, ConstantWithWarmup, Optimization
 from masa_lightning.sampling.transformers import TransformersSampler
 from masa_lightning.settings import SamplingSettings
@@ -158,7 +160,15 @@ class SGD(GRPOLightningModule):
 
 
 def grouped(settings: dict[str, Any]) -> dict[str, Any]:
-    """Puts what is of `Optimization` there; its rate, decay and warm-up may be given as short names too."""
+    """Puts what is of `Optimization` and of `MetaSettings` there, by the names that an earlier version had."""
+    metas = {
+        new.partition(".")[2]: settings[old]
+        for old, new in MOVED.items()
+        if new.startswith("meta.") and old in settings
+    }
+    if metas:
+        others = {name: value for name, value in settings.items() if not MOVED.get(name, "").startswith("meta.")}
+        settings = others | {"meta": MetaSettings(**metas)}
     own = {field.name for field in fields(Optimization)}
     given = {name: settings[name] for name in settings.keys() & own}
     for name, kind, short in (

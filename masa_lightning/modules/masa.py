@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 from torch import nn
 
-from masa_lightning.checks import check_number
+from masa_lightning.checks import check_number, check_object
 from masa_lightning.functional.prompts import PromptTemplates, check_asked, meta_messages
-from masa_lightning.functional.rewards import Counting, Scoring
 from masa_lightning.metrics.calibration import Calibration
 from masa_lightning.metrics.rollouts import MetaStatistics
 from masa_lightning.models.loading import DType
 from masa_lightning.models.lora import LoRA
 from masa_lightning.modules.defaults import default_meta_length
 from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.meta import MetaSettings
 from masa_lightning.modules.optimization import Optimization
 from masa_lightning.protocols import Grader, RewardFunction, RolloutControl, Sampler
-from masa_lightning.quantities import Quantities, Quantity, chosen_quantities
+from masa_lightning.quantities import Quantity
 from masa_lightning.rollouts.controlled import ControlledRollouts
 from masa_lightning.rollouts.cut_scorer import CutScorer
 from masa_lightning.rollouts.evaluation import Predicted, Predictor
@@ -40,24 +41,14 @@ class MASALightningModule(GRPOLightningModule):
     arXiv 2510.03259, MAPR in its ICML version (docs/method.md).
 
     Args:
-        num_meta_generations: Meta rollouts a problem in training (M), >= 2, or 0 for GRPO; 1 with a `meta_weight` of 0.
+        num_meta_generations: Meta rollouts a problem in training (M), >= 2, or 0 for GRPO; 1 with a `meta.loss_weight` of 0.
         num_acting_meta_generations: Meta rollouts a problem in training steps in which a control may act, so that predicting
             costs less than it saves; at most, and by default, `num_meta_generations`.
         max_meta_length: Most tokens of a meta completion; by default that of the model's training, if its folder says so (64
             for the embedded model), else `max_completion_length`. At most the latter, unless `num_meta_generations` is 0.
-        pass_rate_scale: Predicted pass rates are integers in 0..scale; in the prompt, the parser and the reward alike.
-        quantities: What meta rollouts predict, by class path; the paper's three by default, with the settings below. Others
-            have theirs as their own arguments ([how to](predict_your_own.md)).
-        meta_reward_weights: Weight of "length", "difficulty" and "notion", the rewards of the quantities, in the meta
-            reward; 0 removes a part.
-        difficulty_scoring: "exponential" rewards a predicted pass rate with ``b ** |predicted - actual|`` (the paper),
-            "brier" with ``1 - (predicted - actual) ** 2``, under which the expected pass rate is the best prediction.
-        difficulty_base: Base b of the exponential difficulty reward, in (0, 1).
-        notion_counting: "count" compares how many right and wrong solutions contain a notion (the paper), "rate" which
-            share of them.
-        min_expert_reward: Least notion reward of a prediction that `ExpertSFT` may clone, in [0, 1].
-        solution_weight: Weight of the solution rollouts' loss, >= 0.
-        meta_weight: Weight of the meta rollouts' loss, >= 0.
+        quantities: What meta rollouts predict, by class path; the paper's three by default. Others have settings of their
+            own ([how to](predict_your_own.md)).
+        meta: How predictions are rewarded, and how much they count.
 
     The other arguments are those of `GRPOLightningModule`.
     """
@@ -78,15 +69,8 @@ class MASALightningModule(GRPOLightningModule):
         max_prompt_length: int | None = None,
         max_completion_length: int | None = None,
         max_meta_length: int | None = None,
-        pass_rate_scale: int = 8,
         quantities: list[Quantity] | None = None,
-        meta_reward_weights: dict[str, float] | None = None,
-        difficulty_scoring: Scoring = "exponential",
-        difficulty_base: float = 0.01,
-        notion_counting: Counting = "count",
-        min_expert_reward: float = 0.2,
-        solution_weight: float = 1.0,
-        meta_weight: float = 1.0,
+        meta: MetaSettings = MetaSettings(),
         sampling: SamplingSettings = SamplingSettings(),
         evaluation: Evaluation = Evaluation(),
         algorithm: Algorithm | None = None,  # a default made here would override what belongs to a `loss_type`
@@ -123,22 +107,8 @@ class MASALightningModule(GRPOLightningModule):
             max_logp_difference=max_logp_difference,
             seed=seed,
         )
-        check_number("num_meta_generations", num_meta_generations, ">= 0", whole=True, note="(0 is GRPO)")
-        check_number("solution_weight", solution_weight, ">= 0")
-        check_number("meta_weight", meta_weight, ">= 0")
-        if not solution_weight and not (meta_weight and num_meta_generations):
-            raise ValueError(
-                f"solution_weight is {solution_weight}, meta_weight {meta_weight} and num_meta_generations "
-                f"{num_meta_generations}, so that nothing is trained; expected a kind of rollouts with a weight > 0"
-            )
-        if num_meta_generations == 1 and meta_weight:
-            raise ValueError(
-                "num_meta_generations is 1; expected >= 2, because a prediction's advantage is what it earns more than the "
-                "others of its problem, 0 for no predictions, or meta_weight = 0 for predictions that are not trained"
-            )
-        if num_acting_meta_generations is not None:
-            least = ">= 2" if meta_weight else ">= 1"
-            check_number("num_acting_meta_generations", num_acting_meta_generations, least, whole=True)
+        check_object("meta", meta, MetaSettings)
+        meta.check_counts(num_meta_generations, num_acting_meta_generations)
         if max_meta_length is None:
             max_meta_length = default_meta_length(model, self.max_completion_length)
         check_number("max_meta_length", max_meta_length, ">= 1", whole=True)
@@ -149,21 +119,12 @@ class MASALightningModule(GRPOLightningModule):
         self.num_meta_generations = num_meta_generations
         self.num_acting_meta_generations = num_acting_meta_generations
         self.max_meta_length = min(max_meta_length, self.max_completion_length)
-        chosen = chosen_quantities(
-            quantities,
-            pass_rate_scale=pass_rate_scale,
-            difficulty_scoring=difficulty_scoring,
-            difficulty_base=difficulty_base,
-            notion_counting=notion_counting,
-            min_expert_reward=min_expert_reward,
-        )
-        self.quantities = Quantities(chosen, budget=self.max_completion_length)
+        self.quantities = meta.quantities(quantities, self.max_completion_length)
         if quantities is not None:
             check_asked(self.prompts, self.quantities.questions())
-        self.pass_rate_scale = self.quantities.pass_rate_scale
-        self.meta_scorer = MetaScorer(self.quantities, meta_reward_weights)
-        self.meta_reward_weights = self.meta_scorer.weights
-        self.kind_weights = (solution_weight, meta_weight)
+        self.meta_scorer = MetaScorer(self.quantities, meta.reward_weights)
+        self.meta = replace(meta, reward_weights=self.meta_scorer.weights)
+        self.kind_weights = (meta.solution_loss_weight, meta.loss_weight)
         self._predictor: Predictor | None = None  # of `masa predict`
         self.calibration = nn.ModuleDict({stage: self._new_calibration() for stage in ("fit", "validate", "test")})
 
@@ -182,7 +143,7 @@ class MASALightningModule(GRPOLightningModule):
         return meta_messages(
             self.prompts,
             group.problem.problem,
-            pass_rate_scale=self.pass_rate_scale,
+            pass_rate_scale=self.quantities.pass_rate_scale,
             max_completion_length=self.max_completion_length,
             questions=self.quantities.questions(),
         )

@@ -12,11 +12,22 @@ _OPTIMIZATION: Final = (
     "max_grad_norm",
     "max_skipped_steps",
 )
+_META: Final = (
+    "pass_rate_scale",
+    "difficulty_scoring",
+    "difficulty_base",
+    "notion_counting",
+    "min_expert_reward",
+)
 MOVED: Final = {
     "learning_rate": "optimization.optimizer.lr",
     "weight_decay": "optimization.optimizer.weight_decay",
     "warmup_steps": "optimization.lr_scheduler.num_warmup_steps",
     **{name: f"optimization.{name}" for name in _OPTIMIZATION},
+    "meta_reward_weights": "meta.reward_weights",
+    "meta_weight": "meta.loss_weight",
+    "solution_weight": "meta.solution_loss_weight",
+    **{name: f"meta.{name}" for name in _META},
 }
 """Arguments of modules by their old names -> the keys that they have now."""
 

@@ -56,8 +56,12 @@ def changed_settings(module: GRPOLightningModule, recorded: Mapping[str, Any]) -
 
 def _as_now(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of an earlier version's module, but for the learning rate and the like, of which the optimiser tells."""
-    moved = {MOVED[n].partition(".")[2]: value for n, value in recorded.items() if MOVED.get(n, "").count(".") == 1}
-    return {"optimization": moved, **recorded} if moved else dict(recorded)
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in recorded.items():
+        group, _, setting = MOVED.get(name, "").partition(".")
+        if setting and "." not in setting:
+            groups.setdefault(group, {})[setting] = value
+    return {**groups, **recorded}
 
 
 def _size(data: Mapping[str, Any] | None, processes: int) -> Any:

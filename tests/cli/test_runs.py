@@ -124,7 +124,7 @@ def test_predict_a_problem(run: Path, capsys: pytest.CaptureFixture[str]) -> Non
     command = cli.main(["predict", "--ckpt_path", str(run), "--problem", "Compute 17: 5", "--problem=1+1"])
     assert command is not None
     assert type(command.model) is MASALightningModule
-    assert command.model.pass_rate_scale == 5
+    assert command.model.quantities.pass_rate_scale == 5
     assert command.model.prompts.meta == "M:{problem}"
     assert command.model.max_completion_length == 6
     assert [(line["problem"], line["predictions"]) for line in predictions()] == [("Compute 17: 5", 3), ("1+1", 3)]

@@ -87,8 +87,10 @@ def saved(loop: Loop, module: Any, folder: Path, **settings: Any) -> Path:
 def test_a_module_is_made_again_of_its_checkpoint_alone(loop: Loop, tmp_path: Path) -> None:
     module = loop.module(sampler=TransformersSampler(batch_size=5), **SETTINGS)
     loaded = MASALightningModule.load_from_checkpoint(saved(loop, module, tmp_path))
-    for name in ("num_generations", "num_meta_generations", "pass_rate_scale", "meta_reward_weights", "sampling"):
+    for name in ("num_generations", "num_meta_generations", "sampling"):
         assert getattr(loaded, name) == SETTINGS[name]
+    assert loaded.quantities.pass_rate_scale == loaded.meta.pass_rate_scale == SETTINGS["pass_rate_scale"]
+    assert loaded.meta_scorer.weights == loaded.meta.reward_weights == SETTINGS["meta_reward_weights"]
     for name in ("evaluation", "algorithm", "chat_template_kwargs"):
         assert getattr(loaded, name) == SETTINGS[name]
     assert loaded.prompts == PromptTemplates(solution="S:{problem}", meta="M:{problem}")
@@ -108,7 +110,7 @@ def test_a_list_of_quantities_is_made_again(loop: Loop, tmp_path: Path) -> None:
     loaded = MASALightningModule.load_from_checkpoint(saved(loop, module, tmp_path))
     assert loaded.quantities.names == ["solution_length", "pass_rate"]
     assert loaded.quantities.questions() == module.quantities.questions()
-    assert loaded.pass_rate_scale == 4
+    assert loaded.quantities.pass_rate_scale == 4
 
 
 def test_one_of_a_user_has_to_be_given(loop: Loop, tmp_path: Path) -> None:

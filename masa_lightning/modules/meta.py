@@ -1,0 +1,89 @@
+"""Settings of meta rollouts: what a prediction is worth, and how much it counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from masa_lightning.checks import check_number
+from masa_lightning.functional.rewards import Counting, Scoring
+from masa_lightning.quantities import Quantities, Quantity, chosen_quantities
+
+
+@dataclass(kw_only=True, frozen=True)
+class MetaSettings:
+    """How predictions are rewarded, and how much either kind of rollout counts in the loss.
+
+    The first five are of the paper's three quantities; others have theirs as their own arguments.
+
+    Args:
+        pass_rate_scale: Predicted pass rates are integers in 0..scale; in the prompt, the parser and the reward alike.
+        difficulty_scoring: "exponential" rewards a predicted pass rate with ``b ** |predicted - actual|`` (the paper),
+            "brier" with ``1 - (predicted - actual) ** 2``, under which the expected pass rate is the best prediction.
+        difficulty_base: Base b of the exponential difficulty reward, in (0, 1).
+        notion_counting: "count" compares how many right and wrong solutions contain a notion (the paper), "rate" which
+            share of them.
+        min_expert_reward: Least notion reward of a prediction that `ExpertSFT` may clone, in [0, 1].
+        reward_weights: Weight of "length", "difficulty" and "notion", the rewards of the quantities, in the meta reward; 1
+            each by default, 0 removes a part.
+        loss_weight: Weight of the meta rollouts' loss, >= 0.
+        solution_loss_weight: Weight of the solution rollouts' loss, >= 0.
+    """
+
+    pass_rate_scale: int = 8
+    difficulty_scoring: Scoring = "exponential"
+    difficulty_base: float = 0.01
+    notion_counting: Counting = "count"
+    min_expert_reward: float = 0.2
+    reward_weights: dict[str, float] | None = None
+    loss_weight: float = 1.0
+    solution_loss_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("loss_weight", "solution_loss_weight"):
+            check_number(name, getattr(self, name), ">= 0")
+
+    def quantities(self, given: list[Quantity] | None, budget: int) -> Quantities:
+        """Puts what is predicted together.
+
+        Args:
+            given: By the user; None for the paper's three.
+            budget: Most tokens of a solution, >= 1.
+
+        Raises:
+            ValueError: If they cannot be asked together, or a setting is out of range.
+        """
+        chosen = chosen_quantities(
+            given,
+            pass_rate_scale=self.pass_rate_scale,
+            difficulty_scoring=self.difficulty_scoring,
+            difficulty_base=self.difficulty_base,
+            notion_counting=self.notion_counting,
+            min_expert_reward=self.min_expert_reward,
+        )
+        return Quantities(chosen, budget=budget)
+
+    def check_counts(self, num_meta_generations: int, num_acting_meta_generations: int | None) -> None:
+        """Compares the weights with how many meta rollouts a problem gets.
+
+        Args:
+            num_meta_generations: In training.
+            num_acting_meta_generations: In training steps in which a control may act; None for as many.
+
+        Raises:
+            ValueError: If nothing would be trained, or a prediction that is trained has no others to be compared with.
+        """
+        check_number("num_meta_generations", num_meta_generations, ">= 0", whole=True, note="(0 is GRPO)")
+        if not self.solution_loss_weight and not (self.loss_weight and num_meta_generations):
+            raise ValueError(
+                f"meta.solution_loss_weight is {self.solution_loss_weight}, meta.loss_weight {self.loss_weight} and "
+                f"num_meta_generations {num_meta_generations}, so that nothing is trained; expected a kind of rollouts with "
+                "a weight > 0"
+            )
+        if num_meta_generations == 1 and self.loss_weight:
+            raise ValueError(
+                "num_meta_generations is 1; expected >= 2, because a prediction's advantage is what it earns more than the "
+                "others of its problem, 0 for no predictions, or meta.loss_weight = 0 for predictions that are not trained"
+            )
+        if num_acting_meta_generations is not None:
+            least = ">= 2" if self.loss_weight else ">= 1"
+            check_number("num_acting_meta_generations", num_acting_meta_generations, least, whole=True)
