@@ -6,16 +6,13 @@ import inspect
 import os
 import warnings
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Self, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
 
 from masa_lightning.checks import check_number, check_object
 from masa_lightning.distributed import Processes
@@ -26,11 +23,11 @@ from masa_lightning.models.stops import Stops, find_stops
 from masa_lightning.modules import hyperparameters
 from masa_lightning.modules.checkpointing import as_file, check_savers, make_durable
 from masa_lightning.modules.optimization import Optimization
+from masa_lightning.modules.policy_learner import PolicyLearner
 from masa_lightning.modules.precision import check_precision, check_trained_dtype, warn_of_lost_steps
 from masa_lightning.modules.run_folder import RunFolder
 from masa_lightning.modules.sampler_session import SamplerSession
-from masa_lightning.modules.schedules import Schedules
-from masa_lightning.modules.steps import Uncounted, live_in_buckets, share_buckets
+from masa_lightning.modules.steps import share_buckets
 from masa_lightning.modules.termination import SaveOnSigterm
 from masa_lightning.modules.trainer_checks import (
     check_callbacks,
@@ -42,7 +39,6 @@ from masa_lightning.modules.trainer_checks import (
 from masa_lightning.protocols import LogProbs, Sampler
 from masa_lightning.settings import SamplingSettings
 from masa_lightning.timing import Stopwatch
-from masa_lightning.update.learner import Learner
 
 _EXPECTED_WARNINGS = (  # of Lightning, about what is so on purpose here
     r"Found \d+ module\(s\) in eval mode",  # no dropout: it would falsify log-probabilities
@@ -104,10 +100,7 @@ class PolicyLightningModule(LightningModule):
         self._stops: Stops | None = None
         self.processes = Processes(0, 1)
         """Those of the trainer, after `setup`."""
-        self._learner = Learner(
-            max_grad_norm=optimization.max_grad_norm, max_skipped_steps=optimization.max_skipped_steps
-        )
-        self._schedules = Schedules(self.lr_scheduler_step)
+        self.learner = PolicyLearner(optimization, self.lr_scheduler_step)
         self._reference: list[LogProbs] = []  # in a list: not a submodule, so neither trained nor checkpointed
         self.session = SamplerSession(max_logp_difference)
         self._shards_checked = False
@@ -277,8 +270,7 @@ class PolicyLightningModule(LightningModule):
         """
         self.automatic_optimization = False
         check_optimizers(self.trainer.optimizers, self.parameters())
-        self._schedules.take(self.trainer.lr_scheduler_configs)
-        self._learner.keeps_gradients = live_in_buckets(self.trainer.strategy)
+        self.learner.begin(self.trainer)
 
     def teardown(self, stage: str) -> None:
         """Closes the sampler, which gives the memory of its engine back."""
@@ -295,25 +287,6 @@ class PolicyLightningModule(LightningModule):
             self._reference = [without_adapters(self.policy) for _ in self._reference]
 
     # -- for subclasses ----------------------------------------------------------------------------------------------
-
-    def _optimizer_step(self, last: bool = True) -> float:
-        """Takes one, and steps the schedules. Returns the gradient's norm, NaN if it was not finite and thus dropped.
-
-        Args:
-            last: Of the training step; Lightning counts no other.
-        """
-        optimizer = self.optimizers()
-        assert isinstance(optimizer, LightningOptimizer)
-        steps = optimizer if last else Uncounted(optimizer, self.trainer.strategy)
-        norm = self._learner.step(steps, self.parameters())
-        self._schedules.after_optimizer_step()
-        return norm
-
-    def _backward(self, loss: Tensor, last: bool) -> None:
-        """Back-propagates; under DDP gradients are averaged over processes at the last loss of an optimiser step alone."""
-        wait = getattr(self.trainer.strategy, "block_backward_sync", nullcontext)
-        with nullcontext() if last else wait():
-            self.manual_backward(loss)
 
     def run_seed(self) -> int:
         return self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))

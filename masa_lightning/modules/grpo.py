@@ -18,7 +18,6 @@ from masa_lightning.metrics.rollouts import SolutionStatistics
 from masa_lightning.metrics.solving import MajorityVote, PassAtK, PredictedVote
 from masa_lightning.models import loading
 from masa_lightning.models.lora import LoRA, check_same
-from masa_lightning.models.packing import pack
 from masa_lightning.models.policy_loader import PolicyLoader
 from masa_lightning.models.turns import check_roles
 from masa_lightning.modules.base import PolicyLightningModule
@@ -44,9 +43,8 @@ from masa_lightning.rollouts.unfinished import UnfinishedWarning
 from masa_lightning.settings import Algorithm, Evaluation, SamplingSettings
 from masa_lightning.types import Experience, Kind, Objective, Problem, RolloutGroup
 from masa_lightning.update.advantages import assign_advantages
-from masa_lightning.update.batch_update import BatchUpdate, trained_rollouts
+from masa_lightning.update.batch_update import trained_rollouts
 from masa_lightning.update.learner import are_finite
-from masa_lightning.update.policy_update import PolicyUpdate
 
 
 class GRPOLightningModule(PolicyLightningModule):
@@ -212,12 +210,12 @@ class GRPOLightningModule(PolicyLightningModule):
             "num_tokens": self.num_tokens,
             "ledger": dict(self.ledger),
             "expected_lengths": dict(self._expected),
-            "schedules": self._schedules.state_dict(),
-            "skipped_in_a_row": self._learner.skipped_in_a_row,
             "reserve_taken": self._reserve_taken if self._reserve is None else self._reserve.taken,
             "metrics": self._metrics,
             "run": provenance(self) | {"validation": self.last_validation, "first_validation": self.first_validation},
-        } | self._resumption.state_dict()
+            **self.learner.state_dict(),
+            **self._resumption.state_dict(),
+        }
         for logger in self.trainer.loggers:
             logger.save()  # what was logged before the checkpoint must outlive a kill after it
 
@@ -236,9 +234,7 @@ class GRPOLightningModule(PolicyLightningModule):
         check_same(state["lora"], self.lora)
         self.rollout_steps, self.num_tokens = state["rollout_steps"], state["num_tokens"]
         self._metrics, self.ledger = state["metrics"], dict(state["ledger"])
-        if "schedules" in state:  # else an earlier version's, which can be tested and not gone on from
-            self._schedules.load_state_dict(state["schedules"])
-            self._learner.skipped_in_a_row = state["skipped_in_a_row"]
+        self.learner.load_state_dict(state)
         self._reserve_taken = state["reserve_taken"]
         self._expected = dict(state["expected_lengths"])
         self.last_validation = state.get("run", {}).get("validation")
@@ -338,11 +334,17 @@ class GRPOLightningModule(PolicyLightningModule):
                 groups, refills = self.rollouts.draw(problems, self.training_counts(), step=self.rollout_steps)
                 self.sampler.sleep()
                 assign_advantages(groups, self.algorithm, self.objectives())
-                update, trained_tokens = self._update(groups)
+                self._resumption.updating = True
+                update, trained_tokens = self.learner.update(
+                    self,
+                    groups,
+                    extra=None if type(self).extra_loss is GRPOLightningModule.extra_loss else self.extra_loss,
+                    first=lambda found: self.session.check(found, self.rollout_steps + 1, self.sampling),
+                )
             self._count(groups)
             self.log_step(self._step_metrics(groups, trained_tokens) | update | refills)
         if self.trainer.is_last_batch:
-            self._schedules.after_epoch(self.current_epoch + 1)
+            self.learner.schedules.after_epoch(self.current_epoch + 1)
         return {"groups": groups}
 
     def on_train_epoch_end(self) -> None:
@@ -367,7 +369,7 @@ class GRPOLightningModule(PolicyLightningModule):
 
     def _step_monitored_schedules(self, epochs: int) -> None:
         known = {**(self.last_validation or {}).get("metrics", {}), **self._metrics, **self.trainer.callback_metrics}
-        self._schedules.monitor(known, training_steps=self.rollout_steps, epochs=epochs)
+        self.learner.schedules.monitor(known, training_steps=self.rollout_steps, epochs=epochs)
 
     @property
     def grader(self) -> Grader:
@@ -464,40 +466,6 @@ class GRPOLightningModule(PolicyLightningModule):
             self._reserve = ProblemReserve(problems, seed=self.run_seed())
             self._reserve.taken = self._reserve_taken
         return self._reserve
-
-    def _update(self, groups: Sequence[RolloutGroup]) -> tuple[dict[str, float], list[list[int]]]:
-        """Takes the optimiser steps; returns what to log of them, and the tokens that each process trained on."""
-        assert self.policy is not None
-        loss = PolicyUpdate(
-            policy=self.policy,
-            reference=self.reference,
-            algorithm=self.algorithm,
-            kind_weights=self.kind_weights,
-            temperature=self.sampling.temperature,
-            norm_length=(self.completion_limit("solution"), self.completion_limit("meta")),
-            idle=pack([([0], [0])]).to(self.device),
-            extra=None if type(self).extra_loss is GRPOLightningModule.extra_loss else self.extra_loss,
-        )
-        update = BatchUpdate(
-            loss=loss,
-            num_iterations=self.optimization.num_iterations,
-            num_mini_batches=self.optimization.num_mini_batches,
-            max_tokens_per_micro_batch=self.optimization.max_tokens_per_micro_batch,
-            share_prompts=self.policy.packs,
-            device=self.device,
-            processes=self.processes,
-            progress=phase_progress(self.trainer),
-            watch=self.watch,
-        )
-        self._resumption.updating = True
-        metrics = update.run(
-            groups,
-            backward=self._backward,
-            step=self._optimizer_step,
-            first=lambda differences: self.session.check(differences, self.rollout_steps + 1, self.sampling),
-            learning_rate=self.trainer.optimizers[0].param_groups[0]["lr"],
-        )
-        return metrics, update.trained_tokens
 
     def _count(self, groups: Sequence[RolloutGroup]) -> None:
         """Counts the training step as taken."""
