@@ -129,11 +129,11 @@ def handover(args: argparse.Namespace) -> list[Row]:
     run = Run(args, steps=1)
     sampler = run.module.sampler
     shared = median([seconds(sampler.sync_weights) for _ in range(5)])
-    linears, requests, settings = sampler._packed.linears, run.requests, run.module.sampling
+    linears, requests, settings = sampler.packed_layers.linears, run.requests, run.module.sampling
     packed = {layer: layer.cpu_linear for layer in linears}
 
     def generate(packs: bool) -> None:
-        sampler._packed.linears = linears if packs else []
+        sampler.packed_layers.linears = linears if packs else []
         for layer in linears:
             layer.cpu_linear = packed[layer] if packs else F.linear
         sampler.sync_weights()
@@ -147,11 +147,11 @@ def handover(args: argparse.Namespace) -> list[Row]:
         for target, weight in zip(targets, weights, strict=True):
             target.copy_(weight)
 
-    sampler._hand_over.shared = False
+    sampler.hand_over.shared = False
     for p, weight in zip(run.module.policy.parameters(), weights, strict=True):
         p.data = weight
     pairs = rounds(
-        args, *(lambda go=go: median([seconds(go) for _ in range(20)]) for go in (sampler._hand_over, memcpy))
+        args, *(lambda go=go: median([seconds(go) for _ in range(20)]) for go in (sampler.hand_over, memcpy))
     )
     mib = sum(w.numel() * w.element_size() for w in weights) / 2**20
     return [

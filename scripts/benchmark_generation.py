@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmark_run import Run
+from benchmark_run import Run, stop_at
 from benchmark_table import Row, rate, rounds, row
 
 
@@ -33,7 +33,7 @@ class BareEngine:
             "VLLM_LOGGING_LEVEL": "ERROR",
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         }  # in this process, as ours is
-        self.stop = sorted(sampler._stop_token_ids)
+        self.stop = list(module.stops.token_ids)
         self.llm = LLM(
             model=str(policy),
             skip_tokenizer_init=True,
@@ -83,14 +83,12 @@ def generation(args: argparse.Namespace) -> list[Row]:
     settings = module.sampling
     del run.cli
     bare = BareEngine(module, args.out)
-    stop = frozenset(sampler._stop_token_ids)
 
     def plain(at_limit: bool, seeded: bool) -> int:
         return bare.generate(requests, settings, seeded=seeded, stop=not at_limit)
 
     def ours(at_limit: bool) -> int:
-        sampler._stop_token_ids = frozenset() if at_limit else stop
-        sampler.sync_weights()
+        stop_at(module, () if at_limit else module.stops.token_ids)
         drawn = sampler.generate(requests, SamplingSettings(temperature=settings.temperature))
         return sum(len(c.token_ids) for c in drawn)
 

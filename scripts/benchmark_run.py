@@ -6,8 +6,20 @@ import argparse
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+
+def stop_at(module: Any, token_ids: Sequence[int]) -> None:
+    """Lets these tokens and the limit, and nothing else, end what the sampler of a module draws; it has its engine."""
+    from masa_lightning.models.loading import model_path
+
+    module.sampler.setup(
+        module.policy.model,
+        model_path(module.model_name),
+        max_model_length=module.loader.max_length,
+        stop_token_ids=token_ids,
+    )
 
 
 class Run:
@@ -77,27 +89,27 @@ class Run:
 
             return go
 
-        def train_all(groups: list[Any]) -> Any:
+        def train_all(module: Any, groups: list[Any], **others: Any) -> Any:
             for rollout in (r for g in groups for r in g.rollouts):
                 rollout.advantage = rollout.advantage or 1.0
-            return update(groups)
+            return update(module, groups, **others)
 
-        update = module._update
+        update = module.learner.update
         if all_trained:
-            module._update = train_all
+            module.learner.update = train_all
         n_metas = module.num_meta_generations
 
         class Watch(Callback):
             def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:  # the engine is made before
                 this.marks["engine"] = time.time()
                 if at_limit:
-                    module.sampler._stop_token_ids = frozenset()
+                    stop_at(module, ())
                 engine = module.sampler.llm.llm_engine
                 engine.step = watched("engine", engine.step)
                 engine.add_request = watched("engine", engine.add_request)
                 module.policy.forward = watched("forward", module.policy.forward)
                 module.manual_backward = watched("backward", module.manual_backward)
-                module._optimizer_step = watched("optimizer", module._optimizer_step)
+                module.learner.step = watched("optimizer", module.learner.step)
                 module.grader.grade = watched("grade", module.grader.grade)
 
             def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:

@@ -129,6 +129,16 @@ class VLLMSampler:
         """Whether policy and engine have one storage; False before `setup`."""
         return self._hand_over is not None and self._hand_over.shared
 
+    @property
+    def hand_over(self) -> HandOver | None:
+        """Copies or shares the policy's weights; None before `setup`."""
+        return self._hand_over
+
+    @property
+    def packed_layers(self) -> PackedLayers:
+        """Layers whose weights an engine on CPU keeps packed."""
+        return self._packed
+
     def check_model(self, model_path: str, config: Any, device: torch.device) -> None:
         """Refuses what cannot be right, before the policy's weights are loaded.
 
