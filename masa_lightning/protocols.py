@@ -100,7 +100,7 @@ class GroupMetric(Protocol):
         """Adds groups whose rollouts are scored; none of them is to be kept."""
 
     def compute(self) -> Any:
-        """Returns a figure, or several by name, of all that was added: numbers, or tensors of one."""
+        """Returns a number, or several by name, of all that was added: numbers, or tensors of one."""
 
 
 @runtime_checkable
@@ -108,7 +108,7 @@ class RolloutControl(Protocol):
     """A callback that uses predictions to change how problems are solved, in training and in `predict`.
 
     The module asks all of them at each step: `decide`, then, when all solutions are drawn and graded, `settle` each; and in
-    training `figures` each.
+    training `metrics` each.
     """
 
     def acts(self, step: int) -> bool:
@@ -126,7 +126,7 @@ class RolloutControl(Protocol):
         Args:
             groups: With scored predictions; with solutions only where no control acts.
             step: As in `acts`.
-            key: Random draws are functions of it and of a group's place alone.
+            key: Random draws are functions of it and of a group's index alone.
             budget: Most tokens of a solution rollout.
             count: Solution rollouts of a problem, without a reason for more or fewer.
             audit: Whether to leave some problems alone, to see what they would have been; only in training.
@@ -135,7 +135,7 @@ class RolloutControl(Protocol):
     def settle(self, groups: Sequence[RolloutGroup]) -> None:
         """Corrects the weights of its decisions by what the solutions of a step turned out to be."""
 
-    def figures(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
+    def metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         """Takes the evidence of a step, and returns what is to be logged of it."""
 
 

@@ -205,11 +205,11 @@ def work(rank: int, size: int, folder: str, way: str, options: argparse.Namespac
         distributed.barrier()
     if options.stage == "train":
         make_experience(trained[:1])  # what is trained is here
-    figures = processes.gather((*told, busy, clock, peak))
+    numbers = processes.gather((*told, busy, clock, peak))
     if rank == 0:
-        tokens, rewards = (sum(each[i] for each in figures) for i in range(2))
-        received, busy, clock, peak = (max(each[i] for each in figures) for i in range(2, 6))
-        others = [max((each[i] for each in figures[1:]), default=0) for i in (2, 3, 5)]
+        tokens, rewards = (sum(each[i] for each in numbers) for i in range(2))
+        received, busy, clock, peak = (max(each[i] for each in numbers) for i in range(2, 6))
+        others = [max((each[i] for each in numbers[1:]), default=0) for i in (2, 3, 5)]
         print(
             f"| {size} | {way} | {tokens:,} | {received / 1e6:.1f} | {busy:.2f} | {clock:.2f} | {peak:.0f} | "
             f"{others[0] / 1e6:.1f} | {others[1]:.2f} | {others[2]:.0f} | {rewards:.3f} |"

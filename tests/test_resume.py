@@ -90,9 +90,9 @@ class Killer(Callback):
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("resume") / "undisturbed"
     finish(folder)
-    figures = stream(folder)
-    assert any(figures["tokens_total/sft", step] != {0.0} for step in range(1, STEPS + 1))  # the controls did something
-    assert any(figures["controls/unbiased_share", step] != {1.0} for step in range(1, STEPS + 1))
+    metrics = stream(folder)
+    assert any(metrics["tokens_total/sft", step] != {0.0} for step in range(1, STEPS + 1))  # the controls did something
+    assert any(metrics["controls/unbiased_share", step] != {1.0} for step in range(1, STEPS + 1))
     return folder
 
 

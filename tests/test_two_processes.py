@@ -26,7 +26,7 @@ from masa_lightning.modules.masa import MASALightningModule
 TINY_YAML = Path(__file__).parents[1] / "configs" / "tiny.yaml"
 STEPS = 4  # training steps, of two optimiser steps each
 LAST = "checkpoints/last.ckpt"
-ROUNDING = ("sampling/", "approx_kl", "clip_ratio/")  # figures that are made of rounding errors
+ROUNDING = ("sampling/", "approx_kl", "clip_ratio/")  # metrics that are made of rounding errors
 EXTRA = f"""
 trainer:
   accelerator: cpu
@@ -210,13 +210,13 @@ def test_exported_and_served(undisturbed: Callable[[str], Path], tmp_path: Path,
     export_checkpoint(trained / LAST, tmp_path / "model")
     config = json.dumps({"model": {"init_args": {"model": str(tmp_path / "model")}}})
     served = finish(tmp_path / "served", "--config", config, command="validate")
-    figures, expected = stream(served), stream(trained)
+    metrics, expected = stream(served), stream(trained)
     last = max(step for name, step in expected if name == "val/pass@1")
-    names = {name for name, _ in figures if name.startswith("val/")}
+    names = {name for name, _ in metrics if name.startswith("val/")}
     assert "val/calibration/pass_rate/mae" in names
     tolerance = 0.5 if "bf16" in layout else 1e-3
     for name in names:
-        assert list(figures[name, 0]) == pytest.approx(list(expected[name, last]), rel=tolerance, abs=tolerance), name
+        assert list(metrics[name, 0]) == pytest.approx(list(expected[name, last]), rel=tolerance, abs=tolerance), name
 
 
 OWN = """
@@ -261,7 +261,7 @@ def test_examples_train_as_one_process_and_resume(
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_a_run_of_shards_is_measured_from_its_folder(undisturbed: Callable[[str], Path], tmp_path: Path) -> None:
-    """By two processes, and by one that reads the shards whole: the same predictions and figures."""
+    """By two processes, and by one that reads the shards whole: the same predictions and metrics."""
     run = Path(shutil.copytree(undisturbed("fsdp2"), tmp_path / "run", symlinks=True))
     assert (run / LAST).is_symlink()
     (run / "checkpoints").rename(run / "runs/tiny/checkpoints")  # where they are by default

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from masa_lightning.callbacks._benchmark_table import Figures, markdown_table
+from masa_lightning.callbacks._benchmark_table import Metrics, markdown_table
 from masa_lightning.models.checkpoints import replaced
 from masa_lightning.quantities import ShownQuantity
 
@@ -20,14 +20,14 @@ the share of predicted lengths within those of the right solutions. Problems who
 """
 
 
-def write_results(path: Path, settings: dict[str, Any], checkpoint: str | None, rows: dict[str, Figures]) -> None:
-    """Writes all figures, for programs; those that are not finite as null.
+def write_results(path: Path, settings: dict[str, Any], checkpoint: str | None, rows: dict[str, Metrics]) -> None:
+    """Writes all metrics, for programs; those that are not finite as null.
 
     Args:
         path: Of the file, which is replaced.
         settings: Of `rollout_settings`.
         checkpoint: Name of the file that weights are from, None for those of the model itself.
-        rows: Figures of each benchmark, with ``problems`` and ``left_out``.
+        rows: Metrics of each benchmark, with ``problems`` and ``left_out``.
     """
     results = {
         "model": settings["model"],
@@ -36,15 +36,15 @@ def write_results(path: Path, settings: dict[str, Any], checkpoint: str | None, 
         "benchmarks": [
             {
                 "name": name,
-                "problems": int(figures["problems"]),
-                "left_out": int(figures["left_out"]),
+                "problems": int(metrics["problems"]),
+                "left_out": int(metrics["left_out"]),
                 "metrics": {
                     n: value if math.isfinite(value) else None
-                    for n, value in figures.items()
+                    for n, value in metrics.items()
                     if n not in ("problems", "left_out")
                 },
             }
-            for name, figures in rows.items()
+            for name, metrics in rows.items()
         ],
     }
     _write(path, json.dumps(results, indent=2, allow_nan=False) + "\n")
@@ -54,7 +54,7 @@ def write_page(
     path: Path,
     settings: dict[str, Any],
     checkpoint: str | None,
-    rows: dict[str, Figures],
+    rows: dict[str, Metrics],
     quantities: Iterable[ShownQuantity],
 ) -> None:
     """Writes the table, with what was measured and how, for people.

@@ -1,4 +1,4 @@
-"""The figures of several benchmarks as one table, for files and loggers."""
+"""The metrics of several benchmarks as one table, for files and loggers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Final
 
 from masa_lightning.quantities import ShownQuantity
 
-Figures = dict[str, float]
+Metrics = dict[str, float]
 
-Column = tuple[str, str, int]  # head, name of the figure, digits
+Column = tuple[str, str, int]  # head, name of the metric, digits
 
 SAMPLED: Final = {"pass": "pass@{}", "maj": "majority of {}", "maj_predicted": "by predicted rate"}
-"""What figures "kind@count" are called where there is room."""
+"""What metrics "kind@count" are called where there is room."""
 _SOLUTIONS: Final[tuple[Column, ...]] = (
     ("tokens", "completions/mean_length", 0),
     ("cut off", "completions/clipped_ratio", 3),
@@ -24,16 +24,16 @@ _ONLY_IF_ANY: Final = ("left_out", "completions/ungraded_ratio")  # columns that
 
 
 def table_columns(
-    rows: Mapping[str, Figures], quantities: Iterable[ShownQuantity]
+    rows: Mapping[str, Metrics], quantities: Iterable[ShownQuantity]
 ) -> tuple[list[Column], list[Column]]:
     """Finds what there is to show of solutions and of predictions.
 
     Args:
-        rows: Figures of each benchmark, by their names in ``results.json``.
+        rows: Metrics of each benchmark, by their names in ``results.json``.
         quantities: What is predicted.
     """
-    present = {name for figures in rows.values() for name, value in figures.items() if value == value}
-    present -= {name for name in _ONLY_IF_ANY if not any(figures.get(name, 0) > 0 for figures in rows.values())}
+    present = {name for metrics in rows.values() for name, value in metrics.items() if value == value}
+    present -= {name for name in _ONLY_IF_ANY if not any(metrics.get(name, 0) > 0 for metrics in rows.values())}
     samples = sorted((n for n in present if "@" in n and n.split("@")[1].isdigit()), key=sample_order)
     counts: list[Column] = [("problems", "problems", 0), ("left out", "left_out", 0)]
     solutions = [*counts, *((name, name, 3) for name in samples), *_SOLUTIONS]
@@ -44,23 +44,23 @@ def table_columns(
     return [c for c in solutions if c[1] in present], [c for c in predictions if c[1] in present]
 
 
-def table_cells(rows: Mapping[str, Figures], columns: Sequence[Column]) -> list[list[str]]:
+def table_cells(rows: Mapping[str, Metrics], columns: Sequence[Column]) -> list[list[str]]:
     """Lays out a table: a head, a line a benchmark and, of several, one of their means.
 
     Args:
-        rows: Figures of each benchmark, by their names in ``results.json``.
+        rows: Metrics of each benchmark, by their names in ``results.json``.
         columns: Of `table_columns`.
     """
     lines = [["benchmark", *(head for head, _, _ in columns)]]
-    lines += [[name or "-", *(_cell(figures, n, digits) for _, n, digits in columns)] for name, figures in rows.items()]
+    lines += [[name or "-", *(_cell(metrics, n, digits) for _, n, digits in columns)] for name, metrics in rows.items()]
     if len(rows) > 1:
         averaged = [n for _, n, _ in columns if n not in ("problems", "left_out")]
-        means = {n: _mean([figures[n] for figures in rows.values() if n in figures]) for n in averaged}
+        means = {n: _mean([metrics[n] for metrics in rows.values() if n in metrics]) for n in averaged}
         lines.append(["mean", *(_cell(means, n, digits) for _, n, digits in columns)])
     return lines
 
 
-def markdown_table(rows: Mapping[str, Figures], quantities: Iterable[ShownQuantity]) -> str:
+def markdown_table(rows: Mapping[str, Metrics], quantities: Iterable[ShownQuantity]) -> str:
     """Writes all columns in markdown; arguments are those of `table_columns`."""
     solutions, predictions = table_columns(rows, quantities)
     head, *lines = table_cells(rows, [*solutions, *predictions])
@@ -71,19 +71,19 @@ def markdown_table(rows: Mapping[str, Figures], quantities: Iterable[ShownQuanti
 
 
 def sample_order(name: str) -> tuple[int, int]:
-    """Sorts figures "kind@count" by kind, in the order of `SAMPLED`, and by count."""
+    """Sorts metrics "kind@count" by kind, in the order of `SAMPLED`, and by count."""
     kind, _, count = name.partition("@")
     kinds = list(SAMPLED)
     return kinds.index(kind) if kind in kinds else len(kinds), int(count)
 
 
-def _cell(figures: Figures, name: str, digits: int) -> str:
-    value = figures.get(name, math.nan)
+def _cell(metrics: Metrics, name: str, digits: int) -> str:
+    value = metrics.get(name, math.nan)
     if value != value:
         return "-"
     text = f"{value:.{digits}f}"
-    if f"{name}_low" in figures:
-        text += f" [{figures[f'{name}_low']:.{digits}f}, {figures[f'{name}_high']:.{digits}f}]"
+    if f"{name}_low" in metrics:
+        text += f" [{metrics[f'{name}_low']:.{digits}f}, {metrics[f'{name}_high']:.{digits}f}]"
     return text
 
 

@@ -42,7 +42,7 @@ class PredictionControl(Callback):
         audit_share: Share of the problems it wants to change that are audited, in (0, 1).
         max_lost_correct: The guard's limit on the share of correct rollouts lost, in [0, 1]; above it the control goes
             back to shadow mode.
-        window: Training steps that the figures look back on, >= 1.
+        window: Training steps that the metrics look back on, >= 1.
         min_evidence: The guard holds nothing back before the window has that many prevented units that were seen in full,
             >= 1.
 
@@ -160,7 +160,7 @@ class PredictionControl(Callback):
     def settle(self, groups: Sequence[RolloutGroup]) -> None:
         """Nothing, unless a subclass knows better."""
 
-    def figures(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
+    def metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         """Estimates over the window, ``controls/<name>/...``, and the tokens that this step saved."""
         if self.mode == "off":
             return {}
@@ -168,16 +168,16 @@ class PredictionControl(Callback):
         units = [self._shown(group, decision) for group, decision in decided]
         self.window.append(sum(units, self.counts_type()))
         total = sum(self.window, self.counts_type())
-        figures = {f"controls/{self.name}/{name}": value for name, value in total.figures().items()}
+        metrics = {f"controls/{self.name}/{name}": value for name, value in total.metrics().items()}
         acted = sum(d.acted and (self.skips or bool(g.solutions)) for g, d in decided)
-        figures |= {
+        metrics |= {
             f"controls/{self.name}/acted_share": acted / len(decided) if decided else 0.0,
             f"controls/{self.name}/evidence": total.evidence,
             f"controls/{self.name}/held_back": float(self.held_back),
         }
         if not self.steered:
             self._look(units, self.bounds(groups), total)
-        return figures | self.tokens(decided)
+        return metrics | self.tokens(decided)
 
     def _shown(self, group: RolloutGroup, decision: Decision) -> Any:
         counts = self.counts_type()

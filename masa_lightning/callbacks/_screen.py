@@ -1,4 +1,4 @@
-"""Figures as one reads them: before and after, one evaluation, several benchmarks. Fits 80 columns, needs no colours."""
+"""Metrics as one reads them: before and after, one evaluation, several benchmarks. Fits 80 columns, needs no colours."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from masa_lightning.callbacks._benchmark_table import SAMPLED, sample_order
 from masa_lightning.functional.intervals import Interval, correlation_interval, mean_interval, overlap
 from masa_lightning.quantities import ShownQuantity
 
-Figures = Mapping[str, float]
-Row = tuple[str, str, int]  # label, name of the figure, digits
+Metrics = Mapping[str, float]
+Row = tuple[str, str, int]  # label, name of the metric, digits
 
 PASS: Final[Row] = ("pass@1", "pass@1", 3)
 _META: Final[Row] = ("meta reward", "meta/reward", 3)
@@ -24,7 +24,7 @@ _LEFT_OUT, _UNGRADED = "left_out", "completions/ungraded_ratio"
 _BRIEF: Final = ("pearson", "mae")
 """What the briefest table has of a quantity."""
 _MORE: Final = (*_BRIEF, "abs_rel_error")
-_HEADS: Final = {  # of a table of benchmarks, by figure
+_HEADS: Final = {  # of a table of benchmarks, by metric
     _LEFT_OUT: "left out",
     "completions/mean_length": "tokens",
     "completions/clipped_ratio": "cut",
@@ -54,9 +54,9 @@ def _labelled(quantities: Iterable[ShownQuantity], metrics: Sequence[str]) -> li
     ]
 
 
-def rows_of(figures: Figures, quantities: Iterable[ShownQuantity]) -> list[Row]:
+def rows_of(metrics: Metrics, quantities: Iterable[ShownQuantity]) -> list[Row]:
     """All rows of one evaluation that say something."""
-    samples = sorted((name for name in figures if _is_sampled(name)), key=sample_order)
+    samples = sorted((name for name in metrics if _is_sampled(name)), key=sample_order)
     rows: list[Row] = [
         PASS,
         *((_sample_label(name), name, 3) for name in samples),
@@ -68,34 +68,34 @@ def rows_of(figures: Figures, quantities: Iterable[ShownQuantity]) -> list[Row]:
         ("no verdict", _UNGRADED, 3),
         ("prompts too long", _LEFT_OUT, 0),
     ]
-    return [row for row in rows if _says(figures, row[1])]
+    return [row for row in rows if _says(metrics, row[1])]
 
 
-def interval(figures: Figures, name: str) -> Interval:
-    """The 95% interval of a figure; NaN where there is none."""
-    if f"{name}_low" in figures:
-        return figures[f"{name}_low"], figures[f"{name}_high"]
-    group, _, figure = name.rpartition("/")
-    if figure == "pearson" and f"{group}/count" in figures:
-        return correlation_interval(figures.get(name, math.nan), figures[f"{group}/count"])
+def interval(metrics: Metrics, name: str) -> Interval:
+    """The 95% interval of a metric; NaN where there is none."""
+    if f"{name}_low" in metrics:
+        return metrics[f"{name}_low"], metrics[f"{name}_high"]
+    group, _, kind = name.rpartition("/")
+    if kind == "pearson" and f"{group}/count" in metrics:
+        return correlation_interval(metrics.get(name, math.nan), metrics[f"{group}/count"])
     return math.nan, math.nan
 
 
-def cell(figures: Figures, name: str, digits: int) -> str:
-    """A figure with its interval."""
-    value, (low, high) = figures.get(name, math.nan), interval(figures, name)
+def cell(metrics: Metrics, name: str, digits: int) -> str:
+    """A metric with its interval."""
+    value, (low, high) = metrics.get(name, math.nan), interval(metrics, name)
     if math.isnan(value):
         return "-"
     text = f"{value:.{digits}f}"
     return text if math.isnan(low) else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def measured(head: str, columns: Mapping[str, Figures], rows: Sequence[Row], paired: Sequence[float] = ()) -> Table:
-    """A table with a line a figure and a column a measurement.
+def measured(head: str, columns: Mapping[str, Metrics], rows: Sequence[Row], paired: Sequence[float] = ()) -> Table:
+    """A table with a line a metric and a column a measurement.
 
     Args:
         head: What was measured.
-        columns: Figures by the column's name. Where there are two, their intervals are compared.
+        columns: Metrics by the column's name. Where there are two, their intervals are compared.
         rows: Of `brief_rows` or `rows_of`.
         paired: As `differences`, which says more of pass@1 than two intervals.
     """
@@ -106,14 +106,14 @@ def measured(head: str, columns: Mapping[str, Figures], rows: Sequence[Row], pai
     if len(columns) == 2:
         table.add_column("intervals", no_wrap=True)
     for label, name, digits in rows:
-        if any(_says(figures, name) for figures in columns.values()):
-            cells = [escape(cell(figures, name, digits)) for figures in columns.values()]
+        if any(_says(metrics, name) for metrics in columns.values()):
+            cells = [escape(cell(metrics, name, digits)) for metrics in columns.values()]
             table.add_row(label, *cells, *([compared(columns, name, paired)] if len(columns) == 2 else []))
     return table
 
 
-def compared(columns: Mapping[str, Figures], name: str, paired: Sequence[float] = ()) -> str:
-    """Says whether the intervals of a figure overlap: "overlap", "apart", or nothing where there are none."""
+def compared(columns: Mapping[str, Metrics], name: str, paired: Sequence[float] = ()) -> str:
+    """Says whether the intervals of a metric overlap: "overlap", "apart", or nothing where there are none."""
     if name == PASS[1] and len(paired) > 1:
         return ""
     first, second = columns.values()
@@ -121,7 +121,7 @@ def compared(columns: Mapping[str, Figures], name: str, paired: Sequence[float] 
     return "" if verdict is None else "overlap" if verdict else "apart"
 
 
-def differences(columns: Mapping[str, Figures], rows: Sequence[Row], paired: Sequence[float] = ()) -> list[str]:
+def differences(columns: Mapping[str, Metrics], rows: Sequence[Row], paired: Sequence[float] = ()) -> list[str]:
     """Sentences on what two columns differ in, and on what of it may be chance.
 
     Args:
@@ -140,31 +140,31 @@ def differences(columns: Mapping[str, Figures], rows: Sequence[Row], paired: Seq
     return said + [CHANCE] * any(compared(columns, name, paired) == "overlap" for _, name, _ in rows)
 
 
-def evaluated(rows: Mapping[str, Figures], width: int, quantities: Sequence[ShownQuantity]) -> list[RenderableType]:
-    """What an evaluation found: a line a figure of one benchmark, a line a benchmark of several.
+def evaluated(rows: Mapping[str, Metrics], width: int, quantities: Sequence[ShownQuantity]) -> list[RenderableType]:
+    """What an evaluation found: a line a metric of one benchmark, a line a benchmark of several.
 
     Args:
-        rows: Figures of each, ``problems`` among them.
+        rows: Metrics of each, ``problems`` among them.
         width: Columns of the terminal.
         quantities: What is predicted.
     """
     if len(rows) > 1:
         return benchmarks(rows, width, quantities)
     return [
-        measured(f"{figures['problems']:.0f} problems", {name or "test": figures}, rows_of(figures, quantities))
-        for name, figures in rows.items()
+        measured(f"{metrics['problems']:.0f} problems", {name or "test": metrics}, rows_of(metrics, quantities))
+        for name, metrics in rows.items()
     ]
 
 
-def benchmarks(rows: Mapping[str, Figures], width: int, quantities: Sequence[ShownQuantity]) -> list[RenderableType]:
+def benchmarks(rows: Mapping[str, Metrics], width: int, quantities: Sequence[ShownQuantity]) -> list[RenderableType]:
     """Tables with a line a benchmark, of solutions and of predictions; columns for which there is no room are left out.
 
     Args:
-        rows: Figures of each.
+        rows: Metrics of each.
         width: Columns of the terminal.
         quantities: What is predicted.
     """
-    names = list(dict.fromkeys(n for figures in rows.values() for n in figures))
+    names = list(dict.fromkeys(n for metrics in rows.values() for n in metrics))
     samples = sorted(filter(_is_sampled, names), key=sample_order)
     solutions: list[Row] = [("n", "problems", 0), PASS, *((n, n, 3) for n in samples)]
     more = ((_LEFT_OUT, 0), (_UNGRADED, 3), ("completions/clipped_ratio", 3), ("completions/mean_length", 0))
@@ -196,12 +196,12 @@ def _headed(quantities: Iterable[ShownQuantity]) -> list[Row]:
     return columns
 
 
-def _fitting(rows: Mapping[str, Figures], columns: Sequence[Row], width: int) -> list[list[str]]:
+def _fitting(rows: Mapping[str, Metrics], columns: Sequence[Row], width: int) -> list[list[str]]:
     """Head and lines with as many of the columns as there is room for, the first ones."""
     lines = [["benchmark"], *([name or "-"] for name in rows)]
     room = width - max(min(len(line[0]), 20) for line in lines)
     for head, name, digits in columns:
-        cells = [head, *(cell(figures, name, digits) for figures in rows.values())]
+        cells = [head, *(cell(metrics, name, digits) for metrics in rows.values())]
         room -= max(map(len, cells)) + 2
         if room < 0:
             break
@@ -210,8 +210,8 @@ def _fitting(rows: Mapping[str, Figures], columns: Sequence[Row], width: int) ->
     return lines
 
 
-def _says(figures: Figures, name: str) -> bool:
-    value = figures.get(name, math.nan)
+def _says(metrics: Metrics, name: str) -> bool:
+    value = metrics.get(name, math.nan)
     return not math.isnan(value) and (value > 0 or name not in (_LEFT_OUT, _UNGRADED))
 
 

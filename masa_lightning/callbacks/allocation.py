@@ -42,6 +42,6 @@ class SampleAllocation(Callback):
     def settle(self, groups: Sequence[RolloutGroup]) -> None:
         """Nothing."""
 
-    def figures(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
+    def metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         """None: it does not train."""
         return {}

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from masa_lightning.callbacks._benchmark_files import write_page, write_results
-from masa_lightning.callbacks._benchmark_table import Figures, table_cells, table_columns
+from masa_lightning.callbacks._benchmark_table import Metrics, table_cells, table_columns
 from masa_lightning.callbacks._drawn_before import DrawnRollouts, rollout_settings
 from masa_lightning.callbacks._screen import evaluated, screen
 from masa_lightning.distributed import collect
@@ -47,7 +47,7 @@ class BenchmarkReport(Callback):
         self._settings: dict[str, Any] = {}
         self._drawn: DrawnRollouts | None = None
         self._measured = BenchmarkMeasurements(list)
-        self._rows: dict[str, Figures] = {}
+        self._rows: dict[str, Metrics] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuses modules without rollouts."""
@@ -87,10 +87,10 @@ class BenchmarkReport(Callback):
             self._measured.add(outputs["groups"], outputs["left_out"])
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes the results, before any logger is given a figure: one that fails ends the test."""
+        """Writes the results, before any logger is given a number: one that fails ends the test."""
         if not self._measured.by_name:  # of another process, or the module says that nothing was measured
             return
-        self._rows = self._measured.figures()
+        self._rows = self._measured.compute()
         checkpoint = Path(str(trainer.ckpt_path)).name if trainer.ckpt_path else None
         write_results(self._folder / "results.json", self._settings, checkpoint, self._rows)
         shown = quantities_of(pl_module).shown()
@@ -112,9 +112,9 @@ class BenchmarkReport(Callback):
             self._draw(trainer, name, measured, pl_module, step)
         head, *lines = table_cells(self._rows, [c for columns in table_columns(self._rows, shown) for c in columns])
         log_table(trainer.loggers, "test", head, lines, step)
-        for name, figures in self._rows.items():
+        for name, metrics in self._rows.items():
             for logger in trainer.loggers:
-                logger.log_metrics({f"test/{name or '-'}/{f}": value for f, value in figures.items()}, step=step)
+                logger.log_metrics({f"test/{name or '-'}/{f}": value for f, value in metrics.items()}, step=step)
 
     def _draw(self, trainer: pl.Trainer, name: str, measured: Measurement, module: Any, step: int) -> None:
         quantities: Quantities | None = getattr(module, "quantities", None)

@@ -25,7 +25,7 @@ class EarlyCutoff(RuledControl):
     the same for all rollouts of a problem, and audits are of whole problems, which train the predictions with their
     weight.
 
-    Figures, ``controls/cutoff/...``: ``precision`` (of the rollouts cut, those that lose nothing by it), ``recall`` (of
+    Metrics, ``controls/cutoff/...``: ``precision`` (of the rollouts cut, those that lose nothing by it), ``recall`` (of
     those that lose nothing by it, the ones cut), ``f1``, ``share`` of the rollouts cut, ``lost_correct`` (correct
     rollouts lost, of all correct ones), ``saved_tokens`` (share of solution tokens), all over the window and estimated
     for all problems; ``acted_share``, ``evidence``, ``held_back``; with the rule "risk" ``factor`` (of the next step),
@@ -44,7 +44,7 @@ class EarlyCutoff(RuledControl):
         max_lost_correct: Rule "fixed": once it has shown to lose more than this share of the correct rollouts, it goes
             back to shadow mode.
             Rule "risk": no more than this share is lost over the run, in [0, 1).
-        window: Training steps that the figures look back on, and that the rule "risk" learns from.
+        window: Training steps that the metrics look back on, and that the rule "risk" learns from.
         min_evidence: Rollouts past their limit that the guard waits for; 10 by default. Rule "fixed".
         rule: "fixed" or "risk".
         confidence: Rule "risk": probability that its limit holds, at all steps at once, in (0, 1).
@@ -113,11 +113,11 @@ class EarlyCutoff(RuledControl):
         limit = cutoff_tokens(lengths, budget=budget, factor=factor)
         return limit if limit < budget else None
 
-    def figures(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
+    def metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         """Those of all controls, and with the rule "risk" what it found."""
-        figures = super().figures(groups)
-        if not figures or self.risk is None:
-            return figures
+        metrics = super().metrics(groups)
+        if not metrics or self.risk is None:
+            return metrics
         decided = [(g, d) for g in groups if (d := g.decisions.get(self.name)) is not None]
         ratios = [
             (r.length / max(float(median(lengths)), 1.0), g.weight / len(g.solutions))
@@ -141,7 +141,7 @@ class EarlyCutoff(RuledControl):
             "audit_share": self.risk.audit_share,
             "lost_correct_bound": self.risk.budget.lost_share,
         }
-        return figures | {f"controls/{self.name}/{name}": value for name, value in own.items()}
+        return metrics | {f"controls/{self.name}/{name}": value for name, value in own.items()}
 
     def _lost(self, group: RolloutGroup, decision: Decision) -> float:
         """Share of a problem's rollouts that are right and that its limit would lose."""

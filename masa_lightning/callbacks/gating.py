@@ -51,10 +51,10 @@ class GatingControl(RuledControl):
     def apply(self, group: RolloutGroup, wanted: Gate) -> None:
         group.gated = True
 
-    def figures(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
+    def metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         """Those of all controls, the shares of this step's problems that look hopeless and trivial, and what may be lost."""
-        figures = super().figures(groups)
-        if not figures:
+        metrics = super().metrics(groups)
+        if not metrics:
             return {}
         decided = [(g, d) for g in groups if (d := g.decisions.get(self.name)) is not None]
         details = [d.detail for _, d in decided]
@@ -76,7 +76,7 @@ class GatingControl(RuledControl):
         if self.past is not None:
             own["known_share"] = self.past.known_share(groups)
             self.past.remember(groups)
-        return figures | {f"controls/{self.name}/{name}": value for name, value in own.items()}
+        return metrics | {f"controls/{self.name}/{name}": value for name, value in own.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """That of a rule, and the past of all problems, if it counts."""
@@ -112,7 +112,7 @@ class PredictiveGating(GatingControl):
     `max_lost_correct` allow; it sets the rate of audits itself, and begins when audits can show that it keeps to its
     limits (`functional.risk`).
 
-    Figures, ``controls/gating/...``: ``precision`` (of the gated problems, those without variance), ``recall`` (of the
+    Metrics, ``controls/gating/...``: ``precision`` (of the gated problems, those without variance), ``recall`` (of the
     problems without variance, those gated), ``f1``, ``share`` gated, ``lost_correct`` (correct rollouts of problems
     gated as hopeless, of all correct ones), ``saved_tokens`` (share of solution tokens), all over the window and
     estimated for all problems; ``hopeless_share`` and ``trivial_share`` of the step's problems, ``acted_share``,
@@ -131,7 +131,7 @@ class PredictiveGating(GatingControl):
         max_lost_correct: Rule "fixed": once it has shown to lose more than this share of the correct rollouts, it goes
             back to shadow mode.
             Rule "risk": no more than this share is lost over the run, in [0, 1).
-        window: Training steps that the figures look back on, and that the rule "risk" learns from.
+        window: Training steps that the metrics look back on, and that the rule "risk" learns from.
         min_evidence: Gated problems solved all the same that the guard waits for; 10 by default. Rule "fixed".
         rule: "fixed" or "risk".
         max_lost_signal: Rule "risk": no more than this share of what GRPO could have learned is lost over the run, the

@@ -19,7 +19,7 @@ class NotionHinting(PredictionControl):
     (`PromptTemplates.hint`). Its meta rollouts have no reward: they predict how the problem goes without a hint. Validation
     is never hinted.
 
-    Figures, ``controls/hinting/...``: ``hinted_pass_rate``, ``plain_pass_rate`` and ``lift`` over the window;
+    Metrics, ``controls/hinting/...``: ``hinted_pass_rate``, ``plain_pass_rate`` and ``lift`` over the window;
     ``acted_share``, ``evidence``, ``held_back``.
 
     Args:
@@ -29,7 +29,7 @@ class NotionHinting(PredictionControl):
         max_notions: Most notions of a hint, >= 1.
         max_lost_correct: Once the hinted pass rate has shown to be lower by more than this share, it goes back to shadow
             mode, where hints show nothing: none is given any more, unless the run is resumed with another limit.
-        window: Training steps that the figures look back on.
+        window: Training steps that the metrics look back on.
         min_evidence: Hinted problems that the guard waits for.
 
     Raises:

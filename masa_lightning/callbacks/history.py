@@ -19,7 +19,7 @@ class HistoryGating(GatingControl):
     What predictions have to beat: it costs no tokens, and knows nothing of a problem before the second epoch. The pass
     rate of a problem has a Beta(1, 1) prior and its own past rollouts, discounted each time it is solved (MoPPS, arXiv
     2507.04632; GRESO, arXiv 2506.02177, skips by the same past). What such a past means is learned, and problems are
-    gated, by the rule "risk" of `PredictiveGating`, with its audits, limits and figures, under
+    gated, by the rule "risk" of `PredictiveGating`, with its audits, limits and metrics, under
     ``controls/history/...``; ``known_share`` is the share of the step's problems with a past. It needs no meta
     rollouts.
 
@@ -31,7 +31,7 @@ class HistoryGating(GatingControl):
         max_lost_signal: No more than this share of what GRPO could have learned is lost over the run, in [0, 1).
         max_lost_correct: No more than this share of the correct rollouts is lost over the run, in [0, 1).
         confidence: Probability that both limits hold, at all steps at once, in (0, 1).
-        window: Training steps that the figures look back on, and that the rule learns from.
+        window: Training steps that the metrics look back on, and that the rule learns from.
 
     Raises:
         ValueError: If an argument is out of range.

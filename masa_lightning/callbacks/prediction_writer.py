@@ -127,7 +127,7 @@ class PredictionWriter(Callback):
             (self._folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
             console.print(saved_table(summary))
             console.print(_acted(summary), markup=False)
-            console.print(f"all figures: {self._folder / 'summary.json'}", markup=False)
+            console.print(f"all metrics: {self._folder / 'summary.json'}", markup=False)
         count = "1 problem" if len(self._lines) == 1 else f"{len(self._lines)} problems"
         console.print(f"{count}: {self._folder / 'predictions.jsonl'}", markup=False)
 

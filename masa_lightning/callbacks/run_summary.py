@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from masa_lightning.callbacks import _screen
-from masa_lightning.callbacks._screen import Figures, brief_rows, rows_of
+from masa_lightning.callbacks._screen import Metrics, brief_rows, rows_of
 from masa_lightning.callbacks.benchmark_report import BenchmarkReport
 from masa_lightning.functional.intervals import paired_differences
 from masa_lightning.modules.grpo import GRPOLightningModule
@@ -31,7 +31,7 @@ _PROBLEM: Final = "Compute 17+25."
 class RunSummary(Callback):
     """Ends `fit`, `validate` and `test` with what one wants to know, on one screen of 80 columns.
 
-    Of `fit`: figures of the validation before the first step (`ValidateFirst`) and of the last one, with 95% intervals, and
+    Of `fit`: metrics of the validation before the first step (`ValidateFirst`) and of the last one, with 95% intervals, and
     whether these overlap, or of pass@1 the difference over the problems that both have; the checkpoint; pictures; what
     controls saved; minutes and tokens; and the next commands. A run that is interrupted or fails says what is kept, and how
     to go on. Of `validate` and `test`: a table, with a line a benchmark where there are several; beside a
@@ -47,7 +47,7 @@ class RunSummary(Callback):
         self._saved = 0  # training steps in the last checkpoint
         self._began: int | None = None  # at which step, while it trains
         self._measured: BenchmarkMeasurements | None = None
-        self._figures: Figures | None = None
+        self._shown: Metrics | None = None
 
     # -- fit ---------------------------------------------------------------------------------------------------------
 
@@ -166,38 +166,38 @@ class RunSummary(Callback):
         self._add(trainer, outputs)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes the figures of all."""
+        """Takes the metrics of all."""
         if trainer.state.fn == "validate":
-            self._figures = _plain(trainer.callback_metrics, "val/")
+            self._shown = _plain(trainer.callback_metrics, "val/")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes the figures of all."""
+        """Takes the metrics of all."""
         if not any(isinstance(c, BenchmarkReport) for c in trainer.callbacks):  # type: ignore[attr-defined]
-            self._figures = _plain(trainer.callback_metrics, "test/")
+            self._shown = _plain(trainer.callback_metrics, "test/")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prints the table, below the progress bar."""
-        figures, self._figures = self._figures, None
-        if not figures or not trainer.is_global_zero or not isinstance(pl_module, GRPOLightningModule):
+        metrics, self._shown = self._shown, None
+        if not metrics or not trainer.is_global_zero or not isinstance(pl_module, GRPOLightningModule):
             return
         measured, shown = self._measured or BenchmarkMeasurements(list), quantities_of(pl_module).shown()
         console = _screen.screen()
         if len(measured.by_name) > 1:
-            for table in _screen.benchmarks(measured.figures(), console.width, shown):
+            for table in _screen.benchmarks(measured.compute(), console.width, shown):
                 console.print(table)
         else:
             first = getattr(pl_module, "first_validation", None)
-            columns: dict[str, Figures] = {stage: figures}
+            columns: dict[str, Metrics] = {stage: metrics}
             problems = fingerprint(pl_module, measured.problems)
             if first and first.get("measured") == problems and getattr(pl_module, "rollout_steps", 0):
                 columns = {"before training": _plain(first["metrics"], "val/")} | columns
             paired = _paired(first, {"pass_rates": measured.pass_rates})
-            rows = rows_of(figures, shown)
+            rows = rows_of(metrics, shown)
             console.print(_screen.measured(f"{len(measured.problems)} problems", columns, rows, paired))
             for sentence in _screen.differences(columns, rows, paired):
                 console.print(sentence)
-        for place in _all_figures(trainer):
-            console.print(f"All figures, by name: {place}", soft_wrap=True, markup=False)
+        for place in _all_metrics(trainer):
+            console.print(f"All metrics, by name: {place}", soft_wrap=True, markup=False)
 
     def _begin(self, module: LightningModule) -> None:
         self._measured = None
@@ -209,8 +209,8 @@ class RunSummary(Callback):
             self._measured.add(outputs["groups"], outputs["left_out"])
 
 
-def before_and_after(module: LightningModule) -> Mapping[str, Figures]:
-    """Figures of the first and of the last validation of a run, by the heads of their columns; what there is of both."""
+def before_and_after(module: LightningModule) -> Mapping[str, Metrics]:
+    """Metrics of the first and of the last validation of a run, by the heads of their columns; what there is of both."""
     first, last = (getattr(module, f"{which}_validation", None) for which in ("first", "last"))
     if last is None:
         return {}
@@ -232,8 +232,8 @@ def savings(ledger: Mapping[str, float], logged: Mapping[str, float]) -> Iterato
     """What each control that acted has saved, by the estimate of its audits.
 
     Args:
-        ledger: Sums of the ``tokens/`` figures over the run.
-        logged: The last figures by name.
+        ledger: Sums of the ``tokens/`` metrics over the run.
+        logged: The last metrics by name.
     """
     for name in [
         n.removeprefix("tokens/saved_") for n, saved in ledger.items() if n.startswith("tokens/saved_") and saved
@@ -260,8 +260,8 @@ def next_commands(folder: Path | None, checkpoint: tuple[Path, bool] | None) -> 
     return commands + ([f"masa report {shlex.quote(_short(folder))}"] if folder is not None else [])
 
 
-def _all_figures(trainer: Trainer) -> Iterator[str]:
-    """The file that has all figures, or the command that shows them; of loggers that write files."""
+def _all_metrics(trainer: Trainer) -> Iterator[str]:
+    """The file that has all metrics, or the command that shows them; of loggers that write files."""
     for logger in trainer.loggers:
         if isinstance(logger, CSVLogger):
             yield _short(Path(logger.experiment.metrics_file_path))
@@ -303,8 +303,8 @@ def _problems(module: LightningModule) -> str:
 
 
 def _plain(metrics: Mapping[str, Any], prefix: str) -> dict[str, float]:
-    figures = {name.removeprefix(prefix): float(value) for name, value in metrics.items() if name.startswith(prefix)}
-    return figures | {"left_out": figures.get("prompts/overlong", 0.0)}
+    found = {name.removeprefix(prefix): float(value) for name, value in metrics.items() if name.startswith(prefix)}
+    return found | {"left_out": found.get("prompts/overlong", 0.0)}
 
 
 def _short(path: Path) -> str:

@@ -87,7 +87,7 @@ class _CLI(LightningCLI):
         parser.add_argument("--validate_first", type=bool, default=True, help=text)
 
     def _prepare_subcommand_parser(self, *args: Any, **kwargs: Any) -> LightningArgumentParser:
-        """Help begins with what is ours; Lightning's table of all figures is off, for `RunSummary` has one to read."""
+        """Help begins with what is ours; Lightning's table of all metrics is off, for `RunSummary` has one to read."""
         parser = super()._prepare_subcommand_parser(*args, **kwargs)
         if "verbose" in parser.get_defaults():
             parser.set_defaults(verbose=False)

@@ -96,18 +96,18 @@ def taken(words: Sequence[str], option: str) -> tuple[list[str], list[str]]:
     >>> taken(["predict", "--problem", "1+1", "--solve", "--problem=2"], "--problem")
     (['1+1', '2'], ['predict', '--solve'])
     """
-    values, others, place = [], [], 0
-    while place < len(words):
-        word = words[place]
-        place += 1
+    values, others, index = [], [], 0
+    while index < len(words):
+        word = words[index]
+        index += 1
         name, equals, value = word.partition("=")
         if name != option:
             others.append(word)
         elif equals:
             values.append(value)
-        elif place < len(words):
-            values.append(words[place])
-            place += 1
+        elif index < len(words):
+            values.append(words[index])
+            index += 1
         else:
             raise ValueError(f"{option} is without a value; expected one behind it")
     return values, others
@@ -131,14 +131,14 @@ def arguments(words: list[str]) -> list[str]:
     ['fit', '--config', '{"model": {"init_args": {"prompts": {"solution": "Solve: {problem}"}}}}']
     """
     translated: list[str] = []
-    place = 0
-    while place < len(words):
-        word = words[place]
-        place += 1
+    index = 0
+    while index < len(words):
+        word = words[index]
+        index += 1
         option, equals, value = word.partition("=")
-        apart = not equals and option.startswith("-") and place < len(words) and not words[place].startswith("--")
+        apart = not equals and option.startswith("-") and index < len(words) and not words[index].startswith("--")
         if apart:
-            value = words[place]
+            value = words[index]
         if option in ("-c", "--config") and value:
             translated += ["--config", value if value.lstrip().startswith("{") else _read(config_path(value))]
         elif option.startswith("--") and value in masa_lightning.__all__:  # no short names of protocols otherwise
@@ -151,7 +151,7 @@ def arguments(words: list[str]) -> list[str]:
         else:
             translated.append(word)
             continue
-        place += apart
+        index += apart
     return translated
 
 

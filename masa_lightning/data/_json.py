@@ -115,7 +115,7 @@ def _lines(path: Path, file: TextIO) -> Iterator[Any]:
 
 
 def _damaged(path: Path, line: int, error: Exception) -> ValueError:
-    """Names a place in the file: the decoder knows but that in the text which it was given."""
+    """Names a position in the file: the decoder knows but that in the text which it was given."""
     reason = f"{error.msg} in column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
     return ValueError(f"line {line} of {path.name} cannot be read as JSON: {reason}")
 
@@ -128,16 +128,16 @@ def _values(path: Path, text: str, above: int) -> Iterator[Any]:
         text: Of it, from the first line that is not blank.
         above: Blank lines before that.
     """
-    place, values = 0, []
-    while place < len(text):
+    index, values = 0, []
+    while index < len(text):
         try:
-            value, place = _DECODER.raw_decode(text, place)
+            value, index = _DECODER.raw_decode(text, index)
         except (ValueError, RecursionError) as e:
-            line = e.lineno if isinstance(e, json.JSONDecodeError) else 1 + text.count("\n", 0, place)
+            line = e.lineno if isinstance(e, json.JSONDecodeError) else 1 + text.count("\n", 0, index)
             raise _damaged(path, above + line, e) from None
         values.append(value)
-        while place < len(text) and text[place].isspace():
-            place += 1
+        while index < len(text) and text[index].isspace():
+            index += 1
     if len(values) == 1:
         yield from values[0] if isinstance(values[0], list) else _columns(values[0])
     else:

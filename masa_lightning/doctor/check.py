@@ -14,10 +14,10 @@ class Found:
     """What a step of a check found.
 
     Args:
-        text: In a few words, figures with their units.
+        text: In a few words, numbers with their units.
         state: "note" is for what a user should know and may leave as it is.
         remedy: What to do, where something is to be done.
-        facts: The figures, as JSON has them.
+        facts: The numbers, as JSON has them.
     """
 
     text: str
@@ -74,7 +74,7 @@ class Line:
         found: In a few words.
         seconds: That it took.
         remedy: What to do.
-        facts: Figures.
+        facts: Numbers.
     """
 
     name: str

@@ -4,7 +4,7 @@ All tensors are one-dimensional; results are float64 scalars on the device of th
 say (no entries, or a correlation with a constant).
 
 Weights are frequencies, >= 0 and finite: integer ones give, up to rounding, what repeating each entry that many times
-gives, and 0 leaves the entry out. No figure changes when all weights are scaled alike, so other ones give what large
+gives, and 0 leaves the entry out. No metric changes when all weights are scaled alike, so other ones give what large
 integers in their ratio give. A problem that was looked at with probability s weighs 1 / s (Horvitz-Thompson).
 """
 
@@ -212,7 +212,7 @@ def expected_calibration_error(
 def pass_rate_calibration(
     predicted: Tensor, correct: Tensor, count: Tensor, n_bins: int = 10, weights: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """All figures of predicted against actual pass rates of problems.
+    """All metrics of predicted against actual pass rates of problems.
 
     A problem has its weight in the errors and correlations; each of its rollouts has it in ``brier`` and ``ece``.
 
@@ -233,8 +233,8 @@ def pass_rate_calibration(
         ValueError: If shapes differ, values are out of range or a weight is negative or not finite.
 
     Example:
-        >>> figures = pass_rate_calibration(torch.tensor([0.5, 1.0]), torch.tensor([1, 3]), torch.tensor([4, 4]))
-        >>> {name: round(value.item(), 4) for name, value in figures.items() if name in ("mae", "bias", "brier", "ece")}
+        >>> metrics = pass_rate_calibration(torch.tensor([0.5, 1.0]), torch.tensor([1, 3]), torch.tensor([4, 4]))
+        >>> {name: round(value.item(), 4) for name, value in metrics.items() if name in ("mae", "bias", "brier", "ece")}
         {'mae': 0.25, 'bias': 0.25, 'brier': 0.25, 'ece': 0.25}
         >>> rates = torch.tensor([0.5, 1.0]), torch.tensor([1, 4]), torch.tensor([4, 4])
         >>> pass_rate_calibration(*rates)["mae"], pass_rate_calibration(*rates, weights=torch.tensor([3, 1]))["mae"]
@@ -267,7 +267,7 @@ def pass_rate_calibration(
 def length_calibration(
     predicted: Tensor, actual: Tensor, low: Tensor, high: Tensor, weights: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """All figures of predicted against actual lengths of problems.
+    """All metrics of predicted against actual lengths of problems.
 
     Problems whose `actual` is NaN are left out of everything; those whose `low` or `high` is NaN (no correct rollout,
     so no range) are left out of ``in_range`` alone.
@@ -294,8 +294,8 @@ def length_calibration(
 
     Example:
         >>> low, high = torch.tensor([90.0, torch.nan]), torch.tensor([110.0, torch.nan])
-        >>> figures = length_calibration(torch.tensor([110.0, 150.0]), torch.tensor([100.0, 200.0]), low, high)
-        >>> [round(figures[name].item(), 3) for name in ("abs_rel_error", "bias", "in_range")]
+        >>> metrics = length_calibration(torch.tensor([110.0, 150.0]), torch.tensor([100.0, 200.0]), low, high)
+        >>> [round(metrics[name].item(), 3) for name in ("abs_rel_error", "bias", "in_range")]
         [0.175, -0.075, 1.0]
     """
     _check(predicted, actual=actual, low=low, high=high, weights=weights)

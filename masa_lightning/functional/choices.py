@@ -36,7 +36,7 @@ def grade_choice(completion: str, answer: str, options: Sequence[str]) -> bool:
     Args:
         completion: Text with the final answer in `\boxed{}` or `\fbox{}`.
         answer: The letter of the right option.
-        options: Texts without letters; the letters are A, B, C, ... by place, 26 at most.
+        options: Texts without letters; the letters are A, B, C, ... in their order, 26 at most.
 
     >>> [grade_choice(rf"\boxed{{{box}}}", "B", ["red", "green"]) for box in ("B", "(b) green", "Green", "B. red", "A or B")]
     [True, True, True, False, False]
@@ -130,7 +130,7 @@ def _numbers(text: str, *, comma: bool) -> list[Number]:
         return []
     if signs and (not parts[0] or is_name(parts[0], wide=True)):
         del parts[0]
-    found = [_one_number(part, comma, worked_out=place < len(parts)) for place, part in enumerate(parts, 1)]
+    found = [_one_number(part, comma, worked_out=number < len(parts)) for number, part in enumerate(parts, 1)]
     return [] if None in found else [number for number in found if number]
 
 

@@ -2,7 +2,7 @@
 
 Gating, cutoff and hinting (docs/method.md, section 5) each decide one problem at a time. Where one acts, what it prevented
 is not seen any more; a random share of its problems is therefore audited, run in full anyway, and weighs as much as the
-problems it stands for (Horvitz and Thompson, 1952), so that every figure estimates the whole population.
+problems it stands for (Horvitz and Thompson, 1952), so that every metric estimates the whole population.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class ControlCounts:
     saved: float = 0.0
     """Those among them that were prevented."""
     evidence: float = 0.0
-    """Prevented units that were observed in full, unweighted: what the figures rest on."""
+    """Prevented units that were observed in full, unweighted: what the metrics rest on."""
 
     def add(
         self,
@@ -219,7 +219,7 @@ class ControlCounts:
         """Correct rollouts lost beyond the share `limit` of all correct ones; negative below it."""
         return self.lost - limit * self.correct
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Estimates for the whole population; NaN where nothing was observed.
 
         ``precision``, ``recall`` and ``f1`` in [0, 1]; ``share`` of the units prevented; ``lost_correct``: correct
@@ -267,7 +267,7 @@ class HintCounts:
         """Correct rollouts lost by hints beyond the share `limit` of the plain ones; negative below it."""
         return (1 - limit) * self.plain_correct - self.hinted_correct
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """``hinted_pass_rate`` and ``plain_pass_rate`` of problems with a hint to give, and ``lift``, their difference."""
         hinted, plain = _share(self.hinted_correct, self.hinted), _share(self.plain_correct, self.plain)
         return {"hinted_pass_rate": hinted, "plain_pass_rate": plain, "lift": hinted - plain}

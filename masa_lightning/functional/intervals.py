@@ -60,7 +60,7 @@ def paired_differences(first: Mapping[Name, float], second: Mapping[Name, float]
     The mean's interval is much narrower than the difference of two intervals: what problems differ in is left out.
 
     Args:
-        first: A figure of each problem, by its name.
+        first: A number of each problem, by its name.
         second: The same, measured later.
 
     Returns:

@@ -1,6 +1,6 @@
 """Calibration of meta predictions, accumulated over batches and processes.
 
-One entry of an update is one meta rollout's parsed prediction; a problem is the unit of every figure. The prediction of
+One entry of an update is one meta rollout's parsed prediction; a problem is the unit of every metric. The prediction of
 a problem is the mean of its parsed predictions, so a problem with many parsed meta rollouts weighs no more than one
 with few. A problem may stand for several, as one audited at a share of 5% does for 20: its `weight` says for how many.
 All entries of a problem belong into the same update, as all rollouts of a group are on the same process.
@@ -50,7 +50,7 @@ class LengthPoints:
 
 
 class _PredictionMetric(RowMetric):
-    """Rows of a mean prediction, the standard deviation within the problem, the actual figures and the weight."""
+    """Rows of a mean prediction, the standard deviation within the problem, the actual ones and the weight."""
 
     def _add(self, predicted: Tensor, problem: Tensor | None, weight: Tensor | None, **actual: Tensor) -> None:
         actual["weight"] = torch.ones_like(predicted) if weight is None else weight
@@ -84,11 +84,11 @@ class _PredictionMetric(RowMetric):
             others.append(first)
         self.add_rows(torch.stack([mean, within, *others], dim=1))
 
-    def _figures(self, figures: dict[str, Tensor], within: Tensor, weight: Tensor) -> dict[str, Tensor]:
+    def _with_spread(self, metrics: dict[str, Tensor], within: Tensor, weight: Tensor) -> dict[str, Tensor]:
         several = ~within.isnan()
         within, weight = within[several], weight[several]
-        figures = {**figures, "within_std": (weight * within).sum() / weight.sum()}
-        return {name: value.to(self.device, torch.float32) for name, value in figures.items()}
+        metrics = {**metrics, "within_std": (weight * within).sum() / weight.sum()}
+        return {name: value.to(self.device, torch.float32) for name, value in metrics.items()}
 
 
 class PassRateCalibration(_PredictionMetric):
@@ -119,8 +119,8 @@ class PassRateCalibration(_PredictionMetric):
         >>> predicted = torch.tensor([0.25, 0.75, 1.0])
         >>> problem, correct, count = torch.tensor([0, 0, 1]), torch.tensor([2, 2, 3]), torch.tensor([4, 4, 4])
         >>> metric.update(predicted, correct, count, problem)
-        >>> figures = metric.compute()
-        >>> figures["mae"], figures["within_std"], figures["count"]
+        >>> metrics = metric.compute()
+        >>> metrics["mae"], metrics["within_std"], metrics["count"]
         (tensor(0.1250), tensor(0.2500), tensor(2.))
     """
 
@@ -160,15 +160,15 @@ class PassRateCalibration(_PredictionMetric):
         self._add(predicted, problem, weight, correct=correct, count=count)
 
     def compute(self) -> dict[str, Tensor]:
-        """Figures over all problems of all processes."""
+        """Metrics over all problems of all processes."""
         predicted, within, correct, count, weight = self.rows().unbind(1)
-        return self._figures(pass_rate_calibration(predicted, correct, count, self.n_bins, weight), within, weight)
+        return self._with_spread(pass_rate_calibration(predicted, correct, count, self.n_bins, weight), within, weight)
 
     def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Any, Any]:
         """Draws the reliability diagram of all that was added; every process has to call it.
 
         Args:
-            val: What `compute` or `forward` returned, or several of these: draws these figures, as torchmetrics does.
+            val: What `compute` or `forward` returned, or several of these: draws these metrics, as torchmetrics does.
             ax: Axes to draw on; by default a new figure's.
 
         Returns:
@@ -216,8 +216,8 @@ class LengthCalibration(_PredictionMetric):
         >>> low, high = torch.tensor([80.0, 80.0, torch.nan]), torch.tensor([120.0, 120.0, torch.nan])
         >>> predicted, actual = torch.tensor([90, 130, 300]), torch.tensor([100, 100, 200])
         >>> metric.update(predicted, actual, low, high, problem=torch.tensor([0, 0, 1]))
-        >>> figures = metric.compute()
-        >>> figures["abs_rel_error"], figures["in_range"], figures["within_std"]
+        >>> metrics = metric.compute()
+        >>> metrics["abs_rel_error"], metrics["in_range"], metrics["within_std"]
         (tensor(0.3000), tensor(1.), tensor(20.))
     """
 
@@ -255,9 +255,9 @@ class LengthCalibration(_PredictionMetric):
         self._add(predicted, problem, weight, actual=actual, low=low, high=high)
 
     def compute(self) -> dict[str, Tensor]:
-        """Figures over all problems of all processes."""
+        """Metrics over all problems of all processes."""
         predicted, within, actual, low, high, weight = self.rows().unbind(1)
-        return self._figures(length_calibration(predicted, actual, low, high, weight), within, weight)
+        return self._with_spread(length_calibration(predicted, actual, low, high, weight), within, weight)
 
     def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Any, Any]:
         """Draws predicted against actual lengths of all that was added; every process has to call it.
@@ -310,7 +310,7 @@ class Calibration(nn.ModuleDict):
         self.fill(dict(self.items()), groups)
 
     def compute(self) -> dict[str, Tensor]:
-        """Figures of all as ``<quantity>/<figure>``."""
+        """Metrics of all as ``<quantity>/<metric>``."""
         return {
             f"{name}/{key}": value for name, m in self.items() for key, value in cast("Metric", m).compute().items()
         }

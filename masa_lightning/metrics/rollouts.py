@@ -24,7 +24,7 @@ _METAS = ("length", "clipped", "prompt", "parsed")
 
 
 class _RolloutStatistics(SeriesMetric):
-    """Figures of the rollouts of one kind; about 100 bytes are kept of each, and none of its tokens and text."""
+    """Metrics of the rollouts of one kind; about 100 bytes are kept of each, and none of its tokens and text."""
 
     def __init__(self, series: Sequence[str], parts: Sequence[str], **kwargs: Any) -> None:
         super().__init__([*_REWARDS, *series, *(f"rewards/{part}" for part in parts)], **kwargs)
@@ -77,14 +77,14 @@ class SolutionStatistics(_RolloutStatistics):
         self.add("prompt", [len(r.prompt_ids) for r in rollouts])
 
     def compute(self) -> dict[str, Tensor]:
-        """Figures of all rollouts of all processes, float64 scalars."""
-        figures = {name: self._mean(name) for name in _REWARDS}
+        """Metrics of all rollouts of all processes, float64 scalars."""
+        metrics = {name: self._mean(name) for name in _REWARDS}
         for name in ("length", "terminated_length"):
             lengths = self._values(name)
-            figures[f"completions/mean_{name}"] = self._mean(name)
-            figures[f"completions/min_{name}"] = min(lengths, default=0.0)
-            figures[f"completions/max_{name}"] = max(lengths, default=0.0)
-        figures |= {
+            metrics[f"completions/mean_{name}"] = self._mean(name)
+            metrics[f"completions/min_{name}"] = min(lengths, default=0.0)
+            metrics[f"completions/max_{name}"] = max(lengths, default=0.0)
+        metrics |= {
             "pass_rate": self._mean("correct"),
             "completions/clipped_ratio": self._mean("clipped"),
             "completions/ungraded_ratio": self._mean("ungraded"),
@@ -92,8 +92,8 @@ class SolutionStatistics(_RolloutStatistics):
             "tokens/prompt": self._sum("prompt"),
             "tokens/solution": self._sum("length"),
         }
-        figures |= {f"rewards/{part}/mean": self._mean(f"rewards/{part}") for part in self.parts}
-        return _scalars(figures)
+        metrics |= {f"rewards/{part}/mean": self._mean(f"rewards/{part}") for part in self.parts}
+        return _scalars(metrics)
 
 
 class MetaStatistics(_RolloutStatistics):
@@ -120,7 +120,7 @@ class MetaStatistics(_RolloutStatistics):
             self.add(reason, [[*p.failures.values()].count(reason) for p in predictions])
 
     def compute(self) -> dict[str, Tensor]:
-        """Figures of all rollouts of all processes, float64 scalars."""
+        """Metrics of all rollouts of all processes, float64 scalars."""
         tokens = {"tokens/meta": self._sum("length"), "tokens/meta_prompt": self._sum("prompt")}
         if not self._values("length"):
             return _scalars(tokens)
@@ -137,5 +137,5 @@ class MetaStatistics(_RolloutStatistics):
         )
 
 
-def _scalars(figures: dict[str, float]) -> dict[str, Tensor]:
-    return {name: torch.tensor(value, dtype=torch.float64) for name, value in figures.items()}
+def _scalars(metrics: dict[str, float]) -> dict[str, Tensor]:
+    return {name: torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()}

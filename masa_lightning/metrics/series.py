@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class SeriesMetric(Metric):
     """A metric that keeps series of numbers.
 
-    Figures of nothing are NaN by contract. So `compute` may be called without an `update` before, and warns of nothing.
+    Metrics of nothing are NaN by contract. So `compute` may be called without an `update` before, and warns of nothing.
 
     Args:
         series: Their names.

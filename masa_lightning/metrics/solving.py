@@ -1,6 +1,6 @@
 """How often problems are solved: pass@1 with its interval, pass@k, and votes.
 
-A problem is the unit of every figure, however many solutions were drawn of it. States are one or two numbers a problem, so
+A problem is the unit of every metric, however many solutions were drawn of it. States are one or two numbers a problem, so
 they can be filled batch by batch in an evaluation of any size.
 """
 
@@ -93,19 +93,19 @@ class PassAtK(RowMetric):
         )
 
     def compute(self) -> dict[str, Tensor]:
-        """Figures over all problems of all processes."""
+        """Metrics over all problems of all processes."""
         correct, count = self.rows().unbind(1)
         rates = (correct / count).float()
         low, high = rate_interval(rates)
-        figures = {"pass@1": rates.mean().item(), "pass@1_low": low, "pass@1_high": high}
-        figures |= {f"pass@{k}": _pass_at(k, correct, count) for k in self.k}
-        return {name: torch.tensor(value, dtype=torch.float64, device=self.device) for name, value in figures.items()}
+        metrics = {"pass@1": rates.mean().item(), "pass@1_low": low, "pass@1_high": high}
+        metrics |= {f"pass@{k}": _pass_at(k, correct, count) for k in self.k}
+        return {name: torch.tensor(value, dtype=torch.float64, device=self.device) for name, value in metrics.items()}
 
     def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Any, Any]:
         """Draws pass@k against k, up to the solutions that every problem has; every process has to call it.
 
         Args:
-            val: What `compute` or `forward` returned, or several of these: draws these figures, as torchmetrics does.
+            val: What `compute` or `forward` returned, or several of these: draws these metrics, as torchmetrics does.
             ax: Axes to draw on; by default a new figure's.
 
         Returns:

@@ -177,7 +177,7 @@ class GRPOLightningModule(PolicyLightningModule):
         self.num_tokens = 0
         """Prompt and completion tokens of training rollouts so far."""
         self.ledger: dict[str, float] = {}
-        """Sums of the ``tokens/`` figures over all training steps so far."""
+        """Sums of the ``tokens/`` metrics over all training steps so far."""
         self._resumption = Resumption()
         self._unfinished = UnfinishedWarning()
         self._training_steps = 0  # of this run
@@ -293,7 +293,7 @@ class GRPOLightningModule(PolicyLightningModule):
         self._log_evaluation("val")
         if not self.trainer.sanity_checking:
             if self.trainer.state.fn == TrainerFn.FITTING:
-                self.log_dict(self._place())
+                self.log_dict(self._step_and_epoch())
             else:
                 self._log_step_of_checkpoint()
             metrics = {n: value.item() for n, value in self.trainer.callback_metrics.items() if n.startswith("val/")}
@@ -352,14 +352,14 @@ class GRPOLightningModule(PolicyLightningModule):
             self._step_monitored_schedules(self.current_epoch + 1)
 
     def log_step(self, metrics: dict[str, float]) -> None:
-        """Logs figures of a training step; a run that is resumed right after its checkpoint logs them again."""
-        place = self._place()
+        """Logs metrics of a training step; a run that is resumed right after its checkpoint logs them again."""
+        when = self._step_and_epoch()
         self._metrics |= {n: torch.tensor(value, dtype=torch.float32).item() for n, value in metrics.items()}
-        self._metrics["epoch"] = place["epoch"]
-        self.log_dict(metrics | place, batch_size=1)
+        self._metrics["epoch"] = when["epoch"]
+        self.log_dict(metrics | when, batch_size=1)
 
-    def _place(self) -> dict[str, float]:
-        """Logged with other figures these two say where, as Lightning documents: after how many training steps."""
+    def _step_and_epoch(self) -> dict[str, float]:
+        """Logged with other metrics these two say where, as Lightning documents: after how many training steps."""
         return {"step": float(self._resumption.steps), "epoch": float(self.current_epoch)}
 
     def _log_step_of_checkpoint(self) -> None:
@@ -554,7 +554,7 @@ class GRPOLightningModule(PolicyLightningModule):
     def _log_evaluation(self, prefix: str) -> None:
         assert self._evaluator is not None
         self.sampler.sleep()
-        figures = self._evaluator.figures(
+        metrics = self._evaluator.compute(
             stage=prefix, some=not self.trainer.sanity_checking
         )  # it looks at the first alone
-        self.log_dict({f"{prefix}/{name}": value for name, value in figures.items()})
+        self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()})

@@ -310,38 +310,38 @@ def remade(
     return made | dict(given)
 
 
-def _remade(value: Any, annotation: Any, place: str, refused: list[str]) -> Any:
+def _remade(value: Any, annotation: Any, where: str, refused: list[str]) -> Any:
     kinds = _alternatives(annotation)
     before = len(refused)
     if wrong := unmade(value, annotation):
-        refused.append(f"{place}: {wrong}")
+        refused.append(f"{where}: {wrong}")
         return None
     if isinstance(value, Mapping) and "class_path" in value:
         found = allowed_class(value["class_path"], kinds)
         assert found is not None
         hints = annotations_of(found)
-        made = {n: _remade(v, hints.get(n), f"{place}.{n}", refused) for n, v in (value.get("init_args") or {}).items()}
+        made = {n: _remade(v, hints.get(n), f"{where}.{n}", refused) for n, v in (value.get("init_args") or {}).items()}
         if len(refused) > before:
             return None
-        return partial(found, **made) if issubclass(found, _products(kinds)) else _called(found, made, place, refused)
+        return partial(found, **made) if issubclass(found, _products(kinds)) else _called(found, made, where, refused)
     if isinstance(value, Mapping):
         if kind := next((k for k in kinds if isinstance(k, type) and is_dataclass(k)), None):
             hints = annotations_of(kind)
-            made = {n: _remade(each, hints.get(n), f"{place}.{n}", refused) for n, each in value.items()}
-            return _called(kind, made, place, refused) if len(refused) == before else None
-        return {name: _remade(each, None, f"{place}.{name}", refused) for name, each in value.items()}
+            made = {n: _remade(each, hints.get(n), f"{where}.{n}", refused) for n, each in value.items()}
+            return _called(kind, made, where, refused) if len(refused) == before else None
+        return {name: _remade(each, None, f"{where}.{name}", refused) for name, each in value.items()}
     if isinstance(value, list):
         several = _several(annotation)
-        made_list = [_remade(each, element_of(annotation), f"{place}[{i}]", refused) for i, each in enumerate(value)]
+        made_list = [_remade(each, element_of(annotation), f"{where}[{i}]", refused) for i, each in enumerate(value)]
         return tuple(made_list) if get_origin(several) is tuple else made_list
     return value
 
 
-def _called(kind: type, settings: dict[str, Any], place: str, refused: list[str]) -> Any:
+def _called(kind: type, settings: dict[str, Any], where: str, refused: list[str]) -> Any:
     try:
         return kind(**settings)
     except TypeError as error:  # arguments that it does not take
-        refused.append(f"{place}: {error}")
+        refused.append(f"{where}: {error}")
         return None
 
 

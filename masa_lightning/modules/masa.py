@@ -216,7 +216,7 @@ class MASALightningModule(GRPOLightningModule):
             metrics |= measure([("calibration", calibration)], groups)
         controls = self._controls()
         for control in controls:
-            metrics |= control.figures(groups)
+            metrics |= control.metrics(groups)
         if controls and groups:
             metrics["controls/unbiased_share"] = fmean(g.is_unbiased for g in groups)
         return metrics

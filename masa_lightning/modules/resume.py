@@ -115,7 +115,7 @@ class ResumePoint:
 
 
 class Resumption:
-    """What a module needs to go on from a checkpoint of its own as if nothing had happened, beside weights and figures."""
+    """What a module needs to go on from a checkpoint of its own as if nothing had happened, beside weights and metrics."""
 
     def __init__(self) -> None:
         self.steps = 0

@@ -87,8 +87,8 @@ def _differences(name: str, then: Any, now: Any) -> Iterator[str]:
             if key in then:
                 yield from _differences(f"{name}{key.removesuffix('_name')}.", then[key], now[key])
     elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
-        for place, pair in enumerate(zip(then, now, strict=True)):
-            yield from _differences(f"{name}{place}.", *pair)
+        for index, pair in enumerate(zip(then, now, strict=True)):
+            yield from _differences(f"{name}{index}.", *pair)
     elif then != now and not (name == "model." and Path(then).name == Path(now).name):  # a folder that was moved
         yield f"{name.removesuffix('.')} was {then!r}, is {now!r}"
 
@@ -127,7 +127,7 @@ class OptimizerSettings:
         phrases: dict[str, None] = {}
         for optimizer, before, now in zip(optimizers, then["groups"], self.groups, strict=False):
             own = [schedule for schedule in _all(schedules) if schedule.optimizer is optimizer]
-            for place, (group, old, new) in enumerate(zip(optimizer.param_groups, before, now, strict=False)):
+            for index, (group, old, new) in enumerate(zip(optimizer.param_groups, before, now, strict=False)):
                 for name in sorted((new.keys() & old.keys()) - _NO_SETTINGS):
                     if new[name] != old[name]:
                         group[name] = new[name]
@@ -139,8 +139,8 @@ class OptimizerSettings:
                     if "initial_lr" in group:
                         group["initial_lr"] = new_rate
                     for schedule in own:
-                        if place < len(getattr(schedule, "base_lrs", [])):
-                            schedule.base_lrs[place] = new_rate
+                        if index < len(getattr(schedule, "base_lrs", [])):
+                            schedule.base_lrs[index] = new_rate
                     phrases[f"lr was {old_rate}, is {new_rate}"] = None
             for schedule in own:
                 schedule._last_lr = [group["lr"] for group in optimizer.param_groups]

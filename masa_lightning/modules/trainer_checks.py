@@ -17,23 +17,28 @@ def check_callbacks(trainer: Trainer) -> None:
     """Looks at the callbacks of a trainer before anything runs.
 
     Raises:
-        TypeError: If one is no callback, such as a class where an instance is wanted.
+        TypeError: If one is no callback, such as a class where an instance is wanted, or a control without all methods.
         ValueError: If two `ModelCheckpoint`s write the same files, or weights are to be averaged that are sharded.
     """
     callbacks: list[Any] = [*getattr(trainer, "callbacks", [])]
     if not all(isinstance(callback, Callback) for callback in callbacks):
         # Lightning tells callbacks of an error, and would fail at these, with an error about that.
         trainer.callbacks[:] = [c for c in callbacks if isinstance(c, Callback)]  # type: ignore[attr-defined]
-    for place, callback in enumerate(callbacks):
+    for index, callback in enumerate(callbacks):
         if isinstance(callback, type):
             raise TypeError(
-                f"callbacks[{place}] of the Trainer is the class {callback.__name__}; expected one made of it: "
+                f"callbacks[{index}] of the Trainer is the class {callback.__name__}; expected one made of it: "
                 f"{callback.__name__}()"
+            )
+        if (missing := _missing_of_control(callback)) and isinstance(callback, Callback):
+            raise TypeError(
+                f"callbacks[{index}] of the Trainer, {type(callback).__name__}, decides on rollouts and has no {missing}, "
+                "so that nobody would ask it; expected all methods of masa_lightning.protocols.RolloutControl"
             )
         if not isinstance(callback, Callback):
             raise TypeError(
-                f"callbacks[{place}] of the Trainer is {_short(callback)}, which is no callback; expected an object of a "
-                f"lightning.pytorch.Callback, such as masa_lightning.RolloutTable(){_place_of(callback)}"
+                f"callbacks[{index}] of the Trainer is {_short(callback)}, which is no callback; expected an object of a "
+                f"lightning.pytorch.Callback, such as masa_lightning.RolloutTable(){_where_it_belongs(callback)}"
             )
     if trainer.state.fn != TrainerFn.FITTING:
         return
@@ -148,12 +153,19 @@ def check_processes(trainer: Trainer) -> None:
         )
 
 
+def _missing_of_control(callback: object) -> str:
+    """The methods that a control lacks; nothing of a callback that is none. By class, as some objects have any name."""
+    names = ("acts", "decide", "settle", "metrics")
+    there = [name for name in names if hasattr(type(callback), name)]
+    return ", ".join(n for n in names if n not in there) if {"acts", "decide"} <= {*there} else ""
+
+
 def _short(thing: Any) -> str:
     text = repr(thing) if isinstance(thing, (str, dict, list, tuple, type(None))) else f"a {type(thing).__name__}"
     return text if len(text) < 80 else f"{text[:80]}..."
 
 
-def _place_of(thing: Any) -> str:
+def _where_it_belongs(thing: Any) -> str:
     if hasattr(thing, "generate") and hasattr(thing, "sync_weights"):
         return "; a sampler is an argument of the module"
     if hasattr(thing, "grade"):

@@ -172,7 +172,7 @@ def draw(chart: Chart, arms: Sequence[Arm]) -> dict[str, Any] | None:
     width = 1 if held_out or steps < 20 else max(5, math.ceil(steps / BINS))
     lines = []
     for number, arm in enumerate(arms):
-        for place, (tag, name) in enumerate(chart.lines):
+        for index, (tag, name) in enumerate(chart.lines):
             series = [(run, run.series(tag)) for run in arm.runs if run.series(tag)]
             if not series:
                 continue
@@ -183,7 +183,7 @@ def draw(chart: Chart, arms: Sequence[Arm]) -> dict[str, Any] | None:
                 {
                     "arm": number,
                     "name": name,
-                    "dashed": place == 1,
+                    "dashed": index == 1,
                     "of": over,
                     "points": [_point(x, estimate, chart.bounds) for x, estimate in points],
                     "raw": raw,

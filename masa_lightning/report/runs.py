@@ -27,7 +27,7 @@ class Run:
     settings_file: str
     evaluated: list[Evaluated]
     benchmarks: list[dict[str, Any]]
-    """Of ``results.json``: name, problems, and figures by name."""
+    """Of ``results.json``: name, problems, and metrics by name."""
     notes: list[str]
     """What is missing or broken."""
 

@@ -12,7 +12,7 @@ Series = dict[int, float]  # step -> value
 Scalars = dict[str, Series]
 
 HUGE = 1e30
-"""No figure of a run is as large; arithmetic with larger ones would end in an overflow."""
+"""No metric of a run is as large; arithmetic with larger ones would end in an overflow."""
 LARGEST = 64 << 20
 """Bytes of a record of an event file; longer ones are none."""
 

@@ -106,8 +106,8 @@ def _leaves(value: Any, name: str, depth: int) -> Iterator[tuple[str, str]]:
         for key, each in value.items():
             yield from _leaves(each, f"{name}.{key}" if name else str(key)[:200], depth + 1)
     elif isinstance(value, list) and any(isinstance(each, (Mapping, list)) for each in value) and depth < 20:
-        for place, each in enumerate(value):
-            label = str(each.get("class_path", place)) if isinstance(each, Mapping) else str(place)
+        for index, each in enumerate(value):
+            label = str(each.get("class_path", index)) if isinstance(each, Mapping) else str(index)
             yield from _leaves(each, f"{name}.{label.rpartition('.')[2]}", depth + 1)
     else:
         text = "not shown" if is_secret(name) and value is not None else _text(value)

@@ -71,7 +71,7 @@ def overview(arms: Sequence[Arm]) -> Table:
             ]
         )
     trivial = (NONE, "1")  # one run, as of each arm
-    kept = [0, *(place for place in range(1, len(head)) if any(row[place] not in trivial for row in rows))]
+    kept = [0, *(index for index in range(1, len(head)) if any(row[index] not in trivial for row in rows))]
     return {
         "head": [head[p] for p in kept],
         "rows": [[row[p] for p in kept] for row in rows],
@@ -254,7 +254,7 @@ def _change(arm: Arm) -> str:
         difference = statistics.mean([s[max(s)] - s[min(s)] for s in series])
     else:
         validations = [e for e in arm.runs[0].evaluated if e.stage == "validate"]
-        first, last = (_pass_rates(validations[place]) if len(validations) > 1 else {} for place in (0, -1))
+        first, last = (_pass_rates(validations[index]) if len(validations) > 1 else {} for index in (0, -1))
         difference = statistics.mean(paired_differences(first, last))
     if difference is None:
         return NONE

@@ -87,7 +87,7 @@ class Evaluator:
             self.measured.add(groups)
         return drawn
 
-    def figures(self, *, stage: str, some: bool) -> dict[str, float]:
+    def compute(self, *, stage: str, some: bool) -> dict[str, float]:
         """Returns all that was measured, by name.
 
         Args:
@@ -103,7 +103,7 @@ class Evaluator:
                 f"so that nothing can be measured under {stage}/; expected some. Raise max_prompt_length, or shorten the "
                 "prompts"
             )
-        return self.measured.figures() | {"prompts/overlong": float(self.overlong)}
+        return self.measured.compute() | {"prompts/overlong": float(self.overlong)}
 
 
 class Predictor:

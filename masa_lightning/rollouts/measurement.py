@@ -15,7 +15,7 @@ class Measurement:
     """Metrics of the rollouts of some problems.
 
     Args:
-        metrics: With names. A metric with one figure gives its name to it; several figures with names have the metric's
+        metrics: With names. A metric of one number gives its name to it; several numbers with names have the metric's
             before theirs and a slash, or nothing where it is empty.
     """
 
@@ -36,23 +36,23 @@ class Measurement:
         for _, metric in self.metrics:
             metric.add_groups(groups)
 
-    def figures(self) -> dict[str, float]:
-        """All figures by name."""
-        figures: dict[str, float] = {}
+    def compute(self) -> dict[str, float]:
+        """All that was measured, by name."""
+        numbers: dict[str, float] = {}
         for name, metric in self.metrics:
             value = metric.compute()
             if isinstance(value, dict):
-                figures |= {f"{name}/{key}" if name else key: float(each) for key, each in value.items()}
+                numbers |= {f"{name}/{key}" if name else key: float(each) for key, each in value.items()}
             else:
-                figures[name] = float(value)
-        return figures
+                numbers[name] = float(value)
+        return numbers
 
 
 def measure(metrics: Sequence[Named], groups: Sequence[RolloutGroup]) -> dict[str, float]:
-    """Returns the figures of groups by metrics, as `Measurement` takes them, that know nothing yet."""
+    """Returns what metrics, as `Measurement` takes them, say of groups; they know of no others yet."""
     measured = Measurement(metrics)
     measured.add(groups)
-    return measured.figures()
+    return measured.compute()
 
 
 class BenchmarkMeasurements:
@@ -89,14 +89,14 @@ class BenchmarkMeasurements:
         """As of `Measurement`, of all benchmarks."""
         return [rate for measured in self.by_name.values() for rate in measured.pass_rates]
 
-    def figures(self) -> dict[str, dict[str, float]]:
-        """Figures of each benchmark, with the numbers of its ``problems`` and of those ``left_out``."""
+    def compute(self) -> dict[str, dict[str, float]]:
+        """Metrics of each benchmark, with the numbers of its ``problems`` and of those ``left_out``."""
         empty = {p.source: Measurement(self.metrics()) for p in self.left_out if p.source not in self.by_name}
         return {
             name: {
                 "problems": float(len(measured.problems)),
                 "left_out": float(sum(p.source == name for p in self.left_out)),
-                **measured.figures(),
+                **measured.compute(),
             }
             for name, measured in {**self.by_name, **empty}.items()
         }

@@ -76,9 +76,9 @@ def make_groups(
     return groups
 
 
-def keys_by_place(groups: Sequence[RolloutGroup], key: str) -> list[str]:
-    """Makes keys for `plan_rollouts` of a common key and the place of each group."""
-    return [f"{key}/{place}" for place in range(len(groups))]
+def keys_by_index(groups: Sequence[RolloutGroup], key: str) -> list[str]:
+    """Makes keys for `plan_rollouts` of a common key and the index of each group."""
+    return [f"{key}/{index}" for index in range(len(groups))]
 
 
 def keys_by_problem(groups: Sequence[RolloutGroup], key: str) -> list[str]:
@@ -112,7 +112,7 @@ def plan_rollouts(
         logprobs: Whether the log-probabilities of the drawn tokens are wanted.
     """
     plan = RolloutPlan(groups=list(groups))
-    for place, group in enumerate(groups):
+    for owner, group in enumerate(groups):
         for kind, count in counts.items():
             if not count or (kind == "solution" and group.gated):
                 continue
@@ -121,9 +121,9 @@ def plan_rollouts(
                 most = most if group.token_limit is None else min(most, group.token_limit)
                 count = count if group.num_solutions is None else group.num_solutions
             for index in range(count):
-                seed = _seed(f"{keys[place]}/{kind}/{index}")
+                seed = _seed(f"{keys[owner]}/{kind}/{index}")
                 plan.requests.append(SamplingRequest(prompt_ids=ids, max_tokens=most, seed=seed, logprobs=logprobs))
-                plan.owners.append((place, kind))
+                plan.owners.append((owner, kind))
     return plan
 
 

@@ -1,4 +1,4 @@
-"""Problems for the places that gating or dynamic sampling left empty."""
+"""Problems in place of those that gating or dynamic sampling took out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def fill(
     draw: Callable[[list[Problem], int], list[RolloutGroup]],
     max_refills: int,
 ) -> tuple[list[RolloutGroup], int]:
-    """Draws other problems for the places of those that teach nothing (DAPO's dynamic sampling).
+    """Draws other problems in place of those that teach nothing (DAPO's dynamic sampling).
 
     Args:
         groups: Of a step, scored.
@@ -27,9 +27,9 @@ def fill(
     Returns:
         All groups, and how many of the reserve's problems had prompts that are too long.
     """
-    places, overlong = len(groups), 0
+    wanted, overlong = len(groups), 0
     for number in range(max_refills):
-        missing = places - sum(group.teaches for group in groups)
+        missing = wanted - sum(group.teaches for group in groups)
         problems = reserve.draw(missing, without={g.problem.id for g in groups}) if missing else []
         if not problems:
             break
@@ -66,8 +66,8 @@ class ProblemReserve:
         for _ in range(len(self.problems)):
             if len(drawn) >= count:
                 break
-            epoch, place = divmod(self.taken, len(self.problems))
-            problem = self.problems[self._order(epoch)[place]]
+            epoch, index = divmod(self.taken, len(self.problems))
+            problem = self.problems[self._order(epoch)[index]]
             self.taken += 1
             if problem.id not in without:
                 drawn.setdefault(problem.id, problem)

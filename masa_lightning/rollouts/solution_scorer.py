@@ -30,7 +30,7 @@ class SolutionScorer:
 
     Args:
         grader: Decides which solutions are right.
-        functions: Extra rewards f, added by their places.
+        functions: Extra rewards f, added in their order.
         weights: One factor w a function, finite; 1 each by default.
         max_length: Most tokens of a solution.
         overlong_buffer: Tokens before `max_length` over which the soft overlong penalty grows; 0 is no penalty.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from masa_lightning.rollouts.controlled import ControlledRollouts
-from masa_lightning.rollouts.plan import keys_by_place
+from masa_lightning.rollouts.plan import keys_by_index
 from masa_lightning.rollouts.refill import ProblemReserve, fill
 from masa_lightning.settings import Algorithm, SamplingSettings
 from masa_lightning.types import Kind, Problem, RolloutGroup
@@ -68,5 +68,5 @@ class TrainingRollouts:
         return groups, {"prompts/overlong": float(overlong), "prompts/refilled": float(len(groups) - drawn)}
 
     def _draw(self, groups: list[RolloutGroup], counts: dict[Kind, int], key: str, step: int) -> None:
-        keys = keys_by_place(groups, key)
+        keys = keys_by_index(groups, key)
         self.rollouts.draw(groups, counts, self.sampling, keys, key=key, step=step, training=True)

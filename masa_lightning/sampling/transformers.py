@@ -184,7 +184,7 @@ def _completion(
 ) -> Completion:
     """Cuts a row of the batch after its stop token or stop string, or at its own limit; the rest is padding."""
     length = min(max_tokens, len(token_ids))
-    ends = [place + 1 for place, token in enumerate(token_ids[:length]) if token in stop_token_ids][:1]
+    ends = [index + 1 for index, token in enumerate(token_ids[:length]) if token in stop_token_ids][:1]
     if text_end is not None and text_end <= length:
         ends.append(text_end)
     finish_reason: FinishReason = "stop" if ends else "length"

@@ -96,16 +96,16 @@ def test_hints_are_compared_within_what_both_sides_have(monkeypatch):
         settle(groups)
 
     monkeypatch.setattr(hinting, "settle", without_room)
-    figures = hinting.figures(population.step(*controls))
-    assert figures["controls/hinting/lift"] == pytest.approx(0, abs=0.03)
-    assert figures["controls/hinting/plain_pass_rate"] < 0.4
+    metrics = hinting.metrics(population.step(*controls))
+    assert metrics["controls/hinting/lift"] == pytest.approx(0, abs=0.03)
+    assert metrics["controls/hinting/plain_pass_rate"] < 0.4
 
 
 def test_what_is_never_solved_is_acted_on_by_the_gate_alone():
     population = draw(np.random.default_rng(0), 400)
     controls = [EarlyCutoff(**ACTING), NotionHinting(**ACTING), PredictiveGating(**ACTING)]
     groups = population.step(*controls)
-    cutoff, hinting, gating = (control.figures(groups)[f"controls/{control.name}/acted_share"] for control in controls)
+    cutoff, hinting, gating = (control.metrics(groups)[f"controls/{control.name}/acted_share"] for control in controls)
     skipped = sum(g.gated for g in groups) / 400
     assert gating == skipped > 0.3
     assert cutoff == sum(g.token_limit is not None and not g.gated for g in groups) / 400 <= 1 - skipped
@@ -120,11 +120,11 @@ def test_the_ledger_counts_what_is_saved_once(names):
     for step in range(40):
         population = draw(rng, 100)
         groups = population.step(*controls, step=step)
-        figures = {name: value for control in controls for name, value in control.figures(groups).items()}
+        metrics = {name: value for control in controls for name, value in control.metrics(groups).items()}
         generated = sum(sum(g.lengths) for g in groups)
         not_generated += population.lengths.sum() - generated
-        told += sum(figures[f"tokens/saved_{name}"] for name in names)
-        cost += sum(figures[f"tokens/audit_{name}"] for name in names)
+        told += sum(metrics[f"tokens/saved_{name}"] for name in names)
+        cost += sum(metrics[f"tokens/audit_{name}"] for name in names)
     assert told == pytest.approx(not_generated, rel=0.15)
     assert cost == pytest.approx(not_generated * 0.05 / 0.95, rel=0.15)
 
@@ -160,8 +160,8 @@ def hopeless(lost, right=64):
     return Population(np.repeat([0, 4], 16), np.full(32, 300), correct, np.full((32, 8), 50))
 
 
-def figures(control, population, step):
-    return control.figures(population.step(control, step=step))
+def metrics(control, population, step):
+    return control.metrics(population.step(control, step=step))
 
 
 def test_a_guard_lets_go_on_evidence_alone_and_keeps_its_figures():
@@ -171,20 +171,20 @@ def test_a_guard_lets_go_on_evidence_alone_and_keeps_its_figures():
         UserWarning, match=r"PredictiveGating loses more .* it only decides, .* until it is within the limit"
     ):
         for step in range(30):
-            last = figures(gating, harmful, step)
+            last = metrics(gating, harmful, step)
     assert gating.held_back
     assert not gating.acts(1000)
     assert last["controls/gating/lost_correct"] == pytest.approx(48 / 112)
     assert last["controls/gating/evidence"] == 5 * 16  # nothing was forgotten
     nothing = Population(*(each[:0] for each in (harmful.rates, harmful.predicted, harmful.correct, harmful.lengths)))
     for _ in range(3500):
-        gating.figures(nothing.groups)
+        gating.metrics(nothing.groups)
     assert gating.held_back  # no evidence, no release
     for step in range(30, 40):
-        figures(gating, harmful, step)
+        metrics(gating, harmful, step)
     assert gating.held_back
     for step in range(40, 80):
-        figures(gating, harmless, step)
+        metrics(gating, harmless, step)
     assert not gating.held_back
     assert gating.acts(1000)
 
@@ -193,7 +193,7 @@ def test_in_shadow_mode_a_guard_says_so_and_forgets_nothing():
     gating = PredictiveGating(mode="shadow", max_lost_correct=0.2, min_evidence=1, window=50)
     with pytest.warns(UserWarning, match="in mode: act it would be held back"):
         for step in range(30):
-            last = figures(gating, hopeless(48), step)
+            last = metrics(gating, hopeless(48), step)
     assert last["controls/gating/held_back"] == 1
     assert last["controls/gating/evidence"] == 30 * 16
 
@@ -206,8 +206,8 @@ def test_harmful_hints_are_not_given_again():
         UserWarning, match=r"NotionHinting loses more .* to the end of the run, as hints that are not given"
     ):
         for step in range(60):
-            figures(hinting, population, step)
-    acted = [figures(hinting, population, step)["controls/hinting/acted_share"] for step in range(60, 120)]
+            metrics(hinting, population, step)
+    acted = [metrics(hinting, population, step)["controls/hinting/acted_share"] for step in range(60, 120)]
     assert set(acted) == {0.0}
     other = NotionHinting(max_lost_correct=0.5)
     other.load_state_dict(hinting.state_dict())  # another limit is another question

@@ -1,4 +1,4 @@
-"""PredictionWriter: its lines and its sums against figures worked out by hand."""
+"""PredictionWriter: its lines and its sums against metrics worked out by hand."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_solved(loop: Any, tmp_path: Path, capsys: Any) -> None:
     assert ["with", "controls", "4", str(4 * length), "50%", "1"] in rows
     assert ["plain,", "the", "same", "seeds", "8", str(8 * length), "1"] in rows
     assert ["and", "predictions"] in [row[:2] for row in rows]
-    assert f"all figures: {tmp_path / 'summary.json'}" in printed.replace("\n", "")
+    assert f"all metrics: {tmp_path / 'summary.json'}" in printed.replace("\n", "")
     assert "1 with a limit" in printed and "1 look hopeless" in printed
 
 

@@ -134,7 +134,7 @@ def test_validate_compares_with_before_training(loop: Any, capsys: Any) -> None:
     text = narrow(capsys.readouterr().out)
     assert re.search(r"4 problems +before training +validate +intervals", text)
     assert "pass@1 of the same problems: " in text
-    assert "All figures, by name: runs/x" in text
+    assert "All metrics, by name: runs/x" in text
     trainer.test(loop.module(), loop.Problems(8, 5), ckpt_path="runs/x/checkpoints/last.ckpt", verbose=False)
     text = narrow(capsys.readouterr().out)
     assert re.search(r"5 problems +test$", text, re.MULTILINE)  # others than those of the validation

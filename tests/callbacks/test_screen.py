@@ -101,9 +101,9 @@ def test_one_evaluation() -> None:
         "tokens a solution                        102",
         "cut off at the limit                   0.010",
     ]
-    figures = EVALUATION | {"left_out": 3.0}
+    metrics = EVALUATION | {"left_out": 3.0}
     assert "prompts too long" in "\n".join(
-        printed(_screen.measured("x", {"test": figures}, _screen.rows_of(figures, PAPER)))
+        printed(_screen.measured("x", {"test": metrics}, _screen.rows_of(metrics, PAPER)))
     )
 
 
@@ -132,12 +132,12 @@ def test_a_benchmark_alone_is_a_column() -> None:
 
 def test_another_quantity_has_its_rows_and_columns() -> None:
     (steps,) = shown_by_names(["val/calibration/proof_steps/pearson"], PAPER)
-    figures = EVALUATION | {"calibration/proof_steps/pearson": 0.5, "calibration/proof_steps/abs_rel_error": 0.25}
-    table = printed(_screen.measured("x", {"test": figures}, _screen.rows_of(figures, [steps])))
+    metrics = EVALUATION | {"calibration/proof_steps/pearson": 0.5, "calibration/proof_steps/abs_rel_error": 0.25}
+    table = printed(_screen.measured("x", {"test": metrics}, _screen.rows_of(metrics, [steps])))
     assert [line for line in table if "steps" in line] == [
         "proof steps: correlation                  0.50",
         "proof steps: rel. error                   0.25",
     ]
     assert not [line for line in table if "pass rate:" in line]
-    heads = printed(*_screen.benchmarks({"a": figures, "b": figures}, 80, [PAPER[0], steps]))
+    heads = printed(*_screen.benchmarks({"a": metrics, "b": metrics}, 80, [PAPER[0], steps]))
     assert heads[3].split() == ["benchmark", "rate", "r", "error", "parse", "meta", "steps", "r", "error"]

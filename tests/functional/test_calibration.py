@@ -1,4 +1,4 @@
-"""Calibration figures against scipy, brute force and plain loops."""
+"""Calibration metrics against scipy, brute force and plain loops."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_pass_rate_calibration_equals_a_loop_over_rollouts() -> None:
         if inside:
             gap = statistics.fmean(p for p, _ in inside) - statistics.fmean(y for _, y in inside)
             ece += len(inside) / len(rollouts) * abs(gap)
-    figures = pass_rate_calibration(*(torch.tensor(x) for x in (predicted, correct, count)), n_bins=5)
+    metrics = pass_rate_calibration(*(torch.tensor(x) for x in (predicted, correct, count)), n_bins=5)
     expected = {
         "mae": statistics.fmean(abs(p - a) for p, a in zip(predicted, actual, strict=True)),
         "bias": statistics.fmean(p - a for p, a in zip(predicted, actual, strict=True)),
@@ -91,7 +91,7 @@ def test_pass_rate_calibration_equals_a_loop_over_rollouts() -> None:
         "actual_std": statistics.pstdev(actual),
         "count": 6,
     }
-    assert {k: v.item() for k, v in figures.items()} == pytest.approx(expected, abs=1e-7)
+    assert {k: v.item() for k, v in metrics.items()} == pytest.approx(expected, abs=1e-7)
 
 
 def test_bins() -> None:
@@ -112,8 +112,8 @@ def test_weights_are_repetitions() -> None:
     torch.testing.assert_close(expected_calibration_error(p, y, 4, w), expected_calibration_error(*repeated, 4))
 
 
-def assert_equal(figures: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    got, wanted = ({name: x.item() for name, x in f.items()} for f in (figures, expected))
+def assert_equal(metrics: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    got, wanted = ({name: x.item() for name, x in f.items()} for f in (metrics, expected))
     assert got == pytest.approx(wanted, rel=1e-9, abs=1e-9, nan_ok=True)
 
 
@@ -160,8 +160,8 @@ def test_weighted_figures_by_hand() -> None:
     assert pearson(x, y, weights).item() == pytest.approx(1.75 / 2.75)
     assert spearman(x, y, weights).item() == pytest.approx(3.5 / 4.5)
     rates = torch.tensor([0.5, 1.0]), torch.tensor([1, 4]), torch.tensor([4, 4])
-    figures = pass_rate_calibration(*rates, weights=torch.tensor([3, 1]))
-    assert {name: x.item() for name, x in figures.items()} == pytest.approx(
+    metrics = pass_rate_calibration(*rates, weights=torch.tensor([3, 1]))
+    assert {name: x.item() for name, x in metrics.items()} == pytest.approx(
         {
             "mae": 0.75 / 4,
             "bias": 0.75 / 4,
@@ -188,10 +188,10 @@ def test_weighted_figures_by_hand() -> None:
         ([0, 20, 0], 0.2, math.nan),
         ([0, 0, 0], math.nan, math.nan),
     ]:
-        figures = length_calibration(*lengths, *ranges, torch.tensor(w))
-        assert figures["abs_rel_error_median"].item() == pytest.approx(median, nan_ok=True)
-        assert figures["in_range"].item() == pytest.approx(in_range, nan_ok=True)
-        assert figures["count"] == 3
+        metrics = length_calibration(*lengths, *ranges, torch.tensor(w))
+        assert metrics["abs_rel_error_median"].item() == pytest.approx(median, nan_ok=True)
+        assert metrics["in_range"].item() == pytest.approx(in_range, nan_ok=True)
+        assert metrics["count"] == 3
 
 
 def test_a_weight_of_zero_leaves_out_whatever_the_values() -> None:
@@ -199,9 +199,9 @@ def test_a_weight_of_zero_leaves_out_whatever_the_values() -> None:
     weights = torch.tensor([1, 1, 0])
     assert pearson(x, y, weights) == spearman(x, y, weights) == 1
     assert pearson(y, y, torch.tensor([0, 7, 0])).isnan()  # one pair, however often, is constant
-    figures = length_calibration(x, y, y, y, weights)
-    assert figures["bias"].item() == pytest.approx(-1 / 6)
-    assert figures["abs_rel_error_median"].item() == pytest.approx(1 / 6)
+    metrics = length_calibration(x, y, y, y, weights)
+    assert metrics["bias"].item() == pytest.approx(-1 / 6)
+    assert metrics["abs_rel_error_median"].item() == pytest.approx(1 / 6)
     assert length_calibration(x, y, y, y, weights + 1)["abs_rel_error_median"].isnan()
 
 
@@ -210,7 +210,7 @@ def test_length_calibration() -> None:
     actual = [80.0, 300.0, 90.0, 200.0, math.nan]
     low = [80.0, 260.0, 90.0, math.nan, math.nan]
     high = [100.0, 340.0, 90.0, math.nan, math.nan]
-    figures = length_calibration(*(torch.tensor(x) for x in (predicted, actual, low, high)))
+    metrics = length_calibration(*(torch.tensor(x) for x in (predicted, actual, low, high)))
     expected = {
         "abs_rel_error": (20 / 80 + 50 / 300 + 0 + 1) / 4,
         "abs_rel_error_median": (20 / 80 + 50 / 300) / 2,
@@ -224,14 +224,14 @@ def test_length_calibration() -> None:
         "actual_std": statistics.pstdev(actual[:4]),
         "count": 4,
     }
-    assert {k: v.item() for k, v in figures.items()} == pytest.approx(expected, rel=1e-6)
+    assert {k: v.item() for k, v in metrics.items()} == pytest.approx(expected, rel=1e-6)
 
 
 def test_nothing_gives_nan_and_a_count_of_zero() -> None:
     none = torch.empty(0)
-    for figures in (pass_rate_calibration(none, none, none), length_calibration(none, none, none, none)):
-        assert figures.pop("count") == 0
-        assert all(value.isnan() for value in figures.values())
+    for metrics in (pass_rate_calibration(none, none, none), length_calibration(none, none, none, none)):
+        assert metrics.pop("count") == 0
+        assert all(value.isnan() for value in metrics.values())
     assert all(map(math.isnan, rate_interval(none)))
 
 

@@ -153,18 +153,18 @@ def test_figures_by_hand():
         "lost_correct": 1 / 25,
         "saved_tokens": 250 / 310,
     }
-    assert counts.figures() == pytest.approx(expected)
+    assert counts.metrics() == pytest.approx(expected)
     assert counts.evidence == 2
-    assert (counts + counts).figures() == pytest.approx(expected)
+    assert (counts + counts).metrics() == pytest.approx(expected)
     assert (counts + ControlCounts()) == counts
 
 
 def test_figures_of_nothing():
-    assert all(value != value for value in ControlCounts().figures().values())
+    assert all(value != value for value in ControlCounts().metrics().values())
 
 
 def test_audits_estimate_the_whole_population():
-    """A simulated population of known truth: gating acts, a tenth is audited, and the figures stay those of all."""
+    """A simulated population of known truth: gating acts, a tenth is audited, and the metrics stay those of all."""
     rng = random.Random(0)
     truth, estimates = ControlCounts(), []
     population = []
@@ -189,8 +189,8 @@ def test_audits_estimate_the_whole_population():
                 counts.add(**unit)
             elif uniform(f"{audit}/{i}") < 0.1:
                 counts.add(**unit, weight=10)
-        estimates.append(counts.figures())
-    for name, value in truth.figures().items():
+        estimates.append(counts.metrics())
+    for name, value in truth.metrics().items():
         mean = fmean(estimate[name] for estimate in estimates)
         assert mean == pytest.approx(value, rel=0.03), name
         assert any(estimate[name] != value for estimate in estimates)

@@ -54,11 +54,11 @@ def test_three_steps(engine_device, show, tmp_path, monkeypatch, precision, dtyp
     ran = cli.main(["fit", "--config", "tiny", *(f"--{k}={v}" for k, v in settings.items()), *more])
     module = ran.model
     try:
-        figures = stream(tmp_path)
+        metrics = stream(tmp_path)
         rounds = precision != "32-true" and (engine_device.type == "cuda" or precision == "bf16-true")
         assert module.sampler.engine_dtype == ("bfloat16" if rounds else "float32")
-        found = [max(figures["sampling/sampling_logp_difference/mean", step]) for step in range(1, STEPS + 1)]
-        norms = [max(figures["grad_norm", step]) for step in range(1, STEPS + 1)]
+        found = [max(metrics["sampling/sampling_logp_difference/mean", step]) for step in range(1, STEPS + 1)]
+        norms = [max(metrics["grad_norm", step]) for step in range(1, STEPS + 1)]
         show(f"{precision}: log-probabilities differ by {', '.join(f'{x:.1e}' for x in found)}; gradients {norms}")
         assert max(found) < LIMITS[engine_device.type, "float32" if precision == "32-true" else "bfloat16"]
         assert all(math.isfinite(norm) and norm > 0 for norm in norms)

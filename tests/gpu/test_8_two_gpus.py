@@ -42,7 +42,7 @@ def test_two_steps(show, tmp_path, layout):
     command += ["--data.init_args.batch_size=4", f"--data.init_args.train_size={8 * STEPS}", *LAYOUTS[layout]]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
-    figures = stream(tmp_path)
-    found = [max(figures["sampling/sampling_logp_difference/mean", step]) for step in range(1, STEPS + 1)]
+    metrics = stream(tmp_path)
+    found = [max(metrics["sampling/sampling_logp_difference/mean", step]) for step in range(1, STEPS + 1)]
     show(f"{layout}: log-probabilities differ by {', '.join(f'{x:.1e}' for x in found)}")
     assert max(found) < LIMITS["cuda", "bfloat16" if "bf16" in layout else "float32"]

@@ -26,8 +26,8 @@ def gather_with(other: Metric, own: Metric) -> None:
     own.dist_sync_fn = lambda state, group=None: [state, other.rows().flatten()]
 
 
-def values(figures: dict[str, Tensor]) -> dict[str, float]:
-    return {name: value.item() for name, value in figures.items()}
+def values(metrics: dict[str, Tensor]) -> dict[str, float]:
+    return {name: value.item() for name, value in metrics.items()}
 
 
 def test_pass_rate_is_over_problems() -> None:
@@ -40,13 +40,13 @@ def test_pass_rate_is_over_problems() -> None:
         torch.tensor([7, 3, 7, 3, 3]),
     )
     metric.update(torch.tensor([0.6]), torch.tensor([8]), torch.tensor([16]), torch.tensor([7]))
-    figures = values(metric.compute())
-    within = figures.pop("within_std")
+    metrics = values(metric.compute())
+    within = metrics.pop("within_std")
     assert within == pytest.approx(statistics.fmean([statistics.pstdev([0, 0.25]), statistics.pstdev([0.5, 1, 0.75])]))
     expected = pass_rate_calibration(
         torch.tensor([0.125, 0.75, 0.6]), torch.tensor([2, 4, 8]), torch.tensor([8, 4, 16]), n_bins=4
     )
-    assert figures == pytest.approx(values(expected), abs=1e-6)
+    assert metrics == pytest.approx(values(expected), abs=1e-6)
     points = metric.points()
     order = points.predicted.argsort()
     torch.testing.assert_close(points.predicted[order].tolist(), [0.125, 0.6, 0.75], atol=1e-6, rtol=0)
@@ -62,13 +62,13 @@ def test_length_is_over_problems() -> None:
         torch.tensor([300.0, 300.0, NAN, NAN]),
         torch.tensor([0, 0, 1, 2]),
     )
-    figures = values(metric.compute())
-    assert figures.pop("within_std") == 100
+    metrics = values(metric.compute())
+    assert metrics.pop("within_std") == 100
     expected = length_calibration(
         torch.tensor([200.0, 50.0]), torch.tensor([250.0, 40.0]), torch.tensor([200.0, NAN]), torch.tensor([300.0, NAN])
     )
-    assert figures == pytest.approx(values(expected), rel=1e-6, nan_ok=True)
-    assert figures["count"] == 2
+    assert metrics == pytest.approx(values(expected), rel=1e-6, nan_ok=True)
+    assert metrics["count"] == 2
     points = metric.points()
     assert points.predicted.tolist() == [200, 50]
     assert points.low.nan_to_num(-1).tolist() == [200, -1]
@@ -85,21 +85,21 @@ def test_weights_are_of_problems() -> None:
         weights[[0, 1, 0, 1, 1]],
     )
     metric.update(torch.tensor([0.6]), torch.tensor([8]), torch.tensor([16]), weight=weights[2:])
-    figures = values(metric.compute())
+    metrics = values(metric.compute())
     spreads = statistics.pstdev([0, 0.25]), statistics.pstdev([0.5, 1, 0.75])
-    assert figures.pop("within_std") == pytest.approx((20 * spreads[0] + spreads[1]) / 21)
+    assert metrics.pop("within_std") == pytest.approx((20 * spreads[0] + spreads[1]) / 21)
     rates = torch.tensor([0.125, 0.75, 0.6]), torch.tensor([2, 4, 8]), torch.tensor([8, 4, 16])
-    assert figures == pytest.approx(values(pass_rate_calibration(*rates, 4, weights)), abs=1e-6)
-    assert figures["count"] == 3
+    assert metrics == pytest.approx(values(pass_rate_calibration(*rates, 4, weights)), abs=1e-6)
+    assert metrics["count"] == 3
 
     length = LengthCalibration()
     predicted, actual = torch.tensor([100, 300, 50, 70]), torch.tensor([250.0, 250.0, 40.0, 90.0])
     low, high = actual - 50, torch.tensor([300.0, 300.0, NAN, 100.0])
     length.update(predicted, actual, low, high, torch.tensor([0, 0, 1, 2]), weights[[0, 0, 1, 2]])
-    figures = values(length.compute())
-    assert figures.pop("within_std") == 100
+    metrics = values(length.compute())
+    assert metrics.pop("within_std") == 100
     lengths = torch.tensor([200, 50, 70]), actual[1:], low[1:], high[1:]
-    assert figures == pytest.approx(values(length_calibration(*lengths, weights)), rel=1e-6)
+    assert metrics == pytest.approx(values(length_calibration(*lengths, weights)), rel=1e-6)
 
 
 def test_weighted_problems_are_repeated_ones() -> None:
@@ -112,9 +112,9 @@ def test_weighted_problems_are_repeated_ones() -> None:
         for _ in range(int(weight[i])):
             part = problem[problem == i]
             repeated.update(predicted[problem == i], correct[part], count[part], part)
-    figures, expected = values(weighted.compute()), values(repeated.compute())
-    assert (figures.pop("count"), expected.pop("count")) == (6, 27)
-    assert figures == pytest.approx(expected, abs=1e-6)
+    metrics, expected = values(weighted.compute()), values(repeated.compute())
+    assert (metrics.pop("count"), expected.pop("count")) == (6, 27)
+    assert metrics == pytest.approx(expected, abs=1e-6)
 
 
 def test_unparsed_predictions_and_gated_problems_are_left_out() -> None:
@@ -122,10 +122,10 @@ def test_unparsed_predictions_and_gated_problems_are_left_out() -> None:
     metric.update(
         torch.tensor([NAN, 0.5, 1.0]), torch.tensor([1, 1, 0]), torch.tensor([2, 2, 0]), torch.tensor([0, 0, 1])
     )
-    figures = values(metric.compute())
-    assert figures["count"] == 1
-    assert figures["mae"] == 0
-    assert math.isnan(figures["within_std"])  # a single prediction has no spread
+    metrics = values(metric.compute())
+    assert metrics["count"] == 1
+    assert metrics["mae"] == 0
+    assert math.isnan(metrics["within_std"])  # a single prediction has no spread
     length = LengthCalibration()
     length.update(
         torch.tensor([NAN, 5.0]), torch.tensor([5.0, NAN]), torch.tensor([1.0, NAN]), torch.tensor([9.0, NAN])
@@ -147,9 +147,9 @@ def test_nothing_is_nan_without_warnings(metric: Metric) -> None:
         first = values(metric.compute())
         metric.update(*[none] * (3 if isinstance(metric, PassRateCalibration) else 4))
         second = values(metric.compute())
-    for figures in (first, second):
-        assert figures.pop("count") == 0
-        assert all(map(math.isnan, figures.values()))
+    for metrics in (first, second):
+        assert metrics.pop("count") == 0
+        assert all(map(math.isnan, metrics.values()))
     assert metric.points().predicted.shape == (0,)
 
 
@@ -203,11 +203,11 @@ def test_reset_and_default_dtype() -> None:
         metric.update(
             torch.tensor([4099.0], dtype=torch.float32), *torch.tensor([[4097.0], [4097.0], [4097.0]]).double()
         )
-        points, figures = metric.points(), metric.compute()
+        points, metrics = metric.points(), metric.compute()
     finally:
         torch.set_default_dtype(torch.float32)
     assert points.predicted.item() == 4099
-    assert figures["predicted_mean"].dtype == torch.float32
+    assert metrics["predicted_mean"].dtype == torch.float32
     metric.reset()
     assert metric.compute()["count"] == 0
 
@@ -270,8 +270,8 @@ def test_bins_are_those_of_rational_arithmetic(
     )
     assert metric.compute()["ece"].item() == pytest.approx(expected, abs=1e-6)
     rates = torch.tensor([float(mean) for mean in means], dtype=dtype)
-    figures = pass_rate_calibration(rates, torch.tensor(correct), torch.full((len(means),), count), n_bins)
-    assert figures["ece"].item() == pytest.approx(expected, abs=1e-6)
+    metrics = pass_rate_calibration(rates, torch.tensor(correct), torch.full((len(means),), count), n_bins)
+    assert metrics["ece"].item() == pytest.approx(expected, abs=1e-6)
     counts = reliability_bins(rates, torch.zeros(len(means)), n_bins)[2]
     assert counts.tolist() == [bins.count(b) for b in range(n_bins)]
 

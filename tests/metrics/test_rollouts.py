@@ -68,12 +68,12 @@ def test_solutions() -> None:
 def test_predictions() -> None:
     metric = MetaStatistics(["update"])
     metric.add_groups(groups())
-    figures = values(metric)
-    assert figures.pop(f"meta/failures/{FAILURE_REASONS[0]}") == 1  # two parts of one of two predictions
-    assert [figures.pop(f"meta/failures/{reason}") for reason in FAILURE_REASONS[1:]] == [0.0] * (
+    metrics = values(metric)
+    assert metrics.pop(f"meta/failures/{FAILURE_REASONS[0]}") == 1  # two parts of one of two predictions
+    assert [metrics.pop(f"meta/failures/{reason}") for reason in FAILURE_REASONS[1:]] == [0.0] * (
         len(FAILURE_REASONS) - 1
     )
-    assert figures == {
+    assert metrics == {
         "tokens/meta": 16,
         "tokens/meta_prompt": 6,
         "meta/reward": 0.15,
@@ -89,13 +89,13 @@ def test_predictions() -> None:
 def test_nothing() -> None:
     solutions, metas = SolutionStatistics(["correct"]), MetaStatistics(["length"])
     assert values(metas) == {"tokens/meta": 0, "tokens/meta_prompt": 0}
-    figures = values(solutions)
-    assert {name for name, value in figures.items() if value == 0} == {
+    metrics = values(solutions)
+    assert {name for name, value in metrics.items() if value == 0} == {
         "tokens/prompt",
         "tokens/solution",
         *(f"completions/{bound}_{of}" for bound in ("min", "max") for of in ("length", "terminated_length")),
     }
-    assert all(map(math.isnan, (value for value in figures.values() if value != 0)))
+    assert all(map(math.isnan, (value for value in metrics.values() if value != 0)))
     metas.add_groups(groups())
     metas.reset()
     assert values(metas) == {"tokens/meta": 0, "tokens/meta_prompt": 0}

@@ -61,12 +61,12 @@ class TestPassAtK:
         metric = PassAtK(k=(2, 3))
         for verdicts in problems:  # a batch each
             metric.update(torch.tensor([sum(verdicts)]), torch.tensor([len(verdicts)]))
-        figures = metric.compute()
+        metrics = metric.compute()
         for k in (1, 2, 3):
             shares = [Fraction(sum(map(any, c)), len(c)) for v in problems for c in [list(combinations(v, k))]]
-            assert figures[f"pass@{k}"].item() == pytest.approx(float(sum(shares) / len(shares)), abs=1e-6)
+            assert metrics[f"pass@{k}"].item() == pytest.approx(float(sum(shares) / len(shares)), abs=1e-6)
         rates = torch.tensor([sum(v) / len(v) for v in problems])
-        assert (figures["pass@1_low"].item(), figures["pass@1_high"].item()) == rate_interval(rates)
+        assert (metrics["pass@1_low"].item(), metrics["pass@1_high"].item()) == rate_interval(rates)
 
     def test_groups_are_tensors(self) -> None:
         groups = [group("2222"), group(""), group("2345"), group("22--")]
@@ -100,11 +100,11 @@ class TestPassAtK:
             metric = PassAtK(k=(2,))
             metric.reset()
             metric.add_groups([group("23334")])
-            figures = metric.compute()
+            metrics = metric.compute()
         finally:
             torch.set_default_dtype(torch.float32)
-        assert figures["pass@1"].item() == pytest.approx(0.2)
-        assert figures["pass@2"].item() == 0.4
+        assert metrics["pass@1"].item() == pytest.approx(0.2)
+        assert metrics["pass@2"].item() == 0.4
         metric.reset()
         assert math.isnan(metric.compute()["pass@1"])
 

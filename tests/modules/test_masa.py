@@ -336,7 +336,7 @@ def test_without_metas_nothing_of_them_is_logged_in_training(loop):
 
 @pytest.mark.parametrize("prefix", ["val", "test"])
 def test_evaluation_by_hand(loop, masa, prefix):
-    """Three problems in two batches: the figures are over problems, not means over batches."""
+    """Three problems in two batches: the metrics are over problems, not means over batches."""
     third = Problem(id="c", problem="3+3", answer="6")
     module = masa(
         evaluation=Evaluation(num_generations=4, num_meta_generations=2, pass_at=(2,)), num_meta_generations=0

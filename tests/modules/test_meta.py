@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from training_loop import Loop
 
 from masa_lightning.modules.masa import MASALightningModule
 from masa_lightning.modules.meta import MetaSettings
 from masa_lightning.modules.provenance import module_settings
 from masa_lightning.modules.resumed_settings import changed_settings
 from masa_lightning.sampling.transformers import TransformersSampler
-from tests.training_loop import Loop
 
 
 def module(loop: Loop, **settings: Any) -> MASALightningModule:

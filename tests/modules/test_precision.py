@@ -115,8 +115,8 @@ def test_float16_is_refused_for_training(loop, monkeypatch, settings):
 
 def test_float16_is_evaluated(loop):
     module = loop.module(dtype="float16", evaluation=Evaluation(num_generations=2, num_meta_generations=1))
-    (figures,) = loop.trainer().validate(module, loop.Problems(2, validation=2), verbose=False)
-    assert figures["val/pass_rate"] >= 0
+    (metrics,) = loop.trainer().validate(module, loop.Problems(2, validation=2), verbose=False)
+    assert metrics["val/pass_rate"] >= 0
     assert module.policy.model.dtype == torch.float16
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from training_loop import Loop
@@ -38,6 +39,21 @@ def test_what_is_no_callback(loop: Loop, callbacks: list[Any], said: str) -> Non
     with pytest.raises(TypeError, match=said):
         trainer.fit(module, loop.Problems(2))
     assert module.policy is None
+
+
+class OfBefore(Callback):
+    """A control as earlier versions had them."""
+
+    def acts(self, step: int) -> bool:
+        return False
+
+    decide = settle = figures = acts
+
+
+def test_a_control_that_nobody_would_ask(loop: Loop) -> None:
+    trainer = loop.trainer(OfBefore())
+    with pytest.raises(TypeError, match=r"OfBefore, decides on rollouts and has no metrics, .*expected all methods of"):
+        trainer.fit(loop.module(GRPOLightningModule), loop.Problems(2))
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_names() -> None:
     measured = Measurement([("count", Count()), ("", Count("a", "b")), ("x", Count("a"))])
     for names in ("ab", "c"):
         measured.add([RolloutGroup(problem=problem(name)) for name in names])
-    assert measured.figures() == {"count": 3, "a": 3, "b": 3, "x/a": 3}
+    assert measured.compute() == {"count": 3, "a": 3, "b": 3, "x/a": 3}
     assert [p.id for p in measured.problems] == ["a", "b", "c"]
 
 
@@ -45,12 +45,12 @@ def test_benchmarks_are_apart_and_those_left_out_come_last() -> None:
     measured = BenchmarkMeasurements(lambda: [("count", Count())])
     measured.add([RolloutGroup(problem=problem("a", "one"))], [problem("long", "three"), problem("long", "two")])
     measured.add([RolloutGroup(problem=problem(name, source)) for name, source in (("b", "two"), ("c", "one"))], [])
-    assert measured.figures() == {
+    assert measured.compute() == {
         "one": {"problems": 2, "left_out": 0, "count": 2},
         "two": {"problems": 1, "left_out": 1, "count": 1},
         "three": {"problems": 0, "left_out": 1, "count": 0},
     }
-    assert [*measured.figures()] == ["one", "two", "three"]
+    assert [*measured.compute()] == ["one", "two", "three"]
 
 
 class WithCount(MASALightningModule):
