@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import prod
 from statistics import fmean
 from string import ascii_uppercase
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 
 from masa_lightning.checks import check_number
 
@@ -52,19 +52,19 @@ class Answer(str):
             )
         return super().__new__(cls, text)
 
-    def _besides(self) -> dict[str, Any]:
+    def _besides(self) -> dict[str, object]:
         """Returns what it has besides its text, by name: what its class and those that this one extends declare."""
         names = (name for kind in reversed(type(self).__mro__) for name in vars(kind).get("__slots__", ()))
         return {name: getattr(self, name) for name in names if hasattr(self, name)}
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return _remade, (type(self), str(self), self._besides() | getattr(self, "__dict__", {}))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join([repr(str(self)), *(f'{k}={v!r}' for k, v in self._besides().items())])})"
 
 
-def _remade(kind: type[Answer], text: str, besides: Mapping[str, Any]) -> Answer:
+def _remade(kind: type[Answer], text: str, besides: Mapping[str, object]) -> Answer:
     """Returns a copy of an answer, of whatever class of yours; it was checked when it was made."""
     answer = str.__new__(kind, text)
     for name, value in besides.items():
@@ -294,7 +294,7 @@ class MetaPrediction:
         pass_rate_scale: What the prompt called a certain success.
     """
 
-    values: dict[str, Any]
+    values: dict[str, object]
     """What was predicted, by `Quantity.name`; without what was not."""
     failures: dict[str, str]
     pass_rate_scale: int
@@ -305,7 +305,7 @@ class MetaPrediction:
         pass_rate: int | None = None,
         solution_length: int | None = None,
         notions: tuple[str, ...] | None = None,
-        values: Mapping[str, Any] | None = None,
+        values: Mapping[str, object] | None = None,
         failures: Mapping[str, str] | None = None,
         pass_rate_scale: int = 8,
     ) -> None:
@@ -316,15 +316,15 @@ class MetaPrediction:
 
     @property
     def pass_rate(self) -> int | None:
-        return self.values.get("pass_rate")
+        return cast("int | None", self.values.get("pass_rate"))
 
     @property
     def solution_length(self) -> int | None:
-        return self.values.get("solution_length")
+        return cast("int | None", self.values.get("solution_length"))
 
     @property
     def notions(self) -> tuple[str, ...] | None:
-        return self.values.get("notions")
+        return cast("tuple[str, ...] | None", self.values.get("notions"))
 
     @property
     def rate(self) -> float | None:
@@ -413,6 +413,9 @@ class Rollout:
         return not isinstance(self.completion.token_ids, Elsewhere)
 
 
+Gate = Literal["hopeless", "trivial"]
+
+
 @dataclass(slots=True, kw_only=True)
 class Decision:
     """What one control decided on one problem."""
@@ -429,8 +432,18 @@ class Decision:
     """Name of the random number that decided so: controls that share one leave the same problems alone."""
     skips: bool = False
     """Whether it is about solving the problem at all."""
-    detail: Any = None
+    detail: Gate | int | tuple[str, ...] | None = None
     """What it wanted: a gate, a number of tokens, notions."""
+
+    @property
+    def gate(self) -> Gate | None:
+        """What a gate takes the problem for."""
+        return cast("Gate | None", self.detail)
+
+    @property
+    def limit(self) -> int:
+        """Tokens that a cutoff wanted its rollouts to have at most."""
+        return cast("int", self.detail)
 
 
 Objective = tuple[float, tuple[str, ...]]

@@ -145,11 +145,11 @@ class PredictionControl(Callback):
         if self.mode == "off":
             return
         acting = self.acts(step)
-        for place, (group, (wanted, share)) in enumerate(zip(groups, self.plan(groups, budget), strict=True)):
+        for index, (group, (wanted, share)) in enumerate(zip(groups, self.plan(groups, budget), strict=True)):
             decision = Decision(wanted=wanted is not None, detail=wanted, draw=self.draw, skips=self.skips)
             if acting and audit and decision.wanted:
                 decision.share = share
-                decision.acted = uniform(f"{key}/{self.draw}/{place}") >= share
+                decision.acted = uniform(f"{key}/{self.draw}/{index}") >= share
                 decision.weight = 1.0 if decision.acted else 1 / share
             else:
                 decision.acted = acting and decision.wanted

@@ -147,7 +147,7 @@ class EarlyCutoff(RuledControl):
         """Share of a problem's rollouts that are right and that its limit would lose."""
         if not decision.wanted:
             return 0.0
-        lost = [r.correct and r.length > decision.detail and r.correct_when_cut is not True for r in group.solutions]
+        lost = [r.correct and r.length > decision.limit and r.correct_when_cut is not True for r in group.solutions]
         return float(sum(lost) / len(lost))
 
     def apply(self, group: RolloutGroup, wanted: int) -> None:
@@ -160,14 +160,14 @@ class EarlyCutoff(RuledControl):
         """An audited problem of which nothing would have been cut stands for itself alone: the others like it were seen."""
         for group in groups:
             decision = group.decisions.get(self.name)
-            if decision is not None and decision.weight > 1 and max(group.lengths, default=0) <= decision.detail:
+            if decision is not None and decision.weight > 1 and max(group.lengths, default=0) <= decision.limit:
                 decision.weight = 1.0
 
     def count(self, counts: ControlCounts, group: RolloutGroup, decision: Decision) -> None:
         if not group.is_unbiased:
             return
         for rollout in group.solutions:
-            beyond = max(0, rollout.length - decision.detail) if decision.wanted else 0
+            beyond = max(0, rollout.length - decision.limit) if decision.wanted else 0
             loses = rollout.correct and not (beyond > 0 and rollout.correct_when_cut is True)
             counts.add(
                 prevented=beyond > 0,

@@ -12,9 +12,9 @@ from masa_lightning.callbacks._control import Mode
 from masa_lightning.callbacks._past import Past
 from masa_lightning.callbacks._rule import Rule, RuledControl, fixed_settings
 from masa_lightning.checks import check_choice, check_number
-from masa_lightning.functional.controls import ControlCounts, Gate, gate
+from masa_lightning.functional.controls import ControlCounts, gate
 from masa_lightning.functional.risk import RiskGate, scores
-from masa_lightning.types import Decision, RolloutGroup
+from masa_lightning.types import Decision, Gate, RolloutGroup
 
 Skip = Literal["both", "hopeless"]
 
@@ -57,7 +57,7 @@ class GatingControl(RuledControl):
         if not metrics:
             return {}
         decided = [(g, d) for g in groups if (d := g.decisions.get(self.name)) is not None]
-        details = [d.detail for _, d in decided]
+        details = [d.gate for _, d in decided]
         own = {f"{name}_share": details.count(name) / len(details) if details else 0.0 for name in get_args(Gate)}
         if self.risk is not None:
             self.risk.add(
@@ -97,7 +97,7 @@ class GatingControl(RuledControl):
             deserved=len(set(group.correct)) == 1,
             weight=group.weight,
             correct=correct,
-            lost=correct if decision.detail == "hopeless" else 0,
+            lost=correct if decision.gate == "hopeless" else 0,
             tokens=tokens,
             saved=tokens if decision.wanted else 0,
         )

@@ -176,7 +176,7 @@ def describe_solved(group: RolloutGroup) -> dict[str, Any]:
     """Says how a problem was solved under controls."""
     gating = group.decisions.get("gating")
     return {
-        "looks": None if gating is None else gating.detail,
+        "looks": None if gating is None else gating.gate,
         "skipped": group.gated,
         "token_limit": group.token_limit,
         "hint": list(group.hint),

@@ -14,12 +14,10 @@ from fractions import Fraction
 from functools import lru_cache
 from hashlib import blake2b
 from statistics import median
-from typing import Final, Literal
+from typing import Final
 
 from masa_lightning.functional.rewards import MAX_NOTION_CHARS, normalise_words
-from masa_lightning.types import MetaPrediction, RolloutGroup
-
-Gate = Literal["hopeless", "trivial"]
+from masa_lightning.types import Gate, MetaPrediction, RolloutGroup
 
 NAN: Final = float("nan")
 

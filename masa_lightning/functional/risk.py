@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from masa_lightning.functional.controls import Gate
+from masa_lightning.types import Gate
 
 Floats = NDArray[np.float64]
 
