@@ -145,11 +145,12 @@ def test_a_checkpoint_of_half_an_update_says_so(loop: Loop, tmp_path: Path) -> N
     checkpoint = tmp_path / "broken.ckpt"
 
     class Breaks(GRPOLightningModule):
-        def _optimizer_step(self, last: bool = True) -> float:
-            norm = super()._optimizer_step(last)
-            if not checkpoint.exists() and self.trainer.global_step == 1 and not last:
+        taken = 0  # optimiser steps, of two a training step
+
+        def on_before_optimizer_step(self, optimizer: Any) -> None:
+            if not checkpoint.exists() and self.taken == 3:
                 raise Interrupted
-            return norm
+            self.taken += 1
 
     saver = ModelCheckpoint(dirpath=tmp_path, filename="broken", save_on_exception=True)
     trainer = loop.trainer(saver, max_steps=3, max_epochs=-1, enable_checkpointing=True, limit_val_batches=0)
