@@ -122,6 +122,7 @@ class MASALightningModule(GRPOLightningModule):
         self.quantities = meta.quantities(quantities, self.max_completion_length)
         if quantities is not None:
             check_asked(self.prompts, self.quantities.questions())
+        self.pass_rate_scale = self.quantities.pass_rate_scale
         self.meta_scorer = MetaScorer(self.quantities, meta.reward_weights)
         self.meta = replace(meta, reward_weights=self.meta_scorer.weights)
         self.kind_weights = (meta.solution_loss_weight, meta.loss_weight)
@@ -143,7 +144,7 @@ class MASALightningModule(GRPOLightningModule):
         return meta_messages(
             self.prompts,
             group.problem.problem,
-            pass_rate_scale=self.quantities.pass_rate_scale,
+            pass_rate_scale=self.pass_rate_scale,
             max_completion_length=self.max_completion_length,
             questions=self.quantities.questions(),
         )
