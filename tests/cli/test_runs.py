@@ -71,7 +71,7 @@ def trained(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> 
                 "num_meta_generations": 2,
                 "max_prompt_length": 32,
                 "max_completion_length": 6,
-                "pass_rate_scale": 5,
+                "meta": {"pass_rate_scale": 5},
                 "evaluation": {"num_generations": 2, "num_meta_generations": 3},
             },
         },
