@@ -37,6 +37,7 @@ _OPTION: Final = re.compile(
 _UNKNOWN_OPTION: Final = re.compile(
     r"unrecognized arguments: --([\w.]+).*|Subcommand '\w+' does not accept option '(.+?)'"
 )
+_REQUIRED: Final = re.compile(r"arguments are required: ((?:\w+\.)?(?:model|data)(?:, (?:\w+\.)?(?:model|data))*)$")
 _NO_CLASS: Final = re.compile(r"Expected a dot import path string: (.+)|module '(.+)' has no attribute '(.+)'")
 _OTHER_KIND: Final = re.compile(r"Import path does not (?:correspond to a subclass of|implement protocol) (\w+)")
 _EXAMPLES: Final = {  # a class that would do, of the keys that take one
@@ -47,6 +48,9 @@ _EXAMPLES: Final = {  # a class that would do, of the keys that take one
     "callbacks": "masa_lightning.ExpertSFT",
     "logger": "lightning.pytorch.loggers.CSVLogger",
 }
+_CALLABLE: Final = re.compile(r"(?:- )?Type collections\.abc\.Callable\[.*\] expects a function or a callable class: ")
+_GOT: Final = re.compile(r"\. Got value: .+$")
+_GOT_ALL: Final = re.compile(r"\. Got value: Namespace\(.+$")
 _TYPE: Final = re.compile(r"<class '(?:[\w.]+\.)?(\w+)'>|typing\.Literal(\[.*?\])")
 
 
@@ -63,6 +67,10 @@ def readable(message: str, options: Iterable[str] = ()) -> str:
     if match := _UNKNOWN_OPTION.fullmatch(message.strip()):
         option = match[1] or match[2]
         return f"there is no option {option!r}{_meant(option, [name.lstrip('-') for name in options])}"
+    if match := _REQUIRED.search(message):
+        keys = [key.rpartition(".")[2] for key in match[1].split(", ")]
+        classes = " and ".join(f"--{key} {_EXAMPLES[key].rpartition('.')[2]}" for key in keys if key in _EXAMPLES)
+        return f"{' and '.join(keys)}: nothing is given; expected a configuration, such as --config tiny, or {classes}"
     given = _GIVEN.search(message)  # the first is that of the innermost key
     lines: list[str] = []
     types: list[str] = []  # the same of a type alone, which is one of several that would do
@@ -73,6 +81,9 @@ def readable(message: str, options: Iterable[str] = ()) -> str:
         depth = len(line) - len(line.lstrip()) + 2 * text.startswith("- ")
         if not text or _NOISE.match(text):
             continue
+        text = _GOT_ALL.sub("", text)
+        if match := _CALLABLE.match(text):
+            text = _GOT.sub("", text[match.end() :])
         keys = [entry for entry in keys if entry[0] < depth]
         kinds = [entry for entry in kinds if entry[0] < depth]
         if match := _KEY.match(text):

@@ -151,7 +151,11 @@ def _config_of(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except yaml.YAMLError as error:
-        raise ValueError(f"{folder / 'config.yaml'} cannot be read: {error}; expected what `masa fit` wrote") from error
+        mark = getattr(error, "problem_mark", None)
+        line, said = (f", line {mark.line + 1}" if mark else ""), getattr(error, "problem", None) or str(error)
+        raise ValueError(
+            f"{folder / 'config.yaml'}{line} cannot be read: {said}; expected what `masa fit` wrote"
+        ) from error
     return config if isinstance(config, dict) else {}
 
 

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import masa_lightning
 from masa_lightning.callbacks.progress import RolloutProgressBar
@@ -134,7 +135,15 @@ class _CLI(LightningCLI):
             (True, RunSummary, RunSummary),
         ]
         callbacks += [kind() for want, base, kind in wanted if want and not any(isinstance(c, base) for c in callbacks)]
-        trainer = super().instantiate_trainer(**{"callbacks": callbacks} | kwargs)
+        try:
+            trainer = super().instantiate_trainer(**{"callbacks": callbacks} | kwargs)
+        except MisconfigurationException as error:
+            if "No supported gpu backend" not in str(error):
+                raise
+            raise ValueError(
+                "trainer.accelerator asks for a GPU, and torch sees none here; expected --trainer.accelerator cpu, or a GPU "
+                "with its driver. `masa doctor` says what is there"
+            ) from None
         if any(isinstance(logger, MLFlowLogger) for logger in trainer.loggers):
             rank_zero_info("MLflow allows no @ in names: val/pass@1 is val/pass1 there")
         return trainer

@@ -158,7 +158,8 @@ def arguments(words: list[str]) -> list[str]:
 def _read(path: str) -> str:
     """Returns the path of a configuration that YAML can read; jsonargparse would not say which file it is that it cannot."""
     try:
-        read = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        read, twice = yaml.safe_load(text), _twice(yaml.compose(text, Loader=yaml.SafeLoader))
     except UnicodeDecodeError:
         raise ValueError(
             f"{path} is no text; expected a configuration in YAML. `masa configs show tiny` shows one"
@@ -173,7 +174,25 @@ def _read(path: str) -> str:
     if not isinstance(read, dict):
         found = "nothing" if read is None else f"a {type(read).__name__}"
         raise ValueError(f"{path} holds {found}; expected a configuration: keys such as model, data and trainer")
+    if twice is not None:
+        key, line = twice
+        raise ValueError(
+            f"{path}, line {line} has {key!r} a second time, and YAML forgets the first; expected all of it in one place"
+        )
     return path
+
+
+def _twice(node: yaml.Node | None) -> tuple[str, int] | None:
+    """Returns a key that one mapping has twice, and the line of the second, if there is one."""
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key.value in seen and isinstance(key, yaml.ScalarNode):
+            return key.value, key.start_mark.line + 1
+        if isinstance(key, yaml.ScalarNode):
+            seen.add(key.value)
+    inner = [value for _, value in pairs] + (node.value if isinstance(node, yaml.SequenceNode) else [])
+    return next((found for part in inner if (found := _twice(part)) is not None), None)
 
 
 def _is_text(value: str) -> bool:

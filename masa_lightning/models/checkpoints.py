@@ -109,9 +109,11 @@ def reading(path: str | Path) -> Iterator[None]:
 
     try:
         yield
-    except (FileNotFoundError, PermissionError, MemoryError, torch.OutOfMemoryError, OtherSettingsError):
+    except (PermissionError, MemoryError, torch.OutOfMemoryError, OtherSettingsError):
         raise
     except (Exception, CheckpointException) as error:
+        if isinstance(error, FileNotFoundError) and Path(path) not in Path(str(error.filename)).parents:
+            raise
         raise ValueError(
             f"checkpoint {str(path)!r} {_wrong(Path(path), error)}; expected what ModelCheckpoint or "
             f"Trainer.save_checkpoint wrote, whole. {_others(Path(path))}"

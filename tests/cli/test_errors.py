@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from masa_lightning.cli import main
 from masa_lightning.cli.errors import readable
@@ -40,6 +41,14 @@ MOVED = (
         (
             "model.init_args.learning_rate=1e-4",
             "model: there is no setting 'learning_rate' any more; expected optimization.optimizer.lr",
+        ),
+        (
+            "model.init_args.optimization.optimizer.lr=abc",
+            "model.init_args.optimization.optimizer.lr: expected float, got abc",
+        ),
+        (
+            "model.init_args.optimization.optimizer=torch.optim.Adamm",
+            "model.init_args.optimization.optimizer: there is no class 'torch.optim.Adamm'; did you mean AdamW?",
         ),
         (
             "model.init_args.num_mini_batches=2",
@@ -147,18 +156,41 @@ def test_one_line_says_what_is_wrong(
         (b"\x80\x81", "mine.yaml is no text; expected a configuration in YAML"),
         (b"- model\n", "mine.yaml holds a list; expected a configuration: keys such as model, data and trainer"),
         (b"", "mine.yaml holds nothing; expected a configuration"),
+        (
+            b"trainer: {max_steps: 1}\nmodel: {}\ntrainer: {}\n",
+            "mine.yaml, line 3 has 'trainer' a second time, and YAML forgets",
+        ),
+        (
+            b"a:\n  - b: 1\n    c: 2\n    b: 3\n",
+            "mine.yaml, line 4 has 'b' a second time, and YAML forgets the first",
+        ),
+        (
+            b"trainer: {max_steps: 1}\n",
+            "data and model: nothing is given; expected a configuration, such as --config tiny, or",
+        ),
     ],
 )
 def test_a_file_that_is_no_configuration_is_named(
     text: bytes, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["masa"])
     Path("mine.yaml").write_bytes(text)
     with pytest.raises(SystemExit) as stopped:
         main(["fit", "--config", "mine.yaml"])
     assert stopped.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    line, *_ = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {said}")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_a_gpu_where_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["masa"])
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # restored afterwards, as the next
+    monkeypatch.setenv("PL_SEED_WORKERS", "0")
+    with pytest.raises(ValueError, match=r"torch sees none here; expected --trainer\.accelerator cpu"):
+        main(["fit", "--config", "tiny", "--trainer.accelerator", "gpu"])
 
 
 def test_what_is_not_known_is_passed_on() -> None:
