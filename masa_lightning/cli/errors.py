@@ -68,9 +68,11 @@ def readable(message: str, options: Iterable[str] = ()) -> str:
         option = match[1] or match[2]
         return f"there is no option {option!r}{_meant(option, [name.lstrip('-') for name in options])}"
     if match := _REQUIRED.search(message):
-        keys = [key.rpartition(".")[2] for key in match[1].split(", ")]
-        classes = " and ".join(f"--{key} {_EXAMPLES[key].rpartition('.')[2]}" for key in keys if key in _EXAMPLES)
-        return f"{' and '.join(keys)}: nothing is given; expected a configuration, such as --config tiny, or {classes}"
+        missing = [key.rpartition(".")[2] for key in match[1].split(", ")]
+        classes = " and ".join(f"--{key} {_EXAMPLES[key].rpartition('.')[2]}" for key in missing)
+        return (
+            f"{' and '.join(missing)}: nothing is given; expected a configuration, such as --config tiny, or {classes}"
+        )
     given = _GIVEN.search(message)  # the first is that of the innermost key
     lines: list[str] = []
     types: list[str] = []  # the same of a type alone, which is one of several that would do

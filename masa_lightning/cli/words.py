@@ -175,9 +175,9 @@ def _read(path: str) -> str:
         found = "nothing" if read is None else f"a {type(read).__name__}"
         raise ValueError(f"{path} holds {found}; expected a configuration: keys such as model, data and trainer")
     if twice is not None:
-        key, line = twice
         raise ValueError(
-            f"{path}, line {line} has {key!r} a second time, and YAML forgets the first; expected all of it in one place"
+            f"{path}, line {twice[1]} has {twice[0]!r} a second time, and YAML forgets the first; expected all of "
+            "it in one place"
         )
     return path
 

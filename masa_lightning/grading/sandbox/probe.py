@@ -17,7 +17,8 @@ def attempts(facts: dict[str, Any]) -> Iterator[tuple[str, Callable[[], object]]
     yield "read files of the host", lambda: open(facts["file"]).close()
     yield "read /etc/passwd", lambda: open("/etc/passwd").close()
     yield "look at processes", lambda: os.listdir("/proc/self")
-    for folder in ("/", "/usr", "/dev", "/home", sys.prefix, os.path.dirname(facts["file"]) + "/.."):
+    above = os.path.dirname(os.path.dirname(facts["file"]))  # /tmp is the sandbox's own
+    for folder in ("/", "/usr", "/dev", "/home", sys.prefix, *({above} - {"/", "/tmp"})):
         yield f"write to {folder}", partial(open, f"{folder}/masa-probe", "w")
     yield "write more than its scratch folder holds", lambda: _write(facts["scratch"])
     yield "start processes", _fork

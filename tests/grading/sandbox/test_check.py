@@ -103,6 +103,16 @@ def test_probe_finds_what_is_possible(words, monkeypatch, tmp_path):
 
 
 @sandboxed
+def test_a_temporary_folder_that_is_shown_may_lie_in_tmp(monkeypatch):
+    """As where TMPDIR is /tmp/job and the environment /tmp/job/venv: /tmp is the sandbox's own there too."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        monkeypatch.setattr(start, "bubblewrap", with_("--perms", "0755", "--dir", folder)["start.bubblewrap"])
+        checked()
+
+
+@sandboxed
 def test_sandbox_that_does_not_start_says_why_and_what_to_do(monkeypatch):
     monkeypatch.setattr(start, "bubblewrap", with_("--no-such-option")["start.bubblewrap"])
     with pytest.raises(
