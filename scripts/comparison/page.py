@@ -80,17 +80,18 @@ def text(
     pictures = {name: f"![{_ABOUT[name]}]({PICTURES}/{name}.png)\n\n*{_ABOUT[name]}*" for name in drawn}
     left = [f"`{name}`" for name in arms if name not in results]
     rows = [[f"`{arm.name}`", str(len(results[arm.name])), arm.says] for arm in known]
+    gains, controls = tables.gains(results, known), tables.controls(results)
     sections = [
         ("What holds, and what does not", [tables.of_goals(results), _HOLDS]),
         ("Pass@1, predictions and cost", [tables.overview(results), pictures.get("progress")]),
         (
             "Against each other",
-            [_AGAINST, tables.gains(results, known), tables.costs(results, known), pictures.get("cost")],
+            [_AGAINST if gains else "", gains, tables.costs(results, known), pictures.get("cost")],
         ),
         ("How well predictions fit", [pictures.get("calibration"), pictures.get("alignment")]),
         (
             "Gating and cutoff",
-            [_CONTROLS, tables.controls(results), pictures.get("gating"), _THRESHOLDS, tables.thresholds(results)],
+            [_CONTROLS if controls else "", controls, pictures.get("gating"), _THRESHOLDS, tables.thresholds(results)],
         ),
         ("Hints", [tables.hints(results), "Means over the steps in which hints were given."]),
         ("Parts of the meta reward", [tables.parts(results), _PARTS, pictures.get("parts")]),

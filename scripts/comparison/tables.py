@@ -89,7 +89,7 @@ def _pairs(results: f.Results, arms: Sequence[Arm]) -> list[tuple[str, f.Runs, f
 
 
 def gains(results: f.Results, arms: Sequence[Arm]) -> str:
-    """Pass@1 of arms against others, at equal steps, tokens and seconds."""
+    """Pass@1 of arms against others, at equal steps, tokens and seconds; empty without a pair."""
     rows = []
     for label, one, two in _pairs(results, arms):
         figures = (f.difference(last(TESTED)), f.gain_at_equal("tokens"), f.gain_at_equal("seconds"))
@@ -103,11 +103,11 @@ def gains(results: f.Results, arms: Sequence[Arm]) -> str:
         "equal tokens, validation",
         "equal seconds, validation",
     ]
-    return table(head, rows)
+    return table(head, rows) if rows else ""
 
 
 def costs(results: f.Results, arms: Sequence[Arm]) -> str:
-    """What arms cost against others."""
+    """What arms cost against others; empty without a pair."""
     kinds: tuple[f.Cost, ...] = ("tokens", "seconds")
     rows = []
     for label, one, two in _pairs(results, arms):
@@ -125,11 +125,11 @@ def costs(results: f.Results, arms: Sequence[Arm]) -> str:
         "sooner, tokens",
         "sooner, seconds",
     ]
-    return table(head, rows)
+    return table(head, rows) if rows else ""
 
 
 def controls(results: f.Results) -> str:
-    """What gating and cutoff did, or would have done."""
+    """What gating and cutoff did, or would have done; empty without either."""
     names = ("precision", "recall", "f1", "share", "lost_correct", "saved_tokens")
     rows = []
     for arm, runs in results.items():
@@ -158,7 +158,7 @@ def controls(results: f.Results) -> str:
         "seen (n)",
         "held back",
     ]
-    return table(head, rows)
+    return table(head, rows) if rows else ""
 
 
 def thresholds(results: f.Results) -> str:
