@@ -139,7 +139,7 @@ def gating(results: Results) -> Figure | None:
         label = f"{name}{'' if acts else ' (shadow)'}"
         share = "acted_share" if acts else "share"
         for axes, what in zip(panels, (share, "precision", "recall"), strict=True):
-            x, y = _mean_over_steps(runs, lambda r, w=what, g=gate: r.run.series(f"controls/{g}/{w}"))
+            x, y = _mean_over_steps(runs, lambda r, w=what, g=gate: r.run.series(f"controls/{g}/{w}"), width=1)
             axes.plot(x, y, color=color, linestyle=stroke, linewidth=2, label=label)
     titles = ("Share of problems gated", "Precision", "Recall")
     for axes, title in zip(panels, titles, strict=True):
@@ -225,14 +225,14 @@ def cost(results: Results) -> Figure | None:
         for name, (color, stroke) in zip(SHOWN, STYLES, strict=False):
             if name in results:
                 x, y = _mean_over_steps(
-                    results[name], lambda r, w=what, u=unit: {s: v / u for s, v in r.by_step(w).items()}
+                    results[name], lambda r, w=what, u=unit: {s: v / u for s, v in r.by_step(w).items()}, width=1
                 )
                 axes.plot(x, y, color=color, linestyle=stroke, linewidth=2, label=name)
         set_title(axes, title)
         axes.set_ylim(bottom=0)
         _steps(axes)
     panels[0].legend(frameon=False, fontsize=9)
-    _note(figure, f"means over seeds and {_SMOOTH} steps")
+    _note(figure, "means over seeds")
     return figure
 
 
