@@ -97,7 +97,7 @@ class Algorithm:
         importance_sampling: Correct for the sampler's log-probabilities differing from the trainer's, by token, by
             sequence, or not.
         importance_sampling_cap: Largest correction factor, > 0.
-        dynamic_sampling: Groups whose solutions all earn the same (the overlong penalty aside) leave the loss, and their
+        dynamic_sampling: Groups whose solutions all earn the same in sum (the overlong penalty aside) leave the loss; their
             places, like those of gated problems, are refilled with other training problems (DAPO).
         max_refills: Most times a step draws more problems for that, >= 0; what is still missing then stays away.
         overlong_buffer: Tokens before `max_completion_length` over which a penalty grows from 0 to 1, which is taken off
