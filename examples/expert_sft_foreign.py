@@ -20,7 +20,7 @@ class Yours(LightningModule):
         return self.model(input_ids=ids, labels=ids).loss
 
     def expert_examples(self, outputs):  # after each training step: prompts and what to answer, in tokens
-        prompt, target = (self.tokenizer(text).input_ids for text in ("Solve: Compute 1+1.", "\\boxed{2}"))
+        prompt, target = (self.tokenizer(text).input_ids for text in ("Compute 1+1. Solve.", "\\boxed{2}"))
         return [(prompt, [*target, self.tokenizer.eos_token_id])] * 4
 
     def configure_optimizers(self):

@@ -10,11 +10,11 @@ from masa_lightning import AdamW, MASALightningModule, Optimization, RolloutProg
 from masa_lightning.types import Problem
 
 
-class Sums(LightningDataModule):
+class Remainders(LightningDataModule):
     def train_dataloader(self):
         rng = Random(0)
-        pairs = [(rng.randint(10, 99), rng.randint(10, 99)) for _ in range(64)]
-        problems = [Problem(id=f"{a}+{b}", problem=f"Compute {a}+{b}.", answer=str(a + b)) for a, b in pairs]
+        pairs = [(rng.randint(100, 999), rng.randint(3, 9)) for _ in range(64)]
+        problems = [Problem(id=f"{a}/{b}", problem=f"Compute {a} mod {b}.", answer=str(a % b)) for a, b in pairs]
         return DataLoader(problems, batch_size=8, shuffle=True, collate_fn=list)
 
 
@@ -22,5 +22,5 @@ if __name__ == "__main__":
     optimization = Optimization(optimizer=partial(AdamW, lr=2e-4))
     module = MASALightningModule("tiny", num_generations=4, num_meta_generations=4, optimization=optimization)
     trainer = Trainer(max_steps=3, log_every_n_steps=1, callbacks=RolloutProgressBar())
-    trainer.fit(module, datamodule=Sums())
-    trainer.save_checkpoint("sums.ckpt")
+    trainer.fit(module, datamodule=Remainders())
+    trainer.save_checkpoint("remainders.ckpt")

@@ -1,13 +1,13 @@
-"""Prompts of your own. The embedded model knows these two only; a pretrained one takes any words."""
+"""Prompts of your own. The embedded model knows these only; a pretrained one takes any words."""
 
 from lightning.pytorch import Trainer
 
 from masa_lightning import ArithmeticDataModule, MASALightningModule, PromptTemplates, RolloutProgressBar
 
 PROMPTS = PromptTemplates(
-    solution="Solve: {problem}",
-    meta="Predict: {problem}",  # one that is new to the model has to ask for the JSON object: docs/method.md
-    hint="{problem} Think of {notions}.",
+    solution="{problem} Solve.",
+    meta="{problem} Predict.",  # one that is new to the model has to ask for the JSON object: docs/method.md
+    hint="{problem} ({notions})",
 )
 
 if __name__ == "__main__":

@@ -34,6 +34,6 @@ class Steps(Quantity):
 
 
 if __name__ == "__main__":
-    prompts = PromptTemplates(solution="Solve: {problem}", meta="Predict steps: {problem}")
+    prompts = PromptTemplates(solution="{problem} Solve.", meta="{problem} Predict steps.")
     module = MASALightningModule("tiny", quantities=[PassRate(), Steps()], prompts=prompts)
     Trainer(max_epochs=1, limit_val_batches=0).fit(module, ArithmeticDataModule(batch_size=8, train_size=8))

@@ -11,7 +11,7 @@ if __name__ == "__main__":
     model, tokenizer = load_model("tiny", "float32"), load_tokenizer("tiny")
     sampler = VLLMSampler()
     sampler.setup(model, str(tiny.PATH), max_model_length=128, stop_token_ids=[tokenizer.eos_token_id])
-    chat = [{"role": "user", "content": "Solve: Compute 17+25."}]
+    chat = [{"role": "user", "content": "Compute 354 mod 7. Solve."}]
     text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
     prompt = tokenizer(text, add_special_tokens=False).input_ids
     requests = [SamplingRequest(prompt_ids=prompt, max_tokens=64, seed=seed) for seed in range(4)]

@@ -1,10 +1,8 @@
 #!/usr/bin/env python3
-"""Draw the picture that README opens with, from two runs of `masa test`: what the model knew of itself before and after.
+"""Draw the picture that README opens with, from a run: what the model knew of itself before and after.
 
-masa test --config tiny --trainer.logger.init_args.name before
 masa fit --config tiny
-masa test --config tiny --ckpt_path runs/tiny/checkpoints/last.ckpt --trainer.logger.init_args.name after
-python scripts/readme_picture.py runs/before runs/after docs/pictures/quickstart.png
+python scripts/readme_picture.py runs/tiny docs/pictures/quickstart.png
 """
 
 from __future__ import annotations
@@ -17,25 +15,26 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 
-def scatter(run: Path) -> Path:
-    """The picture of predicted against actual pass rates that a test left in its folder."""
-    found = sorted((run / "pictures").glob("test_pass_rate_scatter_*.png"))
-    if len(found) != 1:
-        raise SystemExit(f"{run}/pictures has {len(found)} pictures test_pass_rate_scatter_*.png; expected one")
-    return found[0]
+def scatters(run: Path) -> dict[int, Path]:
+    """The pictures of predicted against actual pass rates of a run's validations, by training steps."""
+    stem = "validate_pass_rate_scatter_step"
+    found = {int(file.stem.removeprefix(stem)): file for file in (run / "pictures").glob(f"{stem}*.png")}
+    if len(found) < 2:
+        raise SystemExit(f"{run}/pictures has {len(found)} pictures {stem}*.png; expected two or more")
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("before", type=Path, help="folder of the test before training")
-    parser.add_argument("after", type=Path, help="folder of the test after training")
+    parser.add_argument("run", type=Path, help="folder of a run with a validation before and after")
     parser.add_argument("picture", type=Path, help="file to write")
     args = parser.parse_args()
+    found = scatters(args.run)
     figure = Figure(figsize=(10, 5.6), dpi=100, layout="tight")
     FigureCanvasAgg(figure)
-    for axes, run, title in zip(figure.subplots(1, 2), (args.before, args.after), ("before", "after"), strict=True):
-        axes.imshow(imread(scatter(run)))
-        axes.set_title(f"{title} training", fontsize=13)
+    for axes, step in zip(figure.subplots(1, 2), (min(found), max(found)), strict=True):
+        axes.imshow(imread(found[step]))
+        axes.set_title(f"after {step} training steps" if step else "before training", fontsize=13)
         axes.axis("off")
     figure.savefig(args.picture)
     print(f"{args.picture}: {args.picture.stat().st_size / 1000:.0f} kB")

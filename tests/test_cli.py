@@ -290,7 +290,7 @@ def test_no_vllm(tiny_checkpoint, monkeypatch):
         ("fit", "expected masa fit --config tiny."),
         ("test", "expected masa test --ckpt_path RUN, or --config eval/math."),
         ("validate --seed_everything 1", "expected masa validate --ckpt_path RUN."),
-        ("predict", 'expected masa predict --ckpt_path RUN --problem "Compute 17+25.".'),
+        ("predict", 'expected masa predict --ckpt_path RUN --problem "Compute 354 mod 7.".'),
         ("fit --config with/grpo", "with/grpo is laid over a configuration; expected --config tiny --config with/grpo"),
         (
             "fit --config paper/masa",

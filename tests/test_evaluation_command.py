@@ -24,10 +24,10 @@ MODEL = {
     "init_args": {
         "model": "tiny",
         "dtype": "float32",
-        "prompts": {"solution": "Solve: {problem}", "choice": "Solve: {problem}", "meta": "Predict: {problem}"},
+        "prompts": {"solution": "{problem} Solve.", "choice": "{problem} Solve.", "meta": "{problem} Predict."},
         "max_prompt_length": 64,
-        "max_completion_length": 192,
-        "max_meta_length": 64,
+        "max_completion_length": 128,
+        "max_meta_length": 48,
         "evaluation": {"num_generations": 4, "num_meta_generations": 2, "pass_at": [4], "temperature": 1.0},
     }
 }

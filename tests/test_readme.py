@@ -37,7 +37,7 @@ def test_script_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.random.fork_rng(devices=[]):
         runpy.run_path("train.py", run_name="__main__")
 
-    checkpoint = torch.load(tmp_path / "sums.ckpt", map_location="cpu", weights_only=True)
+    checkpoint = torch.load(tmp_path / "remainders.ckpt", map_location="cpu", weights_only=True)
     assert checkpoint["global_step"] == 3
     before = load_model("tiny", "float32").state_dict()
     after = {k.removeprefix("policy.model."): v for k, v in checkpoint["state_dict"].items() if k.startswith("policy.")}

@@ -265,7 +265,7 @@ def test_a_run_of_shards_is_measured_from_its_folder(undisturbed: Callable[[str]
     run = Path(shutil.copytree(undisturbed("fsdp2"), tmp_path / "run", symlinks=True))
     assert (run / LAST).is_symlink()
     (run / "checkpoints").rename(run / "runs/tiny/checkpoints")  # where they are by default
-    (run / "problems.txt").write_text("Compute 17+25.\nCompute 3*4.\n")
+    (run / "problems.txt").write_text("Compute 354 mod 7.\nCompute 46*7.\n")
     found: dict[str, list[str]] = {}
     for name, words in {"two": (), "one": ("--trainer.devices", "1")}.items():
         run_command(run, "predict", "--ckpt_path", "runs/tiny", "--problems", "problems.txt", "--solve", *words)

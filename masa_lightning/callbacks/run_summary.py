@@ -25,7 +25,7 @@ from masa_lightning.modules.run_folder import log_folder, run_folder
 from masa_lightning.quantities import quantities_of
 from masa_lightning.rollouts.measurement import BenchmarkMeasurements
 
-_PROBLEM: Final = "Compute 17+25."
+_PROBLEM: Final = "Compute 354 mod 7."
 
 
 class RunSummary(Callback):

@@ -26,7 +26,7 @@ usage: masa COMMAND [arguments]
   test       measure a checkpoint, or any model, on benchmarks:
              masa test --config eval/math
   predict    predict how problems will go, and with --solve solve them:
-             masa predict --ckpt_path runs/tiny --problem "Compute 17+25."
+             masa predict --ckpt_path runs/tiny --problem "Compute 354 mod 7."
   export     write a checkpoint as a Hugging Face folder with a model card
   report     one HTML page of runs: masa report runs/tiny
   configs    list, show or copy the configurations that come with it

@@ -27,8 +27,9 @@ def main(args: Sequence[str]) -> None:
     )
     given = parser.parse_args(args)
     from masa_lightning.report.contents import contents
+    from masa_lightning.report.costs import costs
     from masa_lightning.report.page import MARK, page
-    from masa_lightning.report.runs import find_runs, load_runs
+    from masa_lightning.report.runs import arms, find_runs, load_runs
 
     try:
         folders = find_runs(given.runs)
@@ -40,8 +41,13 @@ def main(args: Sequence[str]) -> None:
             )
         if target.exists() and MARK.encode() not in target.read_bytes()[:4096]:
             raise ValueError(f"{target} is there and no page of `masa report`; give another file: -o FILE")
-        target.write_text(page(contents(load_runs(folders))), encoding="utf-8")
+        loaded = load_runs(folders)
+        target.write_text(page(contents(loaded)), encoding="utf-8")
     except (OSError, ValueError) as error:
         stop(error)
     runs = "1 run" if len(folders) == 1 else f"{len(folders)} runs"
+    first, *others = arms(loaded)
+    for other in others[:8]:
+        if lines := costs(first, other):
+            print("\n".join(lines), end="\n\n")
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB of {runs}; open it in a browser")

@@ -69,7 +69,7 @@ def check_configured(words: Sequence[str]) -> None:
             "validate": "--ckpt_path RUN",
             "test": "--ckpt_path RUN, or --config eval/math",
         }
-        usual = begin.get(command, '--ckpt_path RUN --problem "Compute 17+25."')
+        usual = begin.get(command, '--ckpt_path RUN --problem "Compute 354 mod 7."')
         raise ValueError(
             f"masa {command} is told nothing; expected masa {command} {usual}. `masa configs` lists configurations"
         )

@@ -1,9 +1,10 @@
 """Generated arithmetic whose difficulty can be read off the text, with worked solutions right and wrong.
 
-Four kinds of problems: chains of sums and differences, products, remainders and greatest common divisors. Each has one
-strategy that is right and shorter, and others that mislead and run long, so that a model can learn which problems it
-will solve, how long that takes, and which notion helps. The texts are split by their own hash: no text is ever in two
-splits, whatever the sizes and seeds.
+Three tiers. *Trivial* problems want one look. *Open* ones have one right strategy among several, and which it is follows
+from the kind and the numbers: a remainder by 9 wants a digit sum, one by 7 long division. The others mislead, or run on
+until the tokens end. *Hopeless* problems are too large for each strategy that a model of this size has. So a model can
+learn which problems it will solve, how long that takes, and which notion helps; and time is wasted on the first and the
+last tier. The texts are split by their own hash: no text is ever in two splits, whatever the sizes and seeds.
 """
 
 from __future__ import annotations
@@ -11,24 +12,46 @@ from __future__ import annotations
 import hashlib
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
+from masa_lightning.data.arithmetic_strategies import STRATEGIES, ArithmeticKind
 from masa_lightning.data.base import ProblemDataModule
 from masa_lightning.types import Problem
 
 Split = Literal["cold_start", "train", "validation", "test"]
-ArithmeticKind = Literal["chain", "product", "remainder", "gcd"]
+Tier = Literal["trivial", "open", "hopeless"]
 
-KINDS: tuple[ArithmeticKind, ...] = ("chain", "product", "remainder", "gcd")
-# Strategies by kind; the first is the right one. The names are the notions a meta rollout may predict.
-STRATEGIES: dict[ArithmeticKind, tuple[str, ...]] = {
-    "chain": ("running total", "rounding", "digit sum"),
-    "product": ("partial products", "rounding"),
-    "remainder": ("long division", "digit sum", "last digit"),
-    "gcd": ("euclid", "small factors"),
+TIERS: Final[dict[Tier, float]] = {"trivial": 0.28, "open": 0.46, "hopeless": 0.26}
+"""Shares of the tiers as they are drawn."""
+
+_OPEN: Final[dict[ArithmeticKind, tuple[str, ...]]] = {
+    "chain": ("running total", "digit sum", "rounding", "counting"),
+    "product": ("partial products", "rounding", "last digit", "repeated addition"),
+    "gcd": ("euclid", "small factors", "difference", "trial divisors"),
+    "power": ("cycle", "parity", "last digit", "repeated product"),
 }
-_BUCKETS: dict[Split, range] = {
+_HOPELESS: Final[dict[ArithmeticKind, tuple[str, ...]]] = {
+    "chain": ("counting", "rounding"),
+    "product": ("repeated addition", "rounding"),
+    "remainder": ("repeated subtraction", "rounding"),
+    "gcd": ("trial divisors", "small factors"),
+}
+_TRIVIAL_DIVISORS: Final = {2: "parity", 10: "last digit", 100: "last two digits"}
+_OPEN_DIVISORS: Final = {
+    3: "digit sum",
+    9: "digit sum",
+    5: "last digit",
+    4: "last two digits",
+    25: "last two digits",
+    11: "alternating sum",
+    6: "long division",
+    7: "long division",
+    8: "long division",
+}
+_SHORTCUTS: Final = ("digit sum", "last digit", "last two digits", "alternating sum")
+_BUCKETS: Final[dict[Split, range]] = {
     "cold_start": range(0, 8),
     "train": range(8, 12),
     "validation": range(12, 14),
@@ -41,8 +64,8 @@ class Arithmetic:
     """A generated problem in numbers.
 
     Args:
-        kind: Which of the four.
-        numbers: Operands; of a chain with their signs, of a remainder (dividend, divisor).
+        kind: Which of the six.
+        numbers: Operands; of a chain with their signs, of a remainder (dividend, divisor), of a power (base, exponent).
     """
 
     kind: ArithmeticKind
@@ -62,9 +85,14 @@ class Arithmetic:
                 return f"Compute {n[0]} mod {n[1]}."
             case "gcd":
                 return f"Compute gcd({n[0]},{n[1]})."
+            case "power":
+                return f"Compute {n[0]}^{n[1]} mod 10."
+            case "maximum":
+                return f"Compute max({','.join(map(str, n))})."
 
     @property
     def answer(self) -> int:
+        """What is right."""
         n = self.numbers
         match self.kind:
             case "chain":
@@ -75,6 +103,10 @@ class Arithmetic:
                 return n[0] % n[1]
             case "gcd":
                 return math.gcd(*n)
+            case "power":
+                return pow(n[0], n[1], 10)
+            case "maximum":
+                return max(n)
 
     @property
     def digits(self) -> int:
@@ -82,57 +114,77 @@ class Arithmetic:
         return max(len(str(abs(x))) for x in self.numbers)
 
     @property
-    def difficulty(self) -> float:
-        """From 0 (trivial) to 1, a function of kind and size alone."""
+    def tier(self) -> Tier:
+        """What to expect of it: a function of kind and size alone."""
         match self.kind:
+            case "maximum":
+                return "trivial"
+            case "power":
+                return "open"
             case "chain":
-                level = (len(self.numbers) - 2 + 1.5 * (self.digits - 1)) / 6
+                return "open" if self.digits == 1 else "hopeless"
             case "product":
-                level = 0.1 + 0.4 * (self.digits - 1)
-            case "remainder":
-                level = 0.15 + 0.3 * (self.digits - 1) - 0.2 * (self.numbers[1] in (2, 3, 5, 9))
+                return "open" if min(self.numbers) < 10 else "hopeless"
             case "gcd":
-                level = 0.1 + 0.6 * (self.digits - 1)
-        return min(max(level, 0.0), 1.0)
+                return "open" if self.digits <= 3 else "hopeless"
+            case "remainder":
+                if self.numbers[1] in _TRIVIAL_DIVISORS:
+                    return "trivial"
+                return "open" if self.digits <= 4 else "hopeless"
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """What may be tried; the names are the notions that a meta rollout may predict.
+
+        The first is the right one, but of a hopeless problem, which has none.
+        """
+        if self.tier == "hopeless":
+            return _HOPELESS[self.kind]
+        if self.kind == "maximum":
+            return ("comparison",)
+        if self.kind != "remainder":
+            return _OPEN[self.kind]
+        if self.tier == "trivial":
+            return (_TRIVIAL_DIVISORS[self.numbers[1]],)
+        right = _OPEN_DIVISORS[self.numbers[1]]
+        also_right = ("last two digits",) if right == "last digit" else ()
+        wrong = (name for name in _SHORTCUTS if name not in (right, *also_right))
+        return (right, *wrong, "repeated subtraction")
+
+    @property
+    def right_strategy(self) -> str | None:
+        """The one that leads to the answer; None if the problem is hopeless."""
+        return None if self.tier == "hopeless" else self.strategies[0]
 
 
 def draw_arithmetic(rng: random.Random) -> Arithmetic:
-    """Draws a problem: kinds equally often but chains twice, the largest sizes seldom."""
-    kind = rng.choice(("chain", *KINDS))
-    match kind:
-        case "chain":
-            count, digits = rng.randint(2, 6), rng.randint(1, 2)
-            if count <= 3 and rng.random() < 0.2:
-                digits = 3
-            first = _draw(rng, digits)
-            return Arithmetic(kind, (first, *(rng.choice((1, -1)) * _draw(rng, digits) for _ in range(count - 1))))
-        case "product":
-            return Arithmetic(kind, (rng.randint(2, 9), _draw(rng, rng.choice((1, 2, 2, 2, 3)), low=2)))
-        case "remainder":
-            return Arithmetic(kind, (_draw(rng, rng.choice((2, 2, 3, 3, 4))), rng.randint(2, 9)))
-        case "gcd":
-            digits = rng.randint(1, 2)
-            factor = rng.randint(1, 4 if digits == 1 else 12)
-            top = (9 if digits == 1 else 99) // factor
-            return Arithmetic(kind, (factor * rng.randint(1, top), factor * rng.randint(1, top)))
+    """Draws a problem, by the shares of `TIERS`, on which each strategy but the right one is wrong or never ends."""
+    draw = rng.choice(_DRAWS[rng.choices(list(TIERS), list(TIERS.values()))[0]])
+    while True:
+        task = draw(rng)
+        wrong = (name for name in task.strategies if name != task.right_strategy)
+        if all(STRATEGIES[task.kind][name](task.numbers)[1] != task.answer for name in wrong):
+            return task
 
 
 def work(task: Arithmetic, strategy: str, rng: random.Random) -> str:
     r"""Writes a solution of `task` by `strategy`, step by step, with its final answer in ``\boxed{}``.
 
-    Misleading strategies go over their steps again and run long; the right one sometimes checks its last step.
+    The right strategy of an open problem sometimes checks its last step. Misleading ones go over their steps again, and
+    those that never end are written down for more tokens than a solution may have.
 
     Raises:
-        ValueError: If the strategy is not one of the problem's kind.
+        ValueError: If the strategy is not one of the problem's.
     """
-    if strategy not in STRATEGIES[task.kind]:
-        raise ValueError(f"strategy {strategy!r} is not one of {STRATEGIES[task.kind]} for kind {task.kind!r}")
-    steps, result = _STEPS[strategy](task)
-    if strategy == STRATEGIES[task.kind][0]:
-        if rng.random() < 0.5:
-            steps = [*steps, "check.", steps[-1]]
-    else:
+    if strategy not in task.strategies:
+        raise ValueError(f"strategy {strategy!r} is not one of {task.strategies} for {task.text!r}")
+    steps, result = STRATEGIES[task.kind][strategy](task.numbers)
+    if result is None:
+        return " ".join([f"use {strategy}.", *steps])
+    if strategy != task.right_strategy:
         steps = [*steps, *(["again.", *steps] * rng.randint(1, 3))]
+    elif task.tier == "open" and rng.random() < 0.5:
+        steps = [*steps, "check.", steps[-1]]
     return " ".join([f"use {strategy}.", *steps, f"so \\boxed{{{result}}}"])
 
 
@@ -171,7 +223,12 @@ def arithmetic_problems(split: Split, size: int, seed: int) -> list[Problem]:
             problem=text,
             answer=str(task.answer),
             source="arithmetic",
-            metadata={"kind": task.kind, "numbers": list(task.numbers), "difficulty": task.difficulty},
+            metadata={
+                "kind": task.kind,
+                "numbers": list(task.numbers),
+                "tier": task.tier,
+                "strategy": task.right_strategy,
+            },
         )
         for i, (text, task) in enumerate(tasks.items())
     ]
@@ -206,93 +263,68 @@ class ArithmeticDataModule(ProblemDataModule):
         return [] if split == "predict" else arithmetic_problems(split, self.sizes[split], self.seed)
 
 
-def _draw(rng: random.Random, digits: int, low: int = 1) -> int:
-    return rng.randint(max(low, 10 ** (digits - 1)), 10**digits - 1)
+def _integer(rng: random.Random, digits: int) -> int:
+    return rng.randint(10 ** (digits - 1), 10**digits - 1)
 
 
-def _totals(numbers: list[int]) -> tuple[list[str], int]:
-    steps, total = [], numbers[0]
-    for x in numbers[1:]:
-        steps.append(f"{total}{x:+d}={total + x}.")
-        total += x
-    return steps, total
+def _maximum(rng: random.Random) -> Arithmetic:
+    return Arithmetic("maximum", tuple(10 * ten + rng.randint(0, 9) for ten in rng.sample(range(1, 10), 2)))
 
 
-def _running_total(task: Arithmetic) -> tuple[list[str], int]:
-    return _totals(list(task.numbers))
+def _trivial_remainder(rng: random.Random) -> Arithmetic:
+    return Arithmetic("remainder", (rng.randint(100, 9999), rng.choice(list(_TRIVIAL_DIVISORS))))
 
 
-def _rounding(task: Arithmetic) -> tuple[list[str], int]:
-    rounded = [int(math.copysign((abs(x) + 5) // 10 * 10, x)) for x in task.numbers]
-    if task.kind == "product":
-        near = max(rounded[1], 10)
-        return [f"{task.numbers[1]} is near {near}.", f"{task.numbers[0]}*{near}={task.numbers[0] * near}."], (
-            task.numbers[0] * near
-        )
-    return _totals(rounded)
+def _open_chain(rng: random.Random) -> Arithmetic:
+    signs = [1, -1, -1, *rng.choices((1, -1), k=rng.randint(0, 2))]
+    return Arithmetic("chain", tuple(sign * rng.randint(1, 9) for sign in signs))
 
 
-def _digit_sum(task: Arithmetic) -> tuple[list[str], int]:
-    numbers = task.numbers if task.kind == "chain" else task.numbers[:1]
-    digits = [int(d) for x in numbers for d in str(abs(x))][:6]
-    steps, total = _totals([*digits, 0] if len(digits) == 1 else digits)
-    if task.kind == "chain":
-        return steps, total
-    divisor = task.numbers[1]
-    return [*steps, f"{total} mod {divisor}={total % divisor}."], total % divisor
+def _open_product(rng: random.Random) -> Arithmetic:
+    return Arithmetic("product", (rng.randint(12, 99), rng.randint(3, 9)))
 
 
-def _partial_products(task: Arithmetic) -> tuple[list[str], int]:
-    a, b = task.numbers
-    parts = [int(d) * 10**i for i, d in enumerate(reversed(str(b)))][::-1]
-    products = [a * part for part in parts if part]
-    steps = [f"{a}*{part}={a * part}." for part in parts if part]
-    sums, total = _totals(products)
-    return steps + sums, total
+def _open_gcd(rng: random.Random) -> Arithmetic:
+    small = rng.randint(4, 49)
+    return Arithmetic("gcd", (small * rng.randint(2, 299 // small), small))  # the smaller divides the larger
 
 
-def _long_division(task: Arithmetic) -> tuple[list[str], int]:
-    dividend, divisor = task.numbers
-    steps, rest = [], 0
-    for digit in str(dividend):
-        partial = 10 * rest + int(digit)
-        rest = partial % divisor
-        steps.append(f"{partial} mod {divisor}={rest}.")
-    return steps, rest
+def _power(rng: random.Random) -> Arithmetic:
+    return Arithmetic("power", (10 * rng.randint(0, 9) + rng.choice((2, 3, 7, 8)), rng.randint(10, 96)))
 
 
-def _last_digit(task: Arithmetic) -> tuple[list[str], int]:
-    dividend, divisor = task.numbers
-    last = dividend % 10
-    return [f"{dividend} ends in {last}.", f"{last} mod {divisor}={last % divisor}."], last % divisor
+def _open_remainder(strategy: str) -> Callable[[random.Random], Arithmetic]:
+    divisors = [divisor for divisor, right in _OPEN_DIVISORS.items() if right == strategy]
+    return lambda rng: Arithmetic("remainder", (rng.randint(100, 9999), rng.choice(divisors)))
 
 
-def _euclid(task: Arithmetic) -> tuple[list[str], int]:
-    a, b = max(task.numbers), min(task.numbers)
-    steps = []
-    while b:
-        steps.append(f"{a} mod {b}={a % b}.")
-        a, b = b, a % b
-    return steps, a
+def _hopeless_chain(rng: random.Random) -> Arithmetic:
+    more = (rng.choice((1, -1)) * _integer(rng, 4) for _ in range(rng.randint(3, 5)))
+    return Arithmetic("chain", (_integer(rng, 4), *more))
 
 
-def _small_factors(task: Arithmetic) -> tuple[list[str], int]:
-    a, b = task.numbers
-    steps, product = [], 1
-    for prime in (2, 3):
-        divides = a % prime == 0 and b % prime == 0
-        steps.append(f"{prime} divides {a} and {b}: {'yes' if divides else 'no'}.")
-        product *= prime if divides else 1
-    return steps, product
+def _hopeless_product(rng: random.Random) -> Arithmetic:
+    return Arithmetic("product", (_integer(rng, 3), _integer(rng, 3)))
 
 
-_STEPS = {
-    "running total": _running_total,
-    "rounding": _rounding,
-    "digit sum": _digit_sum,
-    "partial products": _partial_products,
-    "long division": _long_division,
-    "last digit": _last_digit,
-    "euclid": _euclid,
-    "small factors": _small_factors,
+def _hopeless_remainder(rng: random.Random) -> Arithmetic:
+    return Arithmetic("remainder", (_integer(rng, 5), rng.randint(13, 97)))
+
+
+def _hopeless_gcd(rng: random.Random) -> Arithmetic:
+    factor = rng.choice((11, 13, 17, 19, 23, 29))
+    low, top = 1000 // factor + 1, 9999 // factor
+    return Arithmetic("gcd", (factor * rng.randint(low, top), factor * rng.randint(low, top)))
+
+
+_DRAWS: Final[dict[Tier, list[Callable[[random.Random], Arithmetic]]]] = {
+    "trivial": [_maximum, _maximum, _trivial_remainder, _trivial_remainder, _trivial_remainder],
+    "open": [
+        _open_chain,
+        _open_product,
+        _open_gcd,
+        _power,
+        *(_open_remainder(strategy) for strategy in dict.fromkeys(_OPEN_DIVISORS.values())),
+    ],
+    "hopeless": [_hopeless_chain, _hopeless_product, _hopeless_remainder, _hopeless_gcd],
 }

@@ -9,9 +9,10 @@ import itertools
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 _UNFINISHED = ".unfinished"  # ends the names of what is being written or removed
@@ -118,6 +119,27 @@ def reading(path: str | Path) -> Iterator[None]:
             f"checkpoint {str(path)!r} {_wrong(Path(path), error)}; expected what ModelCheckpoint or "
             f"Trainer.save_checkpoint wrote, whole. {_others(Path(path))}"
         ) from error
+
+
+def check_sizes(saved: Mapping[str, Any], own: Mapping[str, Any], of: str) -> None:
+    """Refuses the weights of another model, such as the one that was embedded in an earlier version.
+
+    Args:
+        saved: Tensors of the checkpoint by their names.
+        own: Those of the module that is to load them.
+        of: The checkpoint, for the message.
+
+    Raises:
+        OtherSettingsError: If a tensor that both have is of another shape.
+    """
+    for name in saved.keys() & own.keys():
+        found, expected = tuple(saved[name].shape), tuple(own[name].shape)
+        if found != expected:
+            raise OtherSettingsError(
+                f"{of} is of another model: {name} has shape {found} there; expected {expected}. Give the "
+                "model that the run started from; a run of `tiny` that is older than its present checkpoint needs the "
+                "version of masa_lightning that trained it"
+            )
 
 
 def _wrong(path: Path, error: BaseException) -> str:

@@ -17,6 +17,7 @@ from masa_lightning.grading.answer_grader import AnswerGrader
 from masa_lightning.metrics.rollouts import SolutionStatistics
 from masa_lightning.metrics.solving import MajorityVote, PassAtK, PredictedVote
 from masa_lightning.models import loading
+from masa_lightning.models.checkpoints import check_sizes
 from masa_lightning.models.lora import LoRA, check_same
 from masa_lightning.models.policy_loader import PolicyLoader
 from masa_lightning.models.turns import check_roles
@@ -71,7 +72,7 @@ class GRPOLightningModule(PolicyLightningModule):
         num_generations: Solution rollouts a problem, >= 2: they are compared (G).
         max_prompt_length: Longest prompt, tokens; problems above it are left out, counted and named. By default that of the
             model's training, if its folder says so (64 for the embedded model), else 512.
-        max_completion_length: Most tokens of a completion, end-of-sequence included; by default likewise (192 for the
+        max_completion_length: Most tokens of a completion, end-of-sequence included; by default likewise (128 for the
             embedded model).
         sampling: How training rollouts are drawn, and what ends any completion.
         evaluation: How validation, test and predict draw theirs.
@@ -223,7 +224,7 @@ class GRPOLightningModule(PolicyLightningModule):
         """Restores what `on_save_checkpoint` added.
 
         Raises:
-            ValueError: If the checkpoint is of other LoRA settings, of another module, or cannot be gone on from.
+            ValueError: If the checkpoint is of other LoRA settings, of another model or module, or cannot be gone on from.
         """
         if "masa" not in checkpoint:
             raise ValueError(
@@ -232,6 +233,8 @@ class GRPOLightningModule(PolicyLightningModule):
             )
         state = checkpoint["masa"]
         check_same(state["lora"], self.lora)
+        of = "this checkpoint" if self._trainer is None else f"checkpoint {str(self.trainer.ckpt_path)!r}"
+        check_sizes(checkpoint.get("state_dict", {}), self.state_dict(), of)
         self.rollout_steps, self.num_tokens = state["rollout_steps"], state["num_tokens"]
         self._metrics, self.ledger = state["metrics"], dict(state["ledger"])
         self.learner.load_state_dict(state)

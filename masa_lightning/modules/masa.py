@@ -44,7 +44,7 @@ class MASALightningModule(GRPOLightningModule):
         num_meta_generations: Meta rollouts a problem in training (M), >= 2, or 0 for GRPO; 1 with a `meta.loss_weight` of 0.
         num_acting_meta_generations: Meta rollouts a problem in training steps in which a control may act, so that predicting
             costs less than it saves; at most, and by default, `num_meta_generations`.
-        max_meta_length: Most tokens of a meta completion; by default that of the model's training, if its folder says so (64
+        max_meta_length: Most tokens of a meta completion; by default that of the model's training, if its folder says so (48
             for the embedded model), else `max_completion_length`. At most the latter, unless `num_meta_generations` is 0.
         quantities: What meta rollouts predict, by class path; the paper's three by default. Others have settings of their
             own ([how to](predict_your_own.md)).

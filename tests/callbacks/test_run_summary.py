@@ -55,7 +55,7 @@ def test_a_fit_ends_with_one_panel(loop: Any, capsys: pytest.CaptureFixture[str]
     assert f"{sum(module.ledger[f'tokens/{kind}'] for kind in ('solution', 'meta')):,.0f} tokens generated" in text
     assert [line for line in text.splitlines() if line.startswith("  masa ")] == [
         "  masa test --ckpt_path runs/x",
-        '  masa predict --ckpt_path runs/x --problem "Compute 17+25."',
+        '  masa predict --ckpt_path runs/x --problem "Compute 354 mod 7."',
         "  masa report runs/x",
     ]
 

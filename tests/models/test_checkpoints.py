@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributed import checkpoint
 
-from masa_lightning.models.checkpoints import OtherSettingsError, find_checkpoint, reading
+from masa_lightning.models.checkpoints import OtherSettingsError, check_sizes, find_checkpoint, reading
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
@@ -68,3 +68,12 @@ def test_a_folder_means_its_last_checkpoint(tmp_path):
     assert find_checkpoint(str(tmp_path / "runs" / "a")) == str(places / "last.ckpt") == find_checkpoint(str(places))
     assert find_checkpoint(str(places / "last.ckpt")) == str(places / "last.ckpt")
     assert find_checkpoint("last") == "last"
+
+
+def test_weights_of_another_model_are_refused():
+    own = {"a": torch.zeros(2, 3), "b": torch.zeros(4)}
+    check_sizes({"a": torch.ones(2, 3), "more": torch.ones(1)}, own, "checkpoint 'x'")
+    with pytest.raises(
+        OtherSettingsError, match=r"checkpoint 'x' is of another model: b has shape \(5,\) there; expected \(4,\)\. Give"
+    ):
+        check_sizes({"a": torch.ones(2, 3), "b": torch.ones(5)}, own, "checkpoint 'x'")

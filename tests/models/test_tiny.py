@@ -34,7 +34,7 @@ def test_it_solves_some_problems_and_predicts_in_the_right_form() -> None:
     tokenizer = loading.load_tokenizer("tiny")
     sampler = TransformersSampler()
     stops = loading.stop_token_ids(model, tokenizer)
-    sampler.setup(model, loading.model_path("tiny"), max_model_length=256, stop_token_ids=stops)
+    sampler.setup(model, loading.model_path("tiny"), max_model_length=192, stop_token_ids=stops)
     problems = arithmetic_problems("validation", 64, seed=0)
 
     def answers(kind: str) -> list[str]:
@@ -43,11 +43,11 @@ def test_it_solves_some_problems_and_predicts_in_the_right_form() -> None:
             messages = (
                 solution_messages(tiny.PROMPTS, problem.problem)
                 if kind == "solution"
-                else meta_messages(tiny.PROMPTS, problem.problem, pass_rate_scale=8, max_completion_length=192)
+                else meta_messages(tiny.PROMPTS, problem.problem, pass_rate_scale=8, max_completion_length=128)
             )
             text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
             ids = tokenizer(text, add_special_tokens=False).input_ids
-            requests.append(SamplingRequest(prompt_ids=ids, max_tokens=192, seed=seed))
+            requests.append(SamplingRequest(prompt_ids=ids, max_tokens=128, seed=seed))
         completions = sampler.generate(requests, SamplingSettings())
         return tokenizer.batch_decode([c.token_ids for c in completions], skip_special_tokens=True)
 

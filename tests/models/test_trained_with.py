@@ -25,7 +25,7 @@ def write(folder: Path, entry: Any) -> str:
 
 
 def test_the_embedded_model_says_its_own() -> None:
-    expected = TrainedWith(prompts=tiny.PROMPTS, max_prompt_length=64, max_completion_length=192, max_meta_length=64)
+    expected = TrainedWith(prompts=tiny.PROMPTS, max_prompt_length=64, max_completion_length=128, max_meta_length=48)
     assert trained_with("tiny") == expected
 
 

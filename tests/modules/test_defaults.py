@@ -19,11 +19,11 @@ from masa_lightning.modules import defaults
 def test_the_embedded_model_is_enough() -> None:
     module = MASALightningModule("tiny", TransformersSampler())
     assert module.prompts == PROMPTS
-    assert (module.max_prompt_length, module.max_completion_length, module.max_meta_length) == (64, 192, 64)
+    assert (module.max_prompt_length, module.max_completion_length, module.max_meta_length) == (64, 128, 48)
     own = MASALightningModule(
         "tiny", TransformersSampler(), prompts=PromptTemplates(meta="M {problem}"), max_completion_length=32
     )
-    assert own.prompts == PromptTemplates(solution=PROMPTS.solution, meta="M {problem}")
+    assert own.prompts == PromptTemplates(solution=PROMPTS.solution, meta="M {problem}", hint=PROMPTS.hint)
     assert (own.max_completion_length, own.max_meta_length) == (32, 32)
 
 
@@ -43,13 +43,13 @@ def test_a_copy_of_the_embedded_model_brings_what_its_name_does(
     for folder in ("copy", "saved"):
         module = MASALightningModule(str(tmp_path / folder), TransformersSampler())
         assert module.prompts == by_name.prompts == PROMPTS
-        assert (module.max_prompt_length, module.max_completion_length, module.max_meta_length) == (64, 192, 64)
+        assert (module.max_prompt_length, module.max_completion_length, module.max_meta_length) == (64, 128, 48)
         assert f"{folder}': prompts and lengths that are not given are those that it was trained with" in caplog.text
     assert GRPOLightningModule(str(tmp_path / "copy"), TransformersSampler()).prompts == PROMPTS
     given = MASALightningModule(
         str(tmp_path / "copy"), TransformersSampler(), prompts=PromptTemplates(meta="M {problem}"), max_meta_length=32
     )
-    assert given.prompts == PromptTemplates(solution=PROMPTS.solution, meta="M {problem}")
+    assert given.prompts == PromptTemplates(solution=PROMPTS.solution, meta="M {problem}", hint=PROMPTS.hint)
     assert given.max_meta_length == 32
 
 

@@ -117,6 +117,21 @@ def test_another_model(loop: Loop, tmp_path: Path) -> None:
         run(loop, tmp_path / "lora", 2, checkpoint, model=str(other), lora=LoRA(rank=2))
 
 
+def test_a_model_of_another_size_is_refused(loop: Loop, tmp_path: Path) -> None:
+    """As the embedded one of an earlier version, whose vocabulary was smaller."""
+    *_, checkpoint = run(loop, tmp_path, 1)
+    content = torch.load(checkpoint, weights_only=True)
+    name = "policy.model.model.embed_tokens.weight"
+    content["state_dict"][name] = content["state_dict"][name][:-5]
+    torch.save(content, checkpoint)
+    with pytest.raises(
+        ValueError, match=r"^checkpoint '.*' is of another model: policy.* \(99, 32\) .* run of `tiny` that is "
+    ):
+        run(loop, tmp_path, 2, checkpoint)
+    with pytest.raises(ValueError, match=r"^this checkpoint is of another model: policy"):
+        GRPOLightningModule.load_from_checkpoint(checkpoint, sampler=loop.module(GRPOLightningModule).sampler)
+
+
 def test_checkpoints_whose_steps_were_optimizer_steps_are_refused(loop: Loop, tmp_path: Path) -> None:
     *_, checkpoint = run(loop, tmp_path, 1)
     content = torch.load(checkpoint, weights_only=True)
