@@ -74,6 +74,7 @@ def test_weights_of_another_model_are_refused():
     own = {"a": torch.zeros(2, 3), "b": torch.zeros(4)}
     check_sizes({"a": torch.ones(2, 3), "more": torch.ones(1)}, own, "checkpoint 'x'")
     with pytest.raises(
-        OtherSettingsError, match=r"checkpoint 'x' is of another model: b has shape \(5,\) there; expected \(4,\)\. Give"
+        OtherSettingsError,
+        match=r"checkpoint 'x' is of another model: b has shape \(5,\) there; expected \(4,\)\. Give",
     ):
         check_sizes({"a": torch.ones(2, 3), "b": torch.ones(5)}, own, "checkpoint 'x'")
