@@ -11,6 +11,7 @@ _LOGGERS: Final = (
     "lightning.pytorch.utilities.rank_zero",
     "lightning.pytorch.trainer.connectors.checkpoint_connector",
     "lightning.fabric.utilities.seed",
+    "transformers.tokenization_utils_base",
 )
 _MESSAGES: Final = re.compile(
     r"GPU available: |TPU available: |HPU available: "  # `RunSummary` says what is used
@@ -20,6 +21,7 @@ _MESSAGES: Final = re.compile(
     r"|`weights_only` was not set"  # the module's checkpoints are read safely in any case
     r"|(\[rank: \d+\] )?Seed set to "  # config.yaml has it
 )
+_TOO_LONG: Final = "Token indices sequence length is longer"  # such a problem is left out, and the module says so
 _WARNINGS: Final = (
     (
         r"`?isinstance\(treespec, LeafSpec\)` is deprecated",
@@ -49,4 +51,5 @@ def without_bars_of_weights() -> None:
 
 
 def _passes(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.INFO or not _MESSAGES.match(record.getMessage().lstrip())
+    said = record.getMessage().lstrip()
+    return not said.startswith(_TOO_LONG) and (record.levelno > logging.INFO or not _MESSAGES.match(said))

@@ -12,7 +12,7 @@ from lightning.pytorch import seed_everything
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import enable_progress_bar
 
 from masa_lightning.cli import console
@@ -47,6 +47,25 @@ def test_banners_are_left_out_and_all_else_stays(
         warnings.simplefilter("always")
         warnings.warn("another one", FutureWarning, stacklevel=1)
     assert caught
+
+
+def test_a_prompt_that_is_too_long_is_told_of_once(tiny_checkpoint: Path) -> None:
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logger = logging.getLogger("transformers.tokenization_utils_base")
+    logger.addHandler(handler)
+    filters = logger.filters[:]
+    try:
+        logger.filters.clear()
+        AutoTokenizer.from_pretrained(tiny_checkpoint, model_max_length=4)("17+25+17+25")
+        assert "Token indices sequence length is longer" in records.pop().getMessage()  # what is to be left out
+        console.quiet()
+        AutoTokenizer.from_pretrained(tiny_checkpoint, model_max_length=4)("17+25+17+25")
+        assert records == []
+    finally:
+        logger.removeHandler(handler)
+        logger.filters[:] = filters
 
 
 @pytest.mark.parametrize("downloads", [True, False])
