@@ -35,6 +35,7 @@ from masa_lightning.modules.trainer_checks import (
     check_optimizers,
     check_processes,
     check_strategy,
+    check_validation,
 )
 from masa_lightning.protocols import LogProbs, Sampler
 from masa_lightning.settings import SamplingSettings
@@ -206,6 +207,7 @@ class PolicyLightningModule(LightningModule):
         """
         check_callbacks(self.trainer)
         check_processes(self.trainer)
+        check_validation(self.trainer)
         check_gradients(self.trainer)  # the first hook there is, and before Lightning refuses them without a remedy
         present = [c for c in getattr(self.trainer, "callbacks", []) if isinstance(c, RunFolder)]
         folder = present[0] if present else RunFolder()

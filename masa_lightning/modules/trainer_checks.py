@@ -88,6 +88,20 @@ def check_gradients(trainer: Trainer) -> None:
         )
 
 
+def check_validation(trainer: Trainer) -> None:
+    """Looks at how often a trainer validates.
+
+    Raises:
+        ValueError: If that is no number of steps: Lightning would divide by it behind the first one.
+    """
+    interval: Any = trainer.val_check_interval
+    if trainer.state.fn == TrainerFn.FITTING and isinstance(interval, int | float) and interval <= 0:
+        raise ValueError(
+            f"val_check_interval of the Trainer is {interval}; expected >= 1 training steps between validations, or a share "
+            "of an epoch in (0, 1]; without validation: limit_val_batches=0"
+        )
+
+
 def check_strategy(trainer: Trainer) -> None:
     """Looks whether the strategy keeps weights in a way that they can be handed to an engine from.
 

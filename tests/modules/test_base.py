@@ -195,6 +195,7 @@ def test_a_deep_copy_of_a_fitted_module_trains_by_itself(loop, lora):
     [
         ({"gradient_clip_val": 0.5}, r"expected max_grad_norm=0\.5 of the module"),
         ({"accumulate_grad_batches": 4}, r"over 4 batches.*expected a larger batch_size"),
+        ({"val_check_interval": 0}, r"val_check_interval of the Trainer is 0; expected >= 1.*limit_val_batches=0"),
         ({"callbacks": [GradientAccumulationScheduler({0: 1, 3: 2})]}, r"over 2 batches.*max_tokens_per_micro_batch"),
     ],
 )
