@@ -153,7 +153,8 @@ def test_what_several_rewards_do_not_depend_on(
     if how[0] != "none":
         wider = decoupled([[1000 * row[0] + 5, *row[1:]] for row in rewards], weights, group, how)
         kept = [(a, b) for a, b, alone in zip(before, wider, one, strict=True) if not alone]
-        assert all(isclose(a, b, rel_tol=2e-3, abs_tol=2e-3) for a, b in kept)  # 1e-6 in the divisor
+        # The divisor has 1e-6 besides a deviation of at least 0.001 / 4, of one reward of 0.001 among 16.
+        assert all(isclose(a, b, rel_tol=1e-2, abs_tol=3e-2) for a, b in kept)
         assert close(decoupled(rewards, [3 * w for w in weights], group, how), before)
 
 
