@@ -12,9 +12,9 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from masa_lightning.data.arithmetic_strategies import STRATEGIES, ArithmeticKind
 from masa_lightning.data.base import ProblemDataModule
@@ -194,13 +194,16 @@ def split_of(text: str) -> Split:
     return next(split for split, buckets in _BUCKETS.items() if bucket in buckets)
 
 
-def arithmetic_problems(split: Split, size: int, seed: int) -> list[Problem]:
+def arithmetic_problems(
+    split: Split, size: int, seed: int, kinds: Collection[ArithmeticKind] = get_args(ArithmeticKind)
+) -> list[Problem]:
     """Generates `size` different problems of a split.
 
     Args:
         split: Which texts may occur; the splits share none.
         size: Number of problems, >= 0.
         seed: Equal seeds give equal problems.
+        kinds: Of the problems.
 
     Raises:
         ValueError: If the generator does not know that many different texts.
@@ -210,7 +213,7 @@ def arithmetic_problems(split: Split, size: int, seed: int) -> list[Problem]:
     tries = 0
     while len(tasks) < size:
         task = draw_arithmetic(rng)
-        if split_of(task.text) == split:
+        if task.kind in kinds and split_of(task.text) == split:
             tasks.setdefault(task.text, task)
         tries += 1
         if tries > 1000 + 200 * size:
@@ -244,6 +247,10 @@ class ArithmeticDataModule(ProblemDataModule):
         batch_size: Problems a training step and process.
         val_batch_size: Problems a validation or test step and process.
         seed: Of the problems and of their order.
+        kinds: Of the problems of all splits; all six by default. Train on some and test on others to see what carries over.
+
+    Raises:
+        ValueError: If there is no such kind.
     """
 
     def __init__(
@@ -254,13 +261,17 @@ class ArithmeticDataModule(ProblemDataModule):
         batch_size: int = 32,
         val_batch_size: int = 256,
         seed: int = 0,
+        kinds: list[ArithmeticKind] | None = None,
     ) -> None:
         super().__init__(batch_size=batch_size, val_batch_size=val_batch_size, seed=seed)
         self.sizes: dict[Split, int] = {"train": train_size, "validation": validation_size, "test": test_size}
+        self.kinds = get_args(ArithmeticKind) if kinds is None else tuple(kinds)
+        if not self.kinds or not {*self.kinds} <= {*get_args(ArithmeticKind)}:
+            raise ValueError(f"kinds is {kinds}; expected some of {', '.join(get_args(ArithmeticKind))}")
 
     def load_split(self, split: Literal["train", "validation", "test", "predict"]) -> list[Problem]:
         """Generates the problems of a split."""
-        return [] if split == "predict" else arithmetic_problems(split, self.sizes[split], self.seed)
+        return [] if split == "predict" else arithmetic_problems(split, self.sizes[split], self.seed, self.kinds)
 
 
 def _integer(rng: random.Random, digits: int) -> int:

@@ -257,3 +257,15 @@ def test_datamodule() -> None:
     validation = [p for batch in data.val_dataloader() for p in batch]
     assert len(validation) == 4
     assert all(p.source == "arithmetic" for p in validation)
+
+
+def test_some_kinds_are_trained_on_and_others_tested() -> None:
+    data = ArithmeticDataModule(train_size=40, test_size=40, kinds=["chain", "product"])
+    found = {split: Counter(p.metadata["kind"] for p in data.load_split(split)) for split in ("train", "test")}
+    assert found["train"].keys() == found["test"].keys() == {"chain", "product"}
+    other = ArithmeticDataModule(test_size=256, kinds=["gcd", "power"]).load_split("test")
+    assert {p.metadata["kind"] for p in other} == {"gcd", "power"}
+    assert len(other) == 256
+    for wrong in ([], ["sum"]):
+        with pytest.raises(ValueError, match=r"kinds is .*expected some of chain, product, "):
+            ArithmeticDataModule(kinds=wrong)
