@@ -201,7 +201,7 @@ def test_every_arm_is_a_configuration(tmp_path, monkeypatch):
             save_config_callback=None, args=arguments(["fit", *arm.layers])[1:],
         )  # fmt: skip
         steps = cli.datamodule.sizes["train"] // cli.datamodule.batch_size * cli.trainer.max_epochs
-        assert steps == 36, arm.name
+        assert steps == 32, arm.name
 
 
 def test_an_unknown_arm_is_refused(capsys):
