@@ -39,6 +39,7 @@ _UNKNOWN_OPTION: Final = re.compile(
 )
 _REQUIRED: Final = re.compile(r"arguments are required: ((?:\w+\.)?(?:model|data)(?:, (?:\w+\.)?(?:model|data))*)$")
 _NO_CLASS: Final = re.compile(r"Expected a dot import path string: (.+)|module '(.+)' has no attribute '(.+)'")
+_HELP_OF: Final = re.compile(r"--[\w.]+\.help: ")
 _OTHER_KIND: Final = re.compile(r"Import path does not (?:correspond to a subclass of|implement protocol) (\w+)")
 _EXAMPLES: Final = {  # a class that would do, of the keys that take one
     "model": "masa_lightning.MASALightningModule",
@@ -142,7 +143,7 @@ def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None) 
         if (moved := MOVED.get(first) or GONE.get(first)) and _is_module(kind):
             return f"there is no setting {name!r} any more; expected {moved}"
         return f"{kind.__name__} has no setting {name!r}{_meant(name, _settings(kind), 'it has')}"
-    if match := _NO_CLASS.fullmatch(text):
+    if match := _NO_CLASS.fullmatch(_HELP_OF.sub("", text)):
         path = match[1] or f"{match[2]}.{match[3]}"
         if ours := _of_this_package(path):
             return f"there is no class {path!r}; expected {ours}"

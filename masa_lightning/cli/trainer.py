@@ -27,7 +27,7 @@ from masa_lightning.cli.errors import imported, is_mistake, readable, stop
 from masa_lightning.cli.runs import with_run
 from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.run_folder import has_last, log_folder, room_for_a_run, run_folder
+from masa_lightning.modules.run_folder import has_last, log_folder, room_for_a_run, run_folder, writable
 
 _HELP: Final = """
 The shortest way is a configuration: `masa configs` lists those that come with the package. `--config` takes a name or path,
@@ -68,6 +68,8 @@ class _SaveConfig(SaveConfigCallback):
         if self.already_saved:
             return
         folder = run_folder(trainer)  # a collective
+        if trainer.is_global_zero:
+            writable(folder)
         file = folder / self.config_filename
         # Without a logger all runs have one folder.
         if trainer.is_global_zero and self.begins and file.exists():

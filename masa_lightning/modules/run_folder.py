@@ -279,10 +279,28 @@ class RunFolder(Callback):
         self._csv = []
 
 
+def writable(folder: Path) -> Path:
+    """Makes the folder of a run.
+
+    Raises:
+        ValueError: If it cannot be made, or nothing can be written into it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(folder, os.W_OK) else "no leave to write into it"
+    except OSError as error:
+        reason = error.strerror
+    if reason is not None:
+        raise ValueError(
+            f"the run's folder {folder} cannot be made or written to ({reason}); expected one that can be: "
+            "--trainer.logger.init_args.save_dir FOLDER, or --trainer.default_root_dir FOLDER without a logger"
+        )
+    return folder
+
+
 def _lock(folder: Path, function: str) -> IO[str] | None:
     """Locks a folder until it is released or this process ends, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / f".{function}.lock").open("a+")
+    file = writable(folder).joinpath(f".{function}.lock").open("a+")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -42,6 +42,7 @@ MOVED = (
             "model.init_args.learning_rate=1e-4",
             "model: there is no setting 'learning_rate' any more; expected optimization.optimizer.lr",
         ),
+        ("model.help=Nothing", "there is no class 'Nothing'; did you mean Notions?"),
         (
             "model.init_args.optimization.optimizer.lr=abc",
             "model.init_args.optimization.optimizer.lr: expected float, got abc",

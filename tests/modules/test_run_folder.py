@@ -308,3 +308,18 @@ def test_switches_of_the_trainer(run, caplog, switch):
     assert f"trainer.{switch} is false: {name} of the configuration is left out" in caplog.text
     assert command.trainer.global_step == 2
     assert bool([*Path("runs/x").rglob("*.ckpt")]) == (switch == "enable_progress_bar")
+
+
+@pytest.mark.parametrize(
+    "words", [["--trainer.logger.init_args.save_dir"], ["--trainer.logger=false", "--trainer.default_root_dir"]]
+)
+def test_a_folder_that_cannot_be_written_to_is_refused_before_weights_are_loaded(words, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["masa"])
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # restored afterwards, as the next
+    monkeypatch.setenv("PL_SEED_WORKERS", "0")
+    Path("file").write_text("")
+    with pytest.raises(
+        ValueError, match=r"the run's folder file.* cannot be made or written to \(Not a directory|File exists"
+    ):
+        cli.main(["fit", "--config", "tiny", "--trainer.callbacks=[]", *words, "file"])
