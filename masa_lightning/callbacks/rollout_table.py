@@ -64,16 +64,9 @@ class RolloutTable(Callback):
         self._path: Path | None = None  # of the evaluation that is going on
         self._file: EvaluationRolloutFile | None = None  # from its first rollout on
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keeps the validations of another run under another name."""
-        folder = self._folder(trainer)  # a collective
-        if not trainer.is_global_zero or trainer.fast_dev_run or self._written:  # type: ignore[attr-defined]
-            return
-        if trainer.ckpt_path is None and not trainer.global_step and next(folder.glob("validate_*.jsonl"), None):
-            rank_zero_info(f"{folder} had the rollouts of another run: they are kept as {set_aside(folder).name}")
-
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Goes on with the file of the run that is resumed; another run's is kept under another name."""
+        self._keep_others(trainer)  # not earlier: FSDP2 restores a checkpoint behind `on_fit_start`
         folder = run_folder(trainer)  # a collective
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
@@ -87,6 +80,14 @@ class RolloutTable(Callback):
             return
         if other is not None:
             rank_zero_info(f"{folder / NAME} was not this run's: it is kept as {other.name}")
+
+    def _keep_others(self, trainer: pl.Trainer) -> None:
+        """Keeps the validations of another run under another name."""
+        folder = self._folder(trainer)  # a collective
+        if not trainer.is_global_zero or trainer.fast_dev_run or self._written:  # type: ignore[attr-defined]
+            return
+        if trainer.ckpt_path is None and not trainer.global_step and next(folder.glob("validate_*.jsonl"), None):
+            rank_zero_info(f"{folder} had the rollouts of another run: they are kept as {set_aside(folder).name}")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
