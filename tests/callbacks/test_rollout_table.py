@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -228,3 +229,22 @@ def test_validations_and_tests_leave_all_their_rollouts(tmp_path: Path, loop: An
     assert not (tmp_path / "run" / "rollouts-1").exists()
     loop.trainer(RolloutTable(), logger=TensorBoardLogger(tmp_path, name="run", version="")).fit(module, data)
     assert (tmp_path / "run" / "rollouts-1" / "validate_step000001.jsonl").exists()
+
+
+class Late(SingleDeviceStrategy):
+    """Restores a checkpoint behind `on_fit_start`, as FSDP2 does."""
+
+    restore_checkpoint_after_setup = True
+
+
+def test_validations_of_a_run_that_is_resumed_stay_where_they_are(tmp_path: Path, loop: Any) -> None:
+    for steps, checkpoint in ((1, None), (2, tmp_path / "one.ckpt")):
+        logger = TensorBoardLogger(tmp_path, name="run", version="")
+        settings = {"val_check_interval": 1, "check_val_every_n_epoch": None, "max_steps": steps}
+        trainer = loop.trainer(RolloutTable(), logger=logger, strategy=Late(device="cpu"), **settings)
+        trainer.fit(loop.module(), loop.Problems(8, 4), ckpt_path=checkpoint)
+        if checkpoint is None:
+            trainer.save_checkpoint(tmp_path / "one.ckpt")
+    names = sorted(path.name for path in (tmp_path / "run").rglob("validate_*.jsonl"))
+    assert names == ["validate_step000001.jsonl", "validate_step000002.jsonl"]
+    assert not (tmp_path / "run" / "rollouts-1").exists()
