@@ -47,6 +47,8 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "WANDB_ERROR_REPORTING": "false",
         "WANDB_SILENT": "true",
         "WANDB_CONSOLE": "off",
+        "WANDB__SERVICE_WAIT": "600",  # seconds until its process answers, 30 by default: too few on a busy machine
+        "WANDB_INIT_TIMEOUT": "600",
     }.items():
         monkeypatch.setenv(name, value)
     yield
