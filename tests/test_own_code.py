@@ -221,7 +221,7 @@ def test_an_export_has_the_code_if_it_is_trusted(
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "out", trust_remote_code=True)
     ids = torch.arange(5, 25)[None]
     assert module.policy is not None
-    torch.testing.assert_close(exported(ids).logits, module.policy.model(ids).logits, atol=1e-5, rtol=0)
+    torch.testing.assert_close(exported(ids).logits, module.policy.model(ids).logits, atol=1e-4, rtol=0)
     again = loop.module(model=str(tmp_path / "out"), sampler=TransformersSampler(), trust_remote_code=True)
     assert math.isfinite(loop.fit(again, loop.Problems(2)).metrics[0]["reward"])
 

@@ -31,7 +31,7 @@ from masa_lightning.modules.optimization import AdamW, Optimization
 Kind = Literal["dense", "windowed", "experts", "recurrent", "other"]
 SamplerName = Literal["transformers", "vllm"]
 
-VOCABULARY = 518  # of the embedded tokenizer
+VOCABULARY: int = AutoConfig.from_pretrained(tiny.PATH).vocab_size  # of the embedded tokenizer
 WIDTH = 128
 PROMPT, COMPLETION = 48, 24
 

