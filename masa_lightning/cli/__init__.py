@@ -55,6 +55,8 @@ def main(args: ArgsType = None) -> LightningCLI | None:
     words = sys.argv[1:] if args is None else args
     if args is None:  # the command itself: a program that calls this decides for its own process
         set_threads(os.environ)
+        if "" not in sys.path:
+            sys.path.append("")  # behind all packages: a user's own class may be a module in the current folder
     if isinstance(words, list):
         words = debugging(words)
         match words[:1]:

@@ -37,10 +37,10 @@ def config_path(config: str) -> str:
     >>> config_path("tiny").endswith("tiny.yaml")
     True
     """
+    if config in names() and not os.path.isfile(config):
+        return str(FOLDER / f"{config}.yaml")
     if os.path.exists(config):
         return config
-    if config in names():
-        return str(FOLDER / f"{config}.yaml")
     raise FileNotFoundError(
         f"there is no file {config!r}, and no shipped configuration of that name.{_meant(config)} `masa configs` lists "
         "them"

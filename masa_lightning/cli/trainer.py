@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 import masa_lightning
+from masa_lightning.callbacks.prediction_writer import PredictionWriter
 from masa_lightning.callbacks.progress import RolloutProgressBar
 from masa_lightning.callbacks.run_summary import RunSummary
 from masa_lightning.callbacks.validate_first import ValidateFirst
@@ -78,6 +79,12 @@ class _SaveConfig(SaveConfigCallback):
         super().setup(cast("Trainer", SimpleNamespace(**own)), pl_module, stage)
 
 
+_WHAT: Final = {
+    "fit": "Train a model.",
+    "validate": "Measure a checkpoint on the validation problems.",
+    "test": "Measure a checkpoint, or any model, on test problems.",
+    "predict": "Predict how problems will go (--problem TEXT, once or more, or --problems FILE); --solve solves them too.",
+}
 _TITLES: Final = {"model": "What is trained", "data": "On which problems", "trainer": "Lightning's Trainer"}
 
 
@@ -101,7 +108,7 @@ class _CLI(LightningCLI):
             known = [_TITLES[a.dest] for a in group._group_actions if a.dest in _TITLES]
             group.title = known[0] if known else group.title
         parser.usage = f"masa {args[1]} [--config NAME ...] [--model MODULE] [--data DATAMODULE] [--OPTION VALUE ...]"
-        parser.description = f"{parser.description}\n{_HELP}"
+        parser.description = f"{_WHAT[args[1]]}\n{_HELP}"
         return parser
 
     def before_instantiate_classes(self) -> None:
@@ -135,6 +142,7 @@ class _CLI(LightningCLI):
                 ValidateFirst,
             ),
             (True, RunSummary, RunSummary),
+            (self.subcommand == "predict", PredictionWriter, PredictionWriter),  # what else would it be for
         ]
         callbacks += [kind() for want, base, kind in wanted if want and not any(isinstance(c, base) for c in callbacks)]
         try:

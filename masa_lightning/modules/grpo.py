@@ -560,4 +560,5 @@ class GRPOLightningModule(PolicyLightningModule):
         metrics = self._evaluator.compute(
             stage=prefix, some=not self.trainer.sanity_checking
         )  # it looks at the first alone
+        self.rollouter.take_generated()  # the next training step counts its own
         self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()})

@@ -10,6 +10,7 @@ from masa_lightning.functional.intervals import paired_differences
 from masa_lightning.report import statistics
 from masa_lightning.report.records import Evaluated
 from masa_lightning.report.runs import Arm, Run
+from masa_lightning.report.settings import seeds
 
 _NONE: Final = "-"
 _GENERATED: Final = ("tokens/solution", "tokens/meta")
@@ -65,8 +66,7 @@ def _difference(name: str, one: Arm, other: Arm, tag: str) -> Row:
 
 def _solved(one: Arm, other: Arm) -> list[str]:
     """The change of pass@1 on the same problems, in a sentence."""
-    rates = [[_rates(_last(run)) for run in arm.runs] for arm in (one, other)]
-    pairs = [found for a, b in zip(*rates, strict=False) if (found := paired_differences(a, b))]
+    pairs = [found for a, b in _pairs(one, other) if (found := paired_differences(_rates(_last(a)), _rates(_last(b))))]
     change = statistics.mean(pairs[0] if len(pairs) == 1 else [fmean(pair) for pair in pairs])
     if change is None or change.low is None or change.high is None:
         return []
@@ -75,15 +75,23 @@ def _solved(one: Arm, other: Arm) -> list[str]:
     return [f"Solved: {change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}] on {where}: {chance}."]
 
 
+def _pairs(one: Arm, other: Arm) -> list[tuple[Run, Run]]:
+    """Runs of equal seeds; of one run each those two."""
+    if len(one.runs) == len(other.runs) == 1:
+        return [(one.runs[0], other.runs[0])]
+    of_seeds = {seeds(run.settings): run for run in other.runs}
+    return [(run, of_seeds[seeds(run.settings)]) for run in one.runs if seeds(run.settings) in of_seeds]
+
+
 def _last(run: Run) -> Evaluated | None:
     """The last validation."""
     return next((e for e in reversed(run.evaluated) if e.stage == "validate"), None)
 
 
-def _rates(evaluated: Evaluated | None) -> dict[tuple[str, str], float]:
+def _rates(evaluated: Evaluated | None) -> dict[tuple[str, str, str], float]:
     if evaluated is None:
         return {}
-    return {(r.source, r.id): r.actual for r in evaluated.problems if r.actual is not None}
+    return {(r.source, r.id, r.problem): r.actual for r in evaluated.problems if r.actual is not None}
 
 
 def _steps(run: Run, tags: Sequence[str]) -> list[float]:

@@ -75,8 +75,9 @@ def experiment(settings: Flat, file: str) -> tuple[tuple[str, str], ...] | None:
         A key to group by; None without settings.
     """
     kept = [(k, v) for k, v in settings.items() if not _SEED.search(k) and not _ELSEWHERE.search(k)]
-    of_checkpoint = "" if settings.get("ckpt_path", "null") == "null" else "of a checkpoint"
-    return (("", file), ("", of_checkpoint), *sorted(kept)) if settings else None
+    # A training that was gone on with is the same training.
+    of_checkpoint = file != "config.yaml" and settings.get("ckpt_path", "null") != "null"
+    return (("", file), ("", str(of_checkpoint)), *sorted(kept)) if settings else None
 
 
 def seeds(settings: Flat) -> tuple[tuple[str, str], ...]:

@@ -264,8 +264,8 @@ def _change(arm: Arm) -> str:
     return f"{text}{', may be chance' if difference.low <= 0 <= difference.high else ''}"
 
 
-def _pass_rates(evaluated: Evaluated) -> dict[tuple[str, str], float]:
-    return {(r.source, r.id): r.actual for r in evaluated.problems if r.actual is not None}
+def _pass_rates(evaluated: Evaluated) -> dict[tuple[str, str, str], float]:
+    return {(r.source, r.id, r.problem): r.actual for r in evaluated.problems if r.actual is not None}
 
 
 def _generated(run: Run) -> float | None:

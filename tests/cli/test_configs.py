@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from masa_lightning import cli
 from masa_lightning.cli import configs, main
 
 ROOT = Path(configs.__file__).parents[2]
@@ -26,6 +27,21 @@ def test_a_path_wins_over_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert configs.config_path("tiny") == str(configs.FOLDER / "tiny.yaml")
     Path("tiny").write_text("own: true\n")
     assert configs.config_path("tiny") == "tiny"
+
+
+def test_a_folder_of_that_name_does_not_stand_in_the_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tiny").mkdir()
+    assert configs.config_path("tiny") == str(configs.FOLDER / "tiny.yaml")
+
+
+def test_the_command_finds_modules_of_the_current_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind all others: a file that is called like a package hides none."""
+    monkeypatch.setattr(cli, "set_threads", lambda environ: None)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.setattr(sys, "argv", ["masa", "configs"])
+    main()
+    assert sys.path[-1] == ""
 
 
 @pytest.mark.parametrize("wrong", ["tiyn", "configs/tiny.yaml", "tiny.yaml"])

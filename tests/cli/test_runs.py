@@ -136,6 +136,14 @@ def test_predict_a_problem(run: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "pass rate" in printed
 
 
+def test_predict_by_the_configuration_of_the_run(trained: Path) -> None:
+    """Which names no writer of predictions: so does that of a run whose rewards are not `masa`'s own."""
+    cli.main(["predict", "--ckpt_path", str(trained), "--config", str(trained / "config.yaml"), "--problem", "1+1"])
+    (written,) = trained.rglob("predictions.jsonl")
+    assert [json.loads(line)["problem"] for line in written.read_text().splitlines()] == ["1+1"]
+    written.unlink()
+
+
 def test_predict_and_solve_a_file(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("two.txt").write_text("1+2\n2+3\n")
     override = "--model.init_args.evaluation.num_meta_generations=1"

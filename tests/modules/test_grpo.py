@@ -98,6 +98,13 @@ def test_only_overlong_prompts(loop):
         loop.fit(loop.module(GRPOLightningModule, max_prompt_length=4), loop.Problems(2))
 
 
+def test_tokens_of_a_validation_are_no_training_steps(loop):
+    """They would count for the speed of the step behind it."""
+    module = loop.module(GRPOLightningModule)
+    loop.trainer().validate(module, datamodule=loop.Problems(validation=2))
+    assert module.rollouter.take_generated() == []
+
+
 @pytest.mark.filterwarnings("ignore:problem .* is left out")
 def test_an_evaluation_of_only_overlong_prompts_is_an_error_and_no_best(loop, tmp_path):
     long = [loop.problem("+".join("1" * 9), name=f"long {i}") for i in range(3)]

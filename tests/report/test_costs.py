@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from masa_lightning.report.costs import costs
@@ -60,7 +62,11 @@ def test_what_was_saved_and_what_it_cost() -> None:
 
 def test_seeds_are_paired() -> None:
     better = run([1000] * 4, [2.0] * 4, {"a": [True] * 4, "b": [True] * 4, "c": [True, False] * 2}, {})
-    lines = costs(Arm(label="x", runs=[FULL, FULL]), Arm(label="y", runs=[LESS, better]))
+    first, second = (
+        [replace(made, settings={"seed_everything": str(seed)}) for seed, made in enumerate(arm)]
+        for arm in ((FULL, FULL), (LESS, better))
+    )
+    lines = costs(Arm(label="x", runs=first), Arm(label="y", runs=second))
     assert lines[1].split()[-3:] == ["4,000", "3,375", "-16%"]
     assert lines[-1].startswith("Solved: +0.208 [-1.380, +1.797] on the same problems, 2 pairs of seeds: may be")
 
@@ -70,3 +76,25 @@ def test_a_run_without_tokens_is_not_compared(scalars: dict[str, dict[int, float
     bare = Run(name="b", scalars=scalars, settings={}, settings_file="", evaluated=[], benchmarks=[], notes=[])
     assert costs(Arm(label="a", runs=[FULL]), Arm(label="b", runs=[bare])) == []
     assert costs(Arm(label="b", runs=[bare]), Arm(label="a", runs=[FULL])) == []
+
+
+def seeded(seed: str, rates: dict[str, list[bool]], text: str = "") -> Run:
+    """A run of a seed, whose problems are called alike and are others."""
+    made = run([1000, 1000], [1.0, 1.0], rates, {})
+    made.settings["seed_everything"] = seed
+    for problem in made.evaluated[-1].problems:
+        problem.problem = text
+    return made
+
+
+def test_problems_that_are_only_called_alike_are_not_the_same() -> None:
+    one, other = (Arm(label=text, runs=[seeded("0", {"a": [True], "b": [False]}, text)]) for text in ("1+1", "2+2"))
+    assert not any(line.startswith("Solved") for line in costs(one, other))
+
+
+def test_seeds_are_paired_by_their_numbers() -> None:
+    low, high = {"a": [False], "b": [False]}, {"a": [True], "b": [True]}
+    one = Arm(label="one", runs=[seeded("0", low), seeded("1", high), seeded("2", low)])
+    other = Arm(label="other", runs=[seeded("2", low), seeded("0", low)])  # one of them failed
+    (solved,) = (line for line in costs(one, other) if line.startswith("Solved"))
+    assert solved.startswith("Solved: +0.000") and "2 pairs of seeds" in solved

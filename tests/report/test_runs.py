@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,13 @@ def test_seeds_are_an_arm(runs: Path) -> None:
         ("masa-0 (2 seeds)", ["masa-0", "masa-1"]),
         ("other", ["other"]),
     ]
+
+
+def test_a_seed_that_was_gone_on_with_stays_in_its_arm(runs: Path) -> None:
+    """`--ckpt_path last` stands in its configuration then."""
+    file = runs / "masa-1" / "config.yaml"
+    file.write_text(re.sub(r"^ckpt_path:.*\n", "", file.read_text(), flags=re.M) + "\nckpt_path: last\n")
+    assert [len(arm.runs) for arm in arms(load_runs(find_runs([runs])))] == [2, 1]
 
 
 def test_the_same_seed_twice_is_no_arm(runs: Path, run: Path) -> None:
