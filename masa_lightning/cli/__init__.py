@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from masa_lightning import __version__
 from masa_lightning.cli.errors import stop
 from masa_lightning.cli.threads import set_threads
-from masa_lightning.cli.words import arguments, check_command, check_configured, debugging
+from masa_lightning.cli.words import arguments, check_command, check_configured, debugging, is_own
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import ArgsType, LightningCLI
@@ -55,8 +55,6 @@ def main(args: ArgsType = None) -> LightningCLI | None:
     words = sys.argv[1:] if args is None else args
     if args is None:  # the command itself: a program that calls this decides for its own process
         set_threads(os.environ)
-        if "" not in sys.path:
-            sys.path.append("")  # behind all packages: a user's own class may be a module in the current folder
     if isinstance(words, list):
         words = debugging(words)
         match words[:1]:
@@ -89,6 +87,8 @@ def main(args: ArgsType = None) -> LightningCLI | None:
         try:  # before torch is imported, which takes seconds
             check_command(words[0], _COMMANDS)
             check_configured(words)
+            if args is None and "" not in sys.path and is_own(words):
+                sys.path.append("")  # behind all packages: a class that it names may be in the current folder
             words = arguments(words)
         except (FileNotFoundError, ValueError) as error:
             stop(error)

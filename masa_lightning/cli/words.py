@@ -80,6 +80,14 @@ def check_configured(words: Sequence[str]) -> None:
         )
 
 
+def is_own(words: Sequence[str]) -> bool:
+    """Whether a configuration of the user's own is named, who then trusts the classes that it names.
+
+    A run of a stranger, and a configuration that is shipped, must not make Python look for packages in the current folder.
+    """
+    return any(os.path.isfile(layer) for option in ("--config", "-c") for layer in taken(words, option)[0])
+
+
 def debugging(words: list[str]) -> list[str]:
     """Takes `--debug` off the words: errors then come with where they come from, as with JSONARGPARSE_DEBUG=1."""
     if "--debug" in words or os.environ.get("JSONARGPARSE_DEBUG") == "1":

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from masa_lightning import cli
-from masa_lightning.cli import configs, main
+from masa_lightning.cli import configs, main, trainer
 
 ROOT = Path(configs.__file__).parents[2]
 
@@ -35,13 +35,29 @@ def test_a_folder_of_that_name_does_not_stand_in_the_way(monkeypatch: pytest.Mon
     assert configs.config_path("tiny") == str(configs.FOLDER / "tiny.yaml")
 
 
-def test_the_command_finds_modules_of_the_current_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind all others: a file that is called like a package hides none."""
+@pytest.mark.parametrize(
+    ("words", "finds"),
+    [
+        (["fit", "--config", "own.yaml"], True),
+        (["fit", "--config", "tiny", "--config=own.yaml"], True),
+        (["fit", "--config", "tiny"], False),
+        (["predict", "--ckpt_path", ".", "--problem", "1+1"], False),  # a stranger's folder may have a tensorflow.py
+        (["configs"], False),
+    ],
+)
+def test_modules_of_the_current_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], finds: bool
+) -> None:
+    """Of an own configuration; behind all packages, so that a file that is called like one hides none."""
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text("model: masa_lightning.MASALightningModule\n")
     monkeypatch.setattr(cli, "set_threads", lambda environ: None)
+    monkeypatch.setattr(cli, "arguments", lambda words: words)
+    monkeypatch.setattr(trainer, "main", lambda args: None)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    monkeypatch.setattr(sys, "argv", ["masa", "configs"])
+    monkeypatch.setattr(sys, "argv", ["masa", *words])
     main()
-    assert sys.path[-1] == ""
+    assert ("" in sys.path) == (sys.path[-1] == "") == finds
 
 
 @pytest.mark.parametrize("wrong", ["tiyn", "configs/tiny.yaml", "tiny.yaml"])
