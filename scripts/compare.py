@@ -36,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     if args.command == "run":
         return _run(args, [arms[name] for name in dict.fromkeys(args.arms or arms)], extra)
-    from comparison.figures import read_results  # torch and matplotlib are slow to import
+    from comparison.metrics import read_results  # torch and matplotlib are slow to import
     from comparison.page import write_page
 
     results = read_results(args.out, arms.values())

@@ -1,4 +1,4 @@
-"""scripts/compare.py: figures by hand, runs that are killed, fail or are there already, the page, and one real run."""
+"""scripts/compare.py: metrics by hand, runs that are killed, fail or are there already, the page, and one real run."""
 
 from __future__ import annotations
 
@@ -50,58 +50,58 @@ def result(arm, seed, val, *, tokens=100.0, seconds=1.0, tested=0.5, problems=()
     series |= {name.replace("__", "/"): values for name, values in scalars.items()}
     evaluated = [Evaluated(stage="test", step=4, problems=list(problems))] if problems else []
     run = Run(name=arm, scalars=series, settings={}, settings_file="", evaluated=evaluated, benchmarks=[], notes=[])
-    return part("figures").Result(arm, seed, run, {})
+    return part("metrics").Result(arm, seed, run, {})
 
 
 def test_curves_are_interpolated_and_say_when_a_level_is_reached():
-    figures = part("figures")
+    metrics = part("metrics")
     curve = [(0.0, 0.2), (100.0, 0.4), (200.0, 0.3)]
-    assert figures.at(curve, 50.0) == pytest.approx(0.3)
-    assert figures.at(curve, 200.0) == 0.3
-    assert figures.at(curve, 201.0) is None  # nobody knows
-    assert figures.reached(curve, 0.35) == pytest.approx(75.0)
-    assert figures.reached(curve, 0.2) == 0.0
-    assert figures.reached(curve, 0.5) is None
+    assert metrics.at(curve, 50.0) == pytest.approx(0.3)
+    assert metrics.at(curve, 200.0) == 0.3
+    assert metrics.at(curve, 201.0) is None  # nobody knows
+    assert metrics.reached(curve, 0.35) == pytest.approx(75.0)
+    assert metrics.reached(curve, 0.2) == 0.0
+    assert metrics.reached(curve, 0.5) is None
 
 
 def test_equal_tokens_seconds_and_the_time_to_the_same_accuracy():
-    figures = part("figures")
+    metrics = part("metrics")
     dear = result("masa", 0, (0.2, 0.5, 0.6), tokens=150.0, seconds=1.0)
     cheap = result("grpo", 0, (0.2, 0.3, 0.5), tokens=100.0, seconds=2.0)
     assert dear.curve("tokens") == [(0.0, 0.2), (300.0, 0.5), (600.0, 0.6)]
     # grpo drew 400 tokens; masa was then a third of the way from .5 to .6.
-    assert figures.gain_at_equal("tokens")(dear, cheap) == pytest.approx(0.5 + 0.1 / 3 - 0.5)
+    assert metrics.gain_at_equal("tokens")(dear, cheap) == pytest.approx(0.5 + 0.1 / 3 - 0.5)
     # masa took 4 s; grpo was then at .3.
-    assert figures.gain_at_equal("seconds")(dear, cheap) == pytest.approx(0.3)
-    assert figures.relative_cost("tokens")(dear, cheap) == pytest.approx(0.5)
-    assert figures.relative_cost("seconds")(dear, cheap) == pytest.approx(-0.5)
+    assert metrics.gain_at_equal("seconds")(dear, cheap) == pytest.approx(0.3)
+    assert metrics.relative_cost("tokens")(dear, cheap) == pytest.approx(0.5)
+    assert metrics.relative_cost("seconds")(dear, cheap) == pytest.approx(-0.5)
     # grpo has its last .5 after 8 s and 400 tokens, masa after 2 s and 300.
-    assert figures.sooner("seconds")(dear, cheap) == pytest.approx(4.0)
-    assert figures.sooner("tokens")(dear, cheap) == pytest.approx(4 / 3)
+    assert metrics.sooner("seconds")(dear, cheap) == pytest.approx(4.0)
+    assert metrics.sooner("tokens")(dear, cheap) == pytest.approx(4 / 3)
     slow = result("x", 0, (0.1, 0.2, 0.3), tokens=200.0)
-    assert figures.sooner("tokens")(slow, cheap) == pytest.approx(0.5)  # never: all its 800 tokens against 400
-    assert (figures.has_it(slow, cheap), figures.has_it(dear, cheap)) == (0.0, 1.0)
+    assert metrics.sooner("tokens")(slow, cheap) == pytest.approx(0.5)  # never: all its 800 tokens against 400
+    assert (metrics.has_it(slow, cheap), metrics.has_it(dear, cheap)) == (0.0, 1.0)
 
 
 def test_after_the_start_is_from_the_first_act_on():
-    figures = part("figures")
+    metrics = part("metrics")
     acted = result("efficient", 0, (0, 0, 0), controls__gating__acted_share={1: 0.0, 2: 0.0, 3: 0.5, 4: 0.25})
     acted.run.scalars["tokens/solution"] |= {3: 25.0, 4: 50.0}
     plain = result("masa", 0, (0, 0, 0))
     assert acted.start == 2
     assert plain.start is None
-    assert figures.relative_cost("tokens", after_start=True)(acted, plain) == pytest.approx(
+    assert metrics.relative_cost("tokens", after_start=True)(acted, plain) == pytest.approx(
         (25 + 50 + 2 * 25) / 200 - 1
     )
-    assert figures.relative_cost("tokens", after_start=True)(plain, acted) is None
+    assert metrics.relative_cost("tokens", after_start=True)(plain, acted) is None
     assert acted.acting_mean("gating", "acted_share") == pytest.approx(0.375)
 
 
 def test_differences_are_of_runs_of_one_seed():
-    figures = part("figures")
+    metrics = part("metrics")
     one = {seed: result("masa", seed, (0, 0, 0), tested=t) for seed, t in {0: 0.5, 1: 0.7, 2: 0.9, 5: 0.1}.items()}
     two = {seed: result("grpo", seed, (0, 0, 0), tested=t) for seed, t in {0: 0.4, 1: 0.5, 2: 0.6, 7: 0.9}.items()}
-    found = figures.paired(one, two, figures.difference(lambda r: r.run.last("test/pass@1")))
+    found = metrics.paired(one, two, metrics.difference(lambda r: r.run.last("test/pass@1")))
     assert found.n == 3
     assert found.value == pytest.approx(0.2)
     half = 4.3027 * 0.1 / 3**0.5  # Student's t of two degrees; the deviation of .1, .2, .3 is .1
@@ -109,16 +109,16 @@ def test_differences_are_of_runs_of_one_seed():
 
 
 def test_bootstrap_over_problems_pairs_them_and_keeps_seeds_apart():
-    figures = part("figures")
+    metrics = part("metrics")
     right, wrong = [True, True], [False, False]
     one = {0: result("a", 0, (0, 0, 0), problems=[problem("x", right), problem("y", wrong), problem("z", right)])}
     two = {0: result("b", 0, (0, 0, 0), problems=[problem("y", wrong), problem("x", wrong)])}
-    found = figures.over_problems(one, two)
+    found = metrics.over_problems(one, two)
     assert (found.value, found.n) == (0.5, 2)  # x: 1 - 0, y: 0 - 0
     assert (found.low, found.high) == (0.0, 1.0)
-    same = figures.over_problems(one, one)
+    same = metrics.over_problems(one, one)
     assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
-    assert figures.over_problems(one, {0: result("b", 0, (0, 0, 0))}) is None
+    assert metrics.over_problems(one, {0: result("b", 0, (0, 0, 0))}) is None
 
 
 def test_gating_of_tested_problems():
@@ -129,7 +129,7 @@ def test_gating_of_tested_problems():
         problem("d", [True] * 4, [0.5, 0.5]),  # missed
         problem("e", [True, True, False, False], [0.5, 0.5]),
     ]
-    found = part("figures").gate_on_test(result("a", 0, (0, 0, 0), problems=problems), max_std=0.1, margin=0.1)
+    found = part("metrics").gate_on_test(result("a", 0, (0, 0, 0), problems=problems), max_std=0.1, margin=0.1)
     assert found == pytest.approx(
         {
             "precision": 2 / 3,
@@ -163,7 +163,7 @@ def test_shapley_values_of_the_eight_arms():
     ],
 )
 def test_a_goal_holds_where_its_whole_interval_meets_it(value, low, high, verdict):
-    goals, estimate = part("goals"), part("figures").Estimate
+    goals, estimate = part("goals"), part("metrics").Estimate
     assert goals.Goal(what="x", found=estimate(value, low, high, 3), least=0).verdict == verdict
     assert goals.Goal(what="x", found=None, least=0).verdict == "not measured"
 
@@ -272,7 +272,7 @@ def stand_in(tmp_path, monkeypatch):
             return comparison, calls.read_text().splitlines() if calls.exists() else []
 
         def results(self):
-            return part("figures").read_results(self.out, self.arms)
+            return part("metrics").read_results(self.out, self.arms)
 
     return StandIn()
 

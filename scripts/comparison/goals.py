@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from comparison.figures import (
+from comparison.metrics import (
     Cost,
-    Figure,
+    Metric,
     Result,
     Results,
     difference,
@@ -24,7 +24,7 @@ from masa_lightning.report.statistics import Estimate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """A figure, and within which bounds it is wanted."""
+    """A metric, and within which bounds it is wanted."""
 
     what: str
     found: Estimate | None
@@ -65,20 +65,20 @@ class Goal:
 def goals(results: Results) -> list[Goal]:
     """All goals, with what was measured of them."""
 
-    def of(arm: str, figure: Figure) -> Estimate | None:
-        return estimate(results.get(arm, {}), figure)
+    def of(arm: str, metric: Metric) -> Estimate | None:
+        return estimate(results.get(arm, {}), metric)
 
-    def pair(first: str, second: str, figure: Callable[[Result, Result], float | None]) -> Estimate | None:
-        return paired(results.get(first, {}), results.get(second, {}), figure)
+    def pair(first: str, second: str, metric: Callable[[Result, Result], float | None]) -> Estimate | None:
+        return paired(results.get(first, {}), results.get(second, {}), metric)
 
-    def last(tag: str) -> Figure:
+    def last(tag: str) -> Metric:
         return lambda result: result.run.last(tag)
 
-    def gating(figure: str) -> Estimate | None:
-        return of("efficient", lambda result: result.control("gating", figure))
+    def gating(metric: str) -> Estimate | None:
+        return of("efficient", lambda result: result.control("gating", metric))
 
-    def gating_on_test(figure: str) -> Estimate | None:
-        return of("efficient", lambda result: gate_on_test(result, **thresholds(result)).get(figure))
+    def gating_on_test(metric: str) -> Estimate | None:
+        return of("efficient", lambda result: gate_on_test(result, **thresholds(result)).get(metric))
 
     def saved(other: str, cost: Cost) -> Estimate | None:
         return pair("efficient", other, relative_cost(cost, after_start=True))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from comparison import figures as f
+from comparison import metrics as m
 from comparison import tables
 from comparison.pictures import draw_all
 from comparison.runs import Arm
@@ -26,7 +26,7 @@ _ABOUT: Final = {
 }
 _INTRO: Final = """\
 Cells are means over seeds with 95% intervals (Student's t). A difference is of runs of one seed, which have the same
-problems in the same order. [How it was measured](#how-it-was-measured) says what each figure is."""
+problems in the same order. [How it was measured](#how-it-was-measured) says what each metric is."""
 _HOLDS: Final = """\
 *Yes*: the whole interval meets the goal. *Not shown*: the mean does, the interval does not. *No*: the mean does not."""
 _AGAINST: Final = """\
@@ -34,8 +34,8 @@ First arm less second. *Over problems* is a bootstrap over test problems, for th
 *Sooner* is how many times sooner the first arm has the second's last validation pass@1 than the second first had it;
 where it never has it, all that it cost stands for that. *Ever*: of how many seeds it has."""
 _CONTROLS: Final = """\
-Figures of the last step, which look back on a window of steps. In shadow mode every problem counts; where a control
-acts only its audits do, so that figures are rough there. *Wanted* is the share it would act on, *acted on* that it
+Metrics of the last step, which look back on a window of steps. In shadow mode every problem counts; where a control
+acts only its audits do, so that metrics are rough there. *Wanted* is the share it would act on, *acted on* that it
 did, from its first act on."""
 _THRESHOLDS: Final = """\
 The rule `fixed` on test problems, each of which is solved and predicted, so that no audit is needed. *Signal* is the
@@ -58,11 +58,11 @@ _MEASURED: Final = """\
 """
 
 
-def write_page(results: f.Results, arms: Mapping[str, Arm], page: Path, command: str) -> None:
+def write_page(results: m.Results, arms: Mapping[str, Arm], page: Path, command: str) -> None:
     """Writes the page and its pictures; what stands between ``<!-- by hand -->`` and ``<!-- end -->`` in it is kept.
 
     Args:
-        results: Of `figures.read_results`.
+        results: Of `metrics.read_results`.
         arms: All that could have been run.
         page: Markdown file to write; the pictures go into `PICTURES` beside it.
         command: That made the runs.
@@ -73,7 +73,7 @@ def write_page(results: f.Results, arms: Mapping[str, Arm], page: Path, command:
 
 
 def text(
-    results: f.Results, arms: Mapping[str, Arm], command: str, drawn: Sequence[str] = (), by_hand: str = ""
+    results: m.Results, arms: Mapping[str, Arm], command: str, drawn: Sequence[str] = (), by_hand: str = ""
 ) -> str:
     """The page as markdown; sections without runs are left out."""
     known = [arm for name, arm in arms.items() if name in results]
@@ -113,7 +113,7 @@ def text(
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _counts(results: f.Results) -> str:
+def _counts(results: m.Results) -> str:
     runs = [r for by_seed in results.values() for r in by_seed.values()]
     seeds = sorted({r.seed for r in runs})
     steps, problems = sorted({len(r.steps) for r in runs}), sorted({len(r.problems()) for r in runs})

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from comparison.figures import (
+from comparison.metrics import (
     Cost,
     Result,
     Results,

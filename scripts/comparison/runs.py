@@ -101,7 +101,7 @@ def is_trained(run: Path) -> bool:
 
 
 def is_tested(folder: Path) -> bool:
-    """Whether a test came to its end: its figures are logged then."""
+    """Whether a test came to its end: its metrics are logged then."""
     return folder.is_dir() and bool(read_scalars(folder)[0].get("test/pass@1"))
 
 

@@ -1,4 +1,4 @@
-"""What each part of the meta reward adds to a figure."""
+"""What each part of the meta reward adds to a metric."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from comparison.figures import Figure, Results
+from comparison.metrics import Metric, Results
 
 PARTS: Final = ("notion", "difficulty", "length")
 
@@ -49,13 +49,13 @@ def arm_of_parts(parts: Iterable[str]) -> str:
     return f"without_{missing[0]}" if len(missing) == 1 else "grpo" if missing else "masa"
 
 
-def shapley_by_seed(results: Results, figure: Figure) -> dict[int, dict[str, float]]:
-    """Shapley values of the meta reward's parts in a figure, of the seeds that have all eight arms."""
+def shapley_by_seed(results: Results, metric: Metric) -> dict[int, dict[str, float]]:
+    """Shapley values of the meta reward's parts in a metric, of the seeds that have all eight arms."""
     subsets = [frozenset(s) for k in range(len(PARTS) + 1) for s in itertools.combinations(PARTS, k)]
     by_seed = {}
     for seed in results.get("masa", {}):
         runs = {s: results.get(arm_of_parts(s), {}).get(seed) for s in subsets}
-        values = {s: v for s, run in runs.items() if run is not None and (v := figure(run)) is not None}
+        values = {s: v for s, run in runs.items() if run is not None and (v := metric(run)) is not None}
         if len(values) == len(subsets):
             by_seed[seed] = shapley(values)
     return by_seed

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Final
 
-from comparison import figures as f
+from comparison import metrics as m
 from comparison.goals import goals
 from comparison.runs import Arm
 from comparison.shapley import PARTS, shapley_by_seed
@@ -46,12 +46,12 @@ def share(found: Estimate | None, digits: int = 3) -> str:
     return cell(found, digits, within=(0, 1))
 
 
-def last(tag: str) -> f.Figure:
+def last(tag: str) -> m.Metric:
     """A scalar at its last step."""
     return lambda result: result.run.last(tag)
 
 
-def of_goals(results: f.Results) -> str:
+def of_goals(results: m.Results) -> str:
     """What holds, and what does not."""
     rows = []
     for goal in goals(results):
@@ -60,9 +60,9 @@ def of_goals(results: f.Results) -> str:
     return table(["", "goal", "measured", "seeds", "holds"], rows)
 
 
-def overview(results: f.Results) -> str:
+def overview(results: m.Results) -> str:
     """Every arm by itself."""
-    columns: tuple[tuple[str, f.Figure, int], ...] = (
+    columns: tuple[tuple[str, m.Metric, int], ...] = (
         ("pass@1", last(TESTED), 3),
         ("r, pass rate", last("test/calibration/pass_rate/pearson"), 2),
         ("error, pass rate", last("test/calibration/pass_rate/mae"), 3),
@@ -73,13 +73,13 @@ def overview(results: f.Results) -> str:
         ("seconds", lambda result: result.spent("seconds"), 0),
     )
     rows = [
-        [f"`{arm}`", str(len(runs)), *(cell(f.estimate(runs, figure), digits) for _, figure, digits in columns)]
+        [f"`{arm}`", str(len(runs)), *(cell(m.estimate(runs, metric), digits) for _, metric, digits in columns)]
         for arm, runs in results.items()
     ]
     return table(["arm", "seeds", *(label for label, *_ in columns)], rows)
 
 
-def _pairs(results: f.Results, arms: Sequence[Arm]) -> list[tuple[str, f.Runs, f.Runs]]:
+def _pairs(results: m.Results, arms: Sequence[Arm]) -> list[tuple[str, m.Runs, m.Runs]]:
     return [
         (f"`{arm.name}` - `{other}`", results[arm.name], results[other])
         for arm in arms
@@ -88,13 +88,13 @@ def _pairs(results: f.Results, arms: Sequence[Arm]) -> list[tuple[str, f.Runs, f
     ]
 
 
-def gains(results: f.Results, arms: Sequence[Arm]) -> str:
+def gains(results: m.Results, arms: Sequence[Arm]) -> str:
     """Pass@1 of arms against others, at equal steps, tokens and seconds; empty without a pair."""
     rows = []
     for label, one, two in _pairs(results, arms):
-        figures = (f.difference(last(TESTED)), f.gain_at_equal("tokens"), f.gain_at_equal("seconds"))
-        steps, *others = (cell(f.paired(one, two, figure), sign=True) for figure in figures)
-        rows.append([label, str(len(set(one) & set(two))), steps, cell(f.over_problems(one, two), sign=True), *others])
+        metrics = (m.difference(last(TESTED)), m.gain_at_equal("tokens"), m.gain_at_equal("seconds"))
+        steps, *others = (cell(m.paired(one, two, metric), sign=True) for metric in metrics)
+        rows.append([label, str(len(set(one) & set(two))), steps, cell(m.over_problems(one, two), sign=True), *others])
     head = [
         "pass@1",
         "seeds",
@@ -106,15 +106,15 @@ def gains(results: f.Results, arms: Sequence[Arm]) -> str:
     return table(head, rows) if rows else ""
 
 
-def costs(results: f.Results, arms: Sequence[Arm]) -> str:
+def costs(results: m.Results, arms: Sequence[Arm]) -> str:
     """What arms cost against others; empty without a pair."""
-    kinds: tuple[f.Cost, ...] = ("tokens", "seconds")
+    kinds: tuple[m.Cost, ...] = ("tokens", "seconds")
     rows = []
     for label, one, two in _pairs(results, arms):
-        spent = [f.relative_cost(kind, after_start=after) for after in (False, True) for kind in kinds]
-        cells = [cell(f.paired(one, two, figure), 0, sign=True, percent=True) for figure in spent]
-        cells += [cell(f.paired(one, two, f.sooner(kind)), 2) for kind in kinds]
-        had = [f.has_it(one[seed], two[seed]) for seed in one if seed in two]
+        spent = [m.relative_cost(kind, after_start=after) for after in (False, True) for kind in kinds]
+        cells = [cell(m.paired(one, two, metric), 0, sign=True, percent=True) for metric in spent]
+        cells += [cell(m.paired(one, two, m.sooner(kind)), 2) for kind in kinds]
+        had = [m.has_it(one[seed], two[seed]) for seed in one if seed in two]
         rows.append([label, *cells, f"{sum(had):.0f} of {len(had)}"])
     head = [
         "cost",
@@ -128,23 +128,23 @@ def costs(results: f.Results, arms: Sequence[Arm]) -> str:
     return table(head, rows) if rows else ""
 
 
-def controls(results: f.Results) -> str:
+def controls(results: m.Results) -> str:
     """What gating and cutoff did, or would have done; empty without either."""
     names = ("precision", "recall", "f1", "share", "lost_correct", "saved_tokens")
     rows = []
     for arm, runs in results.items():
-        for control in (f.gate_of(runs), "cutoff"):
+        for control in (m.gate_of(runs), "cutoff"):
             if control is None or not any(r.run.series(f"controls/{control}/share") for r in runs.values()):
                 continue
-            acted = f.estimate(runs, lambda r, c=control: r.acting_mean(c, "acted_share"))
-            figures = [f.estimate(runs, lambda r, c=control, n=name: r.control(c, n)) for name in names]
+            acted = m.estimate(runs, lambda r, c=control: r.acting_mean(c, "acted_share"))
+            metrics = [m.estimate(runs, lambda r, c=control, n=name: r.control(c, n)) for name in names]
             rest = [
-                f.estimate(runs, lambda r, c=control, n=name: r.control(c, n)) for name in ("evidence", "held_back")
+                m.estimate(runs, lambda r, c=control, n=name: r.control(c, n)) for name in ("evidence", "held_back")
             ]
             if acted is None and control == "cutoff" and arm not in SHADOWED:
                 continue
             said = "in shadow" if acted is None else share(acted, 2)
-            rows.append([f"`{arm}`", control, said, *map(share, figures), cell(rest[0], 0), share(rest[1], 2)])
+            rows.append([f"`{arm}`", control, said, *map(share, metrics), cell(rest[0], 0), share(rest[1], 2)])
     head = [
         "arm",
         "control",
@@ -161,48 +161,48 @@ def controls(results: f.Results) -> str:
     return table(head, rows) if rows else ""
 
 
-def thresholds(results: f.Results) -> str:
+def thresholds(results: m.Results) -> str:
     """The fixed rule of gating on the tested problems."""
     names = ("precision", "recall", "share", "lost_correct", "lost_signal")
     rows = []
     for arm in (name for name in ("masa", "masa_sft", "efficient") if name in results):
         for margin, max_std in THRESHOLDS:
-            by_seed = [f.gate_on_test(r, max_std=max_std, margin=margin) for r in results[arm].values()]
+            by_seed = [m.gate_on_test(r, max_std=max_std, margin=margin) for r in results[arm].values()]
             cells = [share(statistics.mean([v[name] for v in by_seed if name in v])) for name in names]
             rows.append([f"`{arm}`", f"{margin:g}", f"{max_std:g}", *cells])
     return table(["arm", "margin", "max_std", "precision", "recall", "gated", "correct lost", "signal lost"], rows)
 
 
-def hints(results: f.Results) -> str:
+def hints(results: m.Results) -> str:
     """What hints did; empty without a hint."""
     rows = []
     for arm, runs in results.items():
         names = ("hinted_pass_rate", "plain_pass_rate", "acted_share", "lift")
-        figures = [f.estimate(runs, lambda r, n=name: r.acting_mean("hinting", n)) for name in names]
-        if figures[0] is not None:
-            end = f.estimate(runs, lambda r: r.control("hinting", "lift"))
-            cells = [*map(share, figures[:3]), cell(figures[3], sign=True), cell(end, sign=True)]
+        metrics = [m.estimate(runs, lambda r, n=name: r.acting_mean("hinting", n)) for name in names]
+        if metrics[0] is not None:
+            end = m.estimate(runs, lambda r: r.control("hinting", "lift"))
+            cells = [*map(share, metrics[:3]), cell(metrics[3], sign=True), cell(end, sign=True)]
             rows.append([f"`{arm}`", str(len(runs)), *cells])
     head = ["arm", "seeds", "pass rate, hinted", "plain", "hinted", "lift", "lift, last window"]
     return table(head, rows) if rows else ""
 
 
-def parts(results: f.Results) -> str:
+def parts(results: m.Results) -> str:
     """Shapley values of the meta reward's parts; empty where no seed has all sets of them."""
     validated = "pass@1 of the validations, their mean"
-    figures: dict[str, f.Figure] = {
+    metrics: dict[str, m.Metric] = {
         "pass@1 of the test": last(TESTED),
         validated: lambda result: fmean([y for _, y in result.curve("steps")[1:]] or [float("nan")]),
     }
     rows = []
-    for label, figure in figures.items():
-        if by_seed := shapley_by_seed(results, figure):
+    for label, metric in metrics.items():
+        if by_seed := shapley_by_seed(results, metric):
             found = [statistics.mean([values[part] for values in by_seed.values()]) for part in PARTS]
             rows.append([label, str(len(by_seed)), *(cell(value, 4, sign=True) for value in found)])
     return table(["what a part adds to", "seeds", *PARTS], rows) if rows else ""
 
 
-def further_tests(results: f.Results, arms: Sequence[Arm]) -> str:
+def further_tests(results: m.Results, arms: Sequence[Arm]) -> str:
     """Tests on other problems, beside the usual one; empty without any."""
     metrics = {
         "pass@1": (TESTED, 3),

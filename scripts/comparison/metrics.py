@@ -1,4 +1,4 @@
-"""Figures of runs: at equal steps, tokens and seconds; what controls did; and paired differences with their intervals."""
+"""Metrics of runs: at equal steps, tokens and seconds; what controls did; and paired differences with their intervals."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Result:
         return {step: math.fsum(s.get(step, 0.0) for s in series) if series else 1.0 for step in self.steps}
 
     def curve(self, cost: Cost, tag: str = "val/pass@1") -> list[tuple[float, float]]:
-        """(What training had cost until then, held-out figure) at each validation."""
+        """(What training had cost until then, held-out metric) at each validation."""
         totals = [0.0, *itertools.accumulate(self.by_step(cost).values())]
         return [(totals[sum(s <= step for s in self.steps)], v) for step, v in sorted(self.run.series(tag).items())]
 
@@ -68,15 +68,15 @@ class Result:
         ]
         return sum(step < min(acted) for step in self.steps) if acted else None
 
-    def control(self, name: str, figure: str) -> float | None:
-        """A control's figure at its last step, which looks back on a window of steps."""
-        return self.run.last(f"controls/{name}/{figure}")
+    def control(self, name: str, metric: str) -> float | None:
+        """A control's metric at its last step, which looks back on a window of steps."""
+        return self.run.last(f"controls/{name}/{metric}")
 
-    def acting_mean(self, name: str, figure: str) -> float | None:
-        """Mean of a figure over the steps from the first one in which the control acted."""
+    def acting_mean(self, name: str, metric: str) -> float | None:
+        """Mean of a metric over the steps from the first one in which the control acted."""
         acted = self.run.series(f"controls/{name}/acted_share")
         first = min((step for step, share in acted.items() if share), default=math.inf)
-        values = [v for step, v in self.run.series(f"controls/{name}/{figure}").items() if step >= first]
+        values = [v for step, v in self.run.series(f"controls/{name}/{metric}").items() if step >= first]
         return fmean(values) if values else None
 
     def problems(self, stage: str = "test") -> list[ProblemRecord]:
@@ -85,7 +85,7 @@ class Result:
         return found[-1] if found else []
 
 
-Figure = Callable[[Result], float | None]
+Metric = Callable[[Result], float | None]
 Runs = Mapping[int, Result]
 """Of an arm, by seed."""
 Results = Mapping[str, Runs]
@@ -151,22 +151,22 @@ def mean_curve(results: Iterable[Result], cost: Cost) -> list[tuple[float, float
     return [(fmean(x for x, _ in point), fmean(y for _, y in point)) for point in points]
 
 
-def estimate(results: Runs, figure: Figure) -> Estimate | None:
+def estimate(results: Runs, metric: Metric) -> Estimate | None:
     """Mean over seeds, with Student's interval."""
-    return statistics.mean([v for result in results.values() if (v := figure(result)) is not None])
+    return statistics.mean([v for result in results.values() if (v := metric(result)) is not None])
 
 
-def paired(first: Runs, second: Runs, figure: Callable[[Result, Result], float | None]) -> Estimate | None:
-    """Mean over the seeds that both arms have of a figure of the two runs of a seed, with Student's interval."""
-    values = [figure(first[seed], second[seed]) for seed in first if seed in second]
+def paired(first: Runs, second: Runs, metric: Callable[[Result, Result], float | None]) -> Estimate | None:
+    """Mean over the seeds that both arms have of a metric of the two runs of a seed, with Student's interval."""
+    values = [metric(first[seed], second[seed]) for seed in first if seed in second]
     return statistics.mean([v for v in values if v is not None])
 
 
-def difference(figure: Figure) -> Callable[[Result, Result], float | None]:
+def difference(metric: Metric) -> Callable[[Result, Result], float | None]:
     """First less second."""
 
     def of(first: Result, second: Result) -> float | None:
-        a, b = figure(first), figure(second)
+        a, b = metric(first), metric(second)
         return None if a is None or b is None else a - b
 
     return of
