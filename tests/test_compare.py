@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import importlib
 import json
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -306,6 +308,14 @@ def test_further_tests_stand_beside_the_run(stand_in):
     table = part("tables").further_tests(results, stand_in.arms)
     assert "| `one` | other kinds | 1 | 0.500 |" in table
     assert "| `one` | kinds of training | 1 | 0.500 |" in table
+    assert "`two`" not in table
+
+    stand_in.arms.append(
+        runs.Arm(name="two", says="the second", layers=(), against=("one",), tests={"other kinds": other})
+    )
+    stand_in.run(seeds=[0])
+    table = part("tables").further_tests(stand_in.results(), stand_in.arms)
+    assert "| `two` - `one` | other kinds | 1 | +0.000 |" in table
 
 
 def test_a_killed_run_is_not_taken_for_finished_and_goes_on(stand_in, capsys):
@@ -371,6 +381,8 @@ def test_the_page_has_what_was_run_and_keeps_what_was_written_by_hand(stand_in, 
     assert "4 runs of 2 arms, seeds 0, 1; 4 training steps" in text
     assert "| `two` - `one` | 2 | +0.000 [+0.000, +0.000] |" in text
     assert "Not run: `three`." in text
+    cells = [len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0 for line in text.splitlines()]
+    assert all(a == b for a, b in pairwise(cells) if a and b)  # a cell without a head is not shown
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ _HOLDS: Final = """\
 _AGAINST: Final = """\
 First arm less second. *Over problems* is a bootstrap over test problems, for the trained models as they are.
 *Sooner* is how many times sooner the first arm has the second's last validation pass@1 than the second first had it;
-where it never has it, all that it cost stands for that. *Ever*: of how many seeds it has."""
+where it never has it, all that it cost stands for that. *Ever*: in how many of the seeds it has it."""
 _CONTROLS: Final = """\
 Metrics of the last step, which look back on a window of steps. In shadow mode every problem counts; where a control
 acts only its audits do, so that metrics are rough there. *Wanted* is the share it would act on, *acted on* that it

@@ -115,15 +115,17 @@ def costs(results: m.Results, arms: Sequence[Arm]) -> str:
         cells = [cell(m.paired(one, two, metric), 0, sign=True, percent=True) for metric in spent]
         cells += [cell(m.paired(one, two, m.sooner(kind)), 2) for kind in kinds]
         had = [m.has_it(one[seed], two[seed]) for seed in one if seed in two]
-        rows.append([label, *cells, f"{sum(had):.0f} of {len(had)}"])
+        rows.append([label, str(len(had)), *cells, f"{sum(had):.0f}"])
     head = [
         "cost",
+        "seeds",
         "tokens",
         "seconds",
         "tokens after the start",
         "seconds after the start",
         "sooner, tokens",
         "sooner, seconds",
+        "ever",
     ]
     return table(head, rows) if rows else ""
 
@@ -203,31 +205,31 @@ def parts(results: m.Results) -> str:
 
 
 def further_tests(results: m.Results, arms: Sequence[Arm]) -> str:
-    """Tests on other problems, beside the usual one; empty without any."""
+    """Tests on other problems, beside the usual one, and their paired differences; empty without any."""
     metrics = {
         "pass@1": (TESTED, 3),
         "r, pass rate": ("test/calibration/pass_rate/pearson", 2),
         "error, pass rate": ("test/calibration/pass_rate/mae", 3),
         "r, length": ("test/calibration/length/pearson", 2),
     }
+
+    def of(test: str | None, tag: str) -> m.Metric:
+        def metric(result: m.Result) -> float | None:
+            run = result.run if test is None else result.tests.get(test)
+            return None if run is None else run.last(tag)
+
+        return metric
+
     rows = []
-    for arm in (arm for arm in arms if arm.tests):
-        for test in (None, *arm.tests):
-            runs = [
-                r.run if test is None else r.tests[test]
-                for r in results[arm.name].values()
-                if test is None or test in r.tests
-            ]
-            values = [
-                ([v for run in runs if (v := run.last(tag)) is not None], digits) for tag, digits in metrics.values()
-            ]
-            cells = [cell(statistics.mean(known), digits) for known, digits in values]
-            rows.append(
-                [
-                    f"`{arm.name}`",
-                    "kinds of training" if test is None else test,
-                    str(len(runs)),
-                    *cells,
-                ]
-            )
+    tested = [arm for arm in arms if arm.tests]
+    for test in dict.fromkeys((None, *(test for arm in tested for test in arm.tests))):
+        said = "kinds of training" if test is None else test
+        for arm in tested:
+            found = [m.estimate(results[arm.name], of(test, tag)) for tag, _ in metrics.values()]
+            cells = [cell(one, digits) for one, (_, digits) in zip(found, metrics.values(), strict=True)]
+            rows.append([f"`{arm.name}`", said, str(found[0].n if found[0] else 0), *cells])
+        for label, one, two in _pairs(results, tested):
+            pairs = [m.paired(one, two, m.difference(of(test, tag))) for tag, _ in metrics.values()]
+            cells = [cell(pair, digits, sign=True) for pair, (_, digits) in zip(pairs, metrics.values(), strict=True)]
+            rows.append([label, said, str(pairs[0].n if pairs[0] else 0), *cells])
     return table(["arm", "tested on", "seeds", *metrics], rows) if rows else ""
