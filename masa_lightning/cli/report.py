@@ -27,7 +27,7 @@ def main(args: Sequence[str]) -> None:
     )
     given = parser.parse_args(args)
     from masa_lightning.report.contents import contents
-    from masa_lightning.report.costs import costs
+    from masa_lightning.report.costs import costs, lines
     from masa_lightning.report.page import MARK, page
     from masa_lightning.report.runs import arms, find_runs, load_runs
 
@@ -46,8 +46,6 @@ def main(args: Sequence[str]) -> None:
     except (OSError, ValueError) as error:
         stop(error)
     runs = "1 run" if len(folders) == 1 else f"{len(folders)} runs"
-    first, *others = arms(loaded)
-    for other in others[:8]:
-        if lines := costs(first, other):
-            print("\n".join(lines), end="\n\n")
+    for table in costs(arms(loaded)):
+        print("\n".join(lines(table)), end="\n\n")
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB of {runs}; open it in a browser")

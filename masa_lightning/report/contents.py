@@ -9,6 +9,7 @@ from zlib import crc32
 
 from masa_lightning import __version__
 from masa_lightning.report import curves, predictions, tables
+from masa_lightning.report.costs import costs
 from masa_lightning.report.records import ProblemRecord, Stage
 from masa_lightning.report.runs import Run, arms
 from masa_lightning.report.text import shown, to_json
@@ -47,7 +48,7 @@ def contents(runs: Sequence[Run]) -> dict[str, Any]:
         "runs": [run.name for run in runs],
         "notes": [[run.name, note] for run in runs for note in run.notes][:200],
         "overview": tables.overview(grouped),
-        "comparisons": tables.comparisons(grouped),
+        "costs": costs(grouped),
         "charts": [chart for chart in charts if chart is not None],
         "predictions": predictions.panels(grouped),
         "controls": tables.control_table(grouped),

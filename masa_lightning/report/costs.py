@@ -1,78 +1,121 @@
-"""What an experiment saved against another, and what that cost: a plain table for the screen."""
+"""What experiments saved against the first, and what that cost: a table each, for the page and for the screen."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Final
 
 from masa_lightning.functional.intervals import paired_differences
 from masa_lightning.report import statistics
-from masa_lightning.report.records import Evaluated
-from masa_lightning.report.runs import Arm, Run
+from masa_lightning.report.records import Evaluated, Stage
+from masa_lightning.report.runs import SECONDS, TOKENS, Arm, Run
 from masa_lightning.report.settings import seeds
+from masa_lightning.report.tables import Table, last_evaluated
+from masa_lightning.report.text import shown
 
-_NONE: Final = "-"
-_GENERATED: Final = ("tokens/solution", "tokens/meta")
-_SECONDS: Final = ("timing_s/step", "timing_s/sft")
 _LATER: Final = "  a step, in the later half"
+_MATTERS: Final = re.compile(r"^data\.|(^|\.)(model|seed|seed_everything)$")
+_MOST: Final = 6  # settings that are named
+_SOLVED: Final[dict[Stage, str]] = {"validate": "Solved", "test": "Solved in the test"}
 
-Row = tuple[str, str, str, str]
 
+def costs(arms: Sequence[Arm]) -> list[Table]:
+    r"""Compares each experiment with the first, in what both have logged.
 
-def costs(one: Arm, other: Arm) -> list[str]:
-    r"""Compares the second experiment with the first, as lines of text; none where one logged no training step.
+    Figures are means over seeds. The change of pass@1 is over the problems of the last validations (or tests) of both, or
+    over pairs of seeds, with its 95% interval.
 
-    Figures are means over seeds. The change of pass@1 is over the problems of the last validations of both, or over pairs
-    of seeds, with its 95% interval.
+    Returns:
+        Tables with sentences: ``said``, how many problems more are solved, and ``unequal``, what else the two differ in.
 
     >>> def masa(name, *tokens):
-    ...     scalars = {"tokens/solution": dict(enumerate(tokens))}
+    ...     scalars = {"tokens/solution": dict(enumerate(tokens)), "tokens_total/solution": {1: sum(tokens)}}
     ...     return Arm(label=name, runs=[Run(name=name, scalars=scalars, settings={}, settings_file="",
     ...                                      evaluated=[], benchmarks=[], notes=[])])
-    >>> print("\n".join(costs(masa("masa", 1000.0, 1000.0), masa("masa_efficient", 1000.0, 500.0))))
-                                  masa   masa_efficient   change
-    tokens generated             2,000            1,500     -25%
-      a step, in the later half  1,000              500     -50%
+    >>> for table in costs([masa("masa", 1000.0, 1000.0), masa("masa_efficient", 1000.0, 500.0)]):
+    ...     print("\n".join(lines(table)))
+                                   masa   masa_efficient   change
+    tokens generated              2,000            1,500     -25%
+      a step, in the later half   1,000              500     -50%
     """
+    compared = [_compared(arms[0], other) | {"columns": [0, number]} for number, other in enumerate(arms) if number]
+    return [table for table in compared if table["rows"] or table["said"]]
+
+
+def lines(table: Table) -> list[str]:
+    """A table of `costs` for the screen."""
+    rows = [table["head"], *table["rows"]]
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    drawn = ["   ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)]) for row in rows]
+    return [*drawn, *table["said"], *table["unequal"]]
+
+
+def _compared(one: Arm, other: Arm) -> Table:
     rows = [
-        _share("tokens generated", one, other, lambda run: _total(run, _GENERATED)),
-        _share(_LATER, one, other, lambda run: _late(run, _GENERATED)),
-        _share("seconds in training", one, other, lambda run: _total(run, _SECONDS)),
-        _share(_LATER, one, other, lambda run: _late(run, _SECONDS), digits=2),
+        _change("tokens generated", one, other, lambda run: run.generated),
+        _change(_LATER, one, other, lambda run: _late(run, TOKENS)),
+        _change("seconds in training", one, other, lambda run: run.seconds),
+        _change(_LATER, one, other, lambda run: _late(run, SECONDS), digits=2),
         _difference("held-out problems solved", one, other, "val/pass@1"),
         _difference("correlation of prediction", one, other, "val/calibration/pass_rate/pearson"),
     ]
-    rows = [row for row in rows if _NONE not in row]
-    if not rows or rows[0][0] != "tokens generated":
+    return {
+        "head": ["", one.label, other.label, "change"],
+        "rows": [row for row in rows if row],
+        "arms": [],
+        "said": [sentence for stage in _SOLVED if (sentence := _solved(one, other, stage))],
+        "unequal": _unequal(one, other),
+    }
+
+
+def _change(
+    name: str, one: Arm, other: Arm, of: Callable[[Run], float | None], *, digits: int = 0, share: bool = True
+) -> list[str]:
+    """A row of means over seeds; none where one has no figure, or there is nothing to have a share of."""
+    known = [[value for run in arm.runs if (value := of(run)) is not None] for arm in (one, other)]
+    if not all(known):
         return []
-    rows.insert(0, ("", one.label, other.label, "change"))
-    widths = [max(len(row[place]) for row in rows) for place in range(4)]
-    lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}   {c:>{widths[2]}}   {d:>{widths[3]}}" for a, b, c, d in rows]
-    return [*lines, *_solved(one, other)]
+    before, after = map(fmean, known)
+    if share and not before:
+        return []
+    change = f"{after / before - 1:+.0%}" if share else f"{after - before:+.{digits}f}"
+    return [name, f"{before:,.{digits}f}", f"{after:,.{digits}f}", change]
 
 
-def _share(name: str, one: Arm, other: Arm, of: Callable[[Run], float | None], digits: int = 0) -> Row:
-    before, after = (_mean([of(run) for run in arm.runs]) for arm in (one, other))
-    change = _NONE if not before or after is None else f"{after / before - 1:+.0%}"
-    return name, _number(before, digits), _number(after, digits), change
+def _difference(name: str, one: Arm, other: Arm, tag: str) -> list[str]:
+    return _change(name, one, other, lambda run: run.last(tag), digits=3, share=False)
 
 
-def _difference(name: str, one: Arm, other: Arm, tag: str) -> Row:
-    before, after = (_mean([run.last(tag) for run in arm.runs]) for arm in (one, other))
-    change = _NONE if before is None or after is None else f"{after - before:+.3f}"
-    return name, _number(before, 3), _number(after, 3), change
+def _late(run: Run, tags: Sequence[str]) -> float | None:
+    steps = run.of_steps(tags)
+    return fmean(steps[len(steps) // 2 :]) if len(steps) > 1 else None
 
 
-def _solved(one: Arm, other: Arm) -> list[str]:
-    """The change of pass@1 on the same problems, in a sentence."""
-    pairs = [found for a, b in _pairs(one, other) if (found := paired_differences(_rates(_last(a)), _rates(_last(b))))]
+def _solved(one: Arm, other: Arm, stage: Stage) -> str:
+    """The change of pass@1 on the same problems; where these are not known, whether intervals are apart."""
+    pairs = [found for a, b in _pairs(one, other) if (found := paired_differences(_rates(a, stage), _rates(b, stage)))]
     change = statistics.mean(pairs[0] if len(pairs) == 1 else [fmean(pair) for pair in pairs])
-    if change is None or change.low is None or change.high is None:
-        return []
-    chance = "may be chance" if change.low <= 0 <= change.high else "more than chance"
+    if change is None:
+        return _apart(one, other, stage)
     where = f"the same {change.n} problems" if len(pairs) == 1 else f"the same problems, {change.n} pairs of seeds"
-    return [f"Solved: {change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}] on {where}: {chance}."]
+    if change.low is None or change.high is None:
+        return f"{_SOLVED[stage]}: {change.value:+.3f} on {where}: all differ by as much, so that no interval is known."
+    chance = "may be chance" if change.low <= 0 <= change.high else "more than chance"
+    return f"{_SOLVED[stage]}: {change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}] on {where}: {chance}."
+
+
+def _apart(one: Arm, other: Arm, stage: Stage) -> str:
+    a, b = (last_evaluated(arm, f"{'val' if stage == 'validate' else stage}/pass@1") for arm in (one, other))
+    if a is None or b is None:
+        return ""
+    ends = {
+        None: "one has no interval, so this says nothing about a difference",
+        False: "the intervals overlap, so this does not show a difference",
+        True: "the intervals are apart",
+    }
+    return f"{_SOLVED[stage]}: {a.value:.3f} and {b.value:.3f}; {ends[statistics.apart(a, b)]}."
 
 
 def _pairs(one: Arm, other: Arm) -> list[tuple[Run, Run]]:
@@ -83,38 +126,25 @@ def _pairs(one: Arm, other: Arm) -> list[tuple[Run, Run]]:
     return [(run, of_seeds[seeds(run.settings)]) for run in one.runs if seeds(run.settings) in of_seeds]
 
 
-def _last(run: Run) -> Evaluated | None:
-    """The last validation."""
-    return next((e for e in reversed(run.evaluated) if e.stage == "validate"), None)
+def _rates(run: Run, stage: Stage) -> dict[tuple[str, str, str], float]:
+    """Of the last validation or test."""
+    found: Evaluated | None = next((e for e in reversed(run.evaluated) if e.stage == stage), None)
+    return found.rates if found else {}
 
 
-def _rates(evaluated: Evaluated | None) -> dict[tuple[str, str, str], float]:
-    if evaluated is None:
-        return {}
-    return {(r.source, r.id, r.problem): r.actual for r in evaluated.problems if r.actual is not None}
+def _unequal(one: Arm, other: Arm) -> list[str]:
+    """Says what the figures depend on and both do not share: training steps, seeds, model and data, as far as known."""
+    facts = [[_facts(run) for run in arm.runs] for arm in (one, other)]
+    what = []
+    for name in facts[0][0]:
+        if all(name in of_run for of_arm in facts for of_run in of_arm):
+            a, b = (dict.fromkeys(of_run[name] for of_run in of_arm) for of_arm in facts)
+            if a.keys() != b.keys():
+                what.append(f"{name} ({shown(', '.join(a), 80)} and {shown(', '.join(b), 80)})")
+    more = [f"{len(what) - _MOST} settings more"] if len(what) > _MOST else []
+    return [f"Not the same in both: {', '.join(what[:_MOST] + more)}."] if what else []
 
 
-def _steps(run: Run, tags: Sequence[str]) -> list[float]:
-    """A sum of figures, of each training step."""
-    found = [run.series(tag) for tag in tags]
-    steps = sorted({step for series in found for step in series})
-    return [sum(series.get(step, 0.0) for series in found) for step in steps]
-
-
-def _total(run: Run, tags: Sequence[str]) -> float | None:
-    steps = _steps(run, tags)
-    return sum(steps) if steps else None
-
-
-def _late(run: Run, tags: Sequence[str]) -> float | None:
-    steps = _steps(run, tags)
-    return fmean(steps[len(steps) // 2 :]) if len(steps) > 1 else None
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
-
-
-def _number(value: float | None, digits: int) -> str:
-    return _NONE if value is None else f"{value:,.{digits}f}"
+def _facts(run: Run) -> dict[str, str]:
+    settings = {name.replace("init_args.", ""): value for name, value in run.settings.items() if _MATTERS.search(name)}
+    return {"training steps": f"{run.steps:,}"} | settings

@@ -15,11 +15,16 @@ from masa_lightning.report.quantities import predicted
 from masa_lightning.report.runs import Arm, Run
 from masa_lightning.report.scalars import Series
 from masa_lightning.report.statistics import Estimate
+from masa_lightning.report.text import span
 
 BINS: Final = 40
 """Most points of a line over training steps."""
 _REWARD: Final = re.compile(r"meta/rewards/(\w{1,40})/mean", re.ASCII)
+_KINDS: Final = (("pearson", "Fisher's"), ("pass@1", "Wilson's"))
+"""Intervals over problems; those of means are Student's."""
 _MOST_RAW: Final = 800  # single steps of a chart, of all its arms
+
+_Line = tuple[list[tuple[float, Estimate]], int, list[int]]  # points, seeds, and the problems of each step of each seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,31 +169,30 @@ def control_charts(controls: Sequence[str]) -> list[Chart]:
 def draw(chart: Chart, arms: Sequence[Arm]) -> dict[str, Any] | None:
     """Returns the points of a chart; None where no arm has any.
 
-    Each line is ``arm`` (number), ``name``, ``points`` (x, y, low, high, n; a bound is null where none is known), ``of``
-    (what the interval is over) and ``raw`` (x, y of single steps, of one run).
+    Each line is ``arm`` (number), ``name``, ``points`` (x, y, low, high, n; a bound is null where none is known) and ``raw``
+    (x, y of single steps, of one run).
     """
-    held_out = chart.group == "held out"
-    steps = max((max(run.series(tag), default=0) for a in arms for run in a.runs for tag, _ in chart.lines), default=0)
-    width = 1 if held_out or steps < 20 else max(5, math.ceil(steps / BINS))
-    lines = []
+    longest = max((len(run.series(tag)) for arm in arms for run in arm.runs for tag, _ in chart.lines), default=0)
+    width = 1 if chart.group == "held out" or longest < 20 else max(5, math.ceil(longest / BINS))
+    lines: list[dict[str, Any]] = []
+    drawn: list[_Line] = []
     for number, arm in enumerate(arms):
         for index, (tag, name) in enumerate(chart.lines):
             series = [(run, run.series(tag)) for run in arm.runs if run.series(tag)]
             if not series:
                 continue
-            points = _over_seeds(series, width) if len(series) > 1 else _of_one(*series[0], tag, width)
+            points = _points(series, tag, width)
             raw = _raw(series[0][1], _MOST_RAW // len(arms)) if len(series) == 1 and width > 1 else []
-            over = f"{len(series)} seeds" if len(series) > 1 else f"{width} steps" if width > 1 else "problems"
             lines.append(
                 {
                     "arm": number,
                     "name": name,
                     "dashed": index == 1,
-                    "of": over,
                     "points": [_point(x, estimate, chart.bounds) for x, estimate in points],
                     "raw": raw,
                 }
             )
+            drawn.append((points, len(series), [at_validation(run, tag, s).n for run, each in series for s in each]))
     if not lines:
         return None
     return {
@@ -196,35 +200,37 @@ def draw(chart: Chart, arms: Sequence[Arm]) -> dict[str, Any] | None:
         "group": chart.group,
         "x": chart.x,
         "y": chart.y,
-        "note": f"each point is the mean of {width} steps" if width > 1 else "",
+        "note": _note(drawn, chart.lines[0][0], width),
         "lines": lines,
     }
 
 
 def held_out_against_tokens(arms: Sequence[Arm]) -> dict[str, Any] | None:
     """Held-out pass@1 against what was generated up to then: where arms differ in their cost, steps do not compare."""
-    lines = []
+    tag = "val/pass@1"
+    lines: list[dict[str, Any]] = []
+    drawn: list[_Line] = []
     for number, arm in enumerate(arms):
-        paths = [path for run in arm.runs if (path := _tokens_at_validations(run))]
-        if not paths:
-            continue
-        common = sorted(set.intersection(*(set(path) for path in paths)))
+        known = [(run, path) for run in arm.runs if (path := _tokens_at_validations(run))]
+        paths = [path for _, path in known]
+        common = sorted(set.intersection(*(set(path) for path in paths))) if paths else []
         points = []
         for step in common:
             estimate = statistics.mean([path[step][1].value for path in paths]) if len(paths) > 1 else paths[0][step][1]
             if estimate is not None:
                 points.append((fmean(path[step][0] for path in paths), estimate))
-        over = f"{len(paths)} seeds" if len(paths) > 1 else "problems"
-        line = {"arm": number, "name": "", "dashed": False, "of": over, "raw": []}
-        lines.append(line | {"points": [_point(x, estimate, RATE) for x, estimate in points]})
-    if not any(line["points"] for line in lines):
+        if points:
+            line = {"arm": number, "name": "", "dashed": False, "raw": []}
+            lines.append(line | {"points": [_point(x, estimate, RATE) for x, estimate in points]})
+            drawn.append((points, len(known), [known[0][1][step][1].n for step in common]))
+    if not lines:
         return None
     return {
         "title": "Pass@1 on held-out problems against tokens generated",
         "group": "held out",
         "x": "tokens generated in training, both kinds",
         "y": "pass@1",
-        "note": "",
+        "note": _note(drawn, tag, 1),
         "lines": lines,
     }
 
@@ -240,9 +246,9 @@ def at_validation(run: Run, tag: str, step: int) -> Estimate:
     value = run.series(tag)[step]
     low, high = (run.series(f"{tag}_{side}").get(step) for side in ("low", "high"))
     if low is not None and high is not None:
-        return Estimate(value, low, high, _count(run, tag, step))
+        return Estimate(value, low, high, _problems(run, tag))
     stem, _, name = tag.rpartition("/")
-    n = _count(run, tag, step)
+    n = int(run.series(f"{stem}/count").get(step, 0))
     if name == "pearson":
         return statistics.correlation(value, n)
     if name.endswith("_mean") and (spread := run.series(f"{stem}/{name[:-5]}_std").get(step)) is not None:
@@ -250,36 +256,46 @@ def at_validation(run: Run, tag: str, step: int) -> Estimate:
     return Estimate(value, None, None, n)
 
 
-def _count(run: Run, tag: str, step: int) -> int:
-    stem = tag.rpartition("/")[0]
-    return int(run.series(f"{stem if 'calibration' in stem else f'{stem}/calibration/pass_rate'}/count").get(step, 0))
+def _problems(run: Run, tag: str) -> int:
+    """How many a validation or test has, as the last one left; 0 where that is not known."""
+    stage = "test" if tag.startswith("test/") else "validate"
+    return next((len(e.rates) for e in reversed(run.evaluated) if e.stage == stage), 0)
 
 
-def _of_one(run: Run, series: Series, tag: str, width: int) -> list[tuple[float, Estimate]]:
-    if width == 1:
-        return [(step, at_validation(run, tag, step)) for step in sorted(series)]
-    bins = _bins(series, width)
-    return [(x, estimate) for x, values in bins if (estimate := statistics.mean(values)) is not None]
-
-
-def _over_seeds(series: Sequence[tuple[Run, Series]], width: int) -> list[tuple[float, Estimate]]:
-    by_bin: dict[int, list[tuple[float, float]]] = {}
-    for _, each in series:
-        for x, values in _bins(each, width):
-            by_bin.setdefault(math.ceil(x / width) if width > 1 else int(x), []).append((x, fmean(values)))
+def _points(series: Sequence[tuple[Run, Series]], tag: str, width: int) -> list[tuple[float, Estimate]]:
+    """Means over `width` steps of one run, or of these means over seeds."""
+    if len(series) == 1 and width == 1:
+        run, only = series[0]
+        return [(step, at_validation(run, tag, step)) for step in sorted(only)]
+    steps = sorted({step for _, each in series for step in each})
+    ends = [*range(width, len(steps) - width + 1, width), len(steps)]  # what is left over is in the last part
     points = []
-    for _, seeds in sorted(by_bin.items()):
-        if (estimate := statistics.mean([y for _, y in seeds])) is not None:
-            points.append((fmean(x for x, _ in seeds), estimate))
+    for start, end in zip([0, *ends], ends, strict=False):
+        part = steps[start:end]
+        values = [found for _, each in series if (found := [each[step] for step in part if step in each])]
+        estimate = statistics.mean(values[0] if len(series) == 1 else [fmean(found) for found in values])
+        if estimate is not None:
+            points.append((fmean(part), estimate))
     return points
 
 
-def _bins(series: Series, width: int) -> list[tuple[float, list[float]]]:
-    """Steps 1 to width, width + 1 to 2 width, and so on: the mean step of each with its values."""
-    bins: dict[int, list[tuple[int, float]]] = {}
-    for step, value in series.items():
-        bins.setdefault(math.ceil(step / width), []).append((step, value))
-    return [(fmean(s for s, _ in pairs), [v for _, v in pairs]) for _, pairs in sorted(bins.items())]
+def _note(drawn: Sequence[_Line], tag: str, width: int) -> str:
+    """Says what the points of a chart's lines rest on, and what their intervals are over."""
+    texts = []
+    for over in ("seeds", "problems" if width == 1 else "steps"):
+        lines = [(points, problems) for points, seeds, problems in drawn if (seeds > 1) == (over == "seeds")]
+        if not lines:
+            continue
+        n = span([estimate.n for points, _ in lines for _, estimate in points])
+        problems = span([number for _, numbers in lines for number in numbers])
+        of = f" of {problems} problems" if over == "seeds" and width == 1 and problems != "0" else ""
+        places = span([len(points) for points, _ in lines])
+        at = f"{places} {'step' if width == 1 else 'point'}{'s' if places != '1' else ''}"
+        what = f"{n} {over}{of} at {'each of ' if places != '1' else ''}{at}" if n != "0" else at
+        kind = next((kind for end, kind in _KINDS if over == "problems" and tag.endswith(end)), "Student's t")
+        bounded = any(estimate.low is not None for points, _ in lines for _, estimate in points)
+        texts.append(f"n = {what}; {f'95% interval over {over} ({kind})' if bounded else 'no interval'}")
+    return " | ".join(texts)
 
 
 def _raw(series: Series, most: int) -> list[list[float]]:

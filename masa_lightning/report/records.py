@@ -84,6 +84,11 @@ class Evaluated:
     step: int | None
     problems: list[ProblemRecord]
 
+    @property
+    def rates(self) -> dict[tuple[str, str, str], float]:
+        """Pass rates by problem: what is only called alike is another one."""
+        return {(r.source, r.id, r.problem): r.actual for r in self.problems if r.actual is not None}
+
 
 def read_records(folder: Path) -> tuple[list[Evaluated], list[str]]:
     """Reads a run's rollouts: the first and the last of its validations and tests, and what was kept of its training.

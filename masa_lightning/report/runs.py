@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
 from masa_lightning.report.records import Evaluated, read_records
@@ -14,6 +15,9 @@ from masa_lightning.report.scalars import HUGE, Scalars, Series, read_scalars
 from masa_lightning.report.settings import Flat, experiment, read_settings, seeds
 from masa_lightning.report.text import shown
 
+TOKENS: Final = ("tokens/solution", "tokens/meta")
+SECONDS: Final = ("timing_s/step", "timing_s/sft")
+"""What a training step generates, and what it takes."""
 _LEFT: Final = ("events.out.tfevents*", "metrics.csv", "*rollouts.jsonl", "rollouts/*.jsonl", "results.json")
 
 
@@ -41,8 +45,25 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """Training steps that were logged."""
+        """Training steps so far."""
         return max(self.series("reward"), default=0)
+
+    def of_steps(self, tags: Sequence[str]) -> list[float]:
+        """A sum of figures, of each training step that was logged."""
+        found = [self.series(tag) for tag in tags]
+        return [sum(series.get(step, 0.0) for series in found) for step in sorted({s for each in found for s in each})]
+
+    @property
+    def generated(self) -> float | None:
+        """Tokens of both kinds, in training."""
+        parts = [value for tag in TOKENS if (value := self.last(tag.replace("tokens", "tokens_total"))) is not None]
+        return sum(parts) if parts else None
+
+    @property
+    def seconds(self) -> float | None:
+        """Of training, without validation; steps that were not logged took as long as the others."""
+        logged = self.of_steps(SECONDS)
+        return fmean(logged) * (self.steps or len(logged)) if logged else None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import correlation as linear_correlation
-from statistics import fmean, pstdev
+from statistics import fmean, pstdev, stdev
 from typing import NamedTuple
 
 from masa_lightning.functional.intervals import (
     correlation_interval,
-    mean_interval,
     overlap,
     share_interval,
     student_t,
@@ -18,7 +17,7 @@ from masa_lightning.functional.intervals import (
 
 
 class Estimate(NamedTuple):
-    """A number with its 95% interval; the bounds are None where none is known."""
+    """A number with its 95% interval; the bounds are None where none is known: of one value, and of equal ones."""
 
     value: float
     low: float | None
@@ -28,21 +27,21 @@ class Estimate(NamedTuple):
 
 
 def mean(values: Sequence[float]) -> Estimate | None:
-    """A mean with Student's interval; without bounds of a single value, None of none.
+    """A mean with Student's interval; without bounds of a single value or of equal ones, None of none.
 
     >>> mean([1.0, 2.0, 3.0])
     Estimate(value=2.0, low=-0.484..., high=4.484..., n=3)
     """
     if not values:
         return None
-    if len(values) == 1:
-        return Estimate(values[0], None, None, 1)
-    return Estimate(fmean(values), *mean_interval(values), len(values))
+    return of_spread(fmean(values), stdev(values) if len(values) > 1 else 0.0, len(values))
 
 
 def of_spread(value: float, spread: float, n: int) -> Estimate:
     """A mean whose standard deviation over n is known, with Student's interval."""
-    if n < 2 or not math.isfinite(spread):
+    if (
+        n < 2 or not max(1e-12, 1e-9 * abs(value)) < spread < math.inf
+    ):  # equal values do not tell how far others would be
         return Estimate(value, None, None, n)
     half = student_t(n - 1) * spread / math.sqrt(n)
     return Estimate(value, value - half, value + half, n)

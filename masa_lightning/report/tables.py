@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Sequence
 from statistics import fmean
@@ -13,15 +12,14 @@ from masa_lightning.quantities import ShownQuantity
 from masa_lightning.report import statistics
 from masa_lightning.report.curves import at_validation
 from masa_lightning.report.quantities import predicted
-from masa_lightning.report.records import Evaluated
-from masa_lightning.report.runs import Arm, Run
+from masa_lightning.report.runs import Arm
 from masa_lightning.report.settings import differing
 from masa_lightning.report.statistics import Estimate
+from masa_lightning.report.text import NONE, span
 
 Table = dict[str, Any]
 """``head``, ``rows`` of texts, and for each row the number of its arm, or none."""
 
-NONE: Final = "\u2013"
 PURPOSES: Final = (
     ("solution", "solutions, generated"),
     ("meta", "predictions, generated"),
@@ -48,24 +46,24 @@ def overview(arms: Sequence[Arm]) -> Table:
         head += [f"r of {q.words}s, first", "r, last", "bias, last"]
     head += [f"{q.words} {'r' if metric == 'pearson' else 'error'}, last" for q, metric in others]
     of_tests = ["test/pass@1", *(q.tag("pearson", "test/") for q in main)]
-    head += ["pass@1 of the test", *("r of the test" for _ in main), "tokens generated", "time, without validation"]
+    head += ["pass@1 of the test", *("r of the test" for _ in main), "tokens generated", "time in training"]
     rows = []
     for arm in arms:
         first, last = _validation_steps(arm)
-        tokens = [t for run in arm.runs if (t := _generated(run)) is not None]
-        seconds = [sum(s.values()) for run in arm.runs if (s := run.series("timing_s/step"))]
+        tokens = [t for run in arm.runs if (t := run.generated) is not None]
+        seconds = [s for run in arm.runs if (s := run.seconds) is not None]
         rows.append(
             [
                 arm.label,
                 str(len(arm.runs)),
-                _span([run.steps for run in arm.runs if run.steps]),
+                span([run.steps for run in arm.runs if run.steps]),
                 _moments(first, last, any(run.series("val/pass@1") for run in arm.runs)),
                 _cell(_evaluated(arm, "val/pass@1", first)) if last else NONE,
                 _cell(_evaluated(arm, "val/pass@1", last or first)),
                 _change(arm),
                 *(cell for q in main for cell in _of_main(q, arm, first, last)),
                 *(_cell(_evaluated(arm, q.tag(metric, "val/"), last or first)) for q, metric in others),
-                *(_cell(_evaluated(arm, tag, _last_steps(arm, tag))) for tag in of_tests),
+                *(_cell(last_evaluated(arm, tag)) for tag in of_tests),
                 f"{fmean(tokens):,.0f}" if tokens else NONE,
                 _duration(fmean(seconds)) if seconds else NONE,
             ]
@@ -92,22 +90,6 @@ def _error(quantity: ShownQuantity, arms: Sequence[Arm]) -> str:
     """The metric that says how far predictions are off, as far as any was logged."""
     logged = {tag for arm in arms for run in arm.runs for tag in run.scalars}
     return next((m for m in ("abs_rel_error", "mae") if quantity.tag(m, "val/") in logged), "pearson")
-
-
-def comparisons(arms: Sequence[Arm]) -> list[str]:
-    """Says of the first arm and each other one whether their intervals of pass@1 are apart."""
-    said = []
-    for tag, what in (("val/pass@1", "held-out pass@1"), ("test/pass@1", "pass@1 of the test")):
-        known = [(arm, e) for arm in arms if (e := _evaluated(arm, tag, _last_steps(arm, tag))) is not None]
-        for (one, a), (other, b) in itertools.islice(((known[0], each) for each in known[1:]), 8):
-            apart = statistics.apart(a, b)
-            ends = {
-                None: "one has no interval, so this says nothing about a difference",
-                False: "the intervals overlap, so this does not show a difference",
-                True: "the intervals are apart",
-            }
-            said.append(f"{what}: {one.label} {_cell(a)}, {other.label} {_cell(b)}: {ends[apart]}.")
-    return said
 
 
 def controls(arms: Sequence[Arm]) -> list[str]:
@@ -178,7 +160,7 @@ def benchmark_table(arms: Sequence[Arm]) -> Table:
         for name in names:
             found = [b for run in arm.runs for b in run.benchmarks if b["name"] == name]
             cells = [_benchmark(found, figure, digits) for figure, digits in figures]
-            rows.append([arm.label, name, _span([b["problems"] for b in found]), *cells])
+            rows.append([arm.label, name, span([b["problems"] for b in found]), *cells])
             owners.append(number)
     head = ["", "benchmark", "problems", "pass@1", "vote", *(f"r of the {q.words}" for q in quantities)]
     head.append("tokens a solution")
@@ -222,15 +204,16 @@ def _mode(arm: Arm, control: str) -> str:
 
 
 def _moments(first: Sequence[int], last: Sequence[int], known: bool) -> str:
-    return NONE if not known else f"{_span(first)} and {_span(last)}" if last else _span(first)
+    return NONE if not known else f"{span(first)} and {span(last)}" if last else span(first)
 
 
 def _last(arm: Arm, tag: str) -> Estimate | None:
     return statistics.mean([value for run in arm.runs if (value := run.last(tag)) is not None])
 
 
-def _last_steps(arm: Arm, tag: str) -> list[int]:
-    return [max(run.series(tag), default=0) for run in arm.runs]
+def last_evaluated(arm: Arm, tag: str) -> Estimate | None:
+    """A figure of the last validations or tests."""
+    return _evaluated(arm, tag, [max(run.series(tag), default=0) for run in arm.runs])
 
 
 def _validation_steps(arm: Arm) -> tuple[list[int], list[int]]:
@@ -254,7 +237,7 @@ def _change(arm: Arm) -> str:
         difference = statistics.mean([s[max(s)] - s[min(s)] for s in series])
     else:
         validations = [e for e in arm.runs[0].evaluated if e.stage == "validate"]
-        first, last = (_pass_rates(validations[index]) if len(validations) > 1 else {} for index in (0, -1))
+        first, last = (validations[index].rates if len(validations) > 1 else {} for index in (0, -1))
         difference = statistics.mean(paired_differences(first, last))
     if difference is None:
         return NONE
@@ -262,15 +245,6 @@ def _change(arm: Arm) -> str:
     if difference.low is None or difference.high is None:
         return text
     return f"{text}{', may be chance' if difference.low <= 0 <= difference.high else ''}"
-
-
-def _pass_rates(evaluated: Evaluated) -> dict[tuple[str, str, str], float]:
-    return {(r.source, r.id, r.problem): r.actual for r in evaluated.problems if r.actual is not None}
-
-
-def _generated(run: Run) -> float | None:
-    parts = [value for name in ("solution", "meta") if (value := run.last(f"tokens_total/{name}")) is not None]
-    return sum(parts) if parts else None
 
 
 def _cell(estimate: Estimate | None, *, digits: int = 3, sign: bool = False) -> str:
@@ -281,13 +255,6 @@ def _cell(estimate: Estimate | None, *, digits: int = 3, sign: bool = False) -> 
     if estimate.low is None or estimate.high is None:
         return text
     return f"{text} [{estimate.low:{form}}, {estimate.high:{form}}]"
-
-
-def _span(values: Sequence[int]) -> str:
-    if not values:
-        return NONE
-    low, high = min(values), max(values)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _duration(seconds: float) -> str:

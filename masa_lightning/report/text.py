@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any, Final
+
+NONE: Final = "\u2013"
+"""What stands where nothing is known."""
 
 # Control characters but for line breaks and tabs, halves of surrogate pairs, what turns the direction of text, and signs
 # that would hide in it.
@@ -37,3 +41,15 @@ def to_json(value: Any) -> str:
     """
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def span(values: Sequence[int]) -> str:
+    """The least and the greatest of several numbers.
+
+    >>> span([3, 1200, 7]), span([4, 4]), span([])
+    ('3 to 1,200', '4', '–')
+    """
+    if not values:
+        return NONE
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from masa_lightning.callbacks.run_summary import RunSummary, _paired, next_commands, savings
 from masa_lightning.callbacks.validate_first import ValidateFirst
-from masa_lightning.report.statistics import mean
+from masa_lightning.functional.intervals import mean_interval
 
 
 @pytest.fixture(autouse=True)
@@ -48,9 +49,10 @@ def test_a_fit_ends_with_one_panel(loop: Any, capsys: pytest.CaptureFixture[str]
     assert re.search(r"4 held-out problems +before +after +intervals", text)
     assert re.search(r"pass@1 +0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] +0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] *$", text, re.MULTILINE)
     first, last = ({i: r for _, i, r in v["pass_rates"]} for v in (module.first_validation, module.last_validation))
-    change = mean([last[name] - first[name] for name in first])
-    assert change and len(first) == 4
-    assert f"pass@1 of the same problems: {change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}], " in text
+    changes = [last[name] - first[name] for name in first]
+    assert len(changes) == 4
+    low, high = mean_interval(changes)
+    assert f"pass@1 of the same problems: {fmean(changes):+.3f} [{low:+.3f}, {high:+.3f}], " in text
     assert "runs/x/checkpoints/last.ckpt, of step 2" in text
     assert f"{sum(module.ledger[f'tokens/{kind}'] for kind in ('solution', 'meta')):,.0f} tokens generated" in text
     assert [line for line in text.splitlines() if line.startswith("  masa ")] == [

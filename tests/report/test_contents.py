@@ -27,6 +27,9 @@ def made(scalars: dict[str, dict[int, float]], evaluated: list[Evaluated] | None
     )
 
 
+CHART = curves.Chart(title="", y="", lines=(("pass_rate", ""),))
+
+
 def interval(values: list[float]) -> tuple[float, float]:
     low, high = stats.t.interval(0.95, len(values) - 1, loc=fmean(values), scale=stats.sem(values))
     return float(low), float(high)
@@ -34,14 +37,13 @@ def interval(values: list[float]) -> tuple[float, float]:
 
 def test_a_line_of_one_run_is_of_means_over_steps() -> None:
     series = {step: (step * 37 % 11) / 11 for step in range(1, 101)}
-    chart = curves.Chart(title="", y="", lines=(("pass_rate", ""),))
-    drawn = curves.draw(chart, [Arm(label="a", runs=[made({"pass_rate": series})])])
+    drawn = curves.draw(CHART, [Arm(label="a", runs=[made({"pass_rate": series})])])
     assert drawn is not None
     points = drawn["lines"][0]["points"]
     assert len(points) == 20
     values = [series[step] for step in range(6, 11)]
     assert points[1] == pytest.approx([8, fmean(values), *interval(values), 5], abs=1e-4)
-    assert drawn["note"] == "each point is the mean of 5 steps"
+    assert drawn["note"] == "n = 5 steps at each of 20 points; 95% interval over steps (Student's t)"
     assert drawn["lines"][0]["raw"] == [[step, pytest.approx(value, abs=1e-4)] for step, value in series.items()]
 
 
@@ -54,7 +56,43 @@ def test_a_line_of_seeds_is_of_means_over_them() -> None:
     low, high = interval(means)
     assert low < 0
     assert drawn["lines"][0]["points"][1] == pytest.approx([8, fmean(means), 0, high, 3], abs=1e-3)
-    assert drawn["lines"][0]["of"] == "3 seeds"
+    assert drawn["note"] == "n = 3 seeds at each of 20 points; 95% interval over seeds (Student's t)"
+
+
+@pytest.mark.parametrize(("length", "ends"), [(22, [5, 10, 15, 22]), (25, [5, 10, 15, 20, 25])])
+@pytest.mark.parametrize("every", [1, 10])
+def test_the_last_steps_are_no_point_of_their_own(length: int, ends: list[int], every: int) -> None:
+    """Of two steps an interval is huge."""
+    series = {step * every: step / 100 for step in range(1, length + 1)}
+    drawn = curves.draw(CHART, [Arm(label="a", runs=[made({"pass_rate": series})])])
+    assert drawn is not None
+    points = drawn["lines"][0]["points"]
+    starts = [0, *ends]
+    assert [point[4] for point in points] == [end - start for start, end in zip(starts, ends, strict=False)]
+    assert [point[0] for point in points] == [
+        every * (start + 1 + end) / 2 for start, end in zip(starts, ends, strict=False)
+    ]
+
+
+def test_a_chart_says_what_all_its_lines_rest_on() -> None:
+    runs = [
+        made({"pass_rate": {step: step / 100 for step in range(1, last)}}, name=name)
+        for name, last in (("a", 31), ("b", 8))
+    ]
+    drawn = curves.draw(CHART, [Arm(label=run.name, runs=[run]) for run in runs])
+    assert drawn is not None
+    assert drawn["note"] == "n = 5 to 7 steps at each of 1 to 6 points; 95% interval over steps (Student's t)"
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.5, 0.5], [0.1 + 0.2, 0.3]])
+def test_values_that_are_equal_have_no_interval(values: list[float]) -> None:
+    scalars = [{"pass_rate": {1: value}, "val/pass@1": {0: 0.5, 1: value}} for value in values]
+    arm = Arm(label="a", runs=[made(each) for each in scalars])
+    drawn = curves.draw(CHART, [arm])
+    assert drawn is not None
+    assert drawn["lines"][0]["points"][0][2:4] == [None, None]
+    assert "no interval" in drawn["note"]
+    assert "[" not in "".join(tables.overview([arm])["rows"][0])
 
 
 def test_intervals_of_single_steps_are_over_problems() -> None:
@@ -63,7 +101,7 @@ def test_intervals_of_single_steps_are_over_problems() -> None:
     chart = curves.Chart(title="", y="", lines=((f"{name}/pearson", ""),))
     drawn = curves.draw(chart, [Arm(label="a", runs=[made(scalars)])])
     assert drawn is not None
-    assert drawn["lines"][0]["of"] == "problems"
+    assert drawn["note"] == "n = 30 problems at each of 2 steps; 95% interval over problems (Fisher's)"
     assert drawn["lines"][0]["points"][0] == pytest.approx([1, 0.5, 0.170, 0.729, 30], abs=1e-3)  # Fisher's
 
 
@@ -79,7 +117,16 @@ def test_validations_have_the_interval_of_their_figures() -> None:
             "val/calibration/pass_rate/predicted_std": {9: 0.1},
         }
     )
-    assert curves.at_validation(run, "val/pass@1", 9) == (0.7, 0.6, 0.8, 30)
+    assert curves.at_validation(run, "val/pass@1", 9) == (0.7, 0.6, 0.8, 0)  # that 30 have predictions says nothing
+    run.evaluated = evaluations([0.5] * 40, [0.7] * 40)
+    assert curves.at_validation(run, "val/pass@1", 9) == (0.7, 0.6, 0.8, 40)
+    (chart,) = (
+        curves.draw(chart, [Arm(label="a", runs=[run])])
+        for chart in curves.charts([])
+        if chart.title.startswith("Pass@1")
+    )
+    assert chart is not None
+    assert chart["note"] == "n = 40 problems at each of 2 steps; 95% interval over problems (Wilson's)"
     r = curves.at_validation(run, "val/calibration/pass_rate/pearson", 9)
     assert (r.low, r.high) == pytest.approx((0.170, 0.729), abs=1e-3)  # Fisher's, of 30 pairs
     predicted = curves.at_validation(run, "val/calibration/pass_rate/predicted_mean", 9)
@@ -91,25 +138,55 @@ def test_what_came_out(data: dict[str, Any], runs: Path) -> None:
     row = dict(zip(overview["head"], overview["rows"][0], strict=True))
     assert row[""] == "masa-0 (2 seeds)" and row["runs"] == "2" and row["training steps"] == "3"
     assert row["validated at"] == "0 and 3"
-    assert row["pass@1, last"] == "0.333 [0.333, 0.333]"  # both seeds had the same answers
-    assert row["change"] == "+0.000 [+0.000, +0.000], may be chance"
+    assert row["pass@1, last"] == "0.333"  # both seeds had the same answers
+    assert row["change"] == "+0.000"
     row = dict(zip(overview["head"], overview["rows"][1], strict=True))
     low, high = (load_runs([runs / "other"])[0].last(f"val/pass@1_{side}") for side in ("low", "high"))
     assert row["pass@1, last"] == f"0.333 [{low:.3f}, {high:.3f}]"
-    (said,) = data["comparisons"]
-    assert said.startswith("held-out pass@1: masa-0 (2 seeds) 0.333 [0.333, 0.333], other 0.333 [")
-    assert said.endswith(": the intervals overlap, so this does not show a difference.")
+    (against,) = data["costs"]
+    assert against["head"] == ["", "masa-0 (2 seeds)", "other", "change"]
+    assert against["said"] == [
+        "Solved: +0.000 on the same 4 problems: all differ by as much, so that no interval is known."
+    ]
+    assert against["unequal"] == ["Not the same in both: data.seed (0, 1 and 0), seed_everything (0, 1 and 0)."]
+
+
+def test_time_and_tokens_have_one_definition(data: dict[str, Any], runs: Path) -> None:
+    """Of the table above all, of the comparison, and of what was logged."""
+    overview, (against,) = data["overview"], data["costs"]
+    row = dict(zip(overview["head"], overview["rows"][1], strict=True))
+    compared = {name: after for name, _, after, _ in against["rows"]}
+    seconds = float(compared["seconds in training"])
+    (run,) = load_runs([runs / "other"])
+    assert row["time in training"] == f"{seconds:.0f} s"
+    assert seconds == pytest.approx(sum(run.series("timing_s/step").values()), abs=0.5)
+    assert row["tokens generated"] == compared["tokens generated"]
+    assert run.generated == sum(run.of_steps(("tokens/solution", "tokens/meta")))
+
+
+def test_cloning_takes_time() -> None:
+    run = made({"timing_s/step": {1: 60.0, 2: 60.0}, "timing_s/sft": {2: 5.0}, "reward": {1: 0.0, 2: 0.0}})
+    assert "2 min 5 s" in tables.overview([Arm(label="a", runs=[run])])["rows"][0]
+
+
+def evaluations(*rates: list[float]) -> list[Evaluated]:
+    """Validations with the pass rate of each problem."""
+    return [
+        Evaluated(
+            stage="validate",
+            step=step,
+            problems=[
+                ProblemRecord(source="", id=str(n), problem="", answer="", group_rate=rate)
+                for n, rate in enumerate(of_step)
+            ],
+        )
+        for step, of_step in enumerate(rates)
+    ]
 
 
 def test_a_change_of_one_run_is_over_its_problems() -> None:
-    def evaluated(step: int, rates: list[float]) -> Evaluated:
-        records = [
-            ProblemRecord(source="", id=str(n), problem="", answer="", group_rate=rate) for n, rate in enumerate(rates)
-        ]
-        return Evaluated(stage="validate", step=step, problems=records)
-
     before, after = [0.0, 0.5, 0.25, 0.5], [0.5, 0.75, 1.0, 1.0]
-    run = made({"val/pass@1": {0: 0.3, 5: 0.8}}, [evaluated(0, before), evaluated(5, after)])
+    run = made({"val/pass@1": {0: 0.3, 5: 0.8}}, evaluations(before, after))
     low, high = interval([b - a for a, b in zip(before, after, strict=True)])
     overview = tables.overview([Arm(label="a", runs=[run])])
     assert f"+0.500 [{low:+.3f}, {high:+.3f}]" in overview["rows"][0]

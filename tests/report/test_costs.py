@@ -1,4 +1,4 @@
-"""What one experiment saved against another, by hand."""
+"""What experiments saved against the first, by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from masa_lightning.report.costs import costs
+from masa_lightning.report.costs import costs, lines
 from masa_lightning.report.records import Evaluated, ProblemRecord
 from masa_lightning.report.runs import Arm, Run
 
@@ -16,6 +16,9 @@ def run(tokens: list[float], seconds: list[float], rates: dict[str, list[bool]],
     scalars = {
         "tokens/solution": {step: 0.75 * n for step, n in enumerate(tokens, start=1)},
         "tokens/meta": {step: 0.25 * n for step, n in enumerate(tokens, start=1)},
+        "tokens_total/solution": {len(tokens): 0.75 * sum(tokens)},
+        "tokens_total/meta": {len(tokens): 0.25 * sum(tokens)},
+        "reward": dict.fromkeys(range(1, len(tokens) + 1), 0.5),
         "timing_s/step": dict(enumerate(seconds, start=1)),
         "timing_s/sft": sft,
         "val/pass@1": {0: 0.1, 4: 0.5},
@@ -45,9 +48,15 @@ LESS = run(
 )
 
 
+def said(one: Arm, other: Arm) -> list[str]:
+    """What the screen shows of two."""
+    (table,) = costs([one, other])
+    return lines(table)
+
+
 def test_what_was_saved_and_what_it_cost() -> None:
-    lines = costs(Arm(label="masa", runs=[FULL]), Arm(label="masa_efficient", runs=[LESS]))
-    assert [line.split()[-3:] for line in lines[:6]] == [
+    found = said(Arm(label="masa", runs=[FULL]), Arm(label="masa_efficient", runs=[LESS]))
+    assert [line.split()[-3:] for line in found[:6]] == [
         ["masa", "masa_efficient", "change"],
         ["4,000", "2,750", "-31%"],
         ["1,000", "375", "-62%"],
@@ -55,9 +64,24 @@ def test_what_was_saved_and_what_it_cost() -> None:
         ["2.00", "1.00", "-50%"],
         ["0.500", "0.500", "+0.000"],
     ]
-    assert len({len(line) for line in lines[:6]}) == 1 and len(lines[0]) < 80
+    assert len({len(line) for line in found[:6]}) == 1 and len(found[0]) < 80
     # Of the three problems that both have: 0, 1/4, 0.
-    assert lines[6:] == ["Solved: +0.083 [-0.275, +0.442] on the same 3 problems: may be chance."]
+    assert found[6:] == ["Solved: +0.083 [-0.275, +0.442] on the same 3 problems: may be chance."]
+
+
+def test_each_is_compared_with_the_first() -> None:
+    arms = [Arm(label=name, runs=[made]) for name, made in (("a", FULL), ("b", LESS), ("c", FULL))]
+    found = costs(arms)
+    assert [(table["head"][1:3], table["columns"]) for table in found] == [(["a", "b"], [0, 1]), (["a", "c"], [0, 2])]
+    assert found[1]["rows"][0] == ["tokens generated", "4,000", "4,000", "+0%"]
+    assert costs(arms[:1]) == []
+
+
+def test_steps_that_were_not_logged_count() -> None:
+    """Lightning logs each fiftieth step where nothing else is said."""
+    some = replace(FULL, scalars=FULL.scalars | {"reward": {50: 0.5, 100: 0.5}, "timing_s/step": {50: 2.0, 100: 4.0}})
+    assert some.seconds == 300
+    assert some.generated == 4000
 
 
 def test_seeds_are_paired() -> None:
@@ -66,16 +90,16 @@ def test_seeds_are_paired() -> None:
         [replace(made, settings={"seed_everything": str(seed)}) for seed, made in enumerate(arm)]
         for arm in ((FULL, FULL), (LESS, better))
     )
-    lines = costs(Arm(label="x", runs=first), Arm(label="y", runs=second))
-    assert lines[1].split()[-3:] == ["4,000", "3,375", "-16%"]
-    assert lines[-1].startswith("Solved: +0.208 [-1.380, +1.797] on the same problems, 2 pairs of seeds: may be")
+    found = said(Arm(label="x", runs=first), Arm(label="y", runs=second))
+    assert found[1].split()[-3:] == ["4,000", "3,375", "-16%"]
+    assert found[-1].startswith("Solved: +0.208 [-1.380, +1.797] on the same problems, 2 pairs of seeds: may be")
 
 
 @pytest.mark.parametrize("scalars", [{}, {"reward": {1: 0.5}}])
-def test_a_run_without_tokens_is_not_compared(scalars: dict[str, dict[int, float]]) -> None:
+def test_a_run_that_logged_nothing_of_it_is_not_compared(scalars: dict[str, dict[int, float]]) -> None:
     bare = Run(name="b", scalars=scalars, settings={}, settings_file="", evaluated=[], benchmarks=[], notes=[])
-    assert costs(Arm(label="a", runs=[FULL]), Arm(label="b", runs=[bare])) == []
-    assert costs(Arm(label="b", runs=[bare]), Arm(label="a", runs=[FULL])) == []
+    for runs in ([FULL, bare], [bare, FULL]):
+        assert costs([Arm(label=str(place), runs=[run]) for place, run in enumerate(runs)]) == []
 
 
 def seeded(seed: str, rates: dict[str, list[bool]], text: str = "") -> Run:
@@ -89,12 +113,53 @@ def seeded(seed: str, rates: dict[str, list[bool]], text: str = "") -> Run:
 
 def test_problems_that_are_only_called_alike_are_not_the_same() -> None:
     one, other = (Arm(label=text, runs=[seeded("0", {"a": [True], "b": [False]}, text)]) for text in ("1+1", "2+2"))
-    assert not any(line.startswith("Solved") for line in costs(one, other))
+    assert (
+        said(one, other)[-1] == "Solved: 0.500 and 0.500; one has no interval, so this says nothing about a difference."
+    )
 
 
 def test_seeds_are_paired_by_their_numbers() -> None:
     low, high = {"a": [False], "b": [False]}, {"a": [True], "b": [True]}
     one = Arm(label="one", runs=[seeded("0", low), seeded("1", high), seeded("2", low)])
     other = Arm(label="other", runs=[seeded("2", low), seeded("0", low)])  # one of them failed
-    (solved,) = (line for line in costs(one, other) if line.startswith("Solved"))
-    assert solved.startswith("Solved: +0.000") and "2 pairs of seeds" in solved
+    solved, unequal = said(one, other)[-2:]
+    assert solved == (
+        "Solved: +0.000 on the same problems, 2 pairs of seeds: all differ by as much, so that no interval is known."
+    )
+    assert unequal == "Not the same in both: seed_everything (0, 1, 2 and 2, 0)."
+
+
+def test_intervals_are_compared_where_problems_are_not_known() -> None:
+    low, high = (
+        replace(
+            FULL,
+            evaluated=[],
+            scalars={"test/pass@1": {4: p}, "test/pass@1_low": {4: p - 0.1}, "test/pass@1_high": {4: p + 0.1}},
+        )
+        for p in (0.4, 0.7)
+    )
+    assert said(Arm(label="a", runs=[low]), Arm(label="b", runs=[high]))[1:] == [
+        "Solved in the test: 0.400 and 0.700; the intervals are apart."
+    ]
+
+
+def test_what_is_not_the_same_is_said() -> None:
+    settings = {
+        "seed_everything": "0",
+        "model.init_args.model": "tiny",
+        "model.init_args.num_meta_generations": "8",  # a method is what one compares
+        "data.init_args.train_size": "1024",
+        "data.init_args.seed": "0",
+    }
+    others = {"seed_everything": "1", "model.init_args.model": "a/b", "model.init_args.num_meta_generations": "0"}
+    one, equal = replace(FULL, settings=settings), replace(LESS, settings=settings)
+    other = run([1000] * 3, [1.0] * 3, {}, {})
+    other.settings.update(settings | others | {"data.init_args.train_size": "64"})
+    first, second, third = (Arm(label=n, runs=[r]) for n, r in (("a", one), ("b", equal), ("c", other)))
+    assert [table["unequal"] for table in costs([first, second, third])] == [
+        [],
+        [
+            "Not the same in both: training steps (4 and 3), seed_everything (0 and 1), model.model (tiny and a/b), "
+            "data.train_size (1024 and 64)."
+        ],
+    ]

@@ -87,6 +87,7 @@ def test_it_loads_without_an_error_or_a_request(shown: Shown) -> None:
     titles = shown.texts("main h2")
     assert titles == [
         "What came out",
+        "Against the first",
         "Curves",
         "Predictions, before and after",
         "Controls",
@@ -98,6 +99,19 @@ def test_it_loads_without_an_error_or_a_request(shown: Shown) -> None:
     assert shown.errors() == []
     assert shown.requests() == []
     assert shown.run("return document.querySelectorAll('noscript p').length") == 0
+
+
+def test_the_screen_and_the_page_say_the_same_of_two(
+    shown: Shown, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["report", str(runs), "-o", str(tmp_path / "page.html")])
+    printed = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    drawn = [
+        text.split()
+        for selector in ("#costs thead tr", "#costs tbody tr", "#costs .pairs > div > p")
+        for text in shown.run("return [...document.querySelectorAll(arguments[0])].map(e => e.innerText)", selector)
+    ]
+    assert len(printed) > 6 and drawn == [line.split() for line in printed]
 
 
 def test_every_chart_is_drawn_with_labels_and_its_n(shown: Shown) -> None:
@@ -118,7 +132,7 @@ def test_numbers_of_a_chart_are_there_as_a_table(shown: Shown) -> None:
     shown.click("figure .numbers summary")
     rows = shown.wait("figure .numbers tbody tr")
     assert len(rows) == 8  # two arms at steps 0, 1, 2 and 3
-    assert "[" in rows[0]
+    assert "[" in "".join(rows)
 
 
 def test_sorting(shown: Shown) -> None:

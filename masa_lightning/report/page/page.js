@@ -61,7 +61,7 @@ function table(given, kind, caption) {
     })));
   });
   const head = element("thead", {}, element("tr", {}, ...given.head.map((text, column) => element("th", { scope: "col" },
-    given.columns && column && several ? element("span", { class: `arm ${color(given.columns[column - 1])}` }, text) : text))));
+    given.columns?.[column - 1] !== undefined && several ? element("span", { class: `arm ${color(given.columns[column - 1])}` }, text) : text))));
   return element("div", {}, element("p", { class: "dim" }, caption), element("div", { class: "scroll", tabindex: "0", role: "group",
     "aria-label": caption }, element("table", { class: kind }, head, body)));
 }
@@ -131,21 +131,8 @@ function figureOf(title, ...lines) {
   return figure;
 }
 
-function counted(chart) {
-  const said = new Set();
-  for (const line of chart.lines) {
-    const bounded = line.points.some((p) => p[2] !== null);
-    const most = Math.max(...line.points.map((p) => p[4]));
-    const points = `n = ${line.points.length} point${line.points.length === 1 ? "" : "s"}`;
-    const over = line.of === "problems" && most > 0 ? `${most} problems` : line.of === "problems" ? "" : line.of;
-    said.add(`${points}${over && over.includes("seeds") ? ` of ${over}` : over ? ` of ${over} each` : ""}` +
-      (bounded ? `; 95% interval over ${line.of.replace(/^\d+ /, "")}` : "; no interval"));
-  }
-  return [...said].slice(0, 4).join(" | ");
-}
-
 function lineChart(chart) {
-  const figure = figureOf(chart.title, counted(chart));
+  const figure = figureOf(chart.title, chart.note);
   const all = chart.lines.flatMap((line) => line.points);
   const raw = chart.lines.flatMap((line) => line.raw);
   const names = new Set(chart.lines.map((line) => line.name));
@@ -290,7 +277,6 @@ function overview() {
   if (data.overview.rows.some((row) => row.length > 2)) {
     made.append(table(turned(data.overview), "facts", "Means with 95% intervals: over problems of one run, over seeds of several"));
   }
-  for (const text of data.comparisons) made.append(element("p", {}, text));
   if (data.notes.length) {
     const notes = data.notes.map(([run, text]) => element("li", {}, data.runs.length > 1 ? `${run}: ${text}` : text));
     const what = element("h3", {}, "What is missing or broken");
@@ -298,6 +284,19 @@ function overview() {
     if (notes.length > 12) made.append(element("details", {}, element("summary", {}, `${notes.length - 12} more`),
       element("ul", { class: "notes" }, ...notes.slice(12))));
   }
+}
+
+function costs() {
+  if (!data.costs.length) return;
+  const made = section("costs", "Against the first", "What runs saved and solved, and what that cost, in what both have logged" +
+    `${seeds ? "; means over seeds" : ""}. Seconds are those of training steps and cloning, without validation. ` +
+    "Solved is the difference of pass@1 on the same problems, with its 95% interval (Student's t).");
+  made.append(element("div", { class: "pairs" }, ...data.costs.map((pair) => {
+    const compared = pair.head.slice(1, 3).reverse().join(" against ");
+    return element("div", {}, pair.rows.length ? table(pair, "facts", compared) : element("p", { class: "dim" }, compared),
+      ...pair.said.map((text) => element("p", {}, text)),
+      ...pair.unequal.map((text) => element("p", { class: "note" }, text)));
+  })));
 }
 
 function curves() {
@@ -529,6 +528,7 @@ function problems() {
 document.getElementById("arms").append(...data.arms.map((arm, place) => element("li", { class: color(place) },
   arm.runs.length > 1 ? `${arm.label}: ${arm.runs.join(", ")}` : arm.label)));
 overview();
+costs();
 curves();
 predictions();
 tables();
