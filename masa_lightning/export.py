@@ -18,7 +18,8 @@ from masa_lightning.checks import brings_code
 from masa_lightning.model_card.card import base_name, write_card
 from masa_lightning.model_card.results import read_results
 from masa_lightning.models import loading
-from masa_lightning.models.checkpoints import reading
+from masa_lightning.models.checkpoints import reading, replaced
+from masa_lightning.models.exported import check_room
 from masa_lightning.models.lora import LoRA
 from masa_lightning.models.shards import META, read_weights, weight_sizes
 from masa_lightning.models.trained_with import ENTRY, TrainedWith
@@ -41,7 +42,8 @@ def export_checkpoint(
 ) -> None:
     """Writes the policy of a checkpoint with its tokenizer, chat template, generation configuration and model card.
 
-    LoRA adapters are merged into the weights of the model that the run started from. One copy of the weights is held.
+    LoRA adapters are merged into the weights of the model that the run started from. One copy of the weights is held. The
+    folder is there whole or not at all, and takes the place of an earlier export.
 
     Args:
         checkpoint: What `ModelCheckpoint` or `Trainer.save_checkpoint` wrote: a file, or a folder of shards.
@@ -57,10 +59,10 @@ def export_checkpoint(
         FileNotFoundError: If there is no such checkpoint, model or file of results.
         ValueError: If the checkpoint is not one of a `GRPOLightningModule`, is of another model, or has no adapters to
             write; if it holds code, or the name of a file as its chat template; if the model is one with code of its own,
-            or its folder has links that lead out of it; if `out` is a file, or a file of results holds none.
+            or its folder has links that lead out of it; if `out` is a file or has other files than an export, or a file of
+            results holds none.
     """
-    if Path(out).is_file():
-        raise ValueError(f"{str(out)!r} is a file; expected a folder to write to, or a name that is still free")
+    check_room(out)
     if trust_remote_code and model is None:
         raise ValueError(
             "trust_remote_code is given and no model, so the checkpoint would say whose code is run; expected the model by "
@@ -88,24 +90,30 @@ def export_checkpoint(
     known = TrainedWith.of(run.get("module") if isinstance(run, dict) else None, f"checkpoint {str(checkpoint)!r}")
     if known is not None:
         setattr(policy.config, ENTRY, known.entry())
+    adapted: Any = None
     if lora is None:
         saved.copy_into(policy.state_dict())
-        policy.save_pretrained(out)
     else:
         from peft import get_peft_model
 
-        adapted: Any = get_peft_model(policy, lora.config())
+        adapted = get_peft_model(policy, lora.config())
         trained = {n.removeprefix("base_model.model."): p for n, p in adapted.named_parameters() if p.requires_grad}
         saved.copy_into(trained)
-        if adapter:
+    own_code = brings_code(policy) or brings_code(tokenizer)
+    with replaced(Path(out).resolve(), folder=True) as folder:
+        if adapted is None:
+            policy.save_pretrained(folder)
+        elif adapter:
             base, _ = base_name(saved.settings, model)
             adapted.peft_config["default"].base_model_name_or_path = base  # not where it lies on this machine
-            adapted.save_pretrained(str(out), save_embedding_layers=False)
+            adapted.save_pretrained(str(folder), save_embedding_layers=False)
         else:
-            adapted.merge_and_unload().save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    own_code = brings_code(policy) or brings_code(tokenizer)
-    write_card(out, saved.settings, model=model, adapter=adapter, results=benchmarks, own_code=own_code)
+            adapted.merge_and_unload().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        name = Path(out).absolute().name
+        write_card(
+            folder, saved.settings, name=name, model=model, adapter=adapter, results=benchmarks, own_code=own_code
+        )
 
 
 def _stop_where_training_did(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -303,6 +306,57 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         torch.save(other, tmp_path / "other.ckpt")
         with pytest.raises(ValueError, match="holds no policy"):
             export_checkpoint(tmp_path / "other.ckpt", tmp_path / "out")
+
+
+def test_an_export_takes_the_place_of_another(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing of the one before stays; one that ends early leaves it as it is; files of others are not touched."""
+    out = tmp_path / "out"
+    export_checkpoint(runs / "file-lora.ckpt", out, adapter=True)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr("masa_lightning.export.write_card", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            export_checkpoint(runs / "file.ckpt", out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert [*tmp_path.iterdir()] == [out]
+    cli.main(["export", str(runs / "file.ckpt"), str(out)])
+    assert "in place of the export that was there" in capsys.readouterr().out
+    assert not [*out.glob("adapter*")]
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(out)), trained(runs, "file"))
+    assert ModelCard.load(out / "README.md").text.lstrip().startswith("# `out`")
+    (out / "own.gguf").write_text("")
+    with pytest.raises(
+        ValueError, match=r"has 'own\.gguf', which no export has: .*; expected a name that is still free"
+    ):
+        export_checkpoint(runs / "file.ckpt", out)
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"has files, and no training_settings\.json"):
+        export_checkpoint(runs / "file.ckpt", tmp_path / "base")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    export_checkpoint(runs / "file.ckpt", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "elsewhere" / "config.json").is_file()
+
+
+_KILLED = """
+import os, signal, sys
+import masa_lightning.export as export
+export.write_card = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+export.export_checkpoint(*sys.argv[1:])
+"""
+
+
+def test_a_killed_export_leaves_nothing_that_looks_whole(runs: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", _KILLED, str(runs / "file.ckpt"), str(tmp_path / "out")]
+    assert subprocess.run(words).returncode == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    assert [path.name.startswith(".out.") for path in tmp_path.iterdir()] == [True]
+    export_checkpoint(runs / "file.ckpt", tmp_path / "out")
+    assert [*tmp_path.iterdir()] == [tmp_path / "out"]
 
 
 def test_the_folder_of_a_run_is_enough(runs: Path, tmp_path: Path) -> None:

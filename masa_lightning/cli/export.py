@@ -9,6 +9,7 @@ from pathlib import Path
 from masa_lightning.cli.errors import stop
 from masa_lightning.model_card.results import read_results
 from masa_lightning.models.checkpoints import find_checkpoint
+from masa_lightning.models.exported import check_room
 
 
 def main(args: Sequence[str]) -> None:
@@ -17,8 +18,8 @@ def main(args: Sequence[str]) -> None:
         prog="masa export",
         allow_abbrev=False,
         description="Write a checkpoint as a Hugging Face folder, for transformers, vLLM and the hub: masa export runs/tiny "
-        "OUT_DIR. The checkpoint may be a stranger's: nothing in it is run, and no file that it names is read but those of "
-        "the model.",
+        "OUT_DIR. An export that is there already is replaced. The checkpoint may be a stranger's: nothing in it is run, "
+        "and no file that it names is read but those of the model.",
     )
     parser.add_argument("checkpoint", type=Path, help="file or folder of shards; or a run's folder, for its newest")
     parser.add_argument("out", metavar="OUT_DIR", type=Path, help="folder to write")
@@ -46,10 +47,7 @@ def main(args: Sequence[str]) -> None:
                 f"checkpoint {checkpoint!r} is neither a file nor a folder with shards; expected what ModelCheckpoint "
                 "wrote, or the folder of a run"
             )
-        if given.out.is_file():
-            raise ValueError(
-                f"{str(given.out)!r} is a file; expected a folder to write to, or a name that is still free"
-            )
+        replaces = check_room(given.out)
         read_results(given.results)
         from masa_lightning.cli import console
         from masa_lightning.export import export_checkpoint  # behind all that can be said without torch
@@ -66,4 +64,5 @@ def main(args: Sequence[str]) -> None:
         )
     except (OSError, ValueError) as error:
         stop(error)
-    print(f"exported to {given.out}; its model card is README.md")
+    instead = ", in place of the export that was there" if replaces else ""
+    print(f"exported to {given.out}{instead}; its model card is README.md")

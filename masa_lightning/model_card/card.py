@@ -30,11 +30,9 @@ from masa_lightning.functional.prompts import (
     meta_messages,
     solution_messages,
 )
+from masa_lightning.models.exported import SETTINGS
 from masa_lightning.models.loading import TINY
 from masa_lightning.quantities import LABELS, default_quantities, shown, shown_by_names
-
-SETTINGS = "training_settings.json"
-"""All settings of the run, beside the card."""
 
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
 _MASA = "2510.03259"
@@ -65,6 +63,7 @@ def write_card(
     out: str | Path,
     checkpoint: Mapping[str, Any],
     *,
+    name: str | None = None,
     model: str | None = None,
     adapter: bool = False,
     results: Sequence[Mapping[str, Any]] = (),
@@ -75,12 +74,13 @@ def write_card(
     Args:
         out: Folder of the exported model.
         checkpoint: ``masa`` of a checkpoint.
+        name: Of the exported model; by default its folder's.
         model: Base model, in place of the one that the run started from.
         adapter: The folder holds LoRA adapters alone.
         results: As `results.read_results` gives.
         own_code: Whether the model brings Python code of its own.
     """
-    facts = _Facts(Path(out).absolute().name, checkpoint, model, adapter, results)
+    facts = _Facts(name or Path(out).absolute().name, checkpoint, model, adapter, results)
     card = ModelCard.from_template(facts.metadata(), template_path=str(_TEMPLATE), own_code=own_code, **facts.words())
     card.text = _valid(card.text) + "\n"
     card.save(Path(out, "README.md"))
