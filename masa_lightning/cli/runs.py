@@ -6,29 +6,19 @@ package; a configuration that the command line names is the user's, and is trust
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
 from masa_lightning.cli.configs import config_path
 from masa_lightning.cli.words import taken
 from masa_lightning.models.checkpoints import find_checkpoint
-from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.hyperparameters import (
-    Record,
-    allowed_class,
-    annotations_of,
-    element_of,
-    read_record,
-    unmade,
-    untrusted_model,
-)
+from masa_lightning.modules.hyperparameters import Record, read_record, untrusted_model
+from masa_lightning.modules.saved_run import config_of, folder_of, name_of, needed, strange, strange_data, strange_model
 
-_OBJECTS: Final = ("sampler", "grader", "prompts", "sampling", "evaluation", "algorithm", "lora")
 _MACHINE: Final = ("accelerator", "devices", "num_nodes", "precision", "strategy")  # of a trainer
 _STRATEGIES: Final = ("lightning.pytorch.strategies.ModelParallelStrategy", "lightning.pytorch.strategies.DDPStrategy")
 
@@ -102,14 +92,14 @@ def _problems(texts: list[str], files: list[str]) -> dict[str, Any] | None:
 
 def _settings_of(command: str, checkpoint: Path, data: dict[str, Any] | None, words: list[str]) -> dict[str, Any]:
     record = read_record(checkpoint)
-    folder = run_folder(checkpoint)
+    folder = folder_of(checkpoint)
     remedy = (
         f"if the run is yours, name its configuration: --config {folder / 'config.yaml'}"
         if (folder / "config.yaml").is_file()
         else "give a configuration: --config FILE"
     )
-    model = _model_of(record, checkpoint, remedy)
-    config = _config_of(folder)
+    model = _model_of(command, record, checkpoint, words, remedy)
+    config = config_of(folder)
     given: dict[str, Any] = config["trainer"] if isinstance(config.get("trainer"), dict) else {}
     shipped = yaml.safe_load(Path(config_path("predict")).read_text(encoding="utf-8"))
     trainer = shipped["trainer"] | _on_this_machine(_machine(given), words)
@@ -128,7 +118,7 @@ def _settings_of(command: str, checkpoint: Path, data: dict[str, Any] | None, wo
         settings["seed_everything"] = seed
     if command == "predict":
         settings["return_predictions"] = shipped["return_predictions"]
-    if data is None and not any(word.startswith("--data") for word in words):
+    if data is None and not taken(words, "--data")[0]:  # a class of its own; single words change the run's
         data = _data_of(config.get("data"), folder, command, remedy)
         said += f"; problems of {folder / 'config.yaml'}: {_sources(data, command)}"
     if data is not None:
@@ -137,51 +127,28 @@ def _settings_of(command: str, checkpoint: Path, data: dict[str, Any] | None, wo
     return settings
 
 
-def run_folder(checkpoint: Path) -> Path:
-    """The folder of the run that wrote a checkpoint: the nearest above it with a `config.yaml` or `hparams.yaml`."""
-    above = [*checkpoint.absolute().parents][:3]
-    marked = [f for f in above if (f / "config.yaml").is_file() or (f / "hparams.yaml").is_file()]
-    found = marked[0] if marked else above[1] if above[0].name == "checkpoints" else above[0]
-    return found.relative_to(Path.cwd()) if found.is_relative_to(Path.cwd()) and found != Path.cwd() else found
-
-
-def _config_of(folder: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line, said = (f", line {mark.line + 1}" if mark else ""), getattr(error, "problem", None) or str(error)
-        raise ValueError(
-            f"{folder / 'config.yaml'}{line} cannot be read: {said}; expected what `masa fit` wrote"
-        ) from error
-    return config if isinstance(config, dict) else {}
-
-
-def _model_of(record: Record, checkpoint: Path, remedy: str) -> dict[str, Any]:
+def _model_of(command: str, record: Record, checkpoint: Path, words: list[str], remedy: str) -> dict[str, Any]:
     if not record.settings:
         raise ValueError(
             f"checkpoint {str(checkpoint)!r} does not say with which settings it was trained, as those of earlier versions; "
             f"expected one of `masa fit` or Trainer.fit; {remedy}"
         )
-    kind = allowed_class(record.class_path)
-    refused = [] if kind is not None and issubclass(kind, GRPOLightningModule) else [f"model: {record.class_path}"]
-    hints = annotations_of(kind) if kind is not None else {}
-    # An optimiser, which may be of any package, is not needed where nothing is trained.
-    settings = {name: value for name, value in record.settings.items() if name != "optimization"}
-    for name, value in settings.items():
-        if name in _OBJECTS and not isinstance(value, Mapping | None):
-            refused.append(f"{name}: {value!r}")
-        if name == "reward_functions" and not (value is None or all(isinstance(each, Mapping) for each in value)):
-            refused.append(f"{name}: {value!r}")
-        refused += _refused(value, name, hints.get(name))
+    settings = needed(record.settings, command, solve=_solves(record.settings, words))
+    refused = strange_model(record.class_path, settings)
     if refused:
         raise ValueError(
             f"checkpoint {str(checkpoint)!r} names what `masa` does not make because a checkpoint says so, for it may be a "
             f"stranger's: {'; '.join(refused)}. Expected classes of masa_lightning; {remedy}"
         )
     return {"class_path": record.class_path, "init_args": settings}
+
+
+def _solves(settings: Mapping[str, Any], words: list[str]) -> bool:
+    """Whether problems are solved, or may be."""
+    evaluation = settings.get("evaluation")
+    if any("evaluation.solve" in word or '"solve"' in word for word in words):
+        return True
+    return isinstance(evaluation, Mapping) and bool(evaluation.get("solve"))
 
 
 _SOURCES: Final = {"validate": "validation", "test": "test", "predict": "predict"}
@@ -194,9 +161,7 @@ def _data_of(data: Any, folder: Path, command: str, remedy: str) -> dict[str, An
             f"there is no config.yaml of `masa fit` in {folder}, and so no problems to {command}; expected {also}"
             f"--data CLASS with its arguments, such as --data MathDataModule --data.init_args.{_SOURCES[command]} FILE"
         )
-    kind = allowed_class(data.get("class_path")) if isinstance(data, Mapping) else None
-    refused = [] if kind is not None and issubclass(kind, LightningDataModule) else [f"data: {_name(data)}"]
-    refused += _refused(data, "data")
+    refused = strange_data(data)
     if refused:
         raise ValueError(
             f"{folder / 'config.yaml'} names what `masa` does not make unless you name that file: {'; '.join(refused)}. "
@@ -247,7 +212,7 @@ def _sources(data: Mapping[str, Any], command: str) -> str:
     settings: Mapping[str, Any] = data.get("init_args") or {}
     own = ("validation", "train") if command == "validate" else (command,)
     read = [f"{name} {settings[name]}" for name in (*own, "sources") if settings.get(name) is not None]
-    return ", ".join([_name(data).rpartition(".")[2], *read])
+    return ", ".join([name_of(data).rpartition(".")[2], *read])
 
 
 def _callbacks(trainer: Mapping[str, Any], folder: Path) -> tuple[list[Any], list[str]]:
@@ -263,27 +228,9 @@ def _callbacks(trainer: Mapping[str, Any], folder: Path) -> tuple[list[Any], lis
     given = trainer.get("callbacks") or []
     given = given if isinstance(given, list) else [given]
     named = [c for c in given if isinstance(c, Mapping) and "class_path" in c]
-    kept = [c for c in named if not [*_refused(c, "callback")] and stays(c)]
-    names = [_name(c) for c in given if c not in kept]
+    kept = [c for c in named if not [*strange(c, "callback")] and stays(c)]
+    names = [name_of(c) for c in given if c not in kept]
     return kept, [name for name in names if not name.startswith("lightning.")]
-
-
-def _refused(value: Any, place: str, annotation: Any = None) -> Iterator[str]:
-    """What is named in plain values that is not made."""
-    if wrong := unmade(value, annotation):
-        yield f"{place}: {wrong}"
-    elif isinstance(value, Mapping):
-        kind = allowed_class(value["class_path"]) if "class_path" in value else None
-        hints = annotations_of(kind) if kind is not None else {}
-        for name, each in (value.get("init_args") or {} if kind is not None else value).items():
-            yield from _refused(each, f"{place}.{name}", hints.get(name))
-    elif isinstance(value, list):
-        for index, each in enumerate(value):
-            yield from _refused(each, f"{place}[{index}]", element_of(annotation))
-
-
-def _name(thing: Any) -> str:
-    return str(thing.get("class_path", thing)) if isinstance(thing, Mapping) else str(thing)
 
 
 def _inline(settings: Mapping[str, Any]) -> list[str]:

@@ -14,10 +14,11 @@ import torch
 import yaml
 
 from masa_lightning import cli
-from masa_lightning.cli.runs import run_folder, with_run
+from masa_lightning.cli.runs import with_run
 from masa_lightning.data.texts import TextDataModule
 from masa_lightning.modules.masa import MASALightningModule
-from masa_lightning.modules.run_folder import run_folder as own_folder
+from masa_lightning.modules.run_folder import run_folder
+from masa_lightning.modules.saved_run import folder_of
 from masa_lightning.settings import Evaluation
 
 pytestmark = [
@@ -176,6 +177,75 @@ def test_measure_with_the_runs_own_problems(run: Path, command: str) -> None:
     assert (run / "config.yaml").read_text() == before
 
 
+def settings_of(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    """What a command would run with, by key."""
+    with pytest.raises(SystemExit):
+        cli.main([*words, "--print_config"])
+    return dict(flat(yaml.safe_load(capsys.readouterr().out)))
+
+
+def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield from flat(each, f"{key}.{name}".lstrip("."))
+    else:
+        yield key, value
+
+
+@pytest.mark.parametrize("command", ["test", "validate", "predict"])
+@pytest.mark.parametrize(
+    ("word", "key", "value"),
+    [
+        ("data.init_args.val_batch_size", "data.init_args.val_batch_size", 3),
+        ("data.val_batch_size", "data.init_args.val_batch_size", 3),
+        ("data.test", "data.init_args.test", "a: b"),  # text with a colon goes another way
+        ("model.init_args.evaluation.num_generations", "model.init_args.evaluation.num_generations", 1),
+        ("model.evaluation.num_generations", "model.init_args.evaluation.num_generations", 1),
+        ("model.sampler.init_args.batch_size", "model.init_args.sampler.init_args.batch_size", 3),
+        ("trainer.limit_test_batches", "trainer.limit_test_batches", 1),
+        ("trainer.logger.init_args.name", "trainer.logger.init_args.name", "other"),
+        ("trainer.logger.name", "trainer.logger.init_args.name", "other"),
+        ("seed_everything", "seed_everything", 3),
+    ],
+)
+def test_a_word_changes_one_setting_of_the_run(
+    run: Path, capsys: pytest.CaptureFixture[str], command: str, word: str, key: str, value: Any
+) -> None:
+    words = [command, "--ckpt_path", str(run)]
+    before, after = settings_of(capsys, *words), settings_of(capsys, *words, f"--{word}", str(value))
+    assert {name: found for name, found in after.items() if before.get(name) != found} == {key: value}
+    assert before.keys() == after.keys()
+
+
+def test_a_class_of_data_takes_the_place_of_the_runs(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = settings_of(
+        capsys, "test", "--ckpt_path", str(run), "--data", "MathDataModule", "--data.test", "other.jsonl"
+    )
+    assert found["data.init_args.test"] == "other.jsonl"
+    assert found["data.init_args.test_split"] == "test"
+
+
+OWN = """
+from collections.abc import Sequence
+from masa_lightning.types import Problem
+
+class Brief:
+    def __call__(self, problem: Problem, completions: Sequence[str]) -> Sequence[float]:
+        return [1.0 for _ in completions]
+"""
+
+
+def test_to_predict_takes_no_reward(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor a grader, unless problems are solved: those of the user's own are then needed, and are not made."""
+    own = {"class_path": "own.Brief", "init_args": {}}
+    changed(run, reward_functions=[own], reward_weights=[0.1], grader=own)
+    words = ["predict", "--ckpt_path", str(run), "--problem", "1+1"]
+    cli.main(words)
+    assert [line["problem"] for line in predictions()] == ["1+1"]
+    capsys.readouterr()
+    assert "stranger's: grader: own.Brief." in error_of(capsys, *words, "--solve")
+
+
 PLANTED: dict[str, Any] = {"class_path": f"{__name__}.Planted"}
 
 
@@ -209,7 +279,7 @@ def test_a_strangers_checkpoint_is_refused(
     Path("planted.py").write_text("raise AssertionError('it was imported')")
     monkeypatch.syspath_prepend(".")
     changed(run, **settings)
-    said = error_of(capsys, "predict", "--ckpt_path", str(run), "--problem", "1+1")
+    said = error_of(capsys, "test", "--ckpt_path", str(run))
     assert f"stranger's: {next(iter(settings))}" in said
     assert "name its configuration: --config" in said
 
@@ -269,7 +339,7 @@ def test_another_number_of_processes(run: Path, words: list[str], processes: int
     assert (found if found == "auto" else found["init_args"]["data_parallel_size"]) == processes
 
 
-def test_a_run_writes_into_its_own_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_writes_into_its_run_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text())
     folders = [str(run / "pictures"), "elsewhere", str(run / ".." / ".." / "..")]
     config["trainer"]["callbacks"] = [
@@ -317,7 +387,7 @@ def test_a_configuration_is_followed_alone(run: Path) -> None:
 
 
 def test_the_folder_of_the_run_that_wrote_a_checkpoint(run: Path) -> None:
-    assert run_folder(run / "checkpoints" / "last.ckpt").resolve() == run.resolve()
+    assert folder_of(run / "checkpoints" / "last.ckpt").resolve() == run.resolve()
 
 
 def test_problems_that_are_texts() -> None:
@@ -357,7 +427,7 @@ def test_a_configuration_is_that_of_one_run(
         config["trainer"] |= {"logger": logger, "max_steps": 0, "callbacks": []}
         done = cli.main(["fit", "--config", json.dumps(config), "--seed_everything", seed])
         assert done is not None
-        folders.append(own_folder(done.trainer))
+        folders.append(run_folder(done.trainer))
         assert f"; files in {folders[-1].relative_to(tmp_path)}\n" in capsys.readouterr().out
         if kind == "wandb":
             wandb.finish()
