@@ -20,8 +20,11 @@ from masa_lightning.callbacks._screen import Metrics, brief_rows, rows_of
 from masa_lightning.callbacks.benchmark_report import BenchmarkReport
 from masa_lightning.functional.intervals import paired_differences
 from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.hyperparameters import class_path
+from masa_lightning.modules.masa import MASALightningModule
 from masa_lightning.modules.provenance import fingerprint
 from masa_lightning.modules.run_folder import log_folder, run_folder
+from masa_lightning.modules.saved_run import words_besides
 from masa_lightning.quantities import quantities_of
 from masa_lightning.rollouts.measurement import BenchmarkMeasurements
 
@@ -59,8 +62,10 @@ class RunSummary(Callback):
             _screen.screen().print(_opening(trainer, pl_module, self._folder), soft_wrap=True, markup=False)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes note of the step."""
+        """Takes note of the step; a run that is gone on with says from where."""
         self._began = self._saved = trainer.global_step
+        if trainer.global_step and trainer.ckpt_path is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            pl_module.print(f"going on from step {trainer.global_step}: {_short(Path(str(trainer.ckpt_path)))}")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Takes note of the step."""
@@ -114,7 +119,7 @@ class RunSummary(Callback):
         for name, text in self._facts(trainer, module):
             facts.add_row(name, text)
         console.print(facts)
-        commands = next_commands(log_folder(trainer), _checkpoint(trainer))
+        commands = next_commands(log_folder(trainer), _checkpoint(trainer), module)
         if commands:
             console.print("\nNext:")
         for command in commands:  # wrapped by the terminal alone, so that they can be copied
@@ -245,18 +250,24 @@ def savings(ledger: Mapping[str, float], logged: Mapping[str, float]) -> Iterato
         yield name, f"saved about {saved:,.0f} solution tokens ({share:.1%}){cost}; by its audits"
 
 
-def next_commands(folder: Path | None, checkpoint: tuple[Path, bool] | None) -> list[str]:
-    """The commands to go on with.
+def next_commands(folder: Path | None, checkpoint: tuple[Path, bool] | None, module: LightningModule) -> list[str]:
+    """The commands to go on with: those that this run can be given to, with what they need of its user's own.
 
     Args:
         folder: Of the run's logs.
         checkpoint: Where it is.
+        module: That was trained.
     """
     commands = []
     if checkpoint is not None:
         inside = folder is not None and checkpoint[0].resolve().is_relative_to(folder.resolve())
-        run = shlex.quote(_short(folder if inside and folder is not None else checkpoint[0]))
-        commands = [f"masa test --ckpt_path {run}", f'masa predict --ckpt_path {run} --problem "{_PROBLEM}"']
+        run = _short(folder if inside and folder is not None else checkpoint[0])
+        of = class_path(type(module)), dict(module.hparams)
+        predicts = isinstance(module, MASALightningModule) and module.evaluation.num_meta_generations > 0
+        for command, wanted, more in (("test", True, ""), ("predict", predicts, f' --problem "{_PROBLEM}"')):
+            besides = words_besides(command, checkpoint[0], *of) if wanted else None
+            if besides is not None:
+                commands.append(shlex.join(["masa", command, "--ckpt_path", run, *besides]) + more)
     return commands + ([f"masa report {shlex.quote(_short(folder))}"] if folder is not None else [])
 
 

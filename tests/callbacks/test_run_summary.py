@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pytest
+import yaml
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
@@ -16,6 +18,10 @@ from lightning.pytorch.loggers import CSVLogger
 from masa_lightning.callbacks.run_summary import RunSummary, _paired, next_commands, savings
 from masa_lightning.callbacks.validate_first import ValidateFirst
 from masa_lightning.functional.intervals import mean_interval
+from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.masa import MASALightningModule
+from masa_lightning.sampling.transformers import TransformersSampler
+from masa_lightning.types import Problem
 
 
 @pytest.fixture(autouse=True)
@@ -55,11 +61,8 @@ def test_a_fit_ends_with_one_panel(loop: Any, capsys: pytest.CaptureFixture[str]
     assert f"pass@1 of the same problems: {fmean(changes):+.3f} [{low:+.3f}, {high:+.3f}], " in text
     assert "runs/x/checkpoints/last.ckpt, of step 2" in text
     assert f"{sum(module.ledger[f'tokens/{kind}'] for kind in ('solution', 'meta')):,.0f} tokens generated" in text
-    assert [line for line in text.splitlines() if line.startswith("  masa ")] == [
-        "  masa test --ckpt_path runs/x",
-        '  masa predict --ckpt_path runs/x --problem "Compute 354 mod 7."',
-        "  masa report runs/x",
-    ]
+    # Its sampler is the test's own.
+    assert [line for line in text.splitlines() if line.startswith("  masa ")] == ["  masa report runs/x"]
 
 
 def test_a_module_without_rollouts_has_no_table_of_them(loop: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,9 +164,70 @@ def test_savings() -> None:
     assert [*savings({}, {})] == []
 
 
-def test_commands_name_what_there_is(tmp_path: Path) -> None:
-    run, apart = tmp_path / "my runs", tmp_path / "apart.ckpt"
-    assert next_commands(None, None) == []
-    assert next_commands(run, None) == ["masa report 'my runs'"]
-    assert next_commands(run, (run / "checkpoints/last.ckpt", True))[0] == "masa test --ckpt_path 'my runs'"
-    assert next_commands(run, (apart, True))[0] == "masa test --ckpt_path apart.ckpt"
+class Own:
+    """A reward of the user's own."""
+
+    def __call__(self, problem: Problem, completions: Sequence[str]) -> Sequence[float]:
+        return [0.0 for _ in completions]
+
+
+PREDICT = ' --problem "Compute 354 mod 7."'
+
+
+def commands(*configured: Any, kind: Any = MASALightningModule, **settings: Any) -> list[str]:
+    """The commands behind a run into "my run"; `configured` is the datamodule that its config.yaml has, if it has one."""
+    run = Path("my run")
+    (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+    for data in configured:
+        (run / "config.yaml").write_text(yaml.safe_dump({"data": data}))
+    return next_commands(run, (run / "checkpoints/last.ckpt", True), kind("tiny", TransformersSampler(), **settings))
+
+
+def test_commands_name_what_there_is() -> None:
+    module = MASALightningModule("tiny", TransformersSampler())
+    assert next_commands(None, None, module) == []
+    assert next_commands(Path("my run"), None, module) == ["masa report 'my run'"]
+    data = {"class_path": "masa_lightning.ArithmeticDataModule", "init_args": {}}
+    run, report = "--ckpt_path 'my run'", "masa report 'my run'"
+    ask = f"masa predict {run}{PREDICT}"
+    file = "--data MathDataModule --data.init_args.test FILE"
+    assert commands() == [f"masa test {run} {file}", ask, report]  # of a script
+    assert commands(data) == [f"masa test {run}", ask, report]
+    assert commands(data, kind=GRPOLightningModule) == [f"masa test {run}", report]
+    assert (
+        next_commands(Path("my run"), (Path("apart.ckpt"), True), module)[0]
+        == f"masa test --ckpt_path apart.ckpt {file}"
+    )
+
+
+def test_commands_name_what_they_need() -> None:
+    """Of the user's own: its configuration, or no words will do."""
+    run, report, config = "--ckpt_path 'my run'", "masa report 'my run'", "--config 'my run/config.yaml'"
+    ask, own = f"masa predict {run}{PREDICT}", {"reward_functions": [Own()]}
+    assert commands(**own) == [ask, report]
+    assert commands(grader=Scripted()) == [ask, report]
+    data: dict[str, Any] = {"class_path": "masa_lightning.MathDataModule", "init_args": {"train": "a", "test": None}}
+    assert commands(data) == [f"masa test {run} --data.init_args.test FILE", ask, report]
+    assert commands(data, **own) == [f"masa test {run} {config} --data.init_args.test FILE", ask, report]
+    data["class_path"] = "own.Data"
+    assert commands(data) == [f"masa test {run} {config} --data.init_args.test FILE", ask, report]
+    trusting = {"trust_remote_code": True}
+    words = " --model.trust_remote_code true --model.model tiny"
+    data = {"class_path": "masa_lightning.ArithmeticDataModule"}
+    assert commands(data, **trusting) == [f"masa test {run}{words}", f"masa predict {run}{words}{PREDICT}", report]
+
+
+class Scripted:
+    """A grader of the user's own."""
+
+    def grade(self, problems: Sequence[Problem], completions: Sequence[str], on_progress: Any = None) -> list[bool]:
+        return [True for _ in completions]
+
+    def close(self) -> None: ...
+
+
+def test_a_run_that_is_gone_on_with_says_from_where(loop: Any, capsys: Any) -> None:
+    fit(loop, loop.module(), max_steps=2)
+    assert "going on from step" not in capsys.readouterr().out
+    fit(loop, loop.module(), max_steps=3, ckpt_path="runs/x/checkpoints/last.ckpt")
+    assert "going on from step 2: runs/x/checkpoints/last.ckpt\n" in capsys.readouterr().out
