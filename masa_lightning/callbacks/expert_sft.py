@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,10 +23,11 @@ from masa_lightning.distributed import Processes
 from masa_lightning.functional.losses import sft_loss
 from masa_lightning.models.packing import pack, split
 from masa_lightning.models.policy import Policy
+from masa_lightning.modules.listeners import phase_progress
 from masa_lightning.modules.optimization import AdamW, decay_groups
 from masa_lightning.modules.precision import check_precision, check_trained_dtype
 from masa_lightning.modules.steps import live_in_buckets
-from masa_lightning.protocols import ExampleSource, PhaseListener
+from masa_lightning.protocols import ExampleSource, ProgressFn
 from masa_lightning.update.learner import Learner
 
 Example = tuple[list[int], list[int], float]  # prompt ids, target ids, weight
@@ -203,13 +205,13 @@ class ExpertSFT(Callback):
         }
         if batches:
             start = time.perf_counter()
-            callbacks: list[Any] = getattr(trainer, "callbacks", [])
-            listeners = [c for c in callbacks if isinstance(c, PhaseListener)]
+            world, rank = trainer.world_size, trainer.global_rank
+            done, total = 0, sum(len(examples[rank::world]) for examples in batches)
+            report = phase_progress(trainer)("sft", total)
             losses, norms = [], []
-            for done, examples in enumerate(batches):
-                for listener in listeners:
-                    listener.on_phase_progress("sft", done, len(batches))
-                loss, norm = self._step(trainer, pl_module, examples)
+            for examples in batches:
+                loss, norm = self._step(trainer, pl_module, examples, partial(_further, report, done, total))
+                done += len(examples[rank::world])
                 losses.append(loss)
                 norms.append(norm)
             metrics["sft/loss"] = sum(losses) / len(losses)
@@ -232,8 +234,13 @@ class ExpertSFT(Callback):
         taken, self.buffer = self.buffer[:due], self.buffer[due:]
         return [taken[i : i + self.batch_size] for i in range(0, due, self.batch_size)]
 
-    def _step(self, trainer: Trainer, pl_module: LightningModule, examples: Sequence[Example]) -> tuple[float, float]:
-        """Takes one optimiser step; returns the loss before it and the gradient's norm, NaN if it was skipped."""
+    def _step(
+        self, trainer: Trainer, pl_module: LightningModule, examples: Sequence[Example], told: Callable[[int], None]
+    ) -> tuple[float, float]:
+        """Takes one optimiser step; returns the loss before it and the gradient's norm, NaN if it was skipped.
+
+        `told` is told how many of the examples of this process are done.
+        """
         policy, optimizer, sharded = self._policy, self._optimizer, self._sharded
         assert policy is not None and optimizer is not None
         world, rank = trainer.world_size, trainer.global_rank
@@ -259,6 +266,7 @@ class ExpertSFT(Callback):
                 loss = loss * world  # FSDP2 averages gradients over processes
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach() / (world if sharded else 1)
+            told(sum(map(len, own[: min(i + 1, used)])))
         if world > 1:
             torch.distributed.all_reduce(total)
             if not sharded:
@@ -267,6 +275,10 @@ class ExpertSFT(Callback):
                         p.grad = torch.zeros_like(p) if p.grad is None else p.grad
                         torch.distributed.all_reduce(p.grad)
         return total.item(), self._learner.step(optimizer, policy.parameters())
+
+
+def _further(report: ProgressFn, before: int, total: int, done: int) -> None:
+    report(before + done, total)
 
 
 def _weighted(example: Sequence[Any]) -> Example:
