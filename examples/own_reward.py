@@ -8,7 +8,7 @@ from masa_lightning import ArithmeticDataModule, MASALightningModule, RolloutPro
 from masa_lightning.types import Problem
 
 
-def boxed(problem: Problem, completions: Sequence[str]) -> list[float]:
+def boxed(problem: Problem, completions: Sequence[str]) -> Sequence[float]:
     return [float("\\boxed{" in text) for text in completions]
 
 
@@ -16,7 +16,7 @@ class Brief:
     def __init__(self, limit: int = 200) -> None:
         self.limit = limit
 
-    def __call__(self, problem: Problem, completions: Sequence[str]) -> list[float]:
+    def __call__(self, problem: Problem, completions: Sequence[str]) -> Sequence[float]:
         return [max(0.0, 1 - len(text) / self.limit) for text in completions]
 
 

@@ -7,16 +7,18 @@ jsonargparse tries every type that a key could have and tells of all of them, ne
 from __future__ import annotations
 
 import difflib
+import inspect
 import linecache
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import masa_lightning
+from masa_lightning import protocols
 from masa_lightning.checks import parameters
 from masa_lightning.modules.moved import GONE, MOVED
 
@@ -40,7 +42,9 @@ _UNKNOWN_OPTION: Final = re.compile(
 _REQUIRED: Final = re.compile(r"arguments are required: ((?:\w+\.)?(?:model|data)(?:, (?:\w+\.)?(?:model|data))*)$")
 _NO_CLASS: Final = re.compile(r"Expected a dot import path string: (.+)|module '(.+)' has no attribute '(.+)'")
 _HELP_OF: Final = re.compile(r"--[\w.]+\.help: ")
-_OTHER_KIND: Final = re.compile(r"Import path does not (?:correspond to a subclass of|implement protocol) (\w+)")
+_OTHER_KIND: Final = re.compile(
+    r"Import path(?: (?P<path>\S+))? does not (?:correspond to a subclass of|implement protocol) (?P<kind>\w+)"
+)
 _EXAMPLES: Final = {  # a class that would do, of the keys that take one
     "model": "masa_lightning.MASALightningModule",
     "data": "masa_lightning.MathDataModule",
@@ -48,6 +52,21 @@ _EXAMPLES: Final = {  # a class that would do, of the keys that take one
     "grader": "masa_lightning.AnswerGrader",
     "callbacks": "masa_lightning.ExpertSFT",
     "logger": "lightning.pytorch.loggers.CSVLogger",
+}
+_OTHERS: Final = {  # what other libraries call a setting, or one would -> its key
+    "lr": "model.optimization.optimizer.lr",
+    "beta": "model.algorithm.kl_coef",
+    "epsilon": "model.algorithm.clip_low",
+    "epsilon_high": "model.algorithm.clip_high",
+    "reward_funcs": "model.reward_functions",
+    "model_name_or_path": "model.model",
+    "dataset_name": "data.train",
+    "seed": "seed_everything",
+    "per_device_train_batch_size": "data.batch_size",
+    "num_train_epochs": "trainer.max_epochs",
+    "epochs": "trainer.max_epochs",
+    "steps": "trainer.max_steps",
+    "output_dir": "trainer.logger.init_args.save_dir",
 }
 _CALLABLE: Final = re.compile(r"(?:- )?Type collections\.abc\.Callable\[.*\] expects a function or a callable class: ")
 _GOT: Final = re.compile(r"\. Got value: .+$")
@@ -66,8 +85,10 @@ def readable(message: str, options: Iterable[str] = ()) -> str:
         Lines like "model.init_args.num_generations: expected int, got abc"; the message itself if nothing is recognised.
     """
     if match := _UNKNOWN_OPTION.fullmatch(message.strip()):
-        option = match[1] or match[2]
-        return f"there is no option {option!r}{_meant(option, [name.lstrip('-') for name in options])}"
+        option, known = match[1] or match[2], [name.lstrip("-") for name in options]
+        if places := _places(option, known):
+            return f"there is no option {option!r}; expected {' or '.join(places)}"
+        return f"there is no option {option!r}{_meant(option, known)}"
     if match := _REQUIRED.search(message):
         missing = [key.rpartition(".")[2] for key in match[1].split(", ")]
         classes = " and ".join(f"--{key} {_EXAMPLES[key].rpartition('.')[2]}" for key in missing)
@@ -142,6 +163,9 @@ def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None) 
         first = name.partition(".")[0]
         if (moved := MOVED.get(first) or GONE.get(first)) and _is_module(kind):
             return f"there is no setting {name!r} any more; expected {moved}"
+        own = [place.removeprefix("model.") for place in _places(name, ()) if place.startswith("model.")]
+        if own and _is_module(kind):
+            return f"{kind.__name__} has no setting {name!r}; expected {' or '.join(own)}"
         return f"{kind.__name__} has no setting {name!r}{_meant(name, _settings(kind), 'it has')}"
     if match := _NO_CLASS.fullmatch(_HELP_OF.sub("", text)):
         path = match[1] or f"{match[2]}.{match[3]}"
@@ -152,13 +176,41 @@ def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None) 
         known = [*masa_lightning.__all__, *callbacks.__all__, *loggers.__all__]
         meant = _meant(path.rpartition(".")[2], known) or f"; expected package.module.Class{example}"
         return f"there is no class {path!r}{meant}"
-    if (match := _OTHER_KIND.fullmatch(text)) and given:
-        return f"{given} is no {match[1]}; expected one{example}"
+    if (match := _OTHER_KIND.fullmatch(text)) and (path := match["path"] or given):
+        if other := _other_signatures(path, match["kind"]):
+            return f"{path} is not written as a {match['kind']} is; expected these names and annotations: {other}"
+        return f"{path} is no {match['kind']}; expected one{example}"
     if text.endswith("masa_lightning.protocols.Sampler is a protocol"):
         return "of which class? Expected it first: --model.sampler VLLMSampler"
     got = f", got {given}" if given and _TYPE_ALONE.match(text) else ""
     text = _TYPE.sub(lambda match: match[1] or f"one of {match[2]}", text)
     return text.replace("Expected a ", "expected ").replace(". Got value: ", ", got ") + got
+
+
+def _other_signatures(path: str, protocol: str) -> str:
+    """The methods of a protocol that a class or function has otherwise; jsonargparse compares annotations too."""
+    kind, found = getattr(protocols, protocol, None), imported(path)
+    if kind is None or not callable(found):
+        return ""
+    methods = {n: of for n, of in vars(kind).items() if callable(of) and (n[0] != "_" or n == "__call__")}
+    if not inspect.isclass(found):
+        own, first = {"__call__": found}, "self, "
+    else:
+        own, first = {n: getattr(found, n) for n in methods if inspect.isfunction(getattr(found, n, None))}, ""
+    if methods.keys() - own.keys():  # it has not all of them
+        return ""
+    name = getattr(found, "__name__", "")
+    return " and ".join(
+        f"def {name if first else method}{_signature(of).replace(first, '', 1)}"
+        for method, of in methods.items()
+        if _signature(own[method]) != _signature(of).replace(first, "", 1)
+    )
+
+
+def _signature(function: Callable[..., Any]) -> str:
+    return re.sub(
+        r"['\"]|\b(?:\w+\.)+(?=\w)", "", str(inspect.signature(function))
+    )  # as it is written, without modules
 
 
 def _meant(word: str, known: Sequence[str], otherwise: str | None = None) -> str:
@@ -178,6 +230,17 @@ def _settings(kind: type) -> list[str]:
         if is_dataclass(parameter.default):
             names += [f"{name}.{field.name}" for field in fields(parameter.default)]
     return names
+
+
+def _places(word: str, options: Sequence[str]) -> list[str]:
+    """The keys of the settings that are called by a word, here or elsewhere; none of a word with points."""
+    if other := _OTHERS.get(word):
+        return [other]
+    if moved := MOVED.get(word):
+        return [f"model.{moved}"]
+    kinds = {"model": masa_lightning.MASALightningModule, "data": masa_lightning.MathDataModule}
+    known = [*options, *(f"{part}.{name}" for part, kind in kinds.items() for name in _settings(kind))]
+    return [key for key in known if "." in key and key.rpartition(".")[2] == word]
 
 
 def _is_module(kind: type) -> bool:

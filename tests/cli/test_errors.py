@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from masa_lightning.cli import main
+from masa_lightning.cli import errors, main
 from masa_lightning.cli.errors import readable
 
 MOVED = (
@@ -112,7 +112,27 @@ MOVED = (
         ("trainer.max_steps=two", "trainer.max_steps: expected int, got two"),
         ("trainer.max_stepz=3", "there is no option 'trainer.max_stepz'; did you mean trainer.max_steps?"),
         ("trainer.max_step=3", "there is no option 'trainer.max_step'; did you mean trainer.max_steps?"),
-        ("seed=3", "there is no option 'seed'"),  # argparse would take it for seed_everything
+        ("seed=3", "there is no option 'seed'; expected seed_everything"),
+        ("learning_rate=1e-4", "there is no option 'learning_rate'; expected model.optimization.optimizer.lr"),
+        ("lr=1e-4", "there is no option 'lr'; expected model.optimization.optimizer.lr"),
+        ("beta=0.1", "there is no option 'beta'; expected model.algorithm.kl_coef"),
+        (
+            "temperature=0.5",
+            "there is no option 'temperature'; expected model.sampling.temperature or model.evaluation.temperature",
+        ),
+        (
+            "num_generations=4",
+            "there is no option 'num_generations'; expected model.num_generations or model.evaluation.num_generations",
+        ),
+        ("max_steps=3", "there is no option 'max_steps'; expected trainer.max_steps"),
+        ("batch_size=3", "there is no option 'batch_size'; expected data.batch_size"),
+        ("model.beta=0.1", "model: MASALightningModule has no setting 'beta'; expected algorithm.kl_coef"),
+        (
+            "model.temperature=0.5",
+            "model: MASALightningModule has no setting 'temperature'; expected sampling.temperature or "
+            "evaluation.temperature",
+        ),
+        ('config={"lr": 1}', "there is no option 'lr'; expected model.optimization.optimizer.lr"),
         ("validate=false", "there is no option 'validate'; did you mean validate_first?"),
         (
             "model.num_generation=3",
@@ -192,6 +212,63 @@ def test_a_gpu_where_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("PL_SEED_WORKERS", "0")
     with pytest.raises(ValueError, match=r"torch sees none here; expected --trainer\.accelerator cpu"):
         main(["fit", "--config", "tiny", "--trainer.accelerator", "gpu"])
+
+
+OWN = """
+def bare(problem, completions):
+    return [1.0 for _ in completions]
+
+
+class Brief:
+    def __call__(self, problem, completions):
+        return [1.0 for _ in completions]
+
+
+class Half:
+    def grade(self, problems): ...
+
+    def close(self) -> None: ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("reward_functions=[own.bare]", "def bare(problem: Problem, completions: Sequence[str]) -> Sequence[float]"),
+        (
+            "reward_functions=[own.Brief]",
+            "def __call__(self, problem: Problem, completions: Sequence[str]) -> Sequence[float]",
+        ),
+        (
+            "grader=own.Half",
+            "def grade(self, problems: Sequence[Problem], completions: Sequence[str], on_progress: ProgressFn | None = "
+            "None) -> list[bool | None]",
+        ),
+    ],
+)
+def test_what_is_written_otherwise_than_its_protocol_is_told_how(
+    argument: str, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.setattr(sys, "argv", ["masa"])
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "tiny", f"--model.{argument}"])
+    sys.modules.pop("own", None)
+    first, _ = capsys.readouterr().err.splitlines()
+    assert first.endswith(f"is; expected these names and annotations: {expected}")
+
+
+@pytest.mark.parametrize("key", sorted({*errors._OTHERS.values()}))
+def test_words_of_others_name_settings_that_are_there(
+    key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["masa"])
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "tiny", "--data=MathDataModule", f"--{key}=1", "--print_config"])
+    printed = capsys.readouterr()
+    assert "there is no option" not in printed.err
+    assert "has no setting" not in printed.err
 
 
 def test_what_is_not_known_is_passed_on() -> None:
