@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from masa_lightning import __version__
 from masa_lightning.cli.errors import stop
@@ -52,9 +53,33 @@ def main(args: ArgsType = None) -> LightningCLI | None:
         What ran, if `args` are given and it is one of Lightning's; else nothing: the installed command would take it for
         a failure.
     """
+    if args is not None:  # a program that calls this decides for its own process
+        return _run(args)
+    set_threads(os.environ)
+    try:
+        try:
+            _run(None)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError as error:
+        _end_unread(error)
+    return None
+
+
+def _end_unread(error: BrokenPipeError) -> NoReturn:
+    """Ends the command where nobody reads what it prints any more, as with `| head -1`; other pipes are its own fault."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    if not poll.poll(0):
+        raise error
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be printed, by Python too
+    for note in getattr(error, "__notes__", ()):  # of a run that trained
+        sys.stderr.write(f"Nobody reads the output any more. {note}\n")
+    raise SystemExit(1) from None
+
+
+def _run(args: ArgsType) -> LightningCLI | None:
     words = sys.argv[1:] if args is None else args
-    if args is None:  # the command itself: a program that calls this decides for its own process
-        set_threads(os.environ)
     if isinstance(words, list):
         words = debugging(words)
         match words[:1]:

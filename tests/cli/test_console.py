@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -85,3 +88,37 @@ def test_weights_are_loaded_without_a_bar_and_downloads_have_theirs(
         assert are_progress_bars_disabled() is not downloads
     finally:
         enable_progress_bar()  # both of them
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["configs"], ["--help"], ["fit", "--help"]])
+def test_nobody_reads_the_output(words: list[str], unbuffered: str) -> None:
+    """As with `| head -1`: no traceback, nor what Python says of its own at its end."""
+    done = unread("-m", "masa_lightning.cli", *words, PYTHONUNBUFFERED=unbuffered)
+    assert done.returncode in (0, 1)  # argparse takes no notice of an output that it cannot write to
+    assert done.stderr == b""
+
+
+_ANOTHER = """
+from masa_lightning import cli
+def run(args):
+    raise BrokenPipeError("a worker")
+cli._run = run
+cli.main()
+"""
+
+
+def test_another_pipe_that_breaks_is_told() -> None:
+    done = subprocess.run([sys.executable, "-c", _ANOTHER], capture_output=True)
+    assert done.stderr.endswith(b"BrokenPipeError: a worker\n")
+
+
+def unread(*words: str, **environ: str) -> subprocess.CompletedProcess[bytes]:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        return subprocess.run(
+            [sys.executable, *words], stdout=writer, stderr=subprocess.PIPE, env=os.environ | environ, check=False
+        )
+    finally:
+        os.close(writer)
