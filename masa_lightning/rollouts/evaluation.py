@@ -9,7 +9,7 @@ from masa_lightning.distributed import Processes
 from masa_lightning.protocols import RolloutStore
 from masa_lightning.rollouts.controlled import ControlledRollouts
 from masa_lightning.rollouts.measurement import Measurement, Named
-from masa_lightning.rollouts.plan import keys_by_problem, left_out, merge_batches
+from masa_lightning.rollouts.plan import keys_by_problem, keys_by_text, left_out, merge_batches
 from masa_lightning.rollouts.rollouter import Rollouter
 from masa_lightning.rollouts.scorers import Scorers
 from masa_lightning.settings import SamplingSettings
@@ -70,7 +70,7 @@ class Evaluator:
 
         Args:
             batch: Of this process.
-            stage: Seeds are functions of it and of the names of problems.
+            stage: Seeds are functions of it and of the names of problems, or for "predict" of their texts.
             stores: What they have of the rollouts is not drawn again.
         """
         with self.processes.together():
@@ -78,7 +78,8 @@ class Evaluator:
             groups = self.rollouter.new_groups(problems, self.counts)
             self.rollouter.restore(groups, stores)
             new = [g for g in groups if not g.rollouts]
-            self.rollouter.generate(new, self.counts, self.sampling, keys_by_problem(new, stage), logprobs=False)
+            keys = (keys_by_text if stage == "predict" else keys_by_problem)(new, stage)
+            self.rollouter.generate(new, self.counts, self.sampling, keys, logprobs=False)
             self.scorers.score(new)
             self.scorers.note(groups)
         drawn = Drawn(groups=groups, left_out=left_out(problems, groups))
@@ -138,7 +139,7 @@ class Predictor:
         with processes.together():
             problems = merge_batches(processes.gather(batch))
             groups = self.rollouter.new_groups(problems, self.counts)
-            keys = keys_by_problem(groups, "predict")
+            keys = keys_by_text(groups, "predict")
             if not self.solve:
                 self._generate(groups, {"meta": self.counts["meta"]}, keys)
                 self.rollouts.read_predictions(groups)

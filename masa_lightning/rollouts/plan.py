@@ -86,6 +86,11 @@ def keys_by_problem(groups: Sequence[RolloutGroup], key: str) -> list[str]:
     return [f"{key}/{group.problem.source}/{group.problem.id}" for group in groups]
 
 
+def keys_by_text(groups: Sequence[RolloutGroup], key: str) -> list[str]:
+    """The same of the texts of problems: how a problem was given, and what else was, does not matter."""
+    return [f"{key}/{group.problem.problem}" for group in groups]
+
+
 def left_out(problems: Sequence[Problem], groups: Sequence[RolloutGroup]) -> list[Problem]:
     """Returns the problems that `make_groups` made no group of."""
     kept = {id(group.problem) for group in groups}
