@@ -40,11 +40,13 @@ class ValidateFirst(Callback):
         if trainer.ckpt_path is None and not trainer.global_step and not self._first:
             self._first = True
             stop = trainer.should_stop
-            early = [(c, c.state_dict()) for c in _callbacks(trainer) if isinstance(c, EarlyStopping)]
+            early = [(c, c.state_dict(), c.strict) for c in _callbacks(trainer) if isinstance(c, EarlyStopping)]
+            for callback, *_ in early:
+                callback.strict &= callback.monitor.startswith("val")  # others may be what the first step logs
             _validate(trainer)
-            for callback, state in early:  # which would count it, or stop a run that has not begun
+            for callback, state, strict in early:  # which would count it, or stop a run that has not begun
                 callback.load_state_dict(state)
-                trainer.should_stop = stop
+                callback.strict, trainer.should_stop = strict, stop
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Counts those after a step."""

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import masa_lightning
-from masa_lightning import protocols
 from masa_lightning.checks import parameters
 from masa_lightning.modules.moved import GONE, MOVED
 
@@ -134,9 +133,9 @@ def is_mistake(error: BaseException) -> bool:
     file = trace.tb_frame.f_code.co_filename
     raised = linecache.getline(file, trace.tb_lineno).lstrip().startswith("raise ")
     ours = raised and file.startswith(_PACKAGE)
-    settings = (
-        raised and "/pytorch/trainer/connectors/" in Path(file).as_posix()
-    )  # where Lightning reads those of a Trainer
+    # Where Lightning reads the settings of a Trainer, and where its callbacks find what they monitor.
+    places = ("/pytorch/trainer/connectors/", "/pytorch/callbacks/early_stopping.py")
+    settings = raised and any(place in Path(file).as_posix() for place in places)
     return ours or settings or type(error).__name__ == "MisconfigurationException"
 
 
@@ -189,6 +188,8 @@ def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None) 
 
 def _other_signatures(path: str, protocol: str) -> str:
     """The methods of a protocol that a class or function has otherwise; jsonargparse compares annotations too."""
+    from masa_lightning import protocols  # here, for it imports torch
+
     kind, found = getattr(protocols, protocol, None), imported(path)
     if kind is None or not callable(found):
         return ""

@@ -28,7 +28,7 @@ from masa_lightning.modules.listeners import phase_progress
 from masa_lightning.modules.optimization import Optimization
 from masa_lightning.modules.provenance import fingerprint, provenance
 from masa_lightning.modules.resume import Resumption
-from masa_lightning.modules.trainer_checks import check_batches
+from masa_lightning.modules.trainer_checks import check_batches, check_monitors
 from masa_lightning.protocols import Grader, RewardFunction, RolloutStore, Sampler
 from masa_lightning.rollouts.controlled import ControlledRollouts
 from masa_lightning.rollouts.evaluation import Drawn, Evaluator, Stage
@@ -250,9 +250,11 @@ class GRPOLightningModule(PolicyLightningModule):
         """Looks at the chat template too, which has to show the messages of `prompts`.
 
         Raises:
-            ValueError: If it does not, or as `PolicyLightningModule.setup`.
+            ValueError: If it does not, a callback monitors what no validation logs, or as `PolicyLightningModule.setup`.
         """
         super().setup(stage)
+        if stage == "fit":
+            check_monitors(self.trainer, self, self._validated)
         self._training_steps = 0
         warn_of_hub(self.model_name, self.prompts, trust_remote_code=self.trust_remote_code)
         system = self.prompts.system is not None
@@ -553,6 +555,10 @@ class GRPOLightningModule(PolicyLightningModule):
     def _measured(self) -> Measurement:
         assert self._evaluator is not None
         return self._evaluator.measured
+
+    def _validated(self) -> list[str]:
+        """Names of what a validation logs."""
+        return [*(f"val/{name}" for name in Measurement(self.evaluation_metrics()).compute()), "val/prompts/overlong"]
 
     def _log_evaluation(self, prefix: str) -> None:
         assert self._evaluator is not None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint, WeightAveraging
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
@@ -100,6 +101,35 @@ def check_validation(trainer: Trainer) -> None:
             f"val_check_interval of the Trainer is {interval}; expected >= 1 training steps between validations, or a share "
             "of an epoch in (0, 1]; without validation: limit_val_batches=0"
         )
+
+
+def check_monitors(trainer: Trainer, module: LightningModule, validated: Callable[[], Sequence[str]]) -> None:
+    """Looks whether callbacks monitor what no metric of a validation is called: Lightning says so when a run has cost much.
+
+    Nothing is said where a class of the user's own may log it, nor of other names that begin with ``val/``.
+
+    Args:
+        trainer: Before it trains.
+        module: That is trained.
+        validated: Gives the names of metrics of a validation.
+
+    Raises:
+        ValueError: If one does.
+    """
+    callbacks: list[Any] = getattr(trainer, "callbacks", [])
+    if any(
+        type(each).__module__.partition(".")[0] not in ("masa_lightning", "lightning") for each in (module, *callbacks)
+    ):
+        return
+    for callback in callbacks:
+        monitor = callback.monitor if isinstance(callback, (EarlyStopping, ModelCheckpoint)) else None
+        if monitor is not None and monitor.startswith("val") and not monitor.startswith("val/"):
+            names = validated()
+            near = difflib.get_close_matches(monitor, names, n=1)
+            raise ValueError(
+                f"{type(callback).__name__} monitors {monitor!r}, which no validation logs; expected one of its metrics"
+                f"{f', perhaps {near[0]}' if near else ''}. Among them are {', '.join(names)}; docs/metrics.md has all"
+            )
 
 
 def check_strategy(trainer: Trainer) -> None:

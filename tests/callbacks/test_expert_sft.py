@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from masa_lightning import ExpertSFT
@@ -124,6 +124,19 @@ def test_a_phase_as_soon_as_there_is_a_batch(fit):
     _, logged, _ = fit(ExpertSFT(batch_size=100), steps=3)
     assert used(logged) == ([0, 0, 0], [4, 8, 12])
     assert all(math.isnan(m["sft/loss"]) for m in logged)
+
+
+def test_progress_is_told_to_the_end(loop):
+    told = []
+
+    class Listener(Callback):
+        def on_phase_progress(self, phase, done, total):
+            told.append((phase, done, total))
+
+    trainer = loop.trainer(Listener(), ExpertSFT(batch_size=2), max_epochs=-1, max_steps=1)
+    trainer.fit(Foreign(loop.checkpoint), DataLoader(range(64)))
+    assert told == sorted(told)
+    assert (told[0], told[-1]) == (("sft", 0, 4), ("sft", 4, 4))
 
 
 def test_a_phase_every_n_steps_uses_everything(fit):

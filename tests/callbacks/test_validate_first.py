@@ -54,6 +54,14 @@ def test_early_stopping_does_not_count_it(loop: Any, settings: dict[str, Any]) -
     assert taken[0] == taken[1] < 4
 
 
+def test_early_stopping_may_look_at_what_a_step_logs(loop: Any) -> None:
+    """There is none before the first step."""
+    stopper = EarlyStopping("reward", mode="max", patience=9)
+    options = {"max_steps": 2, "val_check_interval": 1, "check_val_every_n_epoch": None}
+    trainer = loop.fit(loop.module(), loop.Problems(8, 4), stopper, ValidateFirst(), **options).trainer
+    assert (trainer.global_step, stopper.strict) == (2, True)
+
+
 def test_a_resumed_run_does_not_repeat_it(loop: Any, tmp_path: Any) -> None:
     settings = {"val_check_interval": 2, "check_val_every_n_epoch": None}
     recorder = loop.fit(loop.module(), loop.Problems(8, 4), ValidateFirst(), max_steps=3, **settings)

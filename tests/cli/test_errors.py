@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 
 from masa_lightning.cli import errors, main
 from masa_lightning.cli.errors import readable
@@ -269,6 +271,13 @@ def test_words_of_others_name_settings_that_are_there(
     printed = capsys.readouterr()
     assert "there is no option" not in printed.err
     assert "has no setting" not in printed.err
+
+
+def test_what_is_monitored_and_not_logged_is_a_mistake(loop: Any) -> None:
+    stopper = EarlyStopping("loss", check_on_train_epoch_end=True)
+    with pytest.raises(RuntimeError, match=r"conditioned on metric `loss` .*`reward`") as raised:
+        loop.fit(loop.module(), loop.Problems(4), stopper)
+    assert errors.is_mistake(raised.value)
 
 
 def test_what_is_not_known_is_passed_on() -> None:

@@ -156,6 +156,18 @@ def test_predict_and_solve_a_file(run: Path, capsys: pytest.CaptureFixture[str])
     assert "answer" in capsys.readouterr().out
 
 
+def test_a_problem_is_drawn_alike_however_it_is_given(run: Path) -> None:
+    Path("some.txt").write_text("9+9\n1+2\n")
+    Path("some.jsonl").write_text('{"problem": "1+2", "id": "x"}\n')
+    found = []
+    for words in (["--problem", "1+2"], ["--problems", "some.txt"], ["--problems", "some.jsonl"]):
+        cli.main(["predict", "--ckpt_path", str(run), "--solve", *words])
+        (line,) = [line for line in predictions() if line["problem"] == "1+2"]
+        found.append({name: value for name, value in line.items() if name not in ("id", "source")})
+    assert found[0]["solved"]["texts"]
+    assert found[0] == found[1] == found[2]
+
+
 def test_settings_that_are_taken_away(run: Path) -> None:
     """As `evaluation: null` over a configuration that has some: the defaults."""
     null = ["--model.init_args.evaluation", "null"]

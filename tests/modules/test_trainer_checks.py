@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from training_loop import Loop
 
@@ -54,6 +54,29 @@ def test_a_control_that_nobody_would_ask(loop: Loop) -> None:
     trainer = loop.trainer(OfBefore())
     with pytest.raises(TypeError, match=r"OfBefore, decides on rollouts and has no metrics, .*expected all methods of"):
         trainer.fit(loop.module(GRPOLightningModule), loop.Problems(2))
+
+
+@pytest.mark.parametrize("kind", [EarlyStopping, ModelCheckpoint])
+def test_a_metric_that_no_validation_logs(loop: Loop, kind: Any) -> None:
+    trainer, module = loop.trainer(kind(monitor="val_pass@1"), enable_checkpointing=True), loop.module()
+    said = rf"{kind.__name__} monitors 'val_pass@1', which no .*, perhaps val/pass@1\. Among them are val/pass@1, "
+    with pytest.raises(ValueError, match=said):
+        trainer.fit(module, loop.Problems(2))
+    assert module.policy is None
+
+
+class Logs(GRPOLightningModule):
+    """One's own, with a metric that nobody else knows."""
+
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        self.log("val_own", 1.0)
+
+
+def test_a_metric_of_ones_own(loop: Loop) -> None:
+    trainer = loop.trainer(EarlyStopping("val_own"), max_steps=1)
+    trainer.fit(loop.module(Logs), loop.Problems(2, 2))
+    assert trainer.global_step == 1
 
 
 @pytest.mark.parametrize(
