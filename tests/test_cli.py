@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -447,3 +448,19 @@ def test_usage_names_the_command(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         cli.main(["fit", "--help"])
     assert capsys.readouterr().out.startswith("usage: masa fit ")
+
+
+def test_packages_that_do_not_fit_each_other_are_said_in_two_lines(tmp_path: Path) -> None:
+    """As torchvision built for CUDA beside a torch for CPU, which fails in whatever imports it first."""
+    broken = tmp_path / "jsonargparse" / "__init__.py"  # stands in for a package that breaks on import
+    broken.parent.mkdir()
+    broken.write_text('raise RuntimeError("operator torchvision::nms does not exist")')
+    command = [sys.executable, "-m", "masa_lightning.cli", "fit", "--config", "tiny"]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(cli.__file__).parents[2]}"}
+
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "RuntimeError: operator torchvision::nms does not exist" in done.stderr
+    assert "`masa doctor` says which do not" in done.stderr

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import select
 import sys
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from masa_lightning import __version__
 from masa_lightning.cli.errors import stop
@@ -82,32 +83,15 @@ def _run(args: ArgsType) -> LightningCLI | None:
     words = sys.argv[1:] if args is None else args
     if isinstance(words, list):
         words = debugging(words)
-        match words[:1]:
-            case [] | ["-h" | "--help"]:
+        match words:
+            case [] | ["-h" | "--help", *_]:
                 print(_HELP, end="")
                 return None
-            case ["-V" | "--version"]:
+            case ["-V" | "--version", *_]:
                 print(f"masa_lightning {__version__}")
                 return None
-            case ["export"]:
-                from masa_lightning.cli import export
-
-                export.main(words[1:])
-                return None
-            case ["report"]:
-                from masa_lightning.cli import report
-
-                report.main(words[1:])
-                return None
-            case ["configs"]:
-                from masa_lightning.cli import configs
-
-                configs.main(words[1:])
-                return None
-            case ["doctor"]:
-                from masa_lightning.cli import doctor
-
-                doctor.main(words[1:])
+            case ["export" | "report" | "configs" | "doctor" as name, *rest]:
+                _part(name).main(rest)
                 return None
         try:  # before torch is imported, which takes seconds
             check_command(words[0], _COMMANDS)
@@ -121,6 +105,21 @@ def _run(args: ArgsType) -> LightningCLI | None:
             sys.argv[1:] = words
         else:
             args = words
-    from masa_lightning.cli import trainer
+    made: LightningCLI | None = _part("trainer").main(args)
+    return made
 
-    return trainer.main(args)
+
+def _part(name: str) -> Any:
+    """Imports one of the modules beside this one.
+
+    Raises:
+        SystemExit: If a package that it needs does not import, as where builds for CPU and for CUDA are mixed.
+    """
+    try:
+        return importlib.import_module(f"masa_lightning.cli.{name}")
+    except (ImportError, OSError, RuntimeError) as error:
+        if os.environ.get("JSONARGPARSE_DEBUG"):  # `--debug` sets it
+            raise
+        said = f"a package does not import: {type(error).__name__}: {error}"
+        remedy = "expected packages that fit each other; `masa doctor` says which do not, and what to do"
+        stop(ImportError(f"{said}\n{remedy}"), status=1)
