@@ -25,6 +25,7 @@ from masa_lightning import LoRA, MASALightningModule, PromptTemplates, Transform
 from masa_lightning.export import export_checkpoint
 from masa_lightning.models import loading, tiny
 from masa_lightning.models.lora import add_adapters
+from masa_lightning.modules.meta import MetaSettings
 from masa_lightning.settings import Evaluation
 
 LORA = LoRA(rank=4)
@@ -194,6 +195,17 @@ def test_the_folder_is_asked_as_it_was_trained(runs: Path, tmp_path: Path, kind:
     export_checkpoint(tmp_path / "again.ckpt", tmp_path / "third")
     third = MASALightningModule(str(tmp_path / "third"), TransformersSampler())
     assert (third.prompts, third.max_meta_length) == (first.prompts, first.max_meta_length)
+
+
+def test_a_pass_rate_is_asked_out_of_what_it_was_in_training(runs: Path, tmp_path: Path) -> None:
+    saved = torch.load(runs / "file.ckpt", weights_only=True)
+    saved["masa"]["run"]["module"]["pass_rate_scale"] = 5
+    torch.save(saved, tmp_path / "five.ckpt")
+    export_checkpoint(tmp_path / "five.ckpt", tmp_path / "out")
+    module = MASALightningModule(str(tmp_path / "out"), TransformersSampler())
+    assert module.pass_rate_scale == module.meta.pass_rate_scale == 5
+    other = MASALightningModule(str(tmp_path / "out"), TransformersSampler(), meta=MetaSettings(pass_rate_scale=4))
+    assert other.pass_rate_scale == 4
 
 
 @pytest.mark.parametrize("kind", KINDS[::3])

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from masa_lightning.cli.configs import config_path
 from masa_lightning.cli.words import taken
 from masa_lightning.models.checkpoints import find_checkpoint
+from masa_lightning.models.trained_with import trained_with
 from masa_lightning.modules.hyperparameters import Record, read_record, untrusted_model
 from masa_lightning.modules.saved_run import config_of, folder_of, name_of, needed, strange, strange_data, strange_model
 
@@ -48,18 +49,40 @@ def with_run(words: Sequence[str]) -> list[str]:
                 f"there is no checkpoint {str(checkpoint)!r}; expected a file, the folder of a run, or last, best or hpc"
             )
     configured = [value for value in taken(rest, "--config")[0] if not value.startswith("{")]
+    if command == "predict":
+        rest = _with_lengths(rest)
     if command == "fit" or configured or checkpoint is None:
         if data is not None and not configured:
             raise ValueError(
                 "these problems are for a model, and none is named; expected --ckpt_path RUN, the folder of a run or one "
                 "of its checkpoints, or --config predict with --model.init_args.model PATH"
             )
-        return [command, *rest, *(_inline({"data": data}) if data else [])]
+        return [command, *(_laid_over(rest, {"data": data}) if data else rest)]
     if not Path(checkpoint).exists():
         raise ValueError(f"--ckpt_path {checkpoint} names no file or folder; expected one, or --config FILE besides")
     _check_trust(Path(checkpoint), {word.partition("=")[0].replace(".init_args.", ".") for word in rest})
     settings = _settings_of(command, Path(checkpoint), data, rest)
     return [command, *_inline(settings), *rest]
+
+
+def _with_lengths(words: list[str]) -> list[str]:
+    """Takes the lengths of the shipped configuration away where the model brings those that it was trained with.
+
+    They are for models that do not say theirs, and a limit is a part of what a model is asked.
+    """
+    models = [model for name in ("--model.init_args.model", "--model.model") for model in taken(words, name)[0]]
+    own, shipped = trained_with(models[-1]) if models else None, config_path("predict")
+    if own is None or own.max_completion_length is None or shipped not in words:
+        return words
+    behind = words.index(shipped) + 1  # a configuration that is laid over it still counts
+    lengths = {"max_prompt_length": None, "max_completion_length": None}
+    return [*words[:behind], *_inline({"model": {"init_args": lengths}}), *words[behind:]]
+
+
+def _laid_over(words: list[str], settings: Mapping[str, Any]) -> list[str]:
+    """Lays settings over the configurations among words, and under all single words."""
+    behind = max(index for index, word in enumerate(words) if word == "--config") + 2
+    return [*words[:behind], *_inline(settings), *words[behind:]]
 
 
 def _check_trust(checkpoint: Path, options: set[str]) -> None:

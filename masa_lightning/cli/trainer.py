@@ -29,6 +29,7 @@ from masa_lightning.cli.runs import with_run
 from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.run_folder import has_last, log_folder, room_for_a_run, run_folder, writable
+from masa_lightning.modules.trainer_checks import check_strategy_name
 
 _HELP: Final = """
 The shortest way is a configuration: `masa configs` lists those that come with the package. `--config` takes a name or path,
@@ -113,6 +114,8 @@ class _CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """A test in the folder of a training run leaves that run's config.yaml as it is; `prompts: null` is the default."""
+        strategy = self.config[self.subcommand]["trainer"].get("strategy")
+        check_strategy_name(str(getattr(strategy, "class_path", strategy)))
         model = self.config[self.subcommand]["model"]
         for name, parameter in parameters(imported(model["class_path"])).items():
             # jsonargparse makes such a group of settings of a mapping alone

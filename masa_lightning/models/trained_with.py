@@ -1,4 +1,4 @@
-"""The prompts and lengths that a model was trained with: an entry of its config.json, which copies of the folder keep.
+"""The prompts, lengths and scale that a model was trained with: an entry of its config.json, which copies of it keep.
 
 The embedded model has such an entry, and `masa export` writes one.
 """
@@ -17,7 +17,7 @@ from masa_lightning.models.loading import model_path
 ENTRY: Final = "masa_lightning"
 """Its name in config.json, and that of the attribute that transformers makes of it."""
 
-_LENGTHS: Final = ("max_prompt_length", "max_completion_length", "max_meta_length")
+_NUMBERS: Final = ("max_prompt_length", "max_completion_length", "max_meta_length", "pass_rate_scale")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +29,14 @@ class TrainedWith:
         max_prompt_length: Tokens; None where it is not known, as for the others.
         max_completion_length: Tokens.
         max_meta_length: Tokens.
+        pass_rate_scale: What a predicted pass rate is out of.
     """
 
     prompts: PromptTemplates
     max_prompt_length: int | None = None
     max_completion_length: int | None = None
     max_meta_length: int | None = None
+    pass_rate_scale: int | None = None
 
     @classmethod
     def of(cls, entry: Any, source: str) -> Self | None:
@@ -59,13 +61,13 @@ class TrainedWith:
         if not prompts:
             return None
         texts = {name: text for name, text in prompts.items() if name in known}
-        lengths = {name: value for name in _LENGTHS if (value := entry.get(name)) is not None}
+        numbers = {name: value for name in _NUMBERS if (value := entry.get(name)) is not None}
         if not all(isinstance(text, str) or (text is None and name == "system") for name, text in texts.items()):
             raise ValueError(_wrong(source, texts))
-        if not all(type(value) is int and value >= 1 for value in lengths.values()):
-            raise ValueError(_wrong(source, lengths))
+        if not all(type(value) is int and value >= 1 for value in numbers.values()):
+            raise ValueError(_wrong(source, numbers))
         try:
-            return cls(prompts=PromptTemplates(**texts), **lengths)
+            return cls(prompts=PromptTemplates(**texts), **numbers)
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
 
@@ -97,5 +99,5 @@ def _wrong(source: str, found: Any) -> str:
         remedy = "A checkpoint of this package has none other, so this one was changed: take the one before"
     return (
         f"{source} has {str(found)[:200]!r} where prompts and lengths of the training are to be; expected texts under "
-        f'"prompts" and whole numbers under {", ".join(_LENGTHS)}, as masa export writes them. {remedy}'
+        f'"prompts" and whole numbers under {", ".join(_NUMBERS)}, as masa export writes them. {remedy}'
     )

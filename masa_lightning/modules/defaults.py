@@ -1,4 +1,4 @@
-"""What a module does without being told: its sampler, and the prompts and lengths that its model was trained with."""
+"""What a module does without being told: its sampler, and the prompts, lengths and scale that its model was trained with."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import masa_lightning
 from masa_lightning.functional.prompts import PromptTemplates
 from masa_lightning.models.loading import TINY, load_config, model_path
 from masa_lightning.models.trained_with import ENTRY, TrainedWith, trained_with
+from masa_lightning.modules.meta import MetaSettings
 from masa_lightning.protocols import Sampler
 
 _LENGTH = 512
@@ -48,6 +49,19 @@ def default_meta_length(model: str, completion: int) -> int:
     """The limit of a meta completion in tokens, where none is given: that of the model's training, at most that of all."""
     own = trained_with(model)
     return min((own.max_meta_length if own is not None else None) or completion, completion)
+
+
+def fitting_scale(model: str, meta: MetaSettings) -> MetaSettings:
+    """Puts the scale of pass rates that a model was trained with in place of one that was left at its default.
+
+    Args:
+        model: As of the module.
+        meta: The settings that were given.
+    """
+    own = trained_with(model)
+    if own is None or own.pass_rate_scale is None or meta.pass_rate_scale != MetaSettings.pass_rate_scale:
+        return meta
+    return replace(meta, pass_rate_scale=own.pass_rate_scale)
 
 
 def fitting_prompts(model: str, prompts: PromptTemplates) -> PromptTemplates:

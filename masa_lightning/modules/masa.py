@@ -15,7 +15,7 @@ from masa_lightning.metrics.calibration import Calibration
 from masa_lightning.metrics.rollouts import MetaStatistics
 from masa_lightning.models.loading import DType
 from masa_lightning.models.lora import LoRA
-from masa_lightning.modules.defaults import default_meta_length
+from masa_lightning.modules.defaults import default_meta_length, fitting_scale
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.meta import MetaSettings
 from masa_lightning.modules.optimization import Optimization
@@ -108,6 +108,7 @@ class MASALightningModule(GRPOLightningModule):
             seed=seed,
         )
         check_object("meta", meta, MetaSettings)
+        meta = fitting_scale(model, meta)
         meta.check_counts(num_meta_generations, num_acting_meta_generations)
         if max_meta_length is None:
             max_meta_length = default_meta_length(model, self.max_completion_length)

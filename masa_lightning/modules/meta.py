@@ -16,7 +16,8 @@ class MetaSettings:
     The first five are of the paper's three quantities; others have theirs as their own arguments.
 
     Args:
-        pass_rate_scale: Predicted pass rates are integers in 0..scale; in the prompt, the parser and the reward alike.
+        pass_rate_scale: Predicted pass rates are integers in 0..scale; in the prompt, the parser and the reward alike. By
+            default that of the model's training, if its folder says so, as those of `masa export` do, else 8.
         difficulty_scoring: "exponential" rewards a predicted pass rate with ``b ** |predicted - actual|`` (the paper),
             "brier" with ``1 - (predicted - actual) ** 2``, under which the expected pass rate is the best prediction.
         difficulty_base: Base b of the exponential difficulty reward, in (0, 1).

@@ -139,9 +139,23 @@ def check_strategy(trainer: Trainer) -> None:
         ValueError: If it does not.
     """
     if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy)):
+        check_strategy_name(type(trainer.strategy).__name__)
+
+
+def check_strategy_name(name: str) -> None:
+    """The same by its name, before Lightning advises to install what would not do.
+
+    Args:
+        name: As of the Trainer, or the path of its class.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    last = name.rpartition(".")[2]
+    if last.lower().startswith(("fsdp", "deepspeed")):
         raise ValueError(
-            f"the strategy is {type(trainer.strategy).__name__}, from whose flattened weights the sampler cannot be served; "
-            "expected one process, DDP, or ModelParallelStrategy (FSDP2), which shards weights, gradients and optimiser as "
+            f"the strategy is {last}, from whose flattened weights the sampler cannot be served; expected one process, DDP "
+            "(--trainer.strategy ddp), or ModelParallelStrategy (FSDP2), which shards weights, gradients and optimiser as "
             "they do: configs/masa.yaml"
         )
 

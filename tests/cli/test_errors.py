@@ -273,6 +273,20 @@ def test_words_of_others_name_settings_that_are_there(
     assert "has no setting" not in printed.err
 
 
+@pytest.mark.parametrize("strategy", ["deepspeed_stage_2", "fsdp", "lightning.pytorch.strategies.DeepSpeedStrategy"])
+def test_a_strategy_that_cannot_work_is_not_advised_to_be_installed(
+    strategy: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["masa"])
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # restored afterwards, as the next
+    monkeypatch.setenv("PL_SEED_WORKERS", "0")
+    with pytest.raises(
+        ValueError, match=r"flattened weights.*expected one process, DDP \(--trainer\.strategy ddp\), or"
+    ):
+        main(["fit", "--config", "tiny", "--trainer.strategy", strategy])
+
+
 def test_what_is_monitored_and_not_logged_is_a_mistake(loop: Any) -> None:
     stopper = EarlyStopping("loss", check_on_train_epoch_end=True)
     with pytest.raises(RuntimeError, match=r"conditioned on metric `loss` .*`reward`") as raised:

@@ -168,6 +168,31 @@ def test_a_problem_is_drawn_alike_however_it_is_given(run: Path) -> None:
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.parametrize(
+    ("words", "lengths"),
+    [
+        (["--model.init_args.model", "tiny"], [None, None]),
+        (["--model.model", "tiny", "--model.max_completion_length", "9"], [None, 9]),
+        (["--model.model", "some/model"], [2048, 16384]),
+    ],
+)
+def test_a_model_that_says_its_lengths_keeps_them(
+    capsys: pytest.CaptureFixture[str], words: list[str], lengths: list[int | None]
+) -> None:
+    """Those of the shipped configuration are for others."""
+    found = settings_of(capsys, "predict", "--config", "predict", *words, "--problem", "1+1")
+    assert [found[f"model.init_args.max_{kind}_length"] for kind in ("prompt", "completion")] == lengths
+
+
+def test_words_win_over_a_file_of_problems(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("some.jsonl").write_text('{"question": "1+1"}\n')
+    words = ["--config", "predict", "--problems", "some.jsonl", "--data.predict_split", "train[:1]"]
+    found = settings_of(capsys, "predict", *words)
+    assert (found["data.init_args.predict"], found["data.init_args.predict_split"]) == ("some.jsonl", "train[:1]")
+    words = ["--config", "predict", "--problem", "1+1", "--data.val_batch_size", "3"]
+    assert settings_of(capsys, "predict", *words)["data.init_args.val_batch_size"] == 3
+
+
 def test_settings_that_are_taken_away(run: Path) -> None:
     """As `evaluation: null` over a configuration that has some: the defaults."""
     null = ["--model.init_args.evaluation", "null"]

@@ -37,7 +37,9 @@ def test_models_that_say_nothing(tmp_path: Path) -> None:
 
 
 def test_written_and_read(tmp_path: Path) -> None:
-    known = TrainedWith(prompts=PromptTemplates(solution="S {problem}", system="Be brief."), max_prompt_length=7)
+    known = TrainedWith(
+        prompts=PromptTemplates(solution="S {problem}", system="Be brief."), max_prompt_length=7, pass_rate_scale=5
+    )
     folder = write(tmp_path / "model", known.entry() | {"of_a_later_version": 1})
     assert trained_with(folder) == known
     AutoConfig.from_pretrained(folder).save_pretrained(tmp_path / "again")
