@@ -16,15 +16,15 @@ from typing import Final, Literal
 from comparison.runs import Arm, folder_of, is_tested, is_trained, test_folder
 from masa_lightning.functional.controls import gate
 from masa_lightning.report import statistics
-from masa_lightning.report.records import ProblemRecord
-from masa_lightning.report.runs import Run, load_runs
+from masa_lightning.report.records import Evaluated
+from masa_lightning.report.runs import SECONDS, TOKENS, Run, load_runs
 from masa_lightning.report.statistics import Estimate
 
 Cost = Literal["steps", "tokens", "seconds"]
 COSTS: Final[dict[Cost, tuple[str, ...]]] = {
     "steps": (),
-    "tokens": ("tokens/solution", "tokens/meta"),
-    "seconds": ("timing_s/step", "timing_s/sft"),
+    "tokens": TOKENS,
+    "seconds": SECONDS,
 }
 GATES: Final = ("gating", "history")
 
@@ -79,10 +79,11 @@ class Result:
         values = [v for step, v in self.run.series(f"controls/{name}/{metric}").items() if step >= first]
         return fmean(values) if values else None
 
-    def problems(self, stage: str = "test") -> list[ProblemRecord]:
-        """Of the last evaluation of a stage."""
-        found = [e.problems for e in self.run.evaluated if e.stage == stage]
-        return found[-1] if found else []
+    @cached_property
+    def tested(self) -> Evaluated:
+        """The last test."""
+        found = [e for e in self.run.evaluated if e.stage == "test"]
+        return found[-1] if found else Evaluated(stage="test", step=None, problems=[])
 
 
 Metric = Callable[[Result], float | None]
@@ -229,9 +230,8 @@ def over_problems(first: Runs, second: Runs, draws: int = 2000) -> Estimate | No
     pairs: list[list[float]] = []
     for seed in first:
         if seed in second:
-            rates = {(p.source, p.id): p.actual for p in second[seed].problems()}
-            both = [(p.actual, rates.get((p.source, p.id))) for p in first[seed].problems()]
-            pairs.append([a - b for a, b in both if a is not None and b is not None])
+            a, b = (result.tested.rates for result in (first[seed], second[seed]))
+            pairs.append([rate - b[problem] for problem, rate in a.items() if problem in b])
     pairs = [each for each in pairs if each]
     if not pairs:
         return None
@@ -254,7 +254,7 @@ def gate_on_test(result: Result, *, max_std: float, margin: float) -> dict[str, 
     Returns:
         ``precision``, ``recall``, ``share``, ``lost_correct`` and ``lost_signal``, those that are known.
     """
-    problems = [p for p in result.problems() if p.verdicts]
+    problems = [p for p in result.tested.problems if p.verdicts]
     wanted = [gate(p.rates, max_std=max_std, margin=margin) for p in problems]
     rates = [fmean(p.verdicts) for p in problems]
     right = [rate in (0.0, 1.0) for rate in rates]

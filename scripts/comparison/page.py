@@ -116,7 +116,7 @@ def text(
 def _counts(results: m.Results) -> str:
     runs = [r for by_seed in results.values() for r in by_seed.values()]
     seeds = sorted({r.seed for r in runs})
-    steps, problems = sorted({len(r.steps) for r in runs}), sorted({len(r.problems()) for r in runs})
+    steps, problems = sorted({len(r.steps) for r in runs}), sorted({len(r.tested.problems) for r in runs})
     return (
         f"{len(runs)} runs of {len(results)} arms, seeds {', '.join(map(str, seeds))}; {_span(steps)} training steps and "
         f"{_span(problems)} test problems a run. Made by `scripts/compare.py`."

@@ -64,7 +64,7 @@ def calibration(results: Results) -> Figure | None:
     figure = new_figure(3.6 * len(names) + 0.2, 7.6)
     for column, name in enumerate(names):
         above, below = (figure.add_subplot(2, len(names), row * len(names) + column + 1) for row in (0, 1))
-        problems = [p for result in results[name].values() for p in result.problems()]
+        problems = [p for result in results[name].values() for p in result.tested.problems]
         _pass_rates(above, [(p.predicted, p.actual) for p in problems], name)
         lengths = [(p.predicted_length, p.length) for p in problems]
         known = [(float(x), float(y)) for x, y in lengths if x and y]
