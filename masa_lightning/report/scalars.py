@@ -20,7 +20,9 @@ LARGEST = 64 << 20
 def read_scalars(folder: Path) -> tuple[Scalars, list[str]]:
     """Reads what loggers wrote into a run's folder.
 
-    Of a run that was interrupted and went on, what the later part logged again counts.
+    Of a run that was interrupted and went on, what the later part logged again counts. What a validation by itself logged
+    beside a training run, as in a script, is left out: it may be of other problems or settings. Training alone logs
+    the epoch with its validations.
 
     Args:
         folder: Of the run; folders in it are left alone.
@@ -30,6 +32,7 @@ def read_scalars(folder: Path) -> tuple[Scalars, list[str]]:
     """
     scalars: Scalars = {}
     problems: list[str] = []
+    parts: list[Scalars] = []
     for file in sorted(file for file in folder.glob("events.out.tfevents*") if file.is_file()):
         part: Scalars = {}
         try:
@@ -38,7 +41,11 @@ def read_scalars(folder: Path) -> tuple[Scalars, list[str]]:
                     part.setdefault(tag, {})[step] = value
         except OSError as error:
             problems.append(f"{file.name} could not be read: {error.strerror}")
-        _overlay(scalars, part)
+        parts.append(part)
+    trained = any("epoch" in part for part in parts)
+    for part in parts:
+        by_itself = trained and "epoch" not in part
+        _overlay(scalars, {tag: series for tag, series in part.items() if not (by_itself and _is_validation(tag))})
     if (file := folder / "metrics.csv").is_file():
         part = {}
         try:
@@ -50,6 +57,10 @@ def read_scalars(folder: Path) -> tuple[Scalars, list[str]]:
         for tag, series in part.items():
             scalars.setdefault(tag, series)  # the same numbers, where a run has both loggers
     return scalars, problems
+
+
+def _is_validation(tag: str) -> bool:
+    return tag.startswith("val/")
 
 
 def _overlay(scalars: Scalars, later: Scalars) -> None:
@@ -98,10 +109,15 @@ def _number(value: Any) -> float | None:
 
 def _rows(file: Path) -> Iterator[tuple[str, int, float]]:
     with file.open(newline="", encoding="utf-8") as stream:
-        for row in csv.DictReader(stream):
+        rows = csv.DictReader(stream)
+        trained = "epoch" in (rows.fieldnames or ())
+        for row in rows:
             if not row.get("step"):
                 continue
             step = int(float(row["step"]))
+            by_itself = trained and not row["epoch"]
             for name, text in row.items():
-                if name and name != "step" and isinstance(text, str) and text:
+                if not name or name == "step" or not isinstance(text, str) or not text:
+                    continue
+                if not (by_itself and _is_validation(name)):
                     yield name, step, float(text)

@@ -96,6 +96,30 @@ def test_what_goes_on_after_an_interruption_counts(tmp_path: Path) -> None:
     assert scalars["reward"] == pytest.approx({1: 0.1, 2: 0.2, 3: 1.3, 4: 1.4})
 
 
+@pytest.mark.parametrize("kind", ["events", "csv"])
+def test_a_validation_by_itself_is_none_of_training(run: Path, tmp_path: Path, kind: str) -> None:
+    """One of an earlier step deleted all later ones, one of the last step took its place."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    before = read_scalars(run)[0]
+    if kind == "csv":
+        tags = ["val/pass@1", "epoch", "reward"]
+        steps = sorted(before["epoch"])
+        rows = [[str(step), *(str(before[tag].get(step, "")) for tag in tags)] for step in steps]
+        rows += [["1", "0.9", "", ""], ["3", "0.9", "", ""]]
+        next(run.glob("events*")).unlink()
+        (run / "metrics.csv").write_text("\n".join(",".join(row) for row in [["step", *tags], *rows]))
+    else:
+        for step in (1, 3):
+            writer = SummaryWriter(str(run), filename_suffix=f".{step}")
+            writer.add_scalar("val/pass@1", 0.9, step)
+            writer.close()
+    after = read_scalars(run)[0]
+    assert [*after["val/pass@1"]] == [0, 1, 2, 3]
+    assert after["val/pass@1"] == pytest.approx(before["val/pass@1"])
+    assert after["reward"] == pytest.approx(before["reward"])
+
+
 @pytest.mark.parametrize(
     ("name", "content", "note"),
     [
