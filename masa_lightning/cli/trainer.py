@@ -60,7 +60,10 @@ class _Parser(LightningArgumentParser):
 
 
 class _SaveConfig(SaveConfigCallback):
-    """Keeps the configuration in the run's own folder: Lightning's takes one for all runs, if W&B or MLflow logs first."""
+    """Keeps the configuration in the run's own folder: Lightning's takes one for all runs, if W&B or MLflow logs first.
+
+    That of a training run says what a new run needs, and so no checkpoint: with it a new run would go on with that one.
+    """
 
     begins = False
     """Whether a run begins, and none is gone on with."""
@@ -76,6 +79,9 @@ class _SaveConfig(SaveConfigCallback):
         # Without a logger all runs have one folder.
         if trainer.is_global_zero and self.begins and file.exists():
             rank_zero_info(f"{file} was an earlier run's: it is kept as {set_aside(file).name}")
+        if stage == "fit":
+            self.config = self.config.clone()
+            self.config["ckpt_path"] = None
         own = {"log_dir": str(folder), "strategy": trainer.strategy, "is_global_zero": trainer.is_global_zero}
         super().setup(cast("Trainer", SimpleNamespace(**own)), pl_module, stage)
 
