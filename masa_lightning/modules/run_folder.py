@@ -13,7 +13,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +26,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from masa_lightning.models.checkpoints import replaced, set_aside
 
 _OF_A_RUN = ("events.out.tfevents*", "metrics.csv", "hparams.yaml", "config.yaml", "checkpoints", "*rollouts.jsonl")
+_OF_TRAINING = (".fit.lock", "config.yaml", "checkpoints", "train_rollouts.jsonl")
 _LOCKED = ("fit", "test", "predict")  # each for itself: a checkpoint may be tested while training goes on
 _KEPT = "metrics.csv.kept"
 
@@ -42,13 +43,20 @@ def run_folder(trainer: Trainer) -> Path:
     """Where the files of a run go that are no logger's: beside its metrics, or where its checkpoints go; a collective.
 
     Loggers such as W&B's and MLflow's name one folder for all runs, in which `ModelCheckpoint` makes one for each: that one
-    is taken. Without a logger it is the Trainer's.
+    is taken. Without a logger it is the Trainer's. Of a validation by itself it is a folder in that of the training run.
     """
-    folder = log_folder(trainer) if trainer.is_global_zero else None
-    first = next(iter(trainer.loggers), None)
+    folder = _folder(trainer) if trainer.is_global_zero else Path()
+    for apart in (c.apart for c in trainer.callbacks if isinstance(c, RunFolder)):  # type: ignore[attr-defined]
+        folder = folder if apart in folder.parts else folder / apart
+    return Path(trainer.strategy.broadcast(str(folder)))
+
+
+def _folder(trainer: Trainer) -> Path:
+    """For the first process alone."""
+    folder, first = log_folder(trainer), next(iter(trainer.loggers), None)
     if folder is None and first is not None and first.save_dir is not None:
         folder = Path(first.save_dir, str(first.name or ""), str(first.version or ""))
-    return Path(trainer.strategy.broadcast(str(folder or trainer.default_root_dir)))
+    return folder or Path(trainer.default_root_dir)
 
 
 @contextmanager
@@ -165,11 +173,16 @@ def _resumed(trainer: Trainer, ckpt_path: str | Path | None, places: list[Path])
 class RunFolder(Callback):
     """Locks the logger's folder while a run writes to it, and keeps the rows of a ``metrics.csv`` that a run goes on with.
 
-    Lightning's `CSVLogger` removes a file that it finds. Every module of this package brings this callback along.
+    Lightning's `CSVLogger` removes a file that it finds. A validation by itself in the folder of a training run gets a
+    folder of its own in it, ``validate-1`` and so on, as it may be of other problems or settings than those that the run
+    was validated with. Every module of this package brings this callback along.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.apart = ""
+        """Name of the folder of a validation by itself, in that of its training run."""
+        self._moved: list[tuple[Any, Any]] = []  # loggers that write to it, and what their version was
         self._lock: IO[str] | None = None
         self._csv: list[CSVLogger] = []
         self._events: list[Path] = []  # of TensorBoard, found in the folder
@@ -181,10 +194,15 @@ class RunFolder(Callback):
         Raises:
             ValueError: If another run is writing to that folder.
         """
-        folder = log_folder(trainer) if trainer.is_global_zero else None
-        if folder is None or getattr(trainer, "fast_dev_run", False):
+        self._come_back()
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         function = str(getattr(trainer.state.fn, "value", ""))
+        if function == "validate":
+            self._step_aside(trainer)
+        folder = log_folder(trainer)
+        if folder is None:
+            return
         if function in _LOCKED and self._lock is None:
             self._lock = _lock(folder, function)
         warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
@@ -239,6 +257,32 @@ class RunFolder(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Gives the folder free."""
         self.teardown(trainer, pl_module, "")
+
+    def _step_aside(self, trainer: Trainer) -> None:
+        """Finds a folder for a validation in that of a training run, whose files it would overwrite or mix with."""
+        folder = _folder(trainer)
+        if not any((folder / name).exists() for name in _OF_TRAINING):
+            return
+        writable(folder)
+        for number in itertools.count(1):
+            with suppress(FileExistsError):
+                (folder / f"validate-{number}").mkdir()
+                self.apart = f"validate-{number}"
+                break
+        for logger in trainer.loggers:
+            if isinstance(logger, (TensorBoardLogger, CSVLogger)) and vars(logger).get("_experiment") is None:
+                version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+                self._moved.append((logger, vars(logger)["_version"]))
+                vars(logger)["_version"] = str(Path(version, self.apart))
+        # Of `ModelCheckpoint`, which has nothing to do here.
+        warnings.filterwarnings("ignore", message="The dirpath has changed from")
+        rank_zero_info(f"{folder} is a training run's: this validation is kept in {folder / self.apart}")
+
+    def _come_back(self) -> None:
+        """Lets loggers write where they did before a validation by itself."""
+        for logger, version in self._moved:
+            vars(logger).update(_version=version, _experiment=None)
+        self.apart, self._moved = "", []
 
     def _keep_apart(self, trainer: Trainer) -> None:
         """Renames what an earlier run left where `make_room` was not called: in a script, that is."""

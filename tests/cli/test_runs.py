@@ -207,7 +207,8 @@ def test_measure_with_the_runs_own_problems(run: Path, command: str) -> None:
     done = cli.main([command, "--ckpt_path", str(run)])
     assert done is not None
     assert ("test/pass@1" if command == "test" else "val/pass@1") in done.trainer.callback_metrics
-    assert Path(str(done.trainer.log_dir)).resolve() == run
+    folder = Path(str(done.trainer.log_dir)).resolve()
+    assert folder == run if command == "test" else folder.parent == run and folder.name.startswith("validate-")
     names = [type(c).__name__ for c in done.trainer.callbacks]
     assert "RolloutTable" in names
     assert "ModelCheckpoint" not in names

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -17,6 +18,7 @@ from test_cli import _apart as _apart
 from masa_lightning import CalibrationPlots, RolloutTable, cli
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.run_folder import make_room
+from masa_lightning.report.scalars import read_scalars
 
 SHIPPED = [
     {"class_path": "masa_lightning.RolloutProgressBar"},
@@ -298,6 +300,73 @@ def test_rows_of_metrics_csv_survive(tmp_path, loop):
     fit()  # a script's new run in the same folder
     assert [int(row["step"]) for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
     assert (tmp_path / "metrics-1.csv").exists()
+
+
+def test_a_validation_by_itself_leaves_the_training_run_as_it_is(run, tmp_path):
+    """Of other problems or settings it overwrote rollouts and pictures, and its figures took the place of training's."""
+    data = tmp_path / "val.jsonl"
+    data.write_text('{"problem": "1-1", "answer": "0"}\n')
+    validation = [f"--data.init_args.validation={data}", "--data.init_args.validation_split=train"]
+    run("fit", *validation, "--trainer.limit_val_batches=1")
+    before = files("runs/x")
+    scalars = read_scalars(Path("runs/x"))
+    assert scalars[0]["val/pass@1"].keys() == {0, 2}
+    for number in (1, 2):
+        command = run(
+            "validate", *validation, "--ckpt_path", "runs/x", "--model.init_args.evaluation.temperature=0.5",
+            "--trainer.limit_val_batches=1",
+        )  # fmt: skip
+        own = Path("runs/x", f"validate-{number}")
+        assert Path(command.trainer.log_dir) == own
+        names = {str(p.relative_to(own)) for p in own.rglob("*") if p.is_file()}
+        assert {"validate_config.yaml", "rollouts/validate_step000002.jsonl", "hparams.yaml"} <= names
+        assert read_scalars(own)[0]["val/pass@1"].keys() == {2}
+    assert {n: c for n, c in files("runs/x").items() if not n.parts[0].startswith("validate-")} == before
+    assert read_scalars(Path("runs/x")) == scalars
+
+
+@pytest.mark.parametrize("kinds", [[TensorBoardLogger], [CSVLogger], [CSVLogger, TensorBoardLogger]])
+def test_a_validation_in_a_script_has_its_own_folder_too(kinds, tmp_path, loop):
+    module, data = loop.module(), loop.Problems(4, 4)
+
+    def trainer(**settings):
+        return loop.trainer(RolloutTable(), logger=[kind(tmp_path, name="", version="") for kind in kinds], **settings)
+
+    trainer().validate(module, data, verbose=False)  # there is no training run yet
+    assert (tmp_path / "rollouts" / "validate_step000000.jsonl").exists()
+    first = trainer()
+    first.fit(module, data)
+    scalars = read_scalars(tmp_path)[0]
+    first.validate(module, loop.Problems(4, 2), verbose=False)  # whose logger has its files open
+    other = trainer(max_steps=3)
+    other.validate(module, loop.Problems(4, 2), verbose=False)
+    assert other.log_dir == str(tmp_path / "validate-2")
+    rollouts = [(tmp_path / f"validate-{n}" / "rollouts" / "validate_step000002.jsonl").read_text() for n in (1, 2)]
+    trained = (tmp_path / "rollouts" / "validate_step000002.jsonl").read_text()
+    assert [len(text.splitlines()) for text in (trained, *rollouts)] == [48, 24, 24]
+    assert read_scalars(tmp_path)[0]["val/pass@1"].keys() == scalars["val/pass@1"].keys()
+    other.test(module, loop.Problems(4, 2), verbose=False)  # a trainer comes back
+    assert Path(other.log_dir) == tmp_path
+    assert "test/pass@1" in read_scalars(tmp_path)[0]
+
+
+def test_without_a_logger_too(tmp_path, loop):
+    module, data = loop.module(), loop.Problems(4, 4)
+    for stage in ("fit", "validate"):
+        getattr(loop.trainer(RolloutTable(), default_root_dir=tmp_path), stage)(module, datamodule=data)
+    assert (tmp_path / "rollouts" / "validate_step000002.jsonl").exists()
+    assert (tmp_path / "validate-1" / "rollouts" / "validate_step000002.jsonl").exists()
+
+
+def test_a_configuration_begins_a_new_run(run):
+    """That of a run that was gone on with said `ckpt_path: last`, so that a run with it went on with another one unasked."""
+    run("fit")
+    run("fit", "--ckpt_path", "last", steps=3)
+    assert yaml.safe_load(Path("runs/x/config.yaml").read_text())["ckpt_path"] is None
+    run("test", "--ckpt_path", "runs/x")
+    assert yaml.safe_load(Path("runs/x/test_config.yaml").read_text())["ckpt_path"] == "runs/x/checkpoints/last.ckpt"
+    begun = cli.main(["fit", "--config", "runs/x/config.yaml", "--trainer.logger.init_args.name", "y"])
+    assert begun.trainer.ckpt_path is None and begun.trainer.global_step == 3
 
 
 @pytest.mark.parametrize("switch", ["enable_progress_bar", "enable_checkpointing"])
