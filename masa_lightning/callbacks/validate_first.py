@@ -22,18 +22,21 @@ class ValidateFirst(Callback):
         super().__init__()
         self._validations = 0  # after a step of the run
         self._first = False
+        self._closed = 0  # step behind which a run ended with a validation of this callback
+        self._closing = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Counts anew, before the state of a run that is gone on with comes."""
-        self._validations, self._first = 0, False
+        self._validations, self._first, self._closed, self._closing = 0, False, 0, False
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what decides whether a validation follows the last step."""
-        return {"first": self._first, "validations": self._validations}
+        return {"first": self._first, "validations": self._validations, "closed": self._closed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from a checkpoint."""
         self._first, self._validations = state_dict["first"], state_dict["validations"]
+        self._closed = state_dict.get("closed", 0)  # earlier versions kept none
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validates, before the first step of a new run."""
@@ -49,14 +52,18 @@ class ValidateFirst(Callback):
                 callback.strict, trainer.should_stop = strict, stop
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Counts those after a step."""
-        self._validations += not trainer.sanity_checking and trainer.global_step > 0
+        """Counts those after a step; of a run that is made longer the closing one is not the last."""
+        if self._closing:
+            self._closed = trainer.global_step
+        else:
+            self._validations += not trainer.sanity_checking and trainer.global_step > 0
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validates, if there is nothing to compare the first one with."""
-        if self._first and trainer.global_step and not self._validations:
+        if self._first and trainer.global_step not in (0, self._closed) and not self._validations:
+            self._closing = True
             _validate(trainer)
-            self._validations = 0  # of a run that is made longer this one is not the last
+            self._closing = False
 
 
 def _callbacks(trainer: Any) -> list[Callback]:

@@ -29,6 +29,7 @@ from masa_lightning.modules.optimization import Optimization
 from masa_lightning.modules.provenance import fingerprint, provenance
 from masa_lightning.modules.resume import Resumption
 from masa_lightning.modules.trainer_checks import check_batches, check_monitors
+from masa_lightning.modules.validated import save_validated
 from masa_lightning.protocols import Grader, RewardFunction, RolloutStore, Sampler
 from masa_lightning.rollouts.controlled import ControlledRollouts
 from masa_lightning.rollouts.evaluation import Drawn, Evaluator, Stage
@@ -306,6 +307,11 @@ class GRPOLightningModule(PolicyLightningModule):
             if not self.rollout_steps:
                 self.first_validation = self.last_validation
 
+    def on_validation_end(self) -> None:
+        """Writes a checkpoint of the same step again, which lacks the results; behind the hooks of all callbacks."""
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            save_validated(self.trainer, self.rollout_steps)
+
     def on_test_epoch_end(self) -> None:
         self._log_evaluation("test")
         self._log_step_of_checkpoint()
@@ -321,6 +327,8 @@ class GRPOLightningModule(PolicyLightningModule):
 
     def on_train_start(self) -> None:
         self._start()
+        if self.trainer.ckpt_path is not None:  # what callbacks monitor, which Lightning forgets
+            self.trainer.callback_metrics.update({n: torch.tensor(v) for n, v in self._last_logged().items()})
         self._resumption.begin(self.trainer, self._metrics)
 
     def training_step(self, batch: list[Problem], batch_idx: int) -> dict[str, Any]:
@@ -372,8 +380,12 @@ class GRPOLightningModule(PolicyLightningModule):
         if self.rollout_steps:
             self.log("step", float(self.rollout_steps))
 
+    def _last_logged(self) -> dict[str, float]:
+        """What the last validation and the last training step logged."""
+        return {**(self.last_validation or {}).get("metrics", {}), **self._metrics}
+
     def _step_monitored_schedules(self, epochs: int) -> None:
-        known = {**(self.last_validation or {}).get("metrics", {}), **self._metrics, **self.trainer.callback_metrics}
+        known = {**self._last_logged(), **self.trainer.callback_metrics}
         self.learner.schedules.monitor(known, training_steps=self.rollout_steps, epochs=epochs)
 
     @property

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from masa_lightning.callbacks.validate_first import ValidateFirst
 
@@ -105,3 +105,16 @@ def test_other_problems_are_not_the_same_measurement(loop: Any) -> None:
     module.evaluation = type(module.evaluation)(num_generations=2, num_meta_generations=1)
     loop.trainer(loop.Recorder()).validate(module, loop.Problems(4, 4), verbose=False)
     assert module.last_validation["measured"] != first
+
+
+def test_a_run_that_is_whole_is_not_closed_again(loop: Any, tmp_path: Any) -> None:
+    """Its last checkpoint has the closing validation. The same run, gone on with, does not repeat it; a longer one does."""
+    saver = {"every_n_train_steps": 3, "save_last": True, "save_top_k": 0}
+    for most, expected in ((3, [0, 3]), (3, []), (4, [4])):
+        recorder, module = loop.Recorder(), loop.module()
+        callbacks = [recorder, ValidateFirst(), ModelCheckpoint(tmp_path, **saver)]
+        trainer = loop.trainer(*callbacks, enable_checkpointing=True, max_steps=most)
+        last = tmp_path / "last.ckpt"
+        trainer.fit(module, loop.Problems(8, 4), ckpt_path=last if last.exists() else None)
+        assert steps(recorder) == expected
+        assert module.last_validation["rollout_steps"] == most
