@@ -24,8 +24,8 @@ _SOLVED: Final[dict[Stage, str]] = {"validate": "Solved", "test": "Solved in the
 def costs(arms: Sequence[Arm]) -> list[Table]:
     r"""Compares each experiment with the first, in what both have logged.
 
-    Figures are means over seeds. The change of pass@1 is over the problems of the last validations (or tests) of both, or
-    over pairs of seeds, with its 95% interval.
+    Figures are means over the seeds that both have, or over all where they share none. The change of pass@1 is over the
+    problems of the last validations (or tests) of both, or over pairs of seeds, with its 95% interval.
 
     Returns:
         Tables with sentences: ``said``, how many problems more are solved, and ``unequal``, what else the two differ in.
@@ -53,6 +53,11 @@ def lines(table: Table) -> list[str]:
 
 
 def _compared(one: Arm, other: Arm) -> Table:
+    names, pairs = [run.name for run in (*one.runs, *other.runs)], _pairs(one, other)
+    one, other = (
+        Arm(label=arm.label, runs=[pair[place] for pair in pairs] or arm.runs) for place, arm in enumerate((one, other))
+    )
+    alone = [name for name in names if name not in {run.name for run in (*one.runs, *other.runs)}]
     rows = [
         _change("tokens generated", one, other, lambda run: run.generated),
         _change(_LATER, one, other, lambda run: _late(run, TOKENS)),
@@ -65,8 +70,9 @@ def _compared(one: Arm, other: Arm) -> Table:
         "head": ["", one.label, other.label, "change"],
         "rows": [row for row in rows if row],
         "arms": [],
-        "said": [sentence for stage in _SOLVED if (sentence := _solved(one, other, stage))],
-        "unequal": _unequal(one, other),
+        "said": [sentence for stage in _SOLVED if (sentence := _solved(one, other, pairs, stage))],
+        "unequal": _unequal(one, other)
+        + ([f"Only runs of equal seeds are compared, without {shown(', '.join(alone), 200)}."] if alone else []),
     }
 
 
@@ -81,6 +87,8 @@ def _change(
     if share and not before:
         return []
     change = f"{after / before - 1:+.0%}" if share else f"{after - before:+.{digits}f}"
+    if not any(digit in change for digit in "123456789"):
+        change = change.replace("-", "+")  # rounded to nothing
     return [name, f"{before:,.{digits}f}", f"{after:,.{digits}f}", change]
 
 
@@ -93,13 +101,13 @@ def _late(run: Run, tags: Sequence[str]) -> float | None:
     return fmean(steps[len(steps) // 2 :]) if len(steps) > 1 else None
 
 
-def _solved(one: Arm, other: Arm, stage: Stage) -> str:
+def _solved(one: Arm, other: Arm, pairs: Sequence[tuple[Run, Run]], stage: Stage) -> str:
     """The change of pass@1 on the same problems; where these are not known, whether intervals are apart."""
-    pairs = [found for a, b in _pairs(one, other) if (found := paired_differences(_rates(a, stage), _rates(b, stage)))]
-    change = statistics.mean(pairs[0] if len(pairs) == 1 else [fmean(pair) for pair in pairs])
+    changes = [found for a, b in pairs if (found := paired_differences(_rates(a, stage), _rates(b, stage)))]
+    change = statistics.mean(changes[0] if len(changes) == 1 else [fmean(each) for each in changes])
     if change is None:
         return _apart(one, other, stage)
-    where = f"the same {change.n} problems" if len(pairs) == 1 else f"the same problems, {change.n} pairs of seeds"
+    where = f"the same {change.n} problems" if len(changes) == 1 else f"the same problems, {change.n} pairs of seeds"
     if change.low is None or change.high is None:
         return f"{_SOLVED[stage]}: {change.value:+.3f} on {where}: all differ by as much, so that no interval is known."
     chance = "may be chance" if change.low <= 0 <= change.high else "more than chance"

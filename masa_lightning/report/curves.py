@@ -24,7 +24,7 @@ _KINDS: Final = (("pearson", "Fisher's"), ("pass@1", "Wilson's"))
 """Intervals over problems; those of means are Student's."""
 _MOST_RAW: Final = 800  # single steps of a chart, of all its arms
 
-_Line = tuple[list[tuple[float, Estimate]], int, list[int]]  # points, seeds, and the problems of each step of each seed
+_Line = tuple[list[tuple[float, Estimate]], str, list[int]]  # points, what intervals are over, problems of each value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,8 +172,6 @@ def draw(chart: Chart, arms: Sequence[Arm]) -> dict[str, Any] | None:
     Each line is ``arm`` (number), ``name``, ``points`` (x, y, low, high, n; a bound is null where none is known) and ``raw``
     (x, y of single steps, of one run).
     """
-    longest = max((len(run.series(tag)) for arm in arms for run in arm.runs for tag, _ in chart.lines), default=0)
-    width = 1 if chart.group == "held out" or longest < 20 else max(5, math.ceil(longest / BINS))
     lines: list[dict[str, Any]] = []
     drawn: list[_Line] = []
     for number, arm in enumerate(arms):
@@ -181,6 +179,8 @@ def draw(chart: Chart, arms: Sequence[Arm]) -> dict[str, Any] | None:
             series = [(run, run.series(tag)) for run in arm.runs if run.series(tag)]
             if not series:
                 continue
+            longest = max(len(each) for _, each in series)
+            width = 1 if chart.group == "held out" or longest < 20 else max(5, math.ceil(longest / BINS))
             points = _points(series, tag, width)
             raw = _raw(series[0][1], _MOST_RAW // len(arms)) if len(series) == 1 and width > 1 else []
             lines.append(
@@ -192,7 +192,8 @@ def draw(chart: Chart, arms: Sequence[Arm]) -> dict[str, Any] | None:
                     "raw": raw,
                 }
             )
-            drawn.append((points, len(series), [at_validation(run, tag, s).n for run, each in series for s in each]))
+            problems = [at_validation(run, tag, step).n for run, each in series for step in each] if width == 1 else [0]
+            drawn.append((points, _over(len(series), width), problems))
     if not lines:
         return None
     return {
@@ -200,7 +201,7 @@ def draw(chart: Chart, arms: Sequence[Arm]) -> dict[str, Any] | None:
         "group": chart.group,
         "x": chart.x,
         "y": chart.y,
-        "note": _note(drawn, chart.lines[0][0], width),
+        "note": _note(drawn, chart.lines[0][0]),
         "lines": lines,
     }
 
@@ -222,7 +223,7 @@ def held_out_against_tokens(arms: Sequence[Arm]) -> dict[str, Any] | None:
         if points:
             line = {"arm": number, "name": "", "dashed": False, "raw": []}
             lines.append(line | {"points": [_point(x, estimate, RATE) for x, estimate in points]})
-            drawn.append((points, len(known), [known[0][1][step][1].n for step in common]))
+            drawn.append((points, _over(len(known), 1), [known[0][1][step][1].n for step in common]))
     if not lines:
         return None
     return {
@@ -230,7 +231,7 @@ def held_out_against_tokens(arms: Sequence[Arm]) -> dict[str, Any] | None:
         "group": "held out",
         "x": "tokens generated in training, both kinds",
         "y": "pass@1",
-        "note": _note(drawn, tag, 1),
+        "note": _note(drawn, tag),
         "lines": lines,
     }
 
@@ -279,19 +280,21 @@ def _points(series: Sequence[tuple[Run, Series]], tag: str, width: int) -> list[
     return points
 
 
-def _note(drawn: Sequence[_Line], tag: str, width: int) -> str:
+def _over(seeds: int, width: int) -> str:
+    return "seeds" if seeds > 1 else "steps" if width > 1 else "problems"
+
+
+def _note(drawn: Sequence[_Line], tag: str) -> str:
     """Says what the points of a chart's lines rest on, and what their intervals are over."""
     texts = []
-    for over in ("seeds", "problems" if width == 1 else "steps"):
-        lines = [(points, problems) for points, seeds, problems in drawn if (seeds > 1) == (over == "seeds")]
-        if not lines:
-            continue
+    for over in dict.fromkeys(over for _, over, _ in drawn):
+        lines = [(points, problems) for points, of, problems in drawn if of == over]
         n = span([estimate.n for points, _ in lines for _, estimate in points])
         problems = span([number for _, numbers in lines for number in numbers])
-        of = f" of {problems} problems" if over == "seeds" and width == 1 and problems != "0" else ""
+        of_problems = f" of {problems} problems" if over == "seeds" and problems != "0" else ""
         places = span([len(points) for points, _ in lines])
-        at = f"{places} {'step' if width == 1 else 'point'}{'s' if places != '1' else ''}"
-        what = f"{n} {over}{of} at {'each of ' if places != '1' else ''}{at}" if n != "0" else at
+        at = f"{places} {'step' if over == 'problems' else 'point'}{'s' if places != '1' else ''}"
+        what = f"{n} {over}{of_problems} at {'each of ' if places != '1' else ''}{at}" if n != "0" else at
         kind = next((kind for end, kind in _KINDS if over == "problems" and tag.endswith(end)), "Student's t")
         bounded = any(estimate.low is not None for points, _ in lines for _, estimate in points)
         texts.append(f"n = {what}; {f'95% interval over {over} ({kind})' if bounded else 'no interval'}")
@@ -317,13 +320,8 @@ def _tokens_at_validations(run: Run) -> dict[int, tuple[float, Estimate]]:
 
 
 def _point(x: float, estimate: Estimate, bounds: tuple[float | None, float | None]) -> list[float | None]:
-    low, high = estimate.low, estimate.high
-    if low is not None and bounds[0] is not None:
-        low = max(low, bounds[0])
-    if high is not None and bounds[1] is not None:
-        high = min(high, bounds[1])
-    rounded = [None if v is None else _rounded(v) for v in (low, high)]
-    return [_rounded(x), _rounded(estimate.value), *rounded, estimate.n]
+    value, low, high, n = estimate.within(*bounds)
+    return [_rounded(x), _rounded(value), *(None if v is None else _rounded(v) for v in (low, high)), n]
 
 
 def _rounded(value: float) -> float:

@@ -102,9 +102,8 @@ def _scatter(seeds: Sequence[Sequence[Pair]]) -> dict[str, Any] | None:
 
 def _correlation(seeds: Sequence[Sequence[Pair]]) -> list[float | None] | None:
     known = [(r, len(seed)) for seed in seeds if (r := statistics.pearson(seed)) is not None]
-    if not known:
-        return None
-    return _estimate(statistics.correlation(*known[0]) if len(known) == 1 else statistics.mean([r for r, _ in known]))
+    found = statistics.correlation(*known[0]) if len(known) == 1 else statistics.mean([r for r, _ in known])
+    return _estimate(found and found.within(-1.0, 1.0))
 
 
 def _reliability(seeds: Sequence[Sequence[Pair]]) -> dict[str, Any] | None:
@@ -125,9 +124,8 @@ def _reliability(seeds: Sequence[Sequence[Pair]]) -> dict[str, Any] | None:
         actual = [[a for _, a in pairs] for pairs in parts]
         estimate = statistics.mean([fmean(a) for a in actual]) if len(parts) > 1 else statistics.rate(actual[0])
         if estimate is not None:
-            value, low, high, _ = _estimate(estimate) or [None] * 4
-            cut = [None if b is None else min(1.0, max(0.0, b)) for b in (low, high)]
-            points.append([round(x, 4), value, *cut, sum(map(len, parts))])
+            value, low, high, _ = _estimate(estimate.within(0.0, 1.0)) or [None] * 4
+            points.append([round(x, 4), value, low, high, sum(map(len, parts))])
     return {"points": points, "problems": sum(map(len, seeds))} if points else None
 
 

@@ -25,6 +25,16 @@ class Estimate(NamedTuple):
     n: int
     """What it rests on."""
 
+    def within(self, least: float | None, most: float | None) -> Estimate:
+        """The same with bounds that are cut where no value can be.
+
+        >>> Estimate(0.75, 0.25, 1.25, 2).within(0, 1)
+        Estimate(value=0.75, low=0.25, high=1, n=2)
+        """
+        low = self.low if self.low is None or least is None else max(self.low, least)
+        high = self.high if self.high is None or most is None else min(self.high, most)
+        return self._replace(low=low, high=high)
+
 
 def mean(values: Sequence[float]) -> Estimate | None:
     """A mean with Student's interval; without bounds of a single value or of equal ones, None of none.

@@ -29,6 +29,11 @@ PURPOSES: Final = (
     ("trained", "trained on"),
 )
 _CONTROL: Final = re.compile(r"controls/(\w{1,40})/(?:acted_share|share|lift|evidence)")
+_BOUNDS: Final = (
+    (re.compile("(pearson|lift)$"), (-1.0, 1.0)),
+    (re.compile("(pass@1|maj|share|precision|recall|lost_correct|saved_tokens|held_back)$"), (0.0, 1.0)),
+    (re.compile("(error|mae|evidence|length)$|^tokens_total/"), (0.0, None)),
+)
 _CLASSES: Final = {
     "gating": "PredictiveGating",
     "cutoff": "EarlyCutoff",
@@ -195,7 +200,7 @@ def _benchmark(found: Sequence[dict[str, Any]], figure: str, digits: int) -> str
                 Estimate(metrics[key], metrics.get(f"{key}_low"), metrics.get(f"{key}_high"), each["problems"])
             )
     one = values[0] if len(values) == 1 else statistics.mean([v.value for v in values])
-    return _cell(one, digits=digits)
+    return _cell(one and one.within(*_bounds(figure)), digits=digits)
 
 
 def _mode(arm: Arm, control: str) -> str:
@@ -208,7 +213,8 @@ def _moments(first: Sequence[int], last: Sequence[int], known: bool) -> str:
 
 
 def _last(arm: Arm, tag: str) -> Estimate | None:
-    return statistics.mean([value for run in arm.runs if (value := run.last(tag)) is not None])
+    found = statistics.mean([value for run in arm.runs if (value := run.last(tag)) is not None])
+    return found and found.within(*_bounds(tag))
 
 
 def last_evaluated(arm: Arm, tag: str) -> Estimate | None:
@@ -227,7 +233,13 @@ def _evaluated(arm: Arm, tag: str, steps: Sequence[int]) -> Estimate | None:
     pairs = [(run, step) for run, step in zip(arm.runs, steps, strict=True) if step in run.series(tag)]
     if len(pairs) == 1:
         return at_validation(pairs[0][0], tag, pairs[0][1])
-    return statistics.mean([run.series(tag)[step] for run, step in pairs])
+    found = statistics.mean([run.series(tag)[step] for run, step in pairs])
+    return found and found.within(*_bounds(tag))
+
+
+def _bounds(tag: str) -> tuple[float | None, float | None]:
+    """What a figure cannot leave: Student's interval over seeds knows nothing of it."""
+    return next((bounds for pattern, bounds in _BOUNDS if pattern.search(tag)), (None, None))
 
 
 def _change(arm: Arm) -> str:

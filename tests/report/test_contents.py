@@ -77,11 +77,14 @@ def test_the_last_steps_are_no_point_of_their_own(length: int, ends: list[int], 
 def test_a_chart_says_what_all_its_lines_rest_on() -> None:
     runs = [
         made({"pass_rate": {step: step / 100 for step in range(1, last)}}, name=name)
-        for name, last in (("a", 31), ("b", 8))
+        for name, last in (("a", 31), ("b", 22), ("c", 8))
     ]
     drawn = curves.draw(CHART, [Arm(label=run.name, runs=[run]) for run in runs])
     assert drawn is not None
-    assert drawn["note"] == "n = 5 to 7 steps at each of 1 to 6 points; 95% interval over steps (Student's t)"
+    assert (
+        drawn["note"]
+        == "n = 5 to 6 steps at each of 4 to 6 points; 95% interval over steps (Student's t) | n = 7 steps; no interval"
+    )
 
 
 @pytest.mark.parametrize("values", [[0.5], [0.5, 0.5], [0.1 + 0.2, 0.3]])
@@ -148,7 +151,7 @@ def test_what_came_out(data: dict[str, Any], runs: Path) -> None:
     assert against["said"] == [
         "Solved: +0.000 on the same 4 problems: all differ by as much, so that no interval is known."
     ]
-    assert against["unequal"] == ["Not the same in both: data.seed (0, 1 and 0), seed_everything (0, 1 and 0)."]
+    assert against["unequal"] == ["Only runs of equal seeds are compared, without masa-1."]
 
 
 def test_time_and_tokens_have_one_definition(data: dict[str, Any], runs: Path) -> None:
@@ -162,6 +165,18 @@ def test_time_and_tokens_have_one_definition(data: dict[str, Any], runs: Path) -
     assert seconds == pytest.approx(sum(run.series("timing_s/step").values()), abs=0.5)
     assert row["tokens generated"] == compared["tokens generated"]
     assert run.generated == sum(run.of_steps(("tokens/solution", "tokens/meta")))
+
+
+def test_intervals_over_seeds_end_where_no_value_can_be() -> None:
+    r, error = "val/calibration/pass_rate/pearson", "val/calibration/length/abs_rel_error"
+    runs = [made({"val/pass@1": {0: p}, r: {0: p}, error: {0: p}, "tokens_total/solution": {1: p}}) for p in (0.1, 0.9)]
+    arm = Arm(label="a", runs=runs)
+    overview = tables.overview([arm])
+    row = dict(zip(overview["head"], overview["rows"][0], strict=True))
+    assert row["pass@1, last"] == "0.500 [0.000, 1.000]"
+    assert row["r, last"] == "0.500 [-1.000, 1.000]"
+    assert row["length error, last"] == "0.500 [0.000, 5.582]"
+    assert tables.token_table([arm])["rows"][0][1] == "0 [0, 6]"
 
 
 def test_cloning_takes_time() -> None:

@@ -74,6 +74,8 @@ def test_each_is_compared_with_the_first() -> None:
     found = costs(arms)
     assert [(table["head"][1:3], table["columns"]) for table in found] == [(["a", "b"], [0, 1]), (["a", "c"], [0, 2])]
     assert found[1]["rows"][0] == ["tokens generated", "4,000", "4,000", "+0%"]
+    less = replace(FULL, scalars=FULL.scalars | {"tokens_total/solution": {4: 2999.0}})
+    assert costs([arms[0], Arm(label="b", runs=[less])])[0]["rows"][0] == ["tokens generated", "4,000", "3,999", "+0%"]
     assert costs(arms[:1]) == []
 
 
@@ -122,11 +124,22 @@ def test_seeds_are_paired_by_their_numbers() -> None:
     low, high = {"a": [False], "b": [False]}, {"a": [True], "b": [True]}
     one = Arm(label="one", runs=[seeded("0", low), seeded("1", high), seeded("2", low)])
     other = Arm(label="other", runs=[seeded("2", low), seeded("0", low)])  # one of them failed
-    solved, unequal = said(one, other)[-2:]
-    assert solved == (
-        "Solved: +0.000 on the same problems, 2 pairs of seeds: all differ by as much, so that no interval is known."
-    )
-    assert unequal == "Not the same in both: seed_everything (0, 1, 2 and 2, 0)."
+    one.runs[1].scalars["tokens_total/solution"] = {2: 9e9}
+    one.runs[1].name = "masa-1"
+    found = said(one, other)
+    assert found[1].split()[-3:] == ["2,000", "2,000", "+0%"]  # without the one that has no pair
+    assert found[-2:] == [
+        "Solved: +0.000 on the same problems, 2 pairs of seeds: all differ by as much, so that no interval is known.",
+        "Only runs of equal seeds are compared, without masa-1.",
+    ]
+
+
+def test_seeds_that_are_no_pairs_are_compared_all() -> None:
+    one, other = (Arm(label=seeds, runs=[seeded(seed, {"a": [True]}) for seed in seeds]) for seeds in ("01", "23"))
+    assert said(one, other)[-2:] == [
+        "Solved: 0.500 and 0.500; one has no interval, so this says nothing about a difference.",
+        "Not the same in both: seed_everything (0, 1 and 2, 3).",
+    ]
 
 
 def test_intervals_are_compared_where_problems_are_not_known() -> None:

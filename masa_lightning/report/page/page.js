@@ -247,7 +247,7 @@ function tokenBars() {
   const names = [...new Set(data.bars.flatMap((bar) => bar.parts.map((part) => part[0])))];
   const sums = data.bars.map((bar) => bar.parts.reduce((sum, part) => sum + part[1], 0));
   const figure = figureOf("Tokens of training", `n = ${data.bars.length} ${seeds ? "arm" : "run"}${data.bars.length === 1 ? "" : "s"}${seeds ? ", means over seeds" : ""}; ` +
-    "from left to right: " + names.join(", "));
+    "from left to right: " + names.join("; "));
   const most = Math.max(...sums, 1);
   plot(figure, { xs: [0, most * 1.02], ys: [0, data.bars.length], x: "tokens", y: "" }, (image, sx, sy, box) => {
     image.querySelectorAll("text").forEach((text) => { if (text.getAttribute("text-anchor") === "end" && +text.getAttribute("x") < box.left) text.remove(); });
