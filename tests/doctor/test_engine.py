@@ -6,12 +6,13 @@ import re
 from typing import get_args
 
 import pytest
-import torch
+from conftest import installed_vllm
 
 from masa_lightning.doctor.engine import DTYPES, engine
 from masa_lightning.modules.precision import PRECISIONS
 
 pytest.importorskip("vllm")
+on_cpu = pytest.mark.skipif(installed_vllm() != "cpu", reason="the installed vLLM is not built for CPU")
 
 
 def test_all_precisions_of_training_are_tried() -> None:
@@ -21,7 +22,7 @@ def test_all_precisions_of_training_are_tried() -> None:
     assert {*DTYPES.values()} <= {*get_args(DType)}
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a policy on the CPU beside an engine for CUDA")
+@on_cpu
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_the_engine_is_tried(precision: str) -> None:
     start, parity, hand_over, generation = engine("cpu", precision)
@@ -34,7 +35,7 @@ def test_the_engine_is_tried(precision: str) -> None:
     assert generation.facts["tokens"] == 64 * 128
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a policy on the CPU beside an engine for CUDA")
+@on_cpu
 @pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
 def test_weights_that_do_not_arrive_fail(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import masa_lightning
