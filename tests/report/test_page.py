@@ -135,6 +135,18 @@ def test_numbers_of_a_chart_are_there_as_a_table(shown: Shown) -> None:
     assert "[" in "".join(rows)
 
 
+def test_single_steps_stay_between_the_axes(browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step,reward\n" + "".join(f"{n},{n % 5}\n" for n in range(1, 29)))
+    main(["report", str(tmp_path)])
+    shown = Shown(browser, tmp_path / "report.html")
+    shown.wait("svg .raw, svg text")
+    ends = "const [line, axis] = ['.raw', '.axis'].map(s => document.querySelector('#curves ' + s).getBBox());"
+    ends += "return [axis.x, line.x, line.x + line.width, axis.x + axis.width]"
+    places = shown.run(ends)
+    assert places == sorted(places)
+    assert shown.errors() == []
+
+
 def test_sorting(shown: Shown) -> None:
     shown.click("#table thead button", "Pass rate")
     rates = [float(text) for text in shown.column("Pass rate")]

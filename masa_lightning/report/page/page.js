@@ -143,7 +143,7 @@ function lineChart(chart) {
       return element("li", {}, key, [several ? label(line.arm) : "", line.name].filter(Boolean).join(", "));
     })));
   }
-  const xs = range(all.map((p) => p[0]), true);
+  const xs = range(all.concat(raw).map((p) => p[0]), true);
   const heights = all.flatMap((p) => [p[1], p[2], p[3]]).concat(raw.map((p) => p[1])).filter((v) => v !== null);
   const ys = range(heights, true);
   const readout = element("p", { class: "readout" });
