@@ -569,8 +569,9 @@ class GRPOLightningModule(PolicyLightningModule):
         return self._evaluator.measured
 
     def _validated(self) -> list[str]:
-        """Names of what a validation logs."""
-        return [*(f"val/{name}" for name in Measurement(self.evaluation_metrics()).compute()), "val/prompts/overlong"]
+        """Names of what a validation logs, but of the ends of intervals, spreads, and what is not there of no rollouts."""
+        names = Measurement(self.evaluation_metrics()).compute()
+        return [f"val/{name}" for name in names if not name.endswith(("_low", "_high", "_std"))]
 
     def _log_evaluation(self, prefix: str) -> None:
         assert self._evaluator is not None
