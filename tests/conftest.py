@@ -55,7 +55,7 @@ _REFUSED = "the policy is on cpu, but the installed vLLM"
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-    """Skips what needs an engine on the CPU where the installed vLLM is built for CUDA: it is refused there, with these words.
+    """Skips what needs an engine on the CPU where vLLM is built for CUDA: it is refused there, with these words.
 
     They are looked for in what the test printed too: many start a command of their own.
     """
