@@ -282,8 +282,13 @@ class PolicyLightningModule(LightningModule):
         """Problems are text: they stay as they are."""
         return batch
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, also pickled ones; the reference under adapters is a closure over the policy."""
+        state = super().__getstate__()  # type: ignore[no-untyped-call]
+        return state | {"_reference": [None for _ in self._reference]} if self.lora is not None else state
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """For copies, whose reference under adapters is their own policy."""
+        """Makes it of the copy's own policy."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         if self.lora is not None and self.policy is not None:
             self._reference = [without_adapters(self.policy) for _ in self._reference]

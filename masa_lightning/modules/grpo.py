@@ -212,7 +212,7 @@ class GRPOLightningModule(PolicyLightningModule):
             "num_tokens": self.num_tokens,
             "ledger": dict(self.ledger),
             "expected_lengths": dict(self._expected),
-            "reserve_taken": self._reserve_taken if self._reserve is None else self._reserve.taken,
+            "reserve_taken": self._taken_of_reserve(),
             "metrics": self._metrics,
             "run": provenance(self) | {"validation": self.last_validation, "first_validation": self.first_validation},
             **self.learner.state_dict(),
@@ -239,11 +239,16 @@ class GRPOLightningModule(PolicyLightningModule):
         self.rollout_steps, self.num_tokens = state["rollout_steps"], state["num_tokens"]
         self._metrics, self.ledger = state["metrics"], dict(state["ledger"])
         self.learner.load_state_dict(state)
-        self._reserve_taken = state["reserve_taken"]
+        self._reserve, self._reserve_taken = None, state["reserve_taken"]
         self._expected = dict(state["expected_lengths"])
         self.last_validation = state.get("run", {}).get("validation")
         self.first_validation = state.get("run", {}).get("first_validation")
         self._resumption.load(self, checkpoint)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, also pickled ones: the parts that a batch goes through are made when a run begins."""
+        parts = ("rollouter", "scorers", "rollouts", "_evaluator", "_predictor")
+        return {name: None if name in parts else value for name, value in super().__getstate__().items()}
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------------
 
@@ -327,6 +332,7 @@ class GRPOLightningModule(PolicyLightningModule):
 
     def on_train_start(self) -> None:
         self._start()
+        self._reserve, self._reserve_taken = None, self._taken_of_reserve()  # this run may have other problems
         if self.trainer.ckpt_path is not None:  # what callbacks monitor, which Lightning forgets
             self.trainer.callback_metrics.update({n: torch.tensor(v) for n, v in self._last_logged().items()})
         self._resumption.begin(self.trainer, self._metrics)
@@ -483,6 +489,9 @@ class GRPOLightningModule(PolicyLightningModule):
             self._reserve = ProblemReserve(problems, seed=self.run_seed())
             self._reserve.taken = self._reserve_taken
         return self._reserve
+
+    def _taken_of_reserve(self) -> int:
+        return self._reserve_taken if self._reserve is None else self._reserve.taken
 
     def _count(self, groups: Sequence[RolloutGroup]) -> None:
         """Counts the training step as taken."""

@@ -21,6 +21,7 @@ from masa_lightning.modules.meta import MetaSettings
 from masa_lightning.modules.optimization import Optimization
 from masa_lightning.protocols import Grader, RewardFunction, RolloutControl, Sampler
 from masa_lightning.quantities import Quantity
+from masa_lightning.rollouts.control_checks import measured_by
 from masa_lightning.rollouts.controlled import ControlledRollouts
 from masa_lightning.rollouts.cut_scorer import CutScorer
 from masa_lightning.rollouts.evaluation import Predicted, Predictor
@@ -218,7 +219,7 @@ class MASALightningModule(GRPOLightningModule):
             metrics |= measure([("calibration", calibration)], groups)
         controls = self._controls()
         for control in controls:
-            metrics |= control.metrics(groups)
+            metrics |= measured_by(control, groups, metrics)
         if controls and groups:
             metrics["controls/unbiased_share"] = fmean(g.is_unbiased for g in groups)
         return metrics

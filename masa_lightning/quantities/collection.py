@@ -24,6 +24,7 @@ from masa_lightning.types import Comparisons, MetaPrediction, Rollout, RolloutGr
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_PAPERS: Final = (PassRate, SolutionLength, Notions)
 _NAME: Final = re.compile(r"[A-Za-z]\w*", re.ASCII)
 _FORM: Final = "letters, digits and '_', a letter first, as it names a metric and a member of a JSON object"
 
@@ -91,7 +92,8 @@ class Quantities:
 
     Raises:
         TypeError: If they are no list of objects of `Quantity`.
-        ValueError: If there are none, or a name is not fit, or one of two, or one asks for another key than its own.
+        ValueError: If there are none, or a name is not fit, or one of two, or that of one of the paper's for something else,
+            or one asks for another key than its own.
 
     Example:
         >>> quantities = Quantities(default_quantities(), budget=512)
@@ -127,7 +129,7 @@ class Quantities:
     @property
     def pass_rate_scale(self) -> int:
         """What the prompt calls a certain success."""
-        return next((q.scale for q in self._all if isinstance(q, PassRate)), 8)
+        return next((q.scale for q in self._all if isinstance(q, PassRate) and q.name == PassRate.name), 8)
 
     def shown(self) -> list[ShownQuantity]:
         """What tables and charts say of them."""
@@ -331,6 +333,13 @@ def _check(quantities: Any) -> None:
                     f"quantities[{i}], a {type(quantity).__name__}, has the {what} {name!r}; expected {_FORM}, "
                     "and none that is in use already, such as 'keys': change it"
                 )
+        meant = next((kind for kind in _PAPERS if quantity.name == kind.name), Quantity)
+        if not isinstance(quantity, meant):
+            raise ValueError(
+                f"quantities[{i}], a {type(quantity).__name__}, has the name {quantity.name!r}, by which controls, votes "
+                f"and reports know what masa_lightning.{meant.__name__} predicts; expected a class that derives from it, or "
+                "another name"
+            )
     for what in ("key", "name", "reward_name", "metric_name"):
         names = [getattr(quantity, what) for quantity in quantities]
         if twice := [name for name in names if names.count(name) > 1]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from masa_lightning.distributed import share
 from masa_lightning.protocols import RolloutControl
+from masa_lightning.rollouts.control_checks import checked
 from masa_lightning.rollouts.rollouter import Rollouter
 from masa_lightning.rollouts.scorers import Scorers
 from masa_lightning.settings import SamplingSettings
@@ -69,14 +70,15 @@ class ControlledRollouts:
         if self.controls:
             self.read_predictions(groups)
         for control in self.controls:
-            control.decide(
-                groups,
-                step=step,
-                key=f"{self.rollouter.seed}/{key}",
-                budget=self.budget,
-                count=counts["solution"],
-                audit=training,
-            )
+            with checked(control, groups, step):
+                control.decide(
+                    groups,
+                    step=step,
+                    key=f"{self.rollouter.seed}/{key}",
+                    budget=self.budget,
+                    count=counts["solution"],
+                    audit=training,
+                )
         if sequential:
             self.rollouter.hint(groups)
             self.rollouter.generate(groups, {"solution": counts["solution"]}, sampling, keys, logprobs=training)

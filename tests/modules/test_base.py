@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 import shutil
 from types import SimpleNamespace
 
@@ -170,17 +171,21 @@ def test_load_from_checkpoint(loop, tmp_path, lora):
     assert not loaded.automatic_optimization
 
 
+def spread(problem, completions):
+    return [len(set(text)) / 10 for text in completions]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
 @pytest.mark.parametrize("lora", [None, LoRA(rank=2)])
-def test_a_deep_copy_of_a_fitted_module_trains_by_itself(loop, lora):
+def test_a_copy_of_a_fitted_module_trains_by_itself(loop, lora, copied):
     """Its sampler draws from its own policy: the guard compares them."""
     if lora is not None:
         pytest.importorskip("peft")
-    spread = [lambda problem, completions: [len(set(text)) / 10 for text in completions]]
-    settings = {"reward_functions": spread, "lora": lora, "algorithm": Algorithm(kl_coef=0.1)}
+    settings = {"reward_functions": [spread], "lora": lora, "algorithm": Algorithm(kl_coef=0.1)}
     module = loop.module(GRPOLightningModule, sampler=TransformersSampler(), **settings)
     loop.fit(module, loop.Problems(4))
     before = loop.weights(module)
-    twin = copy.deepcopy(module)
+    twin = copied(module)
     recorder = loop.fit(twin, loop.Problems(4))
     assert not loop.changed(before, loop.weights(module))
     assert loop.changed(before, loop.weights(twin))

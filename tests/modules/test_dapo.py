@@ -103,6 +103,27 @@ def test_refills_go_on_where_a_checkpoint_was_written(loop, tmp_path):
     assert run("resumed", tmp_path / "whole" / "step=5.ckpt") == whole[5:]
 
 
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_refills_are_of_the_data_at_hand(loop, tmp_path):
+    """A module that is trained once more, as in a curriculum; and one that goes on from an earlier checkpoint."""
+    settings = {"max_steps": 2, "max_epochs": -1, "limit_val_batches": 0}
+    module = loop.scripted(script, GRPOLightningModule, algorithm=DAPO)
+    first = loop.fit(module, loop.Problems(PROBLEMS, batch_size=2), **settings)
+    first.trainer.save_checkpoint(tmp_path / "first.ckpt")
+    others = [Problem(id=f"{p.id}B", problem=p.problem, answer=p.answer) for p in PROBLEMS]
+    second = loop.fit(module, loop.Problems(others, batch_size=2), **settings)
+    assert any(len(groups) > 2 for groups in second.groups)
+    assert {g.problem.id[-1] for groups in second.groups for g in groups} == {"B"}
+
+    def went_on(module):
+        recorder = loop.Recorder()
+        trainer = loop.trainer(recorder, **settings | {"max_steps": 4})
+        trainer.fit(module, loop.Problems(PROBLEMS, batch_size=2), ckpt_path=tmp_path / "first.ckpt")
+        return [[g.problem.id for g in groups] for groups in recorder.groups]
+
+    assert went_on(module) == went_on(loop.scripted(script, GRPOLightningModule, algorithm=DAPO))
+
+
 def test_the_reserve():
     reserve = ProblemReserve(PROBLEMS, seed=0)
     first = [p.id for p in reserve.draw(3)]

@@ -238,6 +238,9 @@ class Named(Steps):
         ([Named(key="a b")], ValueError, "has the key 'a b'"),
         ([Named(metric_name="keys")], ValueError, "has the metric_name 'keys'"),
         ([Named(name="failures")], ValueError, "has the name 'failures'"),
+        ([Named(name="pass_rate")], ValueError, "has the name 'pass_rate', .* what masa_lightning.PassRate predicts"),
+        ([Named(key="n", name="notions")], ValueError, "by which controls, .* what masa_lightning.Notions predicts"),
+        ([Named(key="l", name="solution_length")], ValueError, "masa_lightning.SolutionLength .* or another name"),
         ([Steps(), Named(key="more", name="more", metric_name="more")], ValueError, "2 .* the reward_name 'steps'"),
     ],
 )
@@ -274,3 +277,14 @@ def test_one_that_asks_for_another_key_than_it_reads_is_refused():
 
     with pytest.raises(ValueError, match=r"the quantity 'rate' \(Renamed\) asks for 'pass_rate'; expected its `key`"):
         Quantities([Renamed()], budget=100)
+
+
+def test_a_second_pass_rate_has_a_scale_of_its_own():
+    class Friends(PassRate):
+        key, reward_name = "friends", "friend"
+
+        def ask(self, budget):
+            return Question(self.key, "how many attempts of a friend", "<integer>")
+
+    prediction = Quantities([Friends(scale=100), PassRate(scale=8)], budget=9).read('{"friends": 50, "pass_rate": 4}')
+    assert (prediction.rate, prediction.pass_rate_scale, prediction.values["friends"]) == (0.5, 8, 50)
