@@ -49,6 +49,13 @@ _EXPECTED_WARNINGS = (  # of Lightning, about what is so on purpose here
 )
 
 
+def _miss_no_frozen(policy: Policy, keys: Any) -> None:
+    """For those who load strictly what `leave_out_frozen` left, such as `WeightAveraging` into its copy of a module."""
+    trained = {f"policy.{name}" for name, weight in policy.named_parameters() if weight.requires_grad}
+    names = {key: key.removeprefix("module.") for key in keys.missing_keys}
+    keys.missing_keys[:] = [k for k, name in names.items() if name in trained or not name.startswith("policy.")]
+
+
 class PolicyLightningModule(LightningModule):
     """Owns a policy and what it takes to sample from it and to step it; a subclass says what a batch does.
 
@@ -227,6 +234,7 @@ class PolicyLightningModule(LightningModule):
         self.policy = self.loader.load_policy(sharding, seed=self.run_seed())
         if self.lora is not None:
             self.policy.register_state_dict_post_hook(leave_out_frozen)  # type: ignore[no-untyped-call]
+            self.policy.register_load_state_dict_post_hook(_miss_no_frozen)  # type: ignore[no-untyped-call]
             # Or Lightning, told to be strict, would look for frozen weights in unsharded checkpoints; in sharded ones
             # torch.distributed.checkpoint misses what is not there in any case.
             self.strict_loading = sharding is None
@@ -284,7 +292,7 @@ class PolicyLightningModule(LightningModule):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies, also pickled ones; the reference under adapters is a closure over the policy."""
-        state = super().__getstate__()  # type: ignore[no-untyped-call]
+        state = super().__getstate__()
         return state | {"_reference": [None for _ in self._reference]} if self.lora is not None else state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

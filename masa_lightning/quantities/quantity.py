@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lightning_utilities.core.rank_zero import rank_zero_warn
+
 from masa_lightning.functional.prompts import Question
 from masa_lightning.quantities.shown import DEFAULT
 from masa_lightning.types import RolloutGroup
@@ -113,16 +115,24 @@ class Quantity(ABC):
         return None
 
     def pictures(self, points: Any, where: str = "") -> dict[str, Figure]:
-        """Draws what its metric knows: by default the predicted against the actual values, which are above 0.
+        """Draws what its metric knows: by default the predicted against the actual values, on logarithmic axes.
 
         Args:
             points: What `points` of its metric gives: one entry a problem, at least one.
             where: Run, stage and step, for the second line of a title.
 
         Returns:
-            Figures by name; a name begins with `metric_name`.
+            Figures by name; a name begins with `metric_name`. None, and a warning, where a value is not above 0.
         """
         from masa_lightning.metrics.figures import length_scatter
+
+        least = min(points.predicted.min().item(), points.actual.min().item())
+        if least <= 0:
+            rank_zero_warn(
+                f"{self.key} is not drawn: a value is {least:g}, and the axes of the picture that every quantity has are "
+                f"logarithmic; expected values above 0, or {type(self).__name__}.pictures to draw another one"
+            )
+            return {}
 
         figure = length_scatter(
             points.predicted,

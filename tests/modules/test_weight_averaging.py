@@ -5,6 +5,7 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 
+from masa_lightning.models.lora import LoRA
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.sampling.transformers import TransformersSampler
 
@@ -54,8 +55,9 @@ def equal(ours, theirs):
     return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def train(loop, sampler, folder, **settings):
-    module = loop.module(Watched, model="tiny", sampler=sampler, max_prompt_length=64, reward_functions=[spread])
+def train(loop, sampler, folder, lora=None, **settings):
+    given = {"max_prompt_length": 64, "reward_functions": [spread], "lora": lora}
+    module = loop.module(Watched, model="tiny", sampler=sampler, **given)
     data = loop.Problems(train=8, validation=2, batch_size=2)
     saver = ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)
     checkpoint = settings.pop("ckpt_path", None)
@@ -88,10 +90,14 @@ def test_training_draws_from_the_policy_and_validation_from_the_average(loop, sa
         torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.parametrize("lora", [None, LoRA(rank=2)])
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")
-def test_a_resumed_run_has_the_same_policy_and_average(loop, tmp_path):
-    whole = train(loop, TransformersSampler(), tmp_path)
-    resumed = train(loop, TransformersSampler(), tmp_path, ckpt_path=tmp_path / "step=2.ckpt")
+def test_a_resumed_run_has_the_same_policy_and_average(loop, tmp_path, lora):
+    if lora is not None:
+        pytest.importorskip("peft")
+    whole = train(loop, TransformersSampler(), tmp_path, lora)
+    resumed = train(loop, TransformersSampler(), tmp_path, lora, ckpt_path=tmp_path / "step=2.ckpt")
+    assert not equal(resumed.after[0], whole.after[-1])
     assert equal(resumed.before[0], whole.before[2])
     assert equal(resumed.after[-1], whole.after[-1])
     assert equal(resumed.policy.parameters(), whole.policy.parameters())

@@ -3,9 +3,11 @@
 import itertools
 import json
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -288,3 +290,14 @@ def test_a_second_pass_rate_has_a_scale_of_its_own():
 
     prediction = Quantities([Friends(scale=100), PassRate(scale=8)], budget=9).read('{"friends": 50, "pass_rate": 4}')
     assert (prediction.rate, prediction.pass_rate_scale, prediction.values["friends"]) == (0.5, 8, 50)
+
+
+def test_values_that_logarithmic_axes_do_not_have_are_not_drawn():
+    """As where a share is predicted: a picture is no reason to end a run."""
+    points = SimpleNamespace(predicted=torch.tensor([0.0, 0.5]), actual=torch.tensor([0.25, 0.5]))
+    with pytest.warns(
+        UserWarning, match=r"steps is not drawn: a value is 0, .* or Steps\.pictures to draw another one"
+    ):
+        assert Steps().pictures(points) == {}
+    points.predicted += 0.1
+    assert list(Steps().pictures(points)) == ["steps_scatter"]
