@@ -11,20 +11,20 @@ from masa_lightning.types import RolloutGroup
 
 
 @contextmanager
-def checked(control: RolloutControl, groups: list[RolloutGroup], step: int) -> Iterator[None]:
+def checked(control: RolloutControl, groups: list[RolloutGroup], *, acts: bool) -> Iterator[None]:
     """Looks at what a control decides inside of it.
 
     Args:
         control: That decides.
         groups: It writes into them.
-        step: As in `RolloutControl.acts`.
+        acts: What it said of the step.
 
     Raises:
         TypeError: If it writes something of the wrong type.
         ValueError: If it writes a number that is out of range, takes groups out or puts some in, or changes how a problem
             is solved in a step in which it does not act, after its solutions.
     """
-    acts, before = control.acts(step), [(group, _orders(group)) for group in groups]
+    before = [(group, _orders(group)) for group in groups]
     yield
     name = type(control).__name__
     if len(groups) != len(before) or any(group is not kept for group, (kept, _) in zip(groups, before, strict=True)):

@@ -61,7 +61,8 @@ class ControlledRollouts:
             step: Training steps done before.
             training: Whether controls leave some problems alone, and log-probabilities are wanted.
         """
-        sequential = any(control.acts(step) for control in self.controls)
+        acting = [control.acts(step) for control in self.controls]
+        sequential = any(acting)
         first = counts
         if sequential:
             metas = counts.get("meta", 0)
@@ -69,8 +70,8 @@ class ControlledRollouts:
         self.rollouter.generate(groups, first, sampling, keys, logprobs=training)
         if self.controls:
             self.read_predictions(groups)
-        for control in self.controls:
-            with checked(control, groups, step):
+        for control, acts in zip(self.controls, acting, strict=True):
+            with checked(control, groups, acts=acts):
                 control.decide(
                     groups,
                     step=step,
