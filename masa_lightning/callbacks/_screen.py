@@ -32,6 +32,7 @@ _HEADS: Final = {  # of a table of benchmarks, by metric
 }
 CHANCE: Final = "Where 95% intervals overlap, the difference may be chance."
 _PAIRED: Final = "pass@1 of the same problems: {:+.3f} [{:+.3f}, {:+.3f}], {}."
+_ALIKE: Final = "pass@1 of the same problems: {:+.3f}; all differ by as much, so that no interval is known."
 
 
 def screen() -> Console:
@@ -134,9 +135,8 @@ def differences(columns: Mapping[str, Metrics], rows: Sequence[Row], paired: Seq
     said = []
     if len(paired) > 1:
         low, high = mean_interval(paired)
-        said = [
-            _PAIRED.format(fmean(paired), low, high, "which may be chance" if low <= 0 <= high else "more than chance")
-        ]
+        chance = "which may be chance" if low <= 0 <= high else "more than chance"
+        said = [_PAIRED.format(fmean(paired), low, high, chance) if low < high else _ALIKE.format(fmean(paired))]
     return said + [CHANCE] * any(compared(columns, name, paired) == "overlap" for _, name, _ in rows)
 
 

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from masa_lightning.checks import is_secret, parameters
@@ -65,7 +66,7 @@ def _versions() -> dict[str, str]:
     for name in _PACKAGES:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
-    return found
+    return found | {"torch": str(torch.__version__)}  # which says of what build it is; its package's may not
 
 
 def fingerprint(module: GRPOLightningModule, problems: Sequence[Problem]) -> str:

@@ -72,6 +72,8 @@ def test_the_same_problems_say_more_than_two_intervals() -> None:
     ]
     said = printed(*_screen.differences(columns, [_screen.PASS], [-0.5, 0.5, 0.0]))
     assert said == ["pass@1 of the same problems: +0.000 [-1.242, +1.242], which may be chance."]
+    [said] = _screen.differences(columns, [_screen.PASS], [0.0] * 8)  # no change at all is no certainty
+    assert said == "pass@1 of the same problems: +0.000; all differ by as much, so that no interval is known."
     assert _screen.differences(columns, [_screen.PASS], [0.5]) == [_screen.CHANCE]  # one has no interval
 
 
