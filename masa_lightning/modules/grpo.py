@@ -199,6 +199,8 @@ class GRPOLightningModule(PolicyLightningModule):
                 "the weights are not finite, so no checkpoint of them is written; expected finite ones. Go on from the last "
                 "checkpoint: --ckpt_path last"
             )
+        if self.last_validation is not None:  # what others logged behind `on_validation_epoch_end` belongs to it
+            self.last_validation["metrics"] |= self._validation_metrics()
         checkpoint["masa"] = {
             "class_path": class_path(type(self)),
             "model": self.model_name,
@@ -307,8 +309,10 @@ class GRPOLightningModule(PolicyLightningModule):
                 self.log_dict(self._step_and_epoch())
             else:
                 self._log_step_of_checkpoint()
-            metrics = {n: value.item() for n, value in self.trainer.callback_metrics.items() if n.startswith("val/")}
-            self.last_validation = record | {"rollout_steps": self.rollout_steps, "metrics": metrics}
+            self.last_validation = record | {
+                "rollout_steps": self.rollout_steps,
+                "metrics": self._validation_metrics(),
+            }
             if not self.rollout_steps:
                 self.first_validation = self.last_validation
 
@@ -576,6 +580,9 @@ class GRPOLightningModule(PolicyLightningModule):
     def _measured(self) -> Measurement:
         assert self._evaluator is not None
         return self._evaluator.measured
+
+    def _validation_metrics(self) -> dict[str, float]:
+        return {n: value.item() for n, value in self.trainer.callback_metrics.items() if n.startswith("val/")}
 
     def _validated(self) -> list[str]:
         """Names of what a validation logs, but of the ends of intervals, spreads, and what is not there of no rollouts."""
