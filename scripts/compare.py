@@ -44,9 +44,10 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"{args.out} has no finished run; expected the folder of `scripts/compare.py run`", file=sys.stderr)
         return 1
     seeds = sorted({seed for by_seed in results.values() for seed in by_seed})
-    write_page(
-        results, arms, args.page, f"python scripts/compare.py run runs/compare --seeds {' '.join(map(str, seeds))}"
-    )
+    command = f"python scripts/compare.py run runs/compare --seeds {' '.join(map(str, seeds))}"
+    if set(results) < set(arms):
+        command += f" --arms {' '.join(results)}"
+    write_page(results, arms, args.page, command)
     print(f"{args.page}: {sum(map(len, results.values()))} runs of {len(results)} arms")
     return 0
 

@@ -28,7 +28,8 @@ _INTRO: Final = """\
 Cells are means over seeds with 95% intervals (Student's t). A difference is of runs of one seed, which have the same
 problems in the same order. [How it was measured](#how-it-was-measured) says what each metric is."""
 _HOLDS: Final = """\
-*Yes*: the whole interval meets the goal. *Not shown*: the mean does, the interval does not. *No*: the mean does not."""
+*Yes*: the whole interval meets the goal. *Not shown*: the mean does, the interval does not or is not known. *No*: the
+mean does not."""
 _AGAINST: Final = """\
 First arm less second. *Over problems* is a bootstrap over test problems, for the trained models as they are.
 *Sooner* is how many times sooner the first arm has the second's last validation pass@1 than the second first had it;
