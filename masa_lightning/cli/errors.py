@@ -159,8 +159,8 @@ def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None) 
         return f"there is no class {kind!r}; expected {_of_this_package(kind)}"
     if isinstance(kind, type) and (match := _OPTION.match(text)):
         name = match["one"] or match["word"] or f"{match['group']}.{match['part']}"
-        first = name.partition(".")[0]
-        if (moved := MOVED.get(first) or GONE.get(first)) and _is_module(kind):
+        first, last = name.partition(".")[0], name.rpartition(".")[2]
+        if (moved := MOVED.get(last) or GONE.get(first)) and _is_module(kind):
             return f"there is no setting {name!r} any more; expected {moved}"
         own = [place.removeprefix("model.") for place in _places(name, ()) if place.startswith("model.")]
         if own and _is_module(kind):
@@ -245,7 +245,8 @@ def _places(word: str, options: Sequence[str]) -> list[str]:
 
 
 def _is_module(kind: type) -> bool:
-    return any(base.__module__.startswith("masa_lightning.modules.") for base in kind.__mro__)
+    ours = ("masa_lightning.modules.", "masa_lightning.settings")  # groups of its settings too
+    return any(base.__module__.startswith(ours) for base in kind.__mro__)
 
 
 def _of_this_package(path: str) -> str | None:

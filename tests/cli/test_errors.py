@@ -44,6 +44,18 @@ MOVED = (
             "model.init_args.learning_rate=1e-4",
             "model: there is no setting 'learning_rate' any more; expected optimization.optimizer.lr",
         ),
+        (
+            "model.init_args.meta.meta_weight=2",
+            "model: there is no setting 'meta.meta_weight' any more; expected meta.loss_weight",
+        ),
+        (
+            "model.init_args.optimization.learning_rate=1e-4",
+            "model: there is no setting 'optimization.learning_rate' any more; expected optimization.optimizer.lr",
+        ),
+        (
+            "model.init_args.algorithm.difficulty_scoring=brier",
+            "model.init_args.algorithm: there is no setting 'difficulty_scoring' any more; expected meta.difficulty_scoring",
+        ),
         ("model.help=Nothing", "there is no class 'Nothing'; did you mean Notions?"),
         (
             "model.init_args.optimization.optimizer.lr=abc",
