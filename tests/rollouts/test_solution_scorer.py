@@ -227,7 +227,7 @@ WHERE = r"'lambda' gave .*of problem 'p7'; expected .*one finite number a comple
         ("123", r"'123' \(str\)"),
         ({0.0: 1, 1.0: 2, 2.0: 3}, "dict"),
         ({1.0, 2.0, 3.0}, "set"),
-        ((x for x in [1.0, 2.0, 3.0]), "generator"),
+        pytest.param((x for x in [1.0, 2.0, 3.0]), "generator", id="generator"),
         (torch.zeros(3, 1), r"shape \(3, 1\)"),
         (np.zeros((3, 2)), r"shape \(3, 2\)"),
         (torch.tensor(1.0), r"shape \(\)"),
@@ -384,7 +384,21 @@ def test_an_array_of_verdicts_is_understood():
 
 @pytest.mark.parametrize(
     "value",
-    ["True", "False", "", "1", 2, -1, 0.5, math.nan, [True], {}, object(), np.float32(0.3), torch.ones(2)],
+    [
+        "True",
+        "False",
+        "",
+        "1",
+        2,
+        -1,
+        0.5,
+        math.nan,
+        [True],
+        {},
+        pytest.param(object(), id="object"),
+        np.float32(0.3),
+        torch.ones(2),
+    ],
     ids=str,
 )
 def test_what_is_no_verdict_is_refused(value):
