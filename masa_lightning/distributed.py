@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from itertools import chain, groupby, pairwise
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from masa_lightning.types import Completion, Elsewhere, Rollout
 
@@ -32,6 +34,12 @@ H = TypeVar("H", bound="Held")
 _GONE = re.compile(
     r"closed by peer|reset by peer|broken pipe|remote process|socket closed|connection refused", re.IGNORECASE
 )
+
+
+def rank_zero_warn(message: str) -> None:
+    """Warns in the first process. Lightning numbers them when it is imported; a sampler alone has but one."""
+    if not getattr(rank_zero_only, "rank", 0):
+        warnings.warn(message, stacklevel=3)
 
 
 class Processes:

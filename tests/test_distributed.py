@@ -5,6 +5,8 @@ import os
 import pickle
 import random
 import re
+import subprocess
+import sys
 
 import pytest
 import two_processes
@@ -213,3 +215,14 @@ def test_real_processes(tmp_path, ends, monkeypatch):
         f"done-{rank}" for rank in range(3) if not ends or rank != 1
     }
     assert distributed.is_initialized() == before
+
+
+def test_without_lightning_there_is_a_first_process_that_warns() -> None:
+    """As in a script with VLLMSampler alone: the warning was an error."""
+    script = (
+        "import sys; from masa_lightning.distributed import rank_zero_warn; rank_zero_warn('as said'); "
+        "assert 'lightning.pytorch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "UserWarning: as said" in done.stderr

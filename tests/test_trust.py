@@ -34,7 +34,7 @@ from masa_lightning.callbacks._rollout_file import RolloutFile, to_line
 from masa_lightning.data.math import MathDataModule
 from masa_lightning.export import export_checkpoint
 from masa_lightning.functional.markdown import code
-from masa_lightning.functional.prompts import PASS_RATE, PromptTemplates, solution_messages
+from masa_lightning.functional.prompts import PromptTemplates, solution_messages
 from masa_lightning.grading.math_grader import MathGrader
 from masa_lightning.models import loading
 from masa_lightning.modules.grpo import GRPOLightningModule
@@ -321,7 +321,7 @@ def test_a_checkpoint_whose_texts_are_code(checkpoint: Path, mark: Path, tmp_pat
     """A card is Python to copy, markdown to read, and YAML for the hub."""
     harm = f"1); __import__('os').mkdir({str(mark)!r}); (1"
     saved = torch.load(checkpoint, weights_only=False)["masa"]
-    module = saved["run"]["module"] | {"pass_rate_scale": "<script>", "seed": harm}
+    module = saved["run"]["module"] | {"pass_rate_scale": 8, "seed": harm}
     module |= {"num_meta_generations": 2, "chat_template_kwargs": {"a'b": harm}}
     module["evaluation"] = module["evaluation"] | {"temperature": harm, "top_p": harm, "top_k": harm}
     name = "x\n---\nlicense: evil\n"
@@ -342,15 +342,15 @@ def test_a_checkpoint_whose_texts_are_code(checkpoint: Path, mark: Path, tmp_pat
         assert not {name for name in calls if "import" in name or "mkdir" in name}
     exec(blocks[0], {})
     assert not ran(mark)
-    question = PASS_RATE.text.replace("{pass_rate_scale}", "<script>")
-    assert code(question) in card.text
-    assert "<script>" not in card.text.replace(code(question), "")
     assert "[a](b)" not in card.text.replace(code("[a](b)"), "")
 
 
-def test_a_checkpoint_whose_lengths_are_none_is_not_exported(checkpoint: Path, mark: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["max_completion_length", "pass_rate_scale"])
+def test_a_checkpoint_whose_lengths_are_none_is_not_exported(
+    name: str, checkpoint: Path, mark: Path, tmp_path: Path
+) -> None:
     run = torch.load(checkpoint, weights_only=False)["masa"]["run"]
-    harm = {"max_completion_length": f"1); __import__('os').mkdir({str(mark)!r}); (1"}
+    harm = {name: f"1); __import__('os').mkdir({str(mark)!r}); (1"}
     evil = changed(checkpoint, tmp_path / "evil.ckpt", run=run | {"module": run["module"] | harm})
     with pytest.raises(
         ValueError, match=r"where prompts and lengths of the training are to be; .* take the one before"

@@ -97,7 +97,9 @@ def _run(args: ArgsType) -> LightningCLI | None:
             check_command(words[0], _COMMANDS)
             check_configured(words)
             if args is None and "" not in sys.path and is_own(words):
-                sys.path.append("")  # behind all packages: a class that it names may be in the current folder
+                # Behind all packages: a class that it names may be in this folder. By the folder's name, for jsonargparse
+                # goes to that of a configuration to read it.
+                sys.path.append(os.getcwd())
             words = arguments(words)
         except (FileNotFoundError, ValueError) as error:
             stop(error)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from masa_lightning.doctor.check import Failed, Found
+from masa_lightning.doctor.packages import look
 
 _GIB: Final = 2**30
 _LEAST_MEMORY: Final = 4.0  # GiB; an engine of the embedded model and its trainer take 3
@@ -28,7 +29,8 @@ def devices() -> Iterator[Found]:
         usable = torch.cuda.is_available()
     words = " ".join(dict.fromkeys(str(warning.message).strip().split("\n")[0] for warning in said))
     if not usable:
-        yield without_gpus(present, driver, torch.__version__, torch.version.cuda, words)
+        engines = "vllm" in look().versions
+        yield without_gpus(present, driver, torch.__version__, torch.version.cuda, words, needed=engines)
         return
     gpus = [_gpu(torch, index) for index in range(torch.cuda.device_count())]
     x: Any = torch.ones(256, 256, device="cuda", dtype=torch.bfloat16)  # a kernel, which an old build has not for it
@@ -46,7 +48,9 @@ def devices() -> Iterator[Found]:
     yield Found(text, "note" if full else "ok", remedy, facts)
 
 
-def without_gpus(present: list[str], driver: str, version: str, cuda: str | None, words: str) -> Found:
+def without_gpus(
+    present: list[str], driver: str, version: str, cuda: str | None, words: str, *, needed: bool = False
+) -> Found:
     """Says what is found where torch can use no GPU.
 
     Args:
@@ -55,10 +59,19 @@ def without_gpus(present: list[str], driver: str, version: str, cuda: str | None
         version: Of torch.
         cuda: That torch is built for; None is a build for CPU.
         words: Torch's warnings.
+        needed: Whether the installed vLLM is the one for CUDA.
     """
     facts: dict[str, Any] = {"gpus": [], "driver": driver, "cuda": cuda}
-    if not present:
+    if not present and not needed:
         return Found(f"no GPU: runs are on the CPU, with torch {version}", facts=facts)
+    if not present:
+        return Found(
+            f"no GPU, and the installed vLLM is built for CUDA; torch is {version}",
+            "failed",
+            "see that nvidia-smi lists a GPU (its driver; in a container `--gpus all`); or, for a machine without one, "
+            "`pip install 'masa_lightning[cpu]'` in an environment of its own",
+            facts,
+        )
     if cuda is None:
         return Found(
             f"{', '.join(present)}, and torch {version} is built for CPU",

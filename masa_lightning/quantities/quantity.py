@@ -6,8 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
-
+from masa_lightning.distributed import rank_zero_warn
 from masa_lightning.functional.prompts import Question
 from masa_lightning.quantities.shown import DEFAULT
 from masa_lightning.types import RolloutGroup

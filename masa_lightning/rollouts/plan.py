@@ -8,8 +8,7 @@ from hashlib import blake2b
 from itertools import chain, zip_longest
 from typing import Any
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
-
+from masa_lightning.distributed import rank_zero_warn
 from masa_lightning.types import Completion, Kind, Problem, Rollout, RolloutGroup, SamplingRequest
 
 PromptIds = Callable[[Kind, RolloutGroup], list[int]]

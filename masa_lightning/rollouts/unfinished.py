@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
-
+from masa_lightning.distributed import rank_zero_warn
 from masa_lightning.types import RolloutGroup
 
 _STEPS, _FEWEST, _SHARE = 3, 64, 0.95

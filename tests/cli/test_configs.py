@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -57,7 +58,31 @@ def test_modules_of_the_current_folder(
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     monkeypatch.setattr(sys, "argv", ["masa", *words])
     main()
-    assert ("" in sys.path) == (sys.path[-1] == "") == finds
+    assert (os.getcwd() in sys.path) == (sys.path[-1] == os.getcwd()) == finds
+
+
+def test_a_module_of_the_current_folder_is_found_for_a_configuration_of_another(tmp_path: Path) -> None:
+    """As for the config.yaml of a run, which the closing panel names: jsonargparse reads it from its own folder."""
+    (tmp_path / "my_rewards.py").write_text(
+        "from collections.abc import Sequence\nfrom masa_lightning.types import Problem\n"
+        "def brief(problem: Problem, completions: Sequence[str]) -> Sequence[float]:\n    return [0.0] * len(completions)\n"
+    )
+    run = tmp_path / "runs" / "mine"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(
+        "model: {class_path: masa_lightning.MASALightningModule, init_args: {model: tiny, reward_functions: "
+        "[my_rewards.brief]}}\ndata: {class_path: masa_lightning.ArithmeticDataModule}\n"
+    )
+    command = [
+        str(Path(sys.executable).with_name("masa")),
+        "test",
+        "--config",
+        "runs/mine/config.yaml",
+        "--print_config",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "my_rewards.brief" in done.stdout
 
 
 @pytest.mark.parametrize("wrong", ["tiyn", "configs/tiny.yaml", "tiny.yaml"])

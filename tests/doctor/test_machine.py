@@ -155,6 +155,16 @@ def test_a_gpu_that_torch_cannot_use(
     assert found.facts["gpus"] == []
 
 
+def test_a_vllm_for_cuda_needs_a_gpu() -> None:
+    """It said "ok" and "runs are on the CPU", and every engine failed."""
+    found = without_gpus([], "", "2.13.0+cu130", "13.0", "", needed=True)
+    assert (found.state, found.text) == (
+        "failed",
+        "no GPU, and the installed vLLM is built for CUDA; torch is 2.13.0+cu130",
+    )
+    assert "nvidia-smi" in found.remedy and "masa_lightning[cpu]" in found.remedy
+
+
 def test_devices_asks_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A driver with a GPU, and the torch of this environment."""
     import torch

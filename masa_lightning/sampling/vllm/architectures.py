@@ -82,6 +82,8 @@ def adapt_to_model(options: dict[str, Any], config: Any, on_cpu: bool) -> None:
         ensure_expert_group(options["tensor_parallel_size"])
     if on_cpu and model.has_inner_state:  # cached prefixes of recurrent layers need prompts in parts
         options["enable_prefix_caching"] = False
+    if on_cpu and model.use_mla:  # or vLLM packs latent attention once where the processor has AMX, and in 16 bits only
+        options.setdefault("attention_backend", "CPU_MLA")
 
 
 def _complete_configuration(options: dict[str, Any], config: Any) -> None:

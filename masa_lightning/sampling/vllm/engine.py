@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import nn
 
 from masa_lightning.checks import brings_code
+from masa_lightning.distributed import rank_zero_warn
 from masa_lightning.sampling.vllm.architectures import adapt_model, adapt_to_model
 from masa_lightning.sampling.vllm.cpu import PackedLayers
 from masa_lightning.sampling.vllm.isolation import (
