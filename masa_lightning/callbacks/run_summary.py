@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -19,6 +20,7 @@ from masa_lightning.callbacks import _screen
 from masa_lightning.callbacks._screen import Metrics, brief_rows, rows_of
 from masa_lightning.callbacks.benchmark_report import BenchmarkReport
 from masa_lightning.functional.intervals import paired_differences
+from masa_lightning.models.shards import META
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.hyperparameters import class_path
 from masa_lightning.modules.masa import MASALightningModule
@@ -86,7 +88,9 @@ class RunSummary(Callback):
         if found is None:
             kept = "No checkpoint was written: a run starts anew.\nOne sooner: every_n_train_steps of ModelCheckpoint"
         else:
-            kept = f"Kept: {_short(found[0])}, of step {self._saved}\nGo on: the same command with --ckpt_path last"
+            kept = (
+                f"Kept: {_short(found[0])}, of step {_step_of(found[0])}\nGo on: the same command with --ckpt_path last"
+            )
         if isinstance(exception, KeyboardInterrupt):
             print(f"\nTraining was interrupted after step {step}.\n{kept}")
         else:
@@ -290,6 +294,12 @@ def _checkpoint(trainer: Trainer) -> tuple[Path, bool] | None:
         if path and os.path.exists(path):
             return Path(path), last
     return None
+
+
+def _step_of(checkpoint: Path) -> int:
+    """As it is written: where writing was interrupted, the one before is there still."""
+    file = checkpoint / META if checkpoint.is_dir() else checkpoint
+    return int(torch.load(file, map_location="cpu", mmap=True, weights_only=True)["global_step"])
 
 
 def _opening(trainer: Trainer, module: LightningModule, folder: Path) -> str:

@@ -121,6 +121,17 @@ def test_an_interrupted_fit_says_what_is_kept_and_a_resumed_one_counts_on(loop: 
     assert summary.seconds > 0
 
 
+def test_an_interruption_while_a_checkpoint_is_written_names_the_one_before(loop: Any, capsys: Any) -> None:
+    class Interrupts(Callback):
+        def on_save_checkpoint(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit):
+        fit(loop, loop.module(), Interrupts(), every=1)
+    assert "interrupted after step 2.\nKept: runs/x/checkpoints/last.ckpt, of step 1" in capsys.readouterr().out
+
+
 def test_an_error_before_the_first_step_is_left_alone(loop: Any) -> None:
     class Breaks(Callback):
         def on_train_start(self, *_: Any) -> None:
