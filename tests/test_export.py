@@ -338,11 +338,14 @@ def test_an_export_takes_the_place_of_another(
     assert not [*out.glob("adapter*")]
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(out)), trained(runs, "file"))
     assert ModelCard.load(out / "README.md").text.lstrip().startswith("# `out`")
-    (out / "own.gguf").write_text("")
-    with pytest.raises(
-        ValueError, match=r"has 'own\.gguf', which no export has: .*; expected a name that is still free"
-    ):
-        export_checkpoint(runs / "file.ckpt", out)
+    for name in ("own.gguf", "train.py", "notes.txt", "results.json"):
+        (out / name).write_text("mine")
+        with pytest.raises(
+            ValueError, match=f"has '{name}', which no export has: .*; expected a name that is still free"
+        ):
+            export_checkpoint(runs / "file.ckpt", out)
+        assert (out / name).read_text() == "mine"
+        (out / name).unlink()
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"has files, and no training_settings\.json"):

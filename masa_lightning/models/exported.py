@@ -9,7 +9,12 @@ from typing import Final
 SETTINGS: Final = "training_settings.json"
 """All settings of the run, beside the model card; by this file an export is known."""
 
-_WRITTEN: Final = re.compile(r"README\.md|.+\.(safetensors|json|jinja|model|txt|py)")  # also by transformers and peft
+# What this package, transformers and peft write of a model and its tokenizer, by names: other files are somebody's own.
+_WRITTEN: Final = re.compile(
+    r"README\.md|training_settings\.json|(adapter_|generation_)?config\.json|(adapter_)?model.*\.safetensors(\.index\.json)?|"
+    r"tokenizer\w*\.(json|model)|(special_tokens_map|added_tokens|vocab)\.json|(vocab|merges)\.txt|spiece\.model|"
+    r"chat_template\.jinja|(configuration|modeling|tokenization)_\w+\.py"
+)
 
 
 def check_room(out: str | Path) -> bool:
