@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from masa_lightning.distributed import rank_zero_warn
 from masa_lightning.functional.prompts import Question
 from masa_lightning.quantities.shown import DEFAULT
 from masa_lightning.types import RolloutGroup
@@ -127,6 +126,8 @@ class Quantity(ABC):
 
         least = min(points.predicted.min().item(), points.actual.min().item())
         if least <= 0:
+            from masa_lightning.distributed import rank_zero_warn  # torch, which a report of finished runs does without
+
             rank_zero_warn(
                 f"{self.key} is not drawn: a value is {least:g}, and the axes of the picture that every quantity has are "
                 f"logarithmic; expected values above 0, or {type(self).__name__}.pictures to draw another one"
