@@ -6,6 +6,7 @@ import os
 import shlex
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -88,9 +89,10 @@ class RunSummary(Callback):
         if found is None:
             kept = "No checkpoint was written: a run starts anew.\nOne sooner: every_n_train_steps of ModelCheckpoint"
         else:
-            kept = (
-                f"Kept: {_short(found[0])}, of step {_step_of(found[0])}\nGo on: the same command with --ckpt_path last"
-            )
+            saved = self._saved
+            with suppress(Exception):  # one that cannot be read must not hide what ended the run
+                saved = _step_of(found[0])
+            kept = f"Kept: {_short(found[0])}, of step {saved}\nGo on: the same command with --ckpt_path last"
         if isinstance(exception, KeyboardInterrupt):
             print(f"\nTraining was interrupted after step {step}.\n{kept}")
         else:
