@@ -14,7 +14,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_info
 
 from masa_lightning.cli.configs import config_path
-from masa_lightning.cli.words import taken
+from masa_lightning.cli.words import laid_over, named_settings, taken
 from masa_lightning.models.checkpoints import find_checkpoint
 from masa_lightning.models.trained_with import trained_with
 from masa_lightning.modules.hyperparameters import Record, read_record, untrusted_model
@@ -60,8 +60,9 @@ def with_run(words: Sequence[str]) -> list[str]:
         return [command, *(_laid_over(rest, {"data": data}) if data else rest)]
     if not Path(checkpoint).exists():
         raise ValueError(f"--ckpt_path {checkpoint} names no file or folder; expected one, or --config FILE besides")
-    _check_trust(Path(checkpoint), {word.partition("=")[0].replace(".init_args.", ".") for word in rest})
-    settings = _settings_of(command, Path(checkpoint), data, rest)
+    named = named_settings(rest)
+    _check_trust(Path(checkpoint), _model_settings(named))
+    settings = _settings_of(command, Path(checkpoint), data, named)
     return [command, *_inline(settings), *rest]
 
 
@@ -70,8 +71,8 @@ def _with_lengths(words: list[str]) -> list[str]:
 
     They are for models that do not say theirs, and a limit is a part of what a model is asked.
     """
-    models = [model for name in ("--model.init_args.model", "--model.model") for model in taken(words, name)[0]]
-    own, shipped = trained_with(models[-1]) if models else None, config_path("predict")
+    model = _model_settings(named_settings(words)).get("model")
+    own, shipped = trained_with(model) if isinstance(model, str) else None, config_path("predict")
     if own is None or own.max_completion_length is None or shipped not in words:
         return words
     behind = words.index(shipped) + 1  # a configuration that is laid over it still counts
@@ -85,9 +86,16 @@ def _laid_over(words: list[str], settings: Mapping[str, Any]) -> list[str]:
     return [*words[:behind], *_inline(settings), *words[behind:]]
 
 
-def _check_trust(checkpoint: Path, options: set[str]) -> None:
+def _model_settings(named: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the module among the settings that words name."""
+    model = named.get("model")
+    settings = model.get("init_args") if isinstance(model, Mapping) else None
+    return settings if isinstance(settings, dict) else {}
+
+
+def _check_trust(checkpoint: Path, named: Mapping[str, Any]) -> None:
     """Refuses trust in the code of a model that the checkpoint names alone."""
-    if "--model.trust_remote_code" in options and "--model.model" not in options:
+    if named.get("trust_remote_code") and "model" not in named:
         raise ValueError(untrusted_model(read_record(checkpoint).settings.get("model"), "--model.init_args.model PATH"))
 
 
@@ -113,7 +121,7 @@ def _problems(texts: list[str], files: list[str]) -> dict[str, Any] | None:
     return {"class_path": "masa_lightning.MathDataModule", "init_args": {"predict": files[0]}}
 
 
-def _settings_of(command: str, checkpoint: Path, data: dict[str, Any] | None, words: list[str]) -> dict[str, Any]:
+def _settings_of(command: str, checkpoint: Path, data: dict[str, Any] | None, named: dict[str, Any]) -> dict[str, Any]:
     record = read_record(checkpoint)
     folder = folder_of(checkpoint)
     remedy = (
@@ -121,12 +129,12 @@ def _settings_of(command: str, checkpoint: Path, data: dict[str, Any] | None, wo
         if (folder / "config.yaml").is_file()
         else "give a configuration: --config FILE"
     )
-    model = _model_of(command, record, checkpoint, words, remedy)
+    model = _model_of(command, record, checkpoint, _model_settings(named), remedy)
     config = config_of(folder)
     given: dict[str, Any] = config["trainer"] if isinstance(config.get("trainer"), dict) else {}
     shipped = yaml.safe_load(Path(config_path("predict")).read_text(encoding="utf-8"))
-    trainer = shipped["trainer"] | _on_this_machine(_machine(given), words)
-    name, of = model["class_path"].rpartition(".")[2], record.settings.get("model")
+    trainer = shipped["trainer"] | _on_this_machine(_machine(given), named.get("trainer") or {})
+    name, of = model["class_path"].rpartition(".")[2], _model_settings(named).get("model", record.settings.get("model"))
     said = f"checkpoint {checkpoint} of a {name}, with its settings; model {of}"
     if command != "predict":
         trainer["callbacks"], left_out = _callbacks(given, folder)
@@ -141,22 +149,33 @@ def _settings_of(command: str, checkpoint: Path, data: dict[str, Any] | None, wo
         settings["seed_everything"] = seed
     if command == "predict":
         settings["return_predictions"] = shipped["return_predictions"]
-    if data is None and not taken(words, "--data")[0]:  # a class of its own; single words change the run's
-        data = _data_of(config.get("data"), folder, command, remedy)
-        said += f"; problems of {folder / 'config.yaml'}: {_sources(data, command)}"
+    if data is None:
+        own, other = config.get("data"), (named.get("data") or {}).get("class_path")
+        if other is None or (_same_class(own, other) and not strange_data(own)):
+            data = _data_of(own, folder, command, remedy)
+            shown = laid_over(data, {"init_args": (named.get("data") or {}).get("init_args") or {}})
+            said += f"; problems of {folder / 'config.yaml'}: {_sources(shown, command)}"
+        else:
+            said += f"; problems of {other}, which takes the place of the run's {name_of(own)} with all its settings"
     if data is not None:
         settings["data"] = data
     rank_zero_info(said)
     return settings
 
 
-def _model_of(command: str, record: Record, checkpoint: Path, words: list[str], remedy: str) -> dict[str, Any]:
+def _same_class(settings: Any, path: str) -> bool:
+    """Whether settings are of a class, which may be named in short."""
+    own = settings.get("class_path") if isinstance(settings, Mapping) else None
+    return isinstance(own, str) and path in (own, own.rpartition(".")[2])
+
+
+def _model_of(command: str, record: Record, checkpoint: Path, named: Mapping[str, Any], remedy: str) -> dict[str, Any]:
     if not record.settings:
         raise ValueError(
             f"checkpoint {str(checkpoint)!r} does not say with which settings it was trained, as those of earlier versions; "
             f"expected one of `masa fit` or Trainer.fit; {remedy}"
         )
-    settings = needed(record.settings, command, solve=_solves(record.settings, words))
+    settings = needed(record.settings, command, solve=_solves(record.settings, named))
     refused = strange_model(record.class_path, settings)
     if refused:
         raise ValueError(
@@ -166,11 +185,9 @@ def _model_of(command: str, record: Record, checkpoint: Path, words: list[str], 
     return {"class_path": record.class_path, "init_args": settings}
 
 
-def _solves(settings: Mapping[str, Any], words: list[str]) -> bool:
-    """Whether problems are solved, or may be."""
-    evaluation = settings.get("evaluation")
-    if any("evaluation.solve" in word or '"solve"' in word for word in words):
-        return True
+def _solves(settings: Mapping[str, Any], named: Mapping[str, Any]) -> bool:
+    """Whether problems are solved."""
+    evaluation = laid_over(settings.get("evaluation"), named.get("evaluation", {}))
     return isinstance(evaluation, Mapping) and bool(evaluation.get("solve"))
 
 
@@ -211,14 +228,13 @@ def _machine(trainer: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _on_this_machine(machine: dict[str, Any], words: list[str]) -> dict[str, Any]:
+def _on_this_machine(machine: dict[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:
     """Fits the strategy of a run to the number of processes that the command line names, if it names one."""
-    if any(word.startswith("--trainer.strategy") for word in words):
+    if "strategy" in named:
         return machine
     counts = {}
     for name in ("devices", "num_nodes"):
-        given = taken(words, f"--trainer.{name}")[0]
-        value = yaml.safe_load(given[-1]) if given else machine.get(name, 1)
+        value = named.get(name, machine.get(name, 1))
         counts[name] = len(value) if isinstance(value, list) else value
     strategy, processes = machine.get("strategy"), counts["devices"]
     if not isinstance(strategy, Mapping) or strategy["class_path"] != _STRATEGIES[0] or type(processes) is not int:

@@ -15,7 +15,9 @@ import yaml
 import masa_lightning
 from masa_lightning.cli.configs import config_path
 
-_SETTING: Final = re.compile(r"--(?:model|data|trainer)\.[\w.]+")
+_PARTS: Final = ("model", "data", "trainer")
+_OF_A_CLASS: Final = {"class_path", "init_args", "dict_kwargs"}
+_SETTING: Final = re.compile(rf"--(?:{'|'.join(_PARTS)})\.[\w.]+")
 _MEANT: Final = {
     "train": "fit",
     "run": "fit",
@@ -163,6 +165,68 @@ def arguments(words: list[str]) -> list[str]:
     return translated
 
 
+def named_settings(words: Sequence[str]) -> dict[str, Any]:
+    """What words say without a configuration's file: single values, dictionaries for a group, and files of such a group.
+
+    Args:
+        words: As `arguments` leaves them. What comes later lies over what came before.
+
+    Returns:
+        Settings as a configuration has them.
+
+    >>> named_settings(["--model.evaluation", "{solve: true}", "--model.init_args.evaluation.pass_at=[2]", "--x", "3"])
+    {'model': {'init_args': {'evaluation': {'solve': True, 'pass_at': [2]}}}}
+    """
+    named: dict[str, Any] = {}
+    index = 0
+    while index < len(words):
+        option, equals, text = words[index].partition("=")
+        index += 1
+        if not equals and index < len(words) and not words[index].startswith("--"):
+            text = words[index]
+            index += 1
+        key = option.removeprefix("--")
+        if key == "config" and text.lstrip().startswith("{"):
+            named = laid_over(named, _whole(yaml.safe_load(text)))
+        elif key.partition(".")[0] in _PARTS and option.startswith("--") and not key.endswith(".help"):
+            named = laid_over(named, _whole(_nested(key, _value(text))))
+    return named
+
+
+def laid_over(settings: Any, others: Any) -> Any:
+    """What is left of settings when others are laid over them; another class leaves nothing."""
+    if not isinstance(settings, dict) or not isinstance(others, dict):
+        return others
+    if "class_path" in others and settings.get("class_path", others["class_path"]) != others["class_path"]:
+        return others
+    return settings | {name: laid_over(settings.get(name), value) for name, value in others.items()}
+
+
+def _value(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+        if isinstance(value, str) and value.endswith((".yaml", ".yml", ".json")) and os.path.isfile(value):
+            read = yaml.safe_load(Path(value).read_text(encoding="utf-8"))  # of a group, if it has keys
+            return read if isinstance(read, dict) else value
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return text
+    return value
+
+
+def _whole(settings: Any) -> Any:
+    """Writes model and data out, of which a class alone, and arguments alone, are given too."""
+    if not isinstance(settings, dict):
+        return {}
+    whole = {name: value for name, value in settings.items() if name != "trainer" or isinstance(value, dict)}
+    for part in ("model", "data"):
+        value = whole.get(part)
+        if isinstance(value, str):
+            whole[part] = {"class_path": value}
+        elif isinstance(value, dict) and not value.keys() & _OF_A_CLASS:
+            whole[part] = {"init_args": value}
+    return whole
+
+
 def _read(path: str) -> str:
     """Returns the path of a configuration that YAML can read; jsonargparse would not say which file it is that it cannot."""
     try:
@@ -210,12 +274,12 @@ def _is_text(value: str) -> bool:
         return False
 
 
-def _nested(key: str, value: str) -> Any:
+def _nested(key: str, value: Any) -> Any:
     """Returns a configuration that sets one key; "model.prompts" is short for "model.init_args.prompts"."""
     first, *parts = key.split(".")
-    if first in ("model", "data") and parts[0] != "init_args":
+    if first in ("model", "data") and parts and parts[0] not in _OF_A_CLASS:
         parts = ["init_args", *parts]
-    nested: Any = value
+    nested = value
     for part in reversed([first, *parts]):
         nested = {part: nested}
     return nested

@@ -255,12 +255,85 @@ def test_a_word_changes_one_setting_of_the_run(
     assert before.keys() == after.keys()
 
 
-def test_a_class_of_data_takes_the_place_of_the_runs(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = settings_of(
-        capsys, "test", "--ckpt_path", str(run), "--data", "MathDataModule", "--data.test", "other.jsonl"
-    )
-    assert found["data.init_args.test"] == "other.jsonl"
-    assert found["data.init_args.test_split"] == "test"
+def test_a_dictionary_changes_what_it_names(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a group of the run's settings, as single words do."""
+    Path("group.yaml").write_text("val_batch_size: 3\n")
+    batch, count = "data.init_args.val_batch_size", "model.init_args.evaluation.num_generations"
+    drawn = "model.init_args.sampler.init_args.batch_size"
+    cases = [
+        ("config", '{"data": {"init_args": {"val_batch_size": 3}}}', batch),
+        ("data", "{init_args: {val_batch_size: 3}}", batch),
+        ("data", "{val_batch_size: 3}", batch),
+        ("data", "{class_path: masa_lightning.MathDataModule, init_args: {val_batch_size: 3}}", batch),
+        ("data", "group.yaml", batch),
+        ("data.init_args", "{val_batch_size: 3}", batch),
+        ("model.evaluation", "{num_generations: 3}", count),
+        ("model.init_args.evaluation", "{num_generations: 3}", count),
+        ("model", "{evaluation: {num_generations: 3}}", count),
+        ("model.sampler", "{init_args: {batch_size: 3}}", drawn),
+        ("model.sampler", "{class_path: masa_lightning.TransformersSampler, init_args: {batch_size: 3}}", drawn),
+        ("model.meta", "{pass_rate_scale: 3}", "model.init_args.meta.pass_rate_scale"),
+        ("trainer", "{limit_test_batches: 3}", "trainer.limit_test_batches"),
+        ("trainer.logger", "{init_args: {max_queue: 3}}", "trainer.logger.init_args.max_queue"),
+    ]
+    words = ["test", "--ckpt_path", str(run)]
+    before = settings_of(capsys, *words)
+    for word, text, key in cases:
+        after = settings_of(capsys, *words, f"--{word}", text)
+        assert {name: found for name, found in after.items() if before.get(name) != found} == {key: 3}
+        assert before.keys() == after.keys()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--model.evaluation", "{solve: true}"],
+        ["--model.init_args.evaluation={solve: yes}"],
+        ["--model", "{evaluation: {solve: true}}"],
+        ["--model.init_args", '{"evaluation": {"solve": true}}'],
+        ["--config", "{model: {init_args: {evaluation: {solve: true}}}}"],
+        ["--model.evaluation", "solve.yaml"],
+        ["--model.evaluation.solve", "false", "--model.evaluation.solve", "true"],
+        ["--solve"],
+    ],
+)
+def test_solving_takes_what_solves_however_it_is_asked_for(
+    run: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    """As the run's own grader, without which another one would judge."""
+    grader = {"class_path": "masa_lightning.MathGrader", "init_args": {"timeout": 17.0}}
+    changed(run, grader=grader)
+    Path("solve.yaml").write_text("solve: true\n")
+    command = ["predict", "--ckpt_path", str(run), "--problem", "1+1"]
+    before, after = settings_of(capsys, *command), settings_of(capsys, *command, *words)
+    assert before["model.init_args.grader"] is None
+    assert (after["model.init_args.evaluation.solve"], after["model.init_args.grader.init_args.timeout"]) == (True, 17)
+    no = ["--model.evaluation", '{"solve": false}']
+    assert settings_of(capsys, *command, *words, *no)["model.init_args.grader"] is None
+
+
+@pytest.mark.parametrize(
+    "words", [["--model", "{init_args: {trust_remote_code: true}}"], ["--model.trust_remote_code=true"]]
+)
+def test_trust_in_a_model_that_the_checkpoint_names(
+    run: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert "trust_remote_code" in error_of(capsys, "test", "--ckpt_path", str(run), *words)
+
+
+@pytest.mark.parametrize("form", ["{}", "{{class_path: masa_lightning.{}}}"])
+def test_another_class_of_data_takes_the_place_of_the_runs(
+    run: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, form: str
+) -> None:
+    caplog.set_level("INFO")
+    words = ["test", "--ckpt_path", str(run), "--data", form.format("ArithmeticDataModule")]
+    assert settings_of(capsys, *words)["data.init_args.batch_size"] == 32  # the class's own, and not the run's 2
+    place = "takes the place of the run's masa_lightning.MathDataModule with all its settings"
+    assert f"problems of masa_lightning.ArithmeticDataModule, which {place}" in caplog.text
+    words = ["test", "--ckpt_path", str(run), "--data", form.format("MathDataModule"), "--data.test", "other.jsonl"]
+    found = settings_of(capsys, *words)
+    assert (found["data.init_args.test"], found["data.init_args.test_split"]) == ("other.jsonl", "train")
+    assert "MathDataModule, test other.jsonl" in caplog.text
 
 
 OWN = """
@@ -361,6 +434,7 @@ def test_a_strangers_strategy_imports_nothing(run: Path, name: str) -> None:
         ([], 8),
         (["--trainer.devices", "1"], "auto"),
         (["--trainer.devices=[0, 1, 3]"], 3),
+        (["--trainer", "{devices: 1}"], "auto"),
         (["--trainer.devices", "2", "--trainer.num_nodes", "2"], 4),
         (["--trainer.devices", "2", "--trainer.strategy.data_parallel_size", "2"], 8),  # the user's own, which win
     ],
