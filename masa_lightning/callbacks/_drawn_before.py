@@ -27,13 +27,15 @@ class DrawnRollouts:
     Args:
         folder: Of both files; belongs to one set of weights and settings.
         settings: Of `rollout_settings`.
+        how: Of `evaluation_settings`: each problem in the file says it too.
         keeps: Whether this process has the files; the others know of each problem, and have nothing of it.
 
     Raises:
         ValueError: If the folder has rollouts of other settings, or what is no rollouts.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], *, keeps: bool) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], how: dict[str, Any], *, keeps: bool) -> None:
+        self._how = how
         self._file: RolloutFile | None = None
         self._seen: set[Name] = set()
         self._read: set[Name] = set()
@@ -70,7 +72,7 @@ class DrawnRollouts:
         return (
             []
             if (group.problem.source, group.problem.id) in self._read
-            else [to_line(group, r) for r in group.rollouts]
+            else [to_line(group, r, settings=self._how) for r in group.rollouts]
         )
 
     def append(self, lines: Iterable[Sequence[str]]) -> None:

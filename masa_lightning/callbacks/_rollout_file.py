@@ -6,7 +6,7 @@ import json
 import math
 import os
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from itertools import chain
 from pathlib import Path
@@ -33,6 +33,7 @@ _TYPES: dict[str, tuple[type, ...]] = {  # of what is read back
 _NO_VALUES = ("failures", "pass_rate_scale")  # of a prediction, beside what was predicted
 
 Name = tuple[str, str]  # source and id of a problem
+Settings = Mapping[str, Any]
 
 
 class RolloutFile:
@@ -200,32 +201,38 @@ class EvaluationRolloutFile:
             self._stack.__exit__(type(error), error, None)
 
 
-def to_line(group: RolloutGroup, rollout: Rollout, step: int | None = None) -> str:
+def to_line(group: RolloutGroup, rollout: Rollout, step: int | None = None, settings: Settings | None = None) -> str:
     """Writes a rollout as a line of JSON, in ASCII; numbers that are not finite, which JSON lacks, as texts.
 
     Args:
         group: Of the rollout.
         rollout: With or without rewards.
         step: Training steps done when it was trained on; None in a test.
+        settings: Of `evaluation_settings`, where it is of an evaluation; the first rollout of a group has them.
     """
-    return json.dumps(_record(group, rollout, step), allow_nan=False) + "\n"
+    return json.dumps(_record(group, rollout, step, settings), allow_nan=False) + "\n"
 
 
-def to_short_line(group: RolloutGroup, rollout: Rollout, step: int, shorten: Callable[[str], str]) -> str:
+def to_short_line(
+    group: RolloutGroup, rollout: Rollout, step: int, settings: Settings, shorten: Callable[[str], str]
+) -> str:
     """As `to_line`, without token ids.
 
     Args:
         group: Of the rollout.
         rollout: Scored.
         step: Training steps done.
+        settings: Of `evaluation_settings`.
         shorten: What is done to problem, answer and text.
     """
-    record = _record(group, rollout, step, tokens=False)
+    record = _record(group, rollout, step, settings, tokens=False)
     record |= {name: shorten(record[name]) for name in ("problem", "answer", "text")}
     return json.dumps(record, allow_nan=False) + "\n"
 
 
-def _record(group: RolloutGroup, rollout: Rollout, step: int | None, *, tokens: bool = True) -> dict[str, Any]:
+def _record(
+    group: RolloutGroup, rollout: Rollout, step: int | None, settings: Settings | None, *, tokens: bool = True
+) -> dict[str, Any]:
     prediction = rollout.prediction
     record = {
         "version": VERSION,
@@ -251,6 +258,8 @@ def _record(group: RolloutGroup, rollout: Rollout, step: int | None, *, tokens: 
         record["comparisons"] = {
             n: [[_number(v) for v in row] for row in rows] for n, rows in group.comparisons.items()
         }
+    if settings and rollout is group.rollouts[0]:
+        record["settings"] = dict(settings)
     return record | ({"token_ids": list(rollout.completion.token_ids)} if tokens else {})
 
 

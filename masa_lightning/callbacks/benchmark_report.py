@@ -16,6 +16,7 @@ from masa_lightning.distributed import collect
 from masa_lightning.loggers.media import log_figure, log_table
 from masa_lightning.metrics.figures import save_figure
 from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.provenance import evaluation_settings
 from masa_lightning.modules.run_folder import run_folder
 from masa_lightning.quantities import Quantities, quantities_of
 from masa_lightning.rollouts.measurement import BenchmarkMeasurements, Measurement
@@ -64,7 +65,9 @@ class BenchmarkReport(Callback):
         # Collectives: every process asks.
         self._folder = Path(self.dirpath or run_folder(trainer))
         self._settings = rollout_settings(pl_module)
-        self._drawn = DrawnRollouts(self._folder, self._settings, keeps=trainer.is_global_zero)
+        self._drawn = DrawnRollouts(
+            self._folder, self._settings, evaluation_settings(pl_module), keeps=trainer.is_global_zero
+        )
 
     def restore(self, group: RolloutGroup) -> list[Rollout]:
         """`protocols.RolloutStore`."""

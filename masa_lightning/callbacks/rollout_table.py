@@ -15,6 +15,8 @@ from masa_lightning.callbacks._rollout_file import EvaluationRolloutFile, Traini
 from masa_lightning.distributed import Processes, collect, fetch
 from masa_lightning.loggers.media import Cell, log_table
 from masa_lightning.models.checkpoints import set_aside
+from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.provenance import evaluation_settings
 from masa_lightning.modules.run_folder import run_folder
 from masa_lightning.types import Kind, Rollout, RolloutGroup
 
@@ -60,6 +62,7 @@ class RolloutTable(Callback):
         self.max_characters = max_characters
         self._written = False  # whether files of `FOLDER` are this run's
         self._step = 0
+        self._settings: dict[str, Any] = {}  # of the evaluation that is going on
         self._writes = False  # whether the evaluation that is going on is written, by the first process
         self._path: Path | None = None  # of the evaluation that is going on
         self._file: EvaluationRolloutFile | None = None  # from its first rollout on
@@ -158,6 +161,7 @@ class RolloutTable(Callback):
         folder = self._folder(trainer)  # a collective
         # Outside of training Lightning's own count is 0.
         self._step = int(getattr(pl_module, "rollout_steps", 0)) or trainer.global_step
+        self._settings = evaluation_settings(pl_module) if isinstance(pl_module, GRPOLightningModule) else {}
         self._writes = not trainer.sanity_checking and not trainer.fast_dev_run  # type: ignore[attr-defined]
         if trainer.is_global_zero and self._writes:
             self._path = folder / f"{stage}_step{self._step:06d}.jsonl"
@@ -172,7 +176,10 @@ class RolloutTable(Callback):
                 self._write(lines)
 
     def _lines(self, group: RolloutGroup) -> list[str]:
-        return [to_short_line(group, r, self._step, lambda text: _shorten(text, LONGEST)) for r in group.rollouts]
+        return [
+            to_short_line(group, r, self._step, self._settings, lambda text: _shorten(text, LONGEST))
+            for r in group.rollouts
+        ]
 
     def _write(self, lines: list[str]) -> None:
         if self._path is None:

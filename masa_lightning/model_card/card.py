@@ -273,7 +273,7 @@ class _Facts:
             "metrics": metrics,
             "scores": scores,
             "validation": last
-            and {"step": last["step"], "now": self.checkpoint.get("rollout_steps"), "how": _how(self.settings)},
+            and {"step": last["step"], "now": self.checkpoint.get("rollout_steps"), "how": _how(last["settings"])},
             # Whether that was this model cannot be told here: it may have been tested as a checkpoint or as a folder.
             "results": [
                 {
@@ -299,6 +299,7 @@ class _Facts:
             "name": "validation",
             "problems": validation["problems"],
             "step": validation["rollout_steps"],
+            "settings": validation.get("settings") or {},
             "of_these_weights": validation["rollout_steps"] == self.checkpoint.get("rollout_steps"),
             "metrics": {name.removeprefix("val/"): value for name, value in validation["metrics"].items()},
         }
@@ -375,9 +376,8 @@ def _order(name: str) -> tuple[bool, str, int]:
 
 
 def _how(settings: Mapping[str, Any]) -> str:
-    """How rollouts were drawn."""
-    drawn = dict(settings.get("evaluation") or {})
-    drawn |= {n: settings[n] for n in ("max_completion_length", "max_meta_length") if n in settings}
+    """How rollouts were drawn, by what a validation's record or the settings of a test say."""
+    drawn = {**settings, **_mapping(settings.get("evaluation"))}
     words = {
         "num_generations": "{} solutions a problem",
         "num_meta_generations": "{} predictions a problem",

@@ -26,7 +26,7 @@ from masa_lightning.modules.defaults import default_lengths, default_sampler, fi
 from masa_lightning.modules.hyperparameters import class_path
 from masa_lightning.modules.listeners import phase_progress
 from masa_lightning.modules.optimization import Optimization
-from masa_lightning.modules.provenance import fingerprint, provenance
+from masa_lightning.modules.provenance import evaluation_settings, fingerprint, provenance
 from masa_lightning.modules.resume import Resumption
 from masa_lightning.modules.trainer_checks import check_batches, check_monitors
 from masa_lightning.modules.validated import save_validated
@@ -301,6 +301,7 @@ class GRPOLightningModule(PolicyLightningModule):
         record = {
             "problems": len(measured.problems),
             "measured": fingerprint(self, measured.problems),
+            "settings": evaluation_settings(self),
             "pass_rates": measured.pass_rates,
         }
         self._log_evaluation("val")

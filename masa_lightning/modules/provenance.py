@@ -77,10 +77,44 @@ def fingerprint(module: GRPOLightningModule, problems: Sequence[Problem]) -> str
         problems: All of an evaluation.
     """
     what = sorted((p.source, p.id, p.problem, str(p.answer or "")) for p in problems)
-    counts = module.evaluation_counts()
-    limits = [module.max_prompt_length, *(module.completion_limit(kind) for kind in counts)]
-    how = [counts, module.evaluation_sampling, limits, module.prompts, type(module.grader).__name__]
-    return blake2b(repr([what, how]).encode(), digest_size=8).hexdigest()
+    return _digest([what, evaluation_settings(module)])
+
+
+def evaluation_settings(module: GRPOLightningModule) -> dict[str, Any]:
+    """How rollouts of validations and tests are asked for, drawn and graded.
+
+    Args:
+        module: The one that draws them.
+
+    Returns:
+        Plain values by name: numbers of rollouts a problem, sampling, limits in tokens, the grader's class, and a digest of
+        the instructions of each kind.
+    """
+    counts, sampling, prompts = module.evaluation_counts(), module.evaluation_sampling, module.prompts
+    chat = [module.tokenizer.chat_template, module.chat_template_kwargs, prompts.system]
+    settings: dict[str, Any] = {
+        "num_generations": counts["solution"],
+        "num_meta_generations": counts.get("meta", 0),
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "max_prompt_length": module.max_prompt_length,
+        "max_completion_length": module.completion_limit("solution"),
+        "grader": type(module.grader).__name__,
+        "solution_prompt": _digest([*chat, prompts.solution, prompts.choice, prompts.code]),
+    }
+    if counts.get("meta"):
+        quantities: Quantities | None = getattr(module, "quantities", None)
+        asked = [] if quantities is None else [asdict(question) for question in quantities.questions()]
+        settings |= {
+            "max_meta_length": module.completion_limit("meta"),
+            "meta_prompt": _digest([*chat, prompts.meta, asked]),
+        }
+    return settings
+
+
+def _digest(values: list[Any]) -> str:
+    return blake2b(repr(values).encode(), digest_size=8).hexdigest()
 
 
 def module_settings(module: GRPOLightningModule, *, arguments_only: bool = False) -> dict[str, Any]:

@@ -72,7 +72,8 @@ def _rows(runs: Sequence[Run], owners: Sequence[int]) -> list[_Row]:
     rows: dict[tuple[int, str, str, str], _Row] = {}
     for number, run in enumerate(runs):
         for stage in _SETS:  # what is held out comes first
-            for evaluated in (e for e in run.evaluated if e.stage == stage):
+            kept = run.of_stage(stage)
+            for evaluated in kept[-1:] if stage == "validate" and run.unlike else kept:
                 for record in evaluated.problems:
                     key = (number, stage, record.source, record.id)
                     row = rows.setdefault(key, _Row(number, owners[number], stage, []))

@@ -9,14 +9,16 @@ from typing import Final
 
 from masa_lightning.functional.intervals import paired_differences
 from masa_lightning.report import statistics
-from masa_lightning.report.records import Evaluated, Stage
+from masa_lightning.report.records import Stage, unlike
 from masa_lightning.report.runs import SECONDS, TOKENS, Arm, Run
 from masa_lightning.report.settings import seeds
 from masa_lightning.report.tables import Table, last_evaluated
 from masa_lightning.report.text import shown
 
 _LATER: Final = "  a step, in the later half"
-_MATTERS: Final = re.compile(r"^data\.|(^|\.)(model|seed|seed_everything)$")
+_MATTERS: Final = re.compile(
+    r"^data\.|(^|\.)(model|seed|seed_everything|grader|grader\.class_path)$|(^|\.)(prompts|reward_functions|reward_weights)(\.|$)"
+)
 _MOST: Final = 6  # settings that are named
 _SOLVED: Final[dict[Stage, str]] = {"validate": "Solved", "test": "Solved in the test"}
 
@@ -105,16 +107,25 @@ def _solved(one: Arm, other: Arm, pairs: Sequence[tuple[Run, Run]], stage: Stage
     """The change of pass@1 on the same problems; where these are not known, whether intervals are apart."""
     changes = [found for a, b in pairs if (found := paired_differences(_rates(a, stage), _rates(b, stage)))]
     change = statistics.mean(changes[0] if len(changes) == 1 else [fmean(each) for each in changes])
+    otherwise = _otherwise(pairs, stage)
     if change is None:
-        return _apart(one, other, stage)
+        return _apart(one, other, stage, otherwise)
     where = f"the same {change.n} problems" if len(changes) == 1 else f"the same problems, {change.n} pairs of seeds"
     if change.low is None or change.high is None:
-        return f"{_SOLVED[stage]}: {change.value:+.3f} on {where}: all differ by as much, so that no interval is known."
-    chance = "may be chance" if change.low <= 0 <= change.high else "more than chance"
+        unknown = otherwise or "all differ by as much, so that no interval is known"
+        return f"{_SOLVED[stage]}: {change.value:+.3f} on {where}: {unknown}."
+    chance = otherwise or ("may be chance" if change.low <= 0 <= change.high else "more than chance")
     return f"{_SOLVED[stage]}: {change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}] on {where}: {chance}."
 
 
-def _apart(one: Arm, other: Arm, stage: Stage) -> str:
+def _otherwise(pairs: Sequence[tuple[Run, Run]], stage: Stage) -> str:
+    """Says what makes a difference one of measuring, and not of training."""
+    ends = [[run.of_stage(stage)[-1:] for run in pair] for pair in pairs]
+    found = dict.fromkeys(unlike(a, b) for one, other in ends for a in one for b in other)
+    return f"not measured alike ({'; '.join(filter(None, found))})" if any(found) else ""
+
+
+def _apart(one: Arm, other: Arm, stage: Stage, otherwise: str) -> str:
     a, b = (last_evaluated(arm, f"{'val' if stage == 'validate' else stage}/pass@1") for arm in (one, other))
     if a is None or b is None:
         return ""
@@ -123,7 +134,7 @@ def _apart(one: Arm, other: Arm, stage: Stage) -> str:
         False: "the intervals overlap, so this does not show a difference",
         True: "the intervals are apart",
     }
-    return f"{_SOLVED[stage]}: {a.value:.3f} and {b.value:.3f}; {ends[statistics.apart(a, b)]}."
+    return f"{_SOLVED[stage]}: {a.value:.3f} and {b.value:.3f}; {otherwise or ends[statistics.apart(a, b)]}."
 
 
 def _pairs(one: Arm, other: Arm) -> list[tuple[Run, Run]]:
@@ -136,23 +147,30 @@ def _pairs(one: Arm, other: Arm) -> list[tuple[Run, Run]]:
 
 def _rates(run: Run, stage: Stage) -> dict[tuple[str, str, str], float]:
     """Of the last validation or test."""
-    found: Evaluated | None = next((e for e in reversed(run.evaluated) if e.stage == stage), None)
-    return found.rates if found else {}
+    found = run.of_stage(stage)
+    return found[-1].rates if found else {}
 
 
 def _unequal(one: Arm, other: Arm) -> list[str]:
-    """Says what the figures depend on and both do not share: training steps, seeds, model and data, as far as known."""
+    """Says what the figures depend on and both do not share, as far as known: steps, seeds, model, data and more."""
     facts = [[_facts(run) for run in arm.runs] for arm in (one, other)]
     what = []
     for name in facts[0][0]:
         if all(name in of_run for of_arm in facts for of_run in of_arm):
             a, b = (dict.fromkeys(of_run[name] for of_run in of_arm) for of_arm in facts)
             if a.keys() != b.keys():
-                what.append(f"{name} ({shown(', '.join(a), 80)} and {shown(', '.join(b), 80)})")
+                values = f" ({shown(', '.join(a), 80)} and {shown(', '.join(b), 80)})"
+                what.append(name + values * (not name.endswith("_prompt")))  # of which a digest is known
     more = [f"{len(what) - _MOST} settings more"] if len(what) > _MOST else []
     return [f"Not the same in both: {', '.join(what[:_MOST] + more)}."] if what else []
 
 
 def _facts(run: Run) -> dict[str, str]:
     settings = {name.replace("init_args.", ""): value for name, value in run.settings.items() if _MATTERS.search(name)}
-    return {"training steps": f"{run.steps:,}"} | settings
+    facts = {"training steps": f"{run.steps:,}"} if run.steps else {}
+    if validations := run.series("val/pass@1"):
+        facts["last validation after step"] = f"{max(validations):,}"
+    for stage in _SOLVED:
+        for evaluated in run.of_stage(stage)[-1:]:
+            facts |= {f"{stage}: {name}": value for name, value in evaluated.settings.items()}
+    return facts | settings

@@ -211,10 +211,12 @@ def held_out_against_tokens(arms: Sequence[Arm]) -> dict[str, Any] | None:
     tag = "val/pass@1"
     lines: list[dict[str, Any]] = []
     drawn: list[_Line] = []
+    left = 0
     for number, arm in enumerate(arms):
         known = [(run, path) for run in arm.runs if (path := _tokens_at_validations(run))]
         paths = [path for _, path in known]
         common = sorted(set.intersection(*(set(path) for path in paths))) if paths else []
+        left += len({step for path in paths for step in path}) - len(common)
         points = []
         for step in common:
             estimate = statistics.mean([path[step][1].value for path in paths]) if len(paths) > 1 else paths[0][step][1]
@@ -231,7 +233,7 @@ def held_out_against_tokens(arms: Sequence[Arm]) -> dict[str, Any] | None:
         "group": "held out",
         "x": "tokens generated in training, both kinds",
         "y": "pass@1",
-        "note": _note(drawn, tag),
+        "note": _note(drawn, tag) + (f" | left out, as not all seeds have them: {left} validations" if left else ""),
         "lines": lines,
     }
 

@@ -56,13 +56,13 @@ def _others(evaluations: Sequence[Evaluated]) -> list[dict[str, Any]]:
 
 def _moments(arm: Arm) -> list[tuple[str, list[Evaluated]]]:
     moments: list[tuple[str, list[Evaluated]]] = []
-    validations = [v for run in arm.runs if (v := [e for e in run.evaluated if e.stage == "validate"])]
+    validations = [v for run in arm.runs if (v := run.of_stage("validate"))]
     if validations:
         first, last = [v[0] for v in validations], [v[-1] for v in validations if len(v) > 1]
         moments.append((_when("validation", first), first))
         if last:
             moments.append((_when("validation", last), last))
-    tests = [t for run in arm.runs if (t := [e for e in run.evaluated if e.stage == "test"])]
+    tests = [t for run in arm.runs if (t := run.of_stage("test"))]
     if tests:
         moments.append((_when("test", [t[-1] for t in tests]), [t[-1] for t in tests]))
     return moments

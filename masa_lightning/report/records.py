@@ -27,6 +27,8 @@ MOST_ROLLOUTS: Final = 64
 
 _SHOWN_APART: Final = ("pass_rate", "pass_rate_scale", "solution_length", "notions", "failures")  # of predictions
 _DRAWN_APART: Final = ("pass_rate", "length")  # read from the predictions, which older files have alone
+# What the share of right solutions depends on, beside the weights: more rollouts only make it more certain.
+_OF_SOLUTIONS: Final = ("temperature", "top_p", "top_k", "max_completion_length", "grader", "solution_prompt")
 _NAME: Final = re.compile(r"[A-Za-z]\w{0,39}", re.ASCII)
 _FILE: Final = re.compile(r"(validate|test)_step(\d{1,12})\.jsonl")
 
@@ -51,6 +53,8 @@ class ProblemRecord:
     meta_rewards: list[float] = field(default_factory=list)
     compared: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """Predicted and actual values of other quantities, by `Quantity.metric_name`."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """How its rollouts were drawn."""
     group_rate: float | None = None
     """Of the whole group, of which `rollouts` may be a part."""
 
@@ -88,6 +92,25 @@ class Evaluated:
     def rates(self) -> dict[tuple[str, str, str], float]:
         """Pass rates by problem: what is only called alike is another one."""
         return {(r.source, r.id, r.problem): r.actual for r in self.problems if r.actual is not None}
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """How rollouts were drawn; empty where the file does not say."""
+        return next((r.settings for r in self.problems if r.settings), {})
+
+
+def unlike(one: Evaluated, other: Evaluated) -> str:
+    """Says in which settings two evaluations measured solutions otherwise, as far as both say how; "" in none.
+
+    >>> def drawn(**settings):
+    ...     problem = ProblemRecord(source="", id="", problem="", answer="", settings=settings)
+    ...     return Evaluated(stage="test", step=None, problems=[problem])
+    >>> unlike(drawn(temperature="1.0", num_generations="4"), drawn(temperature="0.0", num_generations="8"))
+    'temperature 1.0 and 0.0'
+    """
+    first, second = one.settings, other.settings
+    names = [n for n in _OF_SOLUTIONS if n in first and n in second and first[n] != second[n]]
+    return ", ".join("other prompts" if n == "solution_prompt" else f"{n} {first[n]} and {second[n]}" for n in names)
 
 
 def read_records(folder: Path) -> tuple[list[Evaluated], list[str]]:
@@ -174,6 +197,8 @@ def _take(records: dict[tuple[Any, ...], ProblemRecord], line: Any, chosen: bool
         record.rates += [rate] if rate is not None else []
         record.predicted_lengths += [length] if length is not None else []
         record.meta_rewards += [reward] if reward is not None else []
+    if isinstance(settings := line.get("settings"), dict):
+        record.settings = {shown(n, 40): shown(str(v), 80) for n, v in list(settings.items())[:MOST_ROLLOUTS]}
     record.compared |= _compared(line.get("comparisons"))
     if len(record.rollouts) < MOST_ROLLOUTS:
         notions = prediction.get("notions")

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
-from masa_lightning.report.records import Evaluated, read_records
+from masa_lightning.report.records import Evaluated, Stage, read_records, unlike
 from masa_lightning.report.scalars import HUGE, Scalars, Series, read_scalars
 from masa_lightning.report.settings import Flat, experiment, read_settings, seeds
 from masa_lightning.report.text import shown
@@ -47,6 +47,16 @@ class Run:
     def steps(self) -> int:
         """Training steps so far."""
         return max(self.series("reward"), default=0)
+
+    def of_stage(self, stage: Stage) -> list[Evaluated]:
+        """Evaluations whose rollouts were kept, by their steps."""
+        return [each for each in self.evaluated if each.stage == stage]
+
+    @property
+    def unlike(self) -> str:
+        """Why its first and its last validation tell nothing of training: what they measured otherwise; "" if alike."""
+        validations = self.of_stage("validate")
+        return unlike(validations[0], validations[-1]) if validations else ""
 
     def of_steps(self, tags: Sequence[str]) -> list[float]:
         """A sum of figures, of each training step that was logged."""
@@ -151,15 +161,19 @@ def _load(folder: Path, name: str) -> Run:
         )
     if scalars and "reward" in scalars and not any(tag.startswith("val/") for tag in scalars):
         notes.append("no validation was logged: what is held out is not known")
-    return Run(
+    run = Run(
         name=shown(name, 200),
         scalars=scalars,
         settings=settings,
         settings_file=file,
         evaluated=evaluated,
         benchmarks=benchmarks,
-        notes=[shown(note, 500) for note in notes[:20]],
+        notes=[],
     )
+    if run.unlike:
+        notes.insert(0, f"its first and last validation were not measured alike ({run.unlike}): no change is shown")
+    run.notes += [shown(note, 500) for note in notes[:20]]
+    return run
 
 
 def _results(file: Path) -> tuple[list[dict[str, Any]], list[str]]:

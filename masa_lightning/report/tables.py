@@ -244,11 +244,13 @@ def _bounds(tag: str) -> tuple[float | None, float | None]:
 
 def _change(arm: Arm) -> str:
     """The difference of pass@1: over seeds, or of one run over the problems that both validations have."""
+    if why := next((run.unlike for run in arm.runs if run.unlike), ""):
+        return f"not measured alike: {why}"
     if len(arm.runs) > 1:
         series = [s for run in arm.runs if len(s := run.series("val/pass@1")) > 1]
         difference = statistics.mean([s[max(s)] - s[min(s)] for s in series])
     else:
-        validations = [e for e in arm.runs[0].evaluated if e.stage == "validate"]
+        validations = arm.runs[0].of_stage("validate")
         first, last = (validations[index].rates if len(validations) > 1 else {} for index in (0, -1))
         difference = statistics.mean(paired_differences(first, last))
     if difference is None:

@@ -71,6 +71,13 @@ def test_training_and_test_write_the_same_record(tmp_path):
     assert ours["version"] == VERSION
 
 
+def test_the_first_rollout_of_a_group_says_how_it_was_drawn():
+    solutions = [rollout(), rollout()]
+    written = group(*solutions)
+    found = [json.loads(to_line(written, each, settings={"temperature": 0.5})) for each in solutions]
+    assert [each.get("settings") for each in found] == [{"temperature": 0.5}, None]
+
+
 def test_a_file_of_another_version_is_refused(tmp_path):
     path = tmp_path / "rollouts.jsonl"
     record = json.loads(to_line(group(rollout()), rollout()))

@@ -24,6 +24,9 @@ HOSTILE = [
 ]
 
 
+HOW = {"num_generations": 4, "temperature": 0.5, "max_completion_length": 77}
+
+
 def checkpoint(**changes: Any) -> dict[str, Any]:
     """What a run on hub names records."""
     module = {
@@ -49,7 +52,7 @@ def checkpoint(**changes: Any) -> dict[str, Any]:
         "precision": "bf16-mixed",
         "seed": 3,
         "model_is_local": False,
-        "validation": {"rollout_steps": 40, "problems": 256, "metrics": metrics},
+        "validation": {"rollout_steps": 40, "problems": 256, "metrics": metrics, "settings": HOW},
     }
     saved = {"model": "Qwen/Qwen3-8B-Base", "dtype": "float32", "lora": None, "chat_template": None}
     saved |= {
@@ -120,6 +123,9 @@ def test_figures(tmp_path: Path) -> None:
         "`AIME24`: `masa test` of the model `model`, `8` solutions a problem, at most `99` tokens a solution."
         in card.text
     )
+    # As the validation's own record says, and not as settings were when the checkpoint was written.
+    how = "`4` solutions a problem, temperature `0.5`, at most `77` tokens a solution"
+    assert f"`validation` is the last one of the run, with the weights here: {how}." in card.text
     assert "means over `256` (`validation`), `30` (`AIME24`) problems" in card.text
     *_, scores, calibration = tables(tokens)
     assert scores[1] == ["validation", "256", "0.5123 [0.4, 0.6]", "-", "-", "-"]

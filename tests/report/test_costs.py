@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from masa_lightning.report.costs import costs, lines
-from masa_lightning.report.records import Evaluated, ProblemRecord
+from masa_lightning.report.curves import held_out_against_tokens
+from masa_lightning.report.records import Evaluated, ProblemRecord, Stage
 from masa_lightning.report.runs import Arm, Run
 
 
@@ -176,3 +177,51 @@ def test_what_is_not_the_same_is_said() -> None:
             "data.train_size (1024 and 64)."
         ],
     ]
+
+
+def drawn(made: Run, stage: Stage, **settings: str) -> Run:
+    """A run whose last rollouts say how they were drawn."""
+    problems = [replace(problem, settings=settings) for problem in made.evaluated[-1].problems]
+    return replace(made, evaluated=[Evaluated(stage=stage, step=4, problems=problems)])
+
+
+def test_what_was_not_measured_alike_is_no_difference_of_training() -> None:
+    """The same weights, tested at two temperatures, were "more than chance" apart."""
+    sure = {name: [True] * 4 for name in "abcdefgh"}
+    half = {name: [True, False] * 2 for name in "abcdefg"} | {"h": [True, False, False, False]}
+    one = drawn(run([1000] * 4, [1.0] * 4, half, {}), "test", temperature="1.0", num_generations="4")
+    other = drawn(run([1000] * 4, [1.0] * 4, sure, {}), "test", temperature="0.0", num_generations="4")
+    found = said(Arm(label="a", runs=[one]), Arm(label="b", runs=[other]))
+    assert found[-2].startswith("Solved in the test: +0.531 [")
+    assert found[-2].endswith("] on the same 8 problems: not measured alike (temperature 1.0 and 0.0).")
+    assert found[-1] == "Not the same in both: test: temperature (1.0 and 0.0)."
+    more = drawn(other, "test", temperature="1.0", num_generations="8")  # which is only surer
+    found = said(Arm(label="a", runs=[one]), Arm(label="b", runs=[more]))
+    assert found[-2].endswith(": more than chance.")
+    assert found[-1] == "Not the same in both: test: num_generations (4 and 8)."
+
+
+def test_other_prompts_are_not_measured_alike_either() -> None:
+    one, other = (
+        Arm(label=prompt, runs=[drawn(seeded("0", {"a": [True]}, prompt), "validate", solution_prompt=prompt)])
+        for prompt in ("x", "y")
+    )
+    assert said(one, other)[-2:] == [
+        "Solved: 0.500 and 0.500; not measured alike (other prompts).",
+        "Not the same in both: validate: solution_prompt.",
+    ]
+
+
+def test_a_last_validation_of_another_step_is_named() -> None:
+    killed = replace(FULL, scalars=FULL.scalars | {"val/pass@1": {0: 0.1}})
+    found = said(Arm(label="a", runs=[killed]), Arm(label="b", runs=[FULL]))
+    assert found[-1] == "Not the same in both: last validation after step (0 and 4)."
+
+
+def test_validations_that_some_seeds_lack_are_counted() -> None:
+    """The line over tokens is of those that all seeds have: one that was cut short shortened it without a word."""
+    short = replace(FULL, scalars=FULL.scalars | {"val/pass@1": {0: 0.1}})
+    whole, cut = (held_out_against_tokens([Arm(label="x", runs=[FULL, other])]) for other in (FULL, short))
+    assert whole is not None and cut is not None
+    assert "left out" not in whole["note"]
+    assert cut["note"].endswith(" | left out, as not all seeds have them: 1 validations")

@@ -264,7 +264,7 @@ def test_a_large_run_is_sampled_and_says_so(browser: Any, tmp_path: Path) -> Non
         for n in range(4000)
     ]
     file = EvaluationRolloutFile(tmp_path / "rollouts" / "validate_step000009.jsonl")
-    file.append([to_short_line(group, r, 9, str) for group in groups for r in group.rollouts])
+    file.append([to_short_line(group, r, 9, {}, str) for group in groups for r in group.rollouts])
     file.finish()
     main(["report", str(tmp_path)])
     file = tmp_path / "report.html"

@@ -50,6 +50,25 @@ def test_rollouts_of_the_first_and_the_last_validation(runs: Path) -> None:
     assert not run.notes
 
 
+def test_a_first_and_a_last_validation_that_were_not_measured_alike(run: Path) -> None:
+    """As where a run went on with another temperature: the screen showed no change, and the page did."""
+    first, last = load(run).of_stage("validate")
+    assert first.settings == last.settings
+    assert (first.settings["temperature"], first.settings["num_generations"]) == ("1.0", "3")
+    before = contents([load(run)])
+    file = run / "rollouts" / "validate_step000003.jsonl"
+    file.write_text(file.read_text().replace('"temperature": 1.0', '"temperature": 0.0'))
+    after = contents([load(run)])
+    change = before["overview"]["head"].index("change")
+    assert after["overview"]["rows"][0][change] == "not measured alike: temperature 1.0 and 0.0"
+    assert "alike" not in before["overview"]["rows"][0][change]
+    assert [note for _, note in after["notes"]] == [
+        "its first and last validation were not measured alike (temperature 1.0 and 0.0): no change is shown"
+    ]
+    held_out = [[p["before"] for p in made["problems"] if p["set"] == "validation"] for made in (before, after)]
+    assert None not in held_out[0] and set(held_out[1]) == {None}
+
+
 def test_seeds_are_an_arm(runs: Path) -> None:
     found = arms(load_runs(find_runs([runs])))
     assert [(arm.label, [run.name for run in arm.runs]) for arm in found] == [
