@@ -33,6 +33,8 @@ class Goal:
     digits: int = 3
     sign: bool = False
     percent: bool = False
+    within: tuple[float, float] = (-float("inf"), float("inf"))
+    """Where its values can be: intervals are shown cut there."""
 
     @property
     def wanted(self) -> str:
@@ -95,19 +97,29 @@ def goals(results: Results) -> list[Goal]:
     )
     acts, rule = "gating while it acts, by its audits", "the same rule on all test problems"
     return [
-        Goal(what="correlation of predicted and actual pass rate, MASA", found=r["pass_rate"], least=0.9),
-        Goal(what="correlation of predicted and actual length, MASA", found=r["length"], least=0.95),
-        Goal(what=f"{acts}: precision", found=gating("precision"), least=0.95),
-        Goal(what=f"{acts}: recall", found=gating("recall"), least=0.87),
-        Goal(what=f"{acts}: correct rollouts lost", found=gating("lost_correct"), most=0.01, digits=1, percent=True),
-        Goal(what=f"{rule}: precision", found=gating_on_test("precision"), least=0.95),
-        Goal(what=f"{rule}: recall", found=gating_on_test("recall"), least=0.87),
+        Goal(
+            what="correlation of predicted and actual pass rate, MASA", found=r["pass_rate"], least=0.9, within=(-1, 1)
+        ),
+        Goal(what="correlation of predicted and actual length, MASA", found=r["length"], least=0.95, within=(-1, 1)),
+        Goal(what=f"{acts}: precision", found=gating("precision"), least=0.95, within=(0, 1)),
+        Goal(what=f"{acts}: recall", found=gating("recall"), least=0.87, within=(0, 1)),
+        Goal(
+            what=f"{acts}: correct rollouts lost",
+            found=gating("lost_correct"),
+            most=0.01,
+            digits=1,
+            percent=True,
+            within=(0, 1),
+        ),
+        Goal(what=f"{rule}: precision", found=gating_on_test("precision"), least=0.95, within=(0, 1)),
+        Goal(what=f"{rule}: recall", found=gating_on_test("recall"), least=0.87, within=(0, 1)),
         Goal(
             what=f"{rule}: correct rollouts lost",
             found=gating_on_test("lost_correct"),
             most=0.01,
             digits=1,
             percent=True,
+            within=(0, 1),
         ),
         Goal(
             what=f"{after.format('MASA')}: generated tokens",

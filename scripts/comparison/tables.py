@@ -55,25 +55,26 @@ def of_goals(results: m.Results) -> str:
     """What holds, and what does not."""
     rows = []
     for goal in goals(results):
-        said = cell(goal.found, goal.digits, sign=goal.sign, percent=goal.percent)
+        said = cell(goal.found, goal.digits, sign=goal.sign, percent=goal.percent, within=goal.within)
         rows.append([goal.what, goal.wanted, said, NONE if goal.found is None else str(goal.found.n), goal.verdict])
     return table(["", "goal", "measured", "seeds", "holds"], rows)
 
 
 def overview(results: m.Results) -> str:
     """Every arm by itself."""
-    columns: tuple[tuple[str, m.Metric, int], ...] = (
-        ("pass@1", last(TESTED), 3),
-        ("r, pass rate", last("test/calibration/pass_rate/pearson"), 2),
-        ("error, pass rate", last("test/calibration/pass_rate/mae"), 3),
-        ("r, length", last("test/calibration/length/pearson"), 2),
-        ("parsed", last("test/meta/parse_rate"), 2),
-        ("generated tokens, thousands", lambda result: result.spent("tokens") / 1000, 0),
-        ("trained, thousands", lambda result: (result.run.last("tokens_total/trained") or 0) / 1000, 0),
-        ("seconds", lambda result: result.spent("seconds"), 0),
+    rate, r, amount = (0, 1), (-1, 1), (0, math.inf)
+    columns: tuple[tuple[str, m.Metric, int, tuple[float, float]], ...] = (
+        ("pass@1", last(TESTED), 3, rate),
+        ("r, pass rate", last("test/calibration/pass_rate/pearson"), 2, r),
+        ("error, pass rate", last("test/calibration/pass_rate/mae"), 3, rate),
+        ("r, length", last("test/calibration/length/pearson"), 2, r),
+        ("parsed", last("test/meta/parse_rate"), 2, rate),
+        ("generated tokens, thousands", lambda result: result.spent("tokens") / 1000, 0, amount),
+        ("trained, thousands", lambda result: (result.run.last("tokens_total/trained") or 0) / 1000, 0, amount),
+        ("seconds", lambda result: result.spent("seconds"), 0, amount),
     )
     rows = [
-        [f"`{arm}`", str(len(runs)), *(cell(m.estimate(runs, metric), digits) for _, metric, digits in columns)]
+        [f"`{arm}`", str(len(runs)), *(cell(m.estimate(runs, f), d, within=w) for _, f, d, w in columns)]
         for arm, runs in results.items()
     ]
     return table(["arm", "seeds", *(label for label, *_ in columns)], rows)
