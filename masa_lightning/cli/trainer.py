@@ -69,7 +69,15 @@ class _SaveConfig(SaveConfigCallback):
     """Whether a run begins, and none is gone on with."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes it, of a fit only when it is sure to begin."""
+        if stage != "fit":
+            self._write(trainer, pl_module, stage)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes it."""
+        self._write(trainer, pl_module, "fit")
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.already_saved:
             return
         folder = run_folder(trainer)  # a collective

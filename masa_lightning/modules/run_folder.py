@@ -9,11 +9,13 @@ import itertools
 import json
 import os
 import platform
+import re
 import shutil
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,41 +63,119 @@ def _folder(trainer: Trainer) -> Path:
 
 @contextmanager
 def room_for_a_run(trainer: Trainer, ckpt_path: str | Path | None) -> Iterator[None]:
-    """Keeps an earlier run's folder under another name while the body trains, and gives it back if that never began.
+    """Keeps an earlier run's folder under another name as soon as the body's run has all that it needs to train.
+
+    Until then that folder is as it was: settings that cannot be, and models or data that are not there, move nothing. What
+    only then goes wrong, as an engine without enough memory, gives the folder back if no step was taken.
 
     Args:
         trainer: Before it trains.
         ckpt_path: As of `Trainer.fit`.
 
     Raises:
-        ValueError: As `make_room`.
+        ValueError: As `earlier_run`, or if the folder cannot be renamed.
     """
-    folder, earlier = log_folder(trainer) if trainer.is_global_zero else None, make_room(trainer, ckpt_path)
+    room = _Room(trainer, earlier_run(trainer, ckpt_path), ckpt_path)
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks.insert(0, room)  # those behind it write into the folder
+    if room.folder:
+        place = re.escape(
+            str(room.folder)
+        )  # of which `ModelCheckpoint` thinks that it will write beside an earlier run's
+        warnings.filterwarnings("ignore", message=f"Checkpoint directory {place}.* exists and is not empty")
     try:
         yield
     except BaseException:
         # Without a step or a checkpoint, all there is in the new folder is what a start writes.
-        if folder and earlier and not trainer.global_step and not next(folder.rglob("*.ckpt"), None):
-            shutil.rmtree(folder, ignore_errors=True)
-            if not folder.exists():
-                earlier.rename(folder)
-                rank_zero_info(f"this run did not begin: {folder} is the earlier run's again")
+        if room.folder and room.kept and not trainer.global_step and not next(room.folder.rglob("*.ckpt"), None):
+            shutil.rmtree(room.folder, ignore_errors=True)
+            if not room.folder.exists():
+                room.kept.rename(room.folder)
+                rank_zero_info(f"this run did not begin: {room.folder} is the earlier run's again")
         raise
+    finally:
+        callbacks.remove(room)
 
 
-def make_room(trainer: Trainer, ckpt_path: str | Path | None) -> Path | None:
-    """Renames the folder of an earlier run, which `trainer` would write into, unless it goes on with that run.
+class _Room(Callback):
+    """Renames the folder of an earlier run in the first hook behind all that is made and loaded, or for a first writer.
+
+    Args:
+        trainer: Before it trains.
+        folder: Of the earlier run, if there is one.
+        ckpt_path: As of `Trainer.fit`.
+    """
+
+    def __init__(self, trainer: Trainer, folder: Path | None, ckpt_path: str | Path | None) -> None:
+        self.folder, self.ckpt_path = folder, ckpt_path
+        self.kept: Path | None = None  # where it is now
+        self._held: list[Any] = []  # loggers, of which Lightning would have each begin its files before `setup`
+        for logger in trainer.loggers if folder else ():
+            if isinstance(logger, (TensorBoardLogger, CSVLogger)) and vars(logger).get("_experiment") is None:
+                vars(logger)["_experiment"] = _Writer(partial(self._writer, trainer, logger))
+                self._held.append(logger)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._make(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._let_go()  # or Lightning would have them finish what they did not begin
+
+    def _writer(self, trainer: Trainer, logger: Any) -> Any:
+        self._make(trainer)
+        return logger.experiment
+
+    def _let_go(self) -> None:
+        for logger in self._held:
+            vars(logger)["_experiment"] = None
+        self._held = []
+
+    def _make(self, trainer: Trainer) -> None:
+        self._let_go()
+        if self.folder is None or self.kept is not None:
+            return
+        keepers = [c for c in trainer.callbacks if isinstance(c, RunFolder)]  # type: ignore[attr-defined]
+        for keeper in keepers:
+            keeper.leave()
+        try:
+            self.kept = set_aside(self.folder)
+        except OSError as error:
+            raise ValueError(f"{self.folder} holds another run and cannot be renamed ({error}); {_REMEDY}") from error
+        (self.kept / ".fit.lock").unlink(missing_ok=True)
+        for keeper in keepers:
+            keeper.enter(trainer)
+        rank_zero_info(f"{self.folder} held an earlier run: it is kept as {self.kept}, and {self.folder} is this run's")
+        others = sorted(self.folder.parent.glob(f"{self.folder.name}-*/checkpoints/last*.ckpt"))
+        if self.ckpt_path == "last" and others:
+            rank_zero_warn(
+                f"{self.folder} had no last.ckpt, so this run begins at step 0; to go on with an earlier one, end this and "
+                f"give its path: --ckpt_path {others[-1]}"
+            )
+
+
+class _Writer:
+    """Stands for what a logger writes with, which is made when it is asked for something."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._made_by = make
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._made_by(), name)
+
+
+def earlier_run(trainer: Trainer, ckpt_path: str | Path | None) -> Path | None:
+    """The folder of an earlier run that `trainer` would write into, unless it goes on with that run; changes nothing.
 
     Args:
         trainer: Before it trains.
         ckpt_path: As of `Trainer.fit`.
 
     Returns:
-        Where the earlier run's folder is now; None if nothing was renamed.
+        The folder; None if there is nothing to rename, or in another process than the first.
 
     Raises:
-        ValueError: If that run still goes on or its folder cannot be renamed, or if a folder of checkpoints that is not
-            in it has a ``last.ckpt`` of another run.
+        ValueError: If the folder is the working folder, or if a folder of checkpoints that is not in it has a ``last.ckpt``
+            of another run.
     """
     if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
         return None
@@ -118,24 +198,9 @@ def make_room(trainer: Trainer, ckpt_path: str | Path | None) -> Path | None:
             )
     if folder is None or not any(next(folder.glob(pattern), None) for pattern in _OF_A_RUN):
         return None
-    lock = _lock(folder, "fit")
-    try:
-        if Path.cwd().resolve().is_relative_to(folder.resolve()):
-            raise ValueError(f"{folder.resolve()} holds another run and is the working folder; {_REMEDY}")
-        try:
-            earlier = set_aside(folder)
-            (earlier / ".fit.lock").unlink()
-        except OSError as error:
-            raise ValueError(f"{folder} holds another run and cannot be renamed ({error}); {_REMEDY}") from error
-    finally:
-        _release(lock)
-    rank_zero_info(f"{folder} held an earlier run: it is kept as {earlier}, and {folder} is this run's")
-    if ckpt_path == "last" and (others := sorted(folder.parent.glob(f"{folder.name}-*/checkpoints/last*.ckpt"))):
-        rank_zero_warn(
-            f"{folder} had no last.ckpt, so this run begins at step 0; to go on with an earlier one, end this and give its "
-            f"path: --ckpt_path {others[-1]}"
-        )
-    return earlier
+    if Path.cwd().resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{folder.resolve()} holds another run and is the working folder; {_REMEDY}")
+    return folder
 
 
 _REMEDY = (
@@ -212,8 +277,18 @@ class RunFolder(Callback):
             if isinstance(logger, CSVLogger) and vars(logger).get("_experiment") is None:
                 file = Path(logger.log_dir, "metrics.csv")
                 if file.is_file():
-                    file.replace(file.with_name(_KEPT))
+                    shutil.copyfile(file, file.with_name(_KEPT))  # Lightning removes it once there is something to log
                 self._csv.append(logger)
+
+    def leave(self) -> None:
+        """Undoes `enter`, if nothing was logged since."""
+        for logger in self._csv:
+            kept = Path(logger.log_dir, _KEPT)
+            if kept.is_file():
+                kept.replace(kept.with_name("metrics.csv"))
+        self._csv, self._events = [], []
+        _release(self._lock)
+        self._lock = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Goes on with ``last.ckpt`` and metrics.csv of the run that is resumed; otherwise they are another's."""
@@ -255,7 +330,8 @@ class RunFolder(Callback):
         self._silenced = []
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Gives the folder free."""
+        """Gives the folder free, as it was if nothing had begun."""
+        self.leave()
         self.teardown(trainer, pl_module, "")
 
     def _step_aside(self, trainer: Trainer) -> None:
@@ -285,7 +361,7 @@ class RunFolder(Callback):
         self.apart, self._moved = "", []
 
     def _keep_apart(self, trainer: Trainer) -> None:
-        """Renames what an earlier run left where `make_room` was not called: in a script, that is."""
+        """Renames what an earlier run left where nobody made room for this one: in a script, that is."""
         for saver in (c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath):
             last = Path(str(saver.dirpath), f"{saver.CHECKPOINT_NAME_LAST}{saver.FILE_EXTENSION}")
             if saver.save_last and not saver.last_model_path and os.path.lexists(last):
@@ -314,11 +390,12 @@ class RunFolder(Callback):
                 names = list(reader.fieldnames or ())
                 rows = [row for row in reader if row.get("step") and int(float(row["step"])) <= steps]
             if rows:
+                writer_of_rows = logger.experiment  # which removes a file that it finds, so before there is one
                 with replaced(kept.with_name("metrics.csv")) as temporary, temporary.open("w", newline="") as file:
                     writer = csv.DictWriter(file, fieldnames=names, extrasaction="ignore")
                     writer.writeheader()
                     writer.writerows(rows)
-                logger.experiment.metrics_keys = names
+                writer_of_rows.metrics_keys = names
             kept.unlink()
         self._csv = []
 

@@ -12,12 +12,13 @@ import yaml
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from test_cli import FEW_LETTERS, config, write
 from test_cli import _apart as _apart
 
 from masa_lightning import CalibrationPlots, RolloutTable, cli
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.run_folder import make_room
+from masa_lightning.modules.run_folder import RunFolder, room_for_a_run
 from masa_lightning.report.scalars import read_scalars
 
 SHIPPED = [
@@ -157,11 +158,22 @@ def an_earlier_run(name, checkpoint=True):
     return folder
 
 
+def begin(trainer, ckpt_path):
+    """What a fit does of it up to its first step."""
+    trainer.state.fn = TrainerFn.FITTING
+    with room_for_a_run(trainer, ckpt_path):
+        trainer.callbacks.append(keeper := RunFolder())
+        keeper.enter(trainer)
+        for callback in trainer.callbacks:
+            callback.on_fit_start(trainer, None)
+        keeper.teardown(trainer, None, "fit")
+
+
 def room(loop, ckpt_path, **saver):
     logger = TensorBoardLogger("runs", name="x", version="")
     callback = ModelCheckpoint(save_last=True, save_top_k=0, every_n_train_steps=1, **saver)
-    make_room(loop.trainer(callback, logger=logger, enable_checkpointing=True), ckpt_path)
-    return sorted(str(p) for p in Path("runs").iterdir())
+    begin(loop.trainer(callback, logger=logger, enable_checkpointing=True), ckpt_path)
+    return sorted(str(p.parent) for p in Path("runs").glob("*/hparams.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -180,16 +192,87 @@ def test_a_folder_is_kept_beside_unless_its_run_goes_on(loop, ckpt_path, moves):
     assert room(loop, ckpt_path) == sorted(["runs/old", "runs/x-1", "runs/x-2" if moves else "runs/x"])
 
 
-def test_a_run_that_does_not_begin_leaves_the_earlier_one_where_it_was(run):
-    run()
-    before = files("runs")
+class Fails(Callback):
+    """In a hook that it is told."""
+
+    def __init__(self, hook: str) -> None:
+        def fail(*_):
+            raise KeyError(hook)
+
+        setattr(self, hook, fail)
+
+
+@pytest.mark.parametrize("kind", ["TensorBoardLogger", "CSVLogger"])
+def test_a_run_that_cannot_begin_moves_nothing(run, caplog, monkeypatch, kind):
+    """Wherever it is found out: not even for a moment, in which a kill would leave it moved."""
+    caplog.set_level("INFO")
+    run(kind=kind)
+    before, place = files("runs"), Path("runs/x").stat().st_ino
+    monkeypatch.setattr(
+        "masa_lightning.modules.run_folder.set_aside", lambda path: pytest.fail(f"{path} was moved by {sys.argv}")
+    )
+
+    def left():
+        return files("runs"), Path("runs/x").stat().st_ino
+
     with pytest.raises(ValueError, match="float16"):
-        run("fit", dtype="float16")
-    assert files("runs") == before
-    with pytest.raises(SystemExit):  # before anything is made or moved
-        run("fit", "--ckpt_path", "nowhere.ckpt")
-    assert files("runs") == before
+        run(kind=kind, dtype="float16")
+    assert left() == (before, place)
+    with pytest.raises(SystemExit):
+        run("fit", "--ckpt_path", "nowhere.ckpt", kind=kind)
+    assert left() == (before, place)
+    with pytest.raises((ValueError, OSError), match="nowhere"):
+        run(kind=kind, model="nowhere/model")
+    assert left() == (before, place)
+    with pytest.raises(ValueError, match="Invalid momentum"):  # an optimiser, which is made behind the weights
+        run(kind=kind, optimization={"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"momentum": -1}}})
+    assert left() == (before, place)
+    assert "held an earlier run" not in caplog.text
     assert step_of(next(Path("runs").rglob("last.ckpt"))) == 2
+
+
+@pytest.mark.parametrize("kind", ["TensorBoardLogger", "CSVLogger"])
+def test_a_run_that_fails_at_its_start_gives_the_folder_back(run, caplog, monkeypatch, kind):
+    """As with an engine that finds too little memory."""
+    caplog.set_level("INFO")
+    run(kind=kind)
+    before = files("runs")
+    monkeypatch.setattr("masa_lightning.modules.sampler_session.SamplerSession.start", Fails("start").start)
+    with pytest.raises(KeyError, match="start"):
+        run(kind=kind)
+    assert "runs/x held an earlier run: it is kept as runs/x-1, and runs/x is this run's" in caplog.text
+    assert "this run did not begin: runs/x is the earlier run's again" in caplog.text
+    assert files("runs") == before
+
+
+@pytest.mark.parametrize("hook", ["on_fit_start", "on_train_start"])
+def test_metrics_csv_of_a_run_that_is_not_gone_on_with(tmp_path, loop, hook):
+    """Another try to go on, which fails before its first step."""
+    logger = CSVLogger(tmp_path, name="", version="", flush_logs_every_n_steps=1)
+    trainer = loop.trainer(logger=logger, limit_val_batches=0)
+    trainer.fit(loop.module(GRPOLightningModule), loop.Problems(4))
+    before = (tmp_path / "metrics.csv").read_bytes()
+    logger = CSVLogger(tmp_path, name="", version="", flush_logs_every_n_steps=1)
+    with pytest.raises(KeyError):
+        loop.trainer(Fails(hook), logger=logger, limit_val_batches=0).fit(
+            loop.module(GRPOLightningModule), loop.Problems(4)
+        )
+    assert (tmp_path / "metrics.csv").read_bytes() == before
+    assert not (tmp_path / "metrics.csv.kept").exists()
+
+
+def test_what_is_written_before_a_run_begins_is_its_own(loop):
+    """A callback of yours may write in `setup`."""
+    earlier = files(an_earlier_run("x"))
+    logger = TensorBoardLogger("runs", name="x", version="")
+    trainer = loop.trainer(logger=logger)
+    with room_for_a_run(trainer, None):
+        assert logger.experiment  # as Lightning asks, before anything is set up
+        assert not Path("runs/x-1").exists()
+        logger.experiment.add_text("notes", "mine")
+    logger.experiment.close()
+    assert files("runs/x-1") == earlier
+    assert len([*Path("runs/x").glob("events.*")]) == 1
 
 
 def test_last_names_the_checkpoint_of_an_earlier_run(loop):
@@ -225,14 +308,14 @@ def test_a_folder_that_holds_no_run_or_is_the_working_folder(tmp_path, loop, mon
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
     trainer = loop.trainer(logger=TensorBoardLogger(tmp_path, name="log", version=""))
-    make_room(trainer, None)
+    begin(trainer, None)
     assert (folder / "notes.txt").exists()
     (folder / "hparams.yaml").touch()
     monkeypatch.chdir(folder)
     with pytest.raises(
         ValueError, match=r"holds another run and is the working folder; expected a folder for each run"
     ):
-        make_room(trainer, None)
+        begin(trainer, None)
     assert (folder / "notes.txt").exists()
 
 
