@@ -12,6 +12,7 @@ from typing import IO, Any, Self, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from masa_lightning.checks import check_number, check_object
@@ -22,6 +23,7 @@ from masa_lightning.models.policy_loader import PolicyLoader, Sharding
 from masa_lightning.models.stops import Stops, find_stops
 from masa_lightning.modules import hyperparameters
 from masa_lightning.modules.checkpointing import as_file, check_savers, make_durable
+from masa_lightning.modules.last_step import SaveLastStep
 from masa_lightning.modules.optimization import Optimization
 from masa_lightning.modules.policy_learner import PolicyLearner
 from masa_lightning.modules.precision import check_precision, check_trained_dtype, warn_of_lost_steps
@@ -205,7 +207,7 @@ class PolicyLightningModule(LightningModule):
         self.tokenizer = self.loader.load_tokenizer(config, self.sampling)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Adds `SaveOnSigterm` and `RunFolder` to the Trainer's callbacks.
+        """Adds `SaveOnSigterm`, `RunFolder` and, beside a `ModelCheckpoint`, `SaveLastStep` to the Trainer's callbacks.
 
         Raises:
             TypeError: If a callback of the Trainer is none.
@@ -216,10 +218,12 @@ class PolicyLightningModule(LightningModule):
         check_processes(self.trainer)
         check_validation(self.trainer)
         check_gradients(self.trainer)  # the first hook there is, and before Lightning refuses them without a remedy
-        present = [c for c in getattr(self.trainer, "callbacks", []) if isinstance(c, RunFolder)]
+        callbacks = getattr(self.trainer, "callbacks", [])
+        present = [c for c in callbacks if isinstance(c, RunFolder)]
         folder = present[0] if present else RunFolder()
         folder.enter(self.trainer)
-        return [] if present else [folder, SaveOnSigterm()]
+        last = [SaveLastStep() for saver in callbacks if isinstance(saver, ModelCheckpoint)][:1]
+        return [] if present else [folder, SaveOnSigterm(), *last]
 
     def configure_model(self) -> None:
         """Loads the policy, and the reference if there is one, and shards them under `ModelParallelStrategy`."""

@@ -1,0 +1,53 @@
+"""The last step of a run is in a checkpoint, also where its number is no multiple of the saving interval."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+
+
+class SaveLastStep(Checkpoint):
+    """Lets a `ModelCheckpoint` that keeps the last checkpoint save behind the last step of a run.
+
+    Lightning's own saves at multiples of ``every_n_train_steps`` alone. It goes by the same names, and keeps as many
+    files. One that keeps the best by a metric, without ``save_last``, is left as it is. As a `Checkpoint` this callback
+    comes behind all others: what was saved already is not saved twice. A validation that follows is added to it
+    (`validated.save_validated`). Every module of this package brings it along.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._began = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes note of the step: a run that takes none has nothing to save."""
+        self._began = _steps(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves, if training ends here; a collective."""
+        limits = ((trainer.max_steps, trainer.global_step), (trainer.max_epochs or -1, trainer.current_epoch + 1))
+        ends = trainer.should_stop or any(0 <= most <= done for most, done in limits)
+        if not ends or _steps(trainer, pl_module) == self._began:
+            return
+        for saver in trainer.checkpoint_callbacks:
+            if isinstance(saver, ModelCheckpoint) and not saver._should_skip_saving_checkpoint(trainer):
+                _save(trainer, saver)
+
+
+def _steps(trainer: Trainer, module: LightningModule) -> int:
+    """Training steps so far; Lightning's count is one less where a run is resumed behind its last step."""
+    return int(getattr(module, "rollout_steps", trainer.global_step))
+
+
+def _save(trainer: Trainer, saver: ModelCheckpoint) -> None:
+    """As it does behind a step of its interval."""
+    metrics: dict[str, Any] = saver._monitor_candidates(trainer)
+    if saver.monitor in (None, "step"):
+        saver._save_topk_checkpoint(trainer, metrics)
+    kept = saver.save_last
+    if not saver._should_skip_saving_checkpoint(trainer):  # a link would lead to an earlier step
+        saver.save_last = bool(kept)
+    saver._save_last_checkpoint(trainer, metrics)
+    saver.save_last = kept
