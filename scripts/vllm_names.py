@@ -11,6 +11,7 @@ by this name must take them; where it only calls it, it must give no others. `**
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 import sys
@@ -201,7 +202,10 @@ def words(tree: ast.AST) -> set[str]:
 def package(folder: str | None = None) -> Path:
     """The package in an unpacked wheel, or the installed one."""
     if folder is not None:
-        return next(path for path in (Path(folder) / "vllm", Path(folder)) if (path / "version.py").exists())
+        found = next((path for path in (Path(folder) / "vllm", Path(folder)) if (path / "version.py").exists()), None)
+        if found is None:
+            raise SystemExit(f"{folder} has no vllm/version.py; expected the folder of an unpacked wheel of vLLM")
+        return found
     spec = find_spec("vllm")
     if spec is None or spec.origin is None:
         raise SystemExit("vLLM is not installed; expected it, or the folder of an unpacked wheel")
@@ -209,10 +213,12 @@ def package(folder: str | None = None) -> Path:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", metavar="FOLDER", help="an unpacked wheel; the installed one without any")
     uses = [(name, f"{entry.title} uses it; {entry.test} watches it") for entry in entries() for name in entry.names]
     uses += [(name, "it is public, and VLLMSampler uses it") for name in PUBLIC]
     faults = 0
-    for folder in sys.argv[1:] or [None]:
+    for folder in parser.parse_args().folders or [None]:
         home = package(folder)
         for name, use in uses:
             if text := fault(home, name):

@@ -213,16 +213,21 @@ def cpu_quota(root: Path = Path("/sys/fs/cgroup"), own: str | None = None) -> fl
         root: Where the control groups are mounted.
         own: Text of /proc/self/cgroup; None reads it.
     """
-    quotas = []
+    quotas: list[float | None] = []
     for folder in _groups(root, own):
         words = _read(folder / "cpu.max").split()  # "max 100000" or "150000 100000"
         if len(words) == 2 and words[0] != "max":
-            quotas.append(int(words[0]) / int(words[1]))
+            quotas.append(_share(*words))
     for folder in _groups(root / "cpu", own, "cpu"):  # version 1
-        quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
-        if quota and period and int(quota) > 0:
-            quotas.append(int(quota) / int(period))
-    return min(quotas, default=None)
+        quotas.append(_share(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")))
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _share(quota: str, period: str) -> float | None:
+    """Cores; None of what is no number, and of -1, which is no limit."""
+    if not quota.isdecimal() or not period.isdecimal() or not int(quota) or not int(period):
+        return None
+    return int(quota) / int(period)
 
 
 def memory_left(root: Path = Path("/sys/fs/cgroup"), own: str | None = None) -> int | None:

@@ -40,6 +40,16 @@ def test_the_least_quota_of_all_groups_counts(tmp_path: Path) -> None:
     assert cpu_quota(tmp_path / "none", "0::/\n") is None
 
 
+@pytest.mark.parametrize(
+    "text", ["", "max", "150000", "1.5 100000", "-1 100000", "100000 0", "0 100000", "a b", "1 2 3"]
+)
+def test_a_quota_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
+    """It is read before `masa` does anything."""
+    files(tmp_path, cpu__max=text)
+    files(tmp_path / "cpu", **{"cpu.cfs_quota_us": text, "cpu.cfs_period_us": "100000"})
+    assert cpu_quota(tmp_path, "4:cpu,cpuacct:/\n0::/\n") is None
+
+
 def test_a_container_sees_its_own_group_as_the_root(tmp_path: Path) -> None:
     files(tmp_path, cpu__max="250000 100000", memory__max=str(8 * GIB), memory__current=str(6 * GIB))
     assert cpu_quota(tmp_path, "0::/docker/of-the-host\n") == 2.5

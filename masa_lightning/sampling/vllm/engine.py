@@ -172,9 +172,11 @@ def make_engine(
                     "TransformersSampler, which needs no vLLM. `masa doctor` looks at the other packages"
                 ) from error
             remedy = "choose another kv_cache_gib" if on_cpu else "change gpu_memory_utilization or kv_cache_gib"
+            given = ", ".join(sampler.engine_kwargs)
+            first = f"Look first at what engine_kwargs gives of {given}. " if given else ""
             raise RuntimeError(
                 f"vLLM {vllm.__version__} could not make an engine for {model_path!r} with max_model_length "
-                f"{max_model_length}: {type(error).__name__}: {error}\nIf memory is short, {remedy}, or lower "
+                f"{max_model_length}: {type(error).__name__}: {error}\n{first}If memory is short, {remedy}, or lower "
                 "max_model_length; if vLLM does not run the model here, use TransformersSampler; verbose=True tells more."
             ) from error
     llm.apply_model(give_twins)

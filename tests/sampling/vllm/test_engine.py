@@ -108,6 +108,14 @@ def test_options_that_an_engine_cannot_take_are_refused(vllm, tools, engine_devi
         tools.vllm(tools.policy(), engine_kwargs={option: 1})
 
 
+def test_a_value_that_the_engine_cannot_take_points_to_the_option(vllm, tools):
+    """The remedy was for short memory alone."""
+    with pytest.raises(
+        RuntimeError, match="\nLook first at what engine_kwargs gives of max_logprobs. If memory is short"
+    ):
+        tools.vllm(tools.policy(), engine_kwargs={"max_logprobs": "many"})
+
+
 def test_further_options_reach_the_engine(vllm, tools):
     sampler = tools.vllm(tools.policy(), engine_kwargs={"max_logprobs": 3})
     assert sampler.llm.llm_engine.vllm_config.model_config.max_logprobs == 3
