@@ -218,8 +218,10 @@ def cpu_quota(root: Path = Path("/sys/fs/cgroup"), own: str | None = None) -> fl
         words = _read(folder / "cpu.max").split()  # "max 100000" or "150000 100000"
         if len(words) == 2 and words[0] != "max":
             quotas.append(_share(*words))
-    for folder in _groups(root / "cpu", own, "cpu"):  # version 1
-        quotas.append(_share(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")))
+    quotas += [  # version 1
+        _share(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
+        for folder in _groups(root / "cpu", own, "cpu")
+    ]
     return min((quota for quota in quotas if quota is not None), default=None)
 
 

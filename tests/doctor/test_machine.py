@@ -40,9 +40,7 @@ def test_the_least_quota_of_all_groups_counts(tmp_path: Path) -> None:
     assert cpu_quota(tmp_path / "none", "0::/\n") is None
 
 
-@pytest.mark.parametrize(
-    "text", ["", "max", "150000", "1.5 100000", "-1 100000", "100000 0", "0 100000", "a b", "1 2 3"]
-)
+@pytest.mark.parametrize("text", ["", "max", "1.5 100000", "-1 100000", "100000 0", "0 100000", "a b", "1 2 3"])
 def test_a_quota_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
     """It is read before `masa` does anything."""
     files(tmp_path, cpu__max=text)

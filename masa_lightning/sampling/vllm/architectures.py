@@ -43,13 +43,14 @@ def check_experts(model_path: str, config: Any) -> None:
             )
 
 
-def adapt_to_model(options: dict[str, Any], config: Any, on_cpu: bool) -> None:
+def adapt_to_model(options: dict[str, Any], config: Any, on_cpu: bool, look_first: str) -> None:
     """Fits an engine's options to its model.
 
     Args:
         options: Of vLLM's `LLM`; changed in place.
         config: The policy's, of transformers.
         on_cpu: Whether the engine runs there.
+        look_first: A sentence on the options of the user's, if there are any.
 
     Raises:
         ValueError: vLLM does not run the model, or not as the policy computes it.
@@ -65,7 +66,7 @@ def adapt_to_model(options: dict[str, Any], config: Any, on_cpu: bool) -> None:
     except Exception as error:
         raise ValueError(
             f"{where} does not take model {path!r} with max_model_length {length}: {_said(error)}{_missing(config)}\n"
-            f"Expected an architecture and a length that it runs: {_INSTEAD}"
+            f"{look_first}Expected an architecture and a length that it runs: {_INSTEAD}"
         ) from error
     architecture = model.architecture
     if model.quantization is not None:

@@ -157,11 +157,13 @@ def make_engine(
     vllm = import_vllm(on_cpu)
     options = _options(sampler, policy, model_path, max_model_length, dtype)
     _add(options, sampler.engine_kwargs, [field.name for field in dataclasses.fields(vllm.EngineArgs)])
+    given = ", ".join(sampler.engine_kwargs)
+    look_first = f"Look first at what engine_kwargs gives of {given}. " if given else ""
     layouts = Layouts()
     if device.type == "cuda":
         heed_stream()
     with packed.of_new_engine(world_size()) if on_cpu else contextlib.nullcontext():
-        adapt_to_model(options, policy.config, on_cpu)
+        adapt_to_model(options, policy.config, on_cpu, look_first)
         try:
             with layouts.watched(), garbage_looked_for_once(), classes_of_transformers_kept() as give_twins:
                 llm = vllm.LLM(**options)
@@ -172,11 +174,9 @@ def make_engine(
                     "TransformersSampler, which needs no vLLM. `masa doctor` looks at the other packages"
                 ) from error
             remedy = "choose another kv_cache_gib" if on_cpu else "change gpu_memory_utilization or kv_cache_gib"
-            given = ", ".join(sampler.engine_kwargs)
-            first = f"Look first at what engine_kwargs gives of {given}. " if given else ""
             raise RuntimeError(
                 f"vLLM {vllm.__version__} could not make an engine for {model_path!r} with max_model_length "
-                f"{max_model_length}: {type(error).__name__}: {error}\n{first}If memory is short, {remedy}, or lower "
+                f"{max_model_length}: {type(error).__name__}: {error}\n{look_first}If memory is short, {remedy}, or lower "
                 "max_model_length; if vLLM does not run the model here, use TransformersSampler; verbose=True tells more."
             ) from error
     llm.apply_model(give_twins)
