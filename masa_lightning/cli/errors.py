@@ -65,7 +65,7 @@ _OTHERS: Final = {  # what other libraries call a setting, or one would -> its k
     "num_train_epochs": "trainer.max_epochs",
     "epochs": "trainer.max_epochs",
     "steps": "trainer.max_steps",
-    "output_dir": "trainer.logger.init_args.save_dir",
+    "output_dir": "trainer.logger.save_dir",
 }
 _CALLABLE: Final = re.compile(r"(?:- )?Type collections\.abc\.Callable\[.*\] expects a function or a callable class: ")
 _GOT: Final = re.compile(r"\. Got value: .+$")
@@ -81,7 +81,8 @@ def readable(message: str, options: Iterable[str] = ()) -> str:
         options: All that the command has, such as "--trainer.max_steps"; a near one is named for one that it has not.
 
     Returns:
-        Lines like "model.init_args.num_generations: expected int, got abc"; the message itself if nothing is recognised.
+        Lines like "model.num_generations: expected int, got abc", with keys as options are written; the message itself if
+        nothing is recognised.
     """
     if match := _UNKNOWN_OPTION.fullmatch(message.strip()):
         option, known = match[1] or match[2], [name.lstrip("-") for name in options]
@@ -110,8 +111,7 @@ def readable(message: str, options: Iterable[str] = ()) -> str:
         keys = [entry for entry in keys if entry[0] < depth]
         kinds = [entry for entry in kinds if entry[0] < depth]
         if match := _KEY.match(text):
-            inside = bool(kinds) and bool(keys) and kinds[-1][0] > keys[-1][0] and not is_dataclass(kinds[-1][1])
-            keys.append((depth, f"init_args.{match[1]}" if inside else match[1]))
+            keys.append((depth, match[1].replace("init_args.", "")))
             text = match[2] or ""
         elif match := _CLASS.match(text):
             kinds.append((depth, imported(match[1]) or match[1]))
@@ -160,6 +160,8 @@ def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None) 
     if isinstance(kind, type) and (match := _OPTION.match(text)):
         name = match["one"] or match["word"] or f"{match['group']}.{match['part']}"
         first, last = name.partition(".")[0], name.rpartition(".")[2]
+        if last == "class_path":
+            return "beside class_path stands what is none of it; expected its settings under init_args"
         if (moved := MOVED.get(last) or GONE.get(first)) and _is_module(kind):
             return f"there is no setting {name!r} any more; expected {moved}"
         own = [place.removeprefix("model.") for place in _places(name, ()) if place.startswith("model.")]
@@ -180,7 +182,7 @@ def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None) 
             return f"{path} is not written as a {match['kind']} is; expected these names and annotations: {other}"
         return f"{path} is no {match['kind']}; expected one{example}"
     if text.endswith("masa_lightning.protocols.Sampler is a protocol"):
-        return "of which class? Expected it first: --model.sampler VLLMSampler"
+        return "of which class? Expected it first: --model.sampler VLLMSampler, or in a YAML class_path with init_args"
     got = f", got {given}" if given and _TYPE_ALONE.match(text) else ""
     text = _TYPE.sub(lambda match: match[1] or f"one of {match[2]}", text)
     return text.replace("Expected a ", "expected ").replace(". Got value: ", ", got ") + got

@@ -55,7 +55,7 @@ def with_run(words: Sequence[str]) -> list[str]:
         if data is not None and not configured:
             raise ValueError(
                 "these problems are for a model, and none is named; expected --ckpt_path RUN, the folder of a run or one "
-                "of its checkpoints, or --config predict with --model.init_args.model PATH"
+                "of its checkpoints, or --config predict with --model.model PATH"
             )
         return [command, *(_laid_over(rest, {"data": data}) if data else rest)]
     if not Path(checkpoint).exists():
@@ -96,7 +96,7 @@ def _model_settings(named: Mapping[str, Any]) -> dict[str, Any]:
 def _check_trust(checkpoint: Path, named: Mapping[str, Any]) -> None:
     """Refuses trust in the code of a model that the checkpoint names alone."""
     if named.get("trust_remote_code") and "model" not in named:
-        raise ValueError(untrusted_model(read_record(checkpoint).settings.get("model"), "--model.init_args.model PATH"))
+        raise ValueError(untrusted_model(read_record(checkpoint).settings.get("model"), "--model.model PATH"))
 
 
 def _is_there(checkpoint: str | Path) -> bool:
@@ -199,7 +199,7 @@ def _data_of(data: Any, folder: Path, command: str, remedy: str) -> dict[str, An
         also = "--problem TEXT or --problems FILE, or " if command == "predict" else ""
         raise ValueError(
             f"there is no config.yaml of `masa fit` in {folder}, and so no problems to {command}; expected {also}"
-            f"--data CLASS with its arguments, such as --data MathDataModule --data.init_args.{_SOURCES[command]} FILE"
+            f"--data CLASS with its arguments, such as --data MathDataModule --data.{_SOURCES[command]} FILE"
         )
     refused = strange_data(data)
     if refused:

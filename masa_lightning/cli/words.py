@@ -137,7 +137,7 @@ def arguments(words: list[str]) -> list[str]:
         FileNotFoundError: If a configuration is neither a file nor a name.
         ValueError: If one of them is no YAML.
 
-    >>> arguments(["fit", "--model.init_args.prompts.solution", "Solve: {problem}"])
+    >>> arguments(["fit", "--model.prompts.solution", "Solve: {problem}"])
     ['fit', '--config', '{"model": {"init_args": {"prompts": {"solution": "Solve: {problem}"}}}}']
     """
     translated: list[str] = []

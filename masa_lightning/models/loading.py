@@ -174,7 +174,7 @@ def load_tokenizer(
     if tokenizer.chat_template is None:
         raise ValueError(
             f"the tokenizer of model {name!r} has no chat template, which prompts are made with; set "
-            "model.init_args.chat_template to a Jinja template or to a file with one, or use an instruct model"
+            "model.chat_template to a Jinja template or to a file with one, or use an instruct model"
         )
     return tokenizer
 

@@ -204,7 +204,7 @@ def earlier_run(trainer: Trainer, ckpt_path: str | Path | None) -> Path | None:
 
 
 _REMEDY = (
-    "expected a folder for each run: --trainer.logger.init_args.name NAME gives this one its own, "
+    "expected a folder for each run: --trainer.logger.name NAME gives this one its own, "
     "--ckpt_path last goes on with the other"
 )
 
@@ -414,7 +414,7 @@ def writable(folder: Path) -> Path:
     if reason is not None:
         raise ValueError(
             f"the run's folder {folder} cannot be made or written to ({reason}); expected one that can be: "
-            "--trainer.logger.init_args.save_dir FOLDER, or --trainer.default_root_dir FOLDER without a logger"
+            "--trainer.logger.save_dir FOLDER, or --trainer.default_root_dir FOLDER without a logger"
         )
     return folder
 
@@ -431,7 +431,7 @@ def _lock(folder: Path, function: str) -> IO[str] | None:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             raise ValueError(
                 f"{folder} is in use by another masa {function}: {_holder(holder)}; two runs in one folder would mix. Wait "
-                "for it or end it, or give this one a folder of its own: --trainer.logger.init_args.name NAME"
+                "for it or end it, or give this one a folder of its own: --trainer.logger.name NAME"
             ) from error
         rank_zero_warn(
             f"{folder} is on a file system without locks ({error}): see to it that one run alone writes to it"

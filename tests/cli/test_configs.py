@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,13 @@ def test_a_folder_of_that_name_does_not_stand_in_the_way(monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     Path("tiny").mkdir()
     assert configs.config_path("tiny") == str(configs.FOLDER / "tiny.yaml")
+
+
+def test_options_are_written_in_one_way() -> None:
+    """`--model.x`, as in messages; `init_args` stands in a YAML, where it has to."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "configs").rglob("*.yaml")]
+    lines = [f"{page.name}: {line}" for page in pages for line in page.read_text().splitlines()]
+    assert [line for line in lines if re.search(r"--[\w.]+\.init_args\b", line)] == []
 
 
 @pytest.mark.parametrize(

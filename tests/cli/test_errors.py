@@ -22,11 +22,11 @@ MOVED = (
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
-        ("model.init_args.num_generations=abc", "model.init_args.num_generations: expected int, got abc"),
-        ("model.num_generations=abc", "model.init_args.num_generations: expected int, got abc"),
+        ("model.init_args.num_generations=abc", "model.num_generations: expected int, got abc"),
+        ("model.num_generations=abc", "model.num_generations: expected int, got abc"),
         (
             "model.init_args.algorithm.loss_type=ppo",
-            "model.init_args.algorithm.loss_type: expected one of ['ppo_clip', 'gspo', 'cispo'], got ppo",
+            "model.algorithm.loss_type: expected one of ['ppo_clip', 'gspo', 'cispo'], got ppo",
         ),
         (
             "model.init_args.num_generation=3",
@@ -54,16 +54,16 @@ MOVED = (
         ),
         (
             "model.init_args.algorithm.difficulty_scoring=brier",
-            "model.init_args.algorithm: there is no setting 'difficulty_scoring' any more; expected meta.difficulty_scoring",
+            "model.algorithm: there is no setting 'difficulty_scoring' any more; expected meta.difficulty_scoring",
         ),
         ("model.help=Nothing", "there is no class 'Nothing'; did you mean Notions?"),
         (
             "model.init_args.optimization.optimizer.lr=abc",
-            "model.init_args.optimization.optimizer.lr: expected float, got abc",
+            "model.optimization.optimizer.lr: expected float, got abc",
         ),
         (
             "model.init_args.optimization.optimizer=torch.optim.Adamm",
-            "model.init_args.optimization.optimizer: there is no class 'torch.optim.Adamm'; did you mean AdamW?",
+            "model.optimization.optimizer: there is no class 'torch.optim.Adamm'; did you mean AdamW?",
         ),
         (
             "model.init_args.num_mini_batches=2",
@@ -71,20 +71,25 @@ MOVED = (
         ),
         (
             "model.init_args.sampler={class_path: masa_lightning.VLLMSampler, init_args: {dtyp: x}}",
-            "model.init_args.sampler: VLLMSampler has no setting 'dtyp'; did you mean dtype?",
+            "model.sampler: VLLMSampler has no setting 'dtyp'; did you mean dtype?",
         ),
         (
             "model.init_args.sampler.init_args.dtype=x",
-            "model.init_args.sampler: of which class? Expected it first: --model.sampler VLLMSampler",
+            "model.sampler: of which class? Expected it first: --model.sampler VLLMSampler, or in a YAML class_path with "
+            "init_args",
         ),
-        ("model.init_args.lora={rank: x}", "model.init_args.lora.rank: expected int, got x"),
+        (
+            'config={"data": {"class_path": "masa_lightning.ArithmeticDataModule", "test_size": 3}}',
+            "data: beside class_path stands what is none of it; expected its settings under init_args",
+        ),
+        ("model.init_args.lora={rank: x}", "model.lora.rank: expected int, got x"),
         (
             "model.init_args.evaluation={num_generations: a}",
-            "model.init_args.evaluation.num_generations: expected int, got a",
+            "model.evaluation.num_generations: expected int, got a",
         ),
         (
             "model.init_args.reward_functions=[{class_path: nowhere.Foo}]",
-            "model.init_args.reward_functions: No module named 'nowhere'",
+            "model.reward_functions: No module named 'nowhere'",
         ),
         (
             "model=Foo",
@@ -101,8 +106,7 @@ MOVED = (
         ),
         (
             "model.sampler=ExpertSFT",
-            "model.init_args.sampler: masa_lightning.ExpertSFT is no Sampler; "
-            "expected one, such as masa_lightning.VLLMSampler",
+            "model.sampler: masa_lightning.ExpertSFT is no Sampler; expected one, such as masa_lightning.VLLMSampler",
         ),
         (
             "model.prompts.solutionn=x",
@@ -112,17 +116,17 @@ MOVED = (
             "model.init_args.prompts={solutions: x}",
             "model: MASALightningModule has no setting 'prompts.solutions'; did you mean prompts.solution?",
         ),
-        ("model.init_args.reward_functions=boxed", "model.init_args.reward_functions: expected list, got boxed"),
+        ("model.init_args.reward_functions=boxed", "model.reward_functions: expected list, got boxed"),
         (
             "model.init_args.grader={class_path: masa_lightning.modules.grader.MathGrader}",  # where version 0.1 had it
-            "model.init_args.grader: there is no class 'masa_lightning.modules.grader.MathGrader'; "
+            "model.grader: there is no class 'masa_lightning.modules.grader.MathGrader'; "
             "expected masa_lightning.MathGrader",
         ),
         (
             "data=masa_lightning.MathDataModul",
             "data: there is no class 'masa_lightning.MathDataModul'; did you mean MathDataModule?",
         ),
-        ("data.init_args.batch_size=x", "data.init_args.batch_size: expected int, got x"),
+        ("data.init_args.batch_size=x", "data.batch_size: expected int, got x"),
         ("trainer.max_steps=two", "trainer.max_steps: expected int, got two"),
         ("trainer.max_stepz=3", "there is no option 'trainer.max_stepz'; did you mean trainer.max_steps?"),
         ("trainer.max_step=3", "there is no option 'trainer.max_step'; did you mean trainer.max_steps?"),
@@ -159,7 +163,7 @@ MOVED = (
         ),
         (
             "trainer.callbacks=[{class_path: masa_lightning.EarlyCutoff, init_args: {mode: shadw}}]",
-            "trainer.callbacks.init_args.mode: expected one of ['off', 'shadow', 'act'], got shadw",
+            "trainer.callbacks.mode: expected one of ['off', 'shadow', 'act'], got shadw",
         ),
         (
             'config={"trainr": {"max_steps": 3}}',

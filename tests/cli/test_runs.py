@@ -484,7 +484,7 @@ def test_what_is_missing_is_said(run: Path, capsys: pytest.CaptureFixture[str], 
     assert "config.yaml, line 2 cannot be read: expected" in error_of(capsys, "test", "--ckpt_path", str(run))
     (run / "config.yaml").unlink()
     assert "expected --data CLASS" in error_of(capsys, "test", "--ckpt_path", str(run))
-    assert "--data.init_args.validation FILE" in error_of(capsys, "validate", "--ckpt_path", str(run))
+    assert "--data.validation FILE" in error_of(capsys, "validate", "--ckpt_path", str(run))
     assert "expected --problem TEXT" in error_of(capsys, "predict", "--ckpt_path", str(run))
     (run / "checkpoints" / "last.ckpt").unlink()
     (run / "checkpoints" / "last.ckpt").mkdir()

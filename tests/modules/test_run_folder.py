@@ -336,7 +336,7 @@ def test_two_runs_at_once(loop):
         [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout.readline() == "locked\n"
-        message = rf"in use by another masa fit: process {other.pid} on there, since now; .*logger.init_args.name NAME"
+        message = rf"in use by another masa fit: process {other.pid} on there, since now; .*logger.name NAME"
         with pytest.raises(ValueError, match=message):
             room(loop, None)
         trainer = loop.trainer(logger=CSVLogger("runs", name="x", version=""), limit_val_batches=0)
