@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -308,9 +309,39 @@ def test_a_command_that_says_too_little_is_answered_with_one_that_works(words, s
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
-def test_help_of_a_command_begins_with_what_is_ours(command, capsys):
+def test_help_of_a_command_is_a_screen(command, capsys):
+    for words in ([command, "--help"], [command, "--config", "tiny", "-h"]):
+        assert cli.main(words) is None
+    first, second = capsys.readouterr().out.split(f"usage: masa {command} ")[1:]
+    assert first == second
+    lines = first.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
     with pytest.raises(SystemExit):
-        cli.main([command, "--help"])
+        cli.main([command, "--help=all"])
+    known = [*re.findall(r"--[\w.]+", capsys.readouterr().out), "--help", "--problem", "--problems", "--solve"]
+    for option in re.findall(r"--[\w.]+", first):  # settings of a class are tried below
+        assert option in known or option.startswith(("--model.", "--data.", "--trainer.logger."))
+
+
+@pytest.mark.parametrize("words", [
+    "fit --config tiny --trainer.logger.name x --model.optimization.optimizer.lr 1",
+    "fit --config tiny --data MathDataModule --data.train FILE --model.model PATH",
+    "validate --config tiny --data MathDataModule --data.validation FILE --model.evaluation.num_generations 3",
+    "test --config eval/math --data.benchmarks [aime24,math500] --data.max_problems 3 --model.evaluation.pass_at [8]",
+    "predict --config predict --model.model PATH --model.evaluation.num_meta_generations 3 --trainer.logger.name x",
+])  # fmt: skip
+def test_options_of_the_screens_are_there(words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*words.split(), "--print_config"])
+    assert stopped.value.code == 0
+
+
+@pytest.mark.parametrize("words", [["--help=all"], ["--help", "all"]])
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_all_options_of_a_command_begin_with_what_is_ours(command, words, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, *words])
     said = capsys.readouterr().out
     assert said.startswith(f"usage: masa {command} [--config NAME ...]")
     assert said.index("configs` lists") < said.index("  --model.help") < said.index("  --trainer.max_steps")
@@ -446,7 +477,7 @@ class Broken(Callback):
 def test_usage_names_the_command(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/__main__.py"])
     with pytest.raises(SystemExit):
-        cli.main(["fit", "--help"])
+        cli.main(["fit", "--help=all"])
     assert capsys.readouterr().out.startswith("usage: masa fit ")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from masa_lightning import __version__
 from masa_lightning.cli.errors import stop
+from masa_lightning.cli.screens import asks_for_all, screen
 from masa_lightning.cli.threads import set_threads
 from masa_lightning.cli.words import arguments, check_command, check_configured, debugging, is_own
 
@@ -34,7 +35,7 @@ usage: masa COMMAND [arguments]
   configs    list, show or copy the configurations that come with it
   doctor     whether this machine is ready, and how fast it is
 
-  masa COMMAND --help    arguments of a command
+  masa COMMAND --help    what a command needs; --help=all lists every option
   masa COMMAND --debug   where an error comes from
   masa --version         the version
 
@@ -90,6 +91,11 @@ def _run(args: ArgsType) -> LightningCLI | None:
             case ["-V" | "--version", *_]:
                 print(f"masa_lightning {__version__}")
                 return None
+            case ["fit" | "validate" | "test" | "predict" as name, *rest] if (every := asks_for_all(rest)) is not None:
+                if not every:
+                    print(screen(name), end="")
+                    return None
+                words = [name, "--help"]
             case ["export" | "report" | "configs" | "doctor" as name, *rest]:
                 _part(name).main(rest)
                 return None

@@ -54,7 +54,7 @@ class _Parser(LightningArgumentParser):
         parser = getattr(ex, "subcommand_parser", None) or self
         command = parser.prog.replace(" [options]", "")
         sys.stderr.write(f"error: {readable(message, parser._option_string_actions)}\n")
-        sys.stderr.write(f"`{command} --help` lists all options; --debug shows where this comes from.\n")
+        sys.stderr.write(f"`{command} --help=all` lists all options; --debug shows where this comes from.\n")
         self.exit(2)
         raise AssertionError("exit ends the process")
 

@@ -91,7 +91,7 @@ def test_weights_are_loaded_without_a_bar_and_downloads_have_theirs(
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("words", [["configs"], ["--help"], ["fit", "--help"]])
+@pytest.mark.parametrize("words", [["configs"], ["--help"], ["fit", "--help"], ["fit", "--help=all"]])
 def test_nobody_reads_the_output(words: list[str], unbuffered: str) -> None:
     """As with `| head -1`: no traceback, nor what Python says of its own at its end."""
     done = unread("-m", "masa_lightning.cli", *words, PYTHONUNBUFFERED=unbuffered)

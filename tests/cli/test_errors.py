@@ -180,7 +180,7 @@ def test_one_line_says_what_is_wrong(
     assert stopped.value.code == 2
     first, last = capsys.readouterr().err.splitlines()
     assert first == f"error: {said}"
-    assert last.startswith("`masa fit --help` lists all options;")
+    assert last.startswith("`masa fit --help=all` lists all options;")
 
 
 @pytest.mark.parametrize(
