@@ -9,11 +9,13 @@ from __future__ import annotations
 import difflib
 import inspect
 import linecache
+import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -68,17 +70,19 @@ _OTHERS: Final = {  # what other libraries call a setting, or one would -> its k
     "output_dir": "trainer.logger.save_dir",
 }
 _CALLABLE: Final = re.compile(r"(?:- )?Type collections\.abc\.Callable\[.*\] expects a function or a callable class: ")
+_NO_MODULE: Final = re.compile(r"No module named '(.+?)'.*")
 _GOT: Final = re.compile(r"\. Got value: .+$")
 _GOT_ALL: Final = re.compile(r"\. Got value: Namespace\(.+$")
 _TYPE: Final = re.compile(r"<class '(?:[\w.]+\.)?(\w+)'>|typing\.Literal(\[.*?\])")
 
 
-def readable(message: str, options: Iterable[str] = ()) -> str:
+def readable(message: str, options: Iterable[str] = (), folders: Sequence[Path] = ()) -> str:
     """Shortens a message of jsonargparse to a line a fault.
 
     Args:
         message: As `ArgumentParser.error` is given it.
         options: All that the command has, such as "--trainer.max_steps"; a near one is named for one that it has not.
+        folders: Where the command was started, and where its configurations are; jsonargparse goes from one to the other.
 
     Returns:
         Lines like "model.num_generations: expected int, got abc", with keys as options are written; the message itself if
@@ -118,7 +122,7 @@ def readable(message: str, options: Iterable[str] = ()) -> str:
             text = ""
         if text:
             key, alone = ".".join(part for _, part in keys), _TYPE_ALONE.search(text)
-            said = ": ".join(filter(None, [key, _said(text, key, kinds, given[1] if given else None)]))
+            said = ": ".join(filter(None, [key, _said(text, key, kinds, given[1] if given else None, folders)]))
             (types if alone else lines).append(said)
     return "\n".join(dict.fromkeys(lines or types)) or message
 
@@ -151,7 +155,7 @@ def stop(error: BaseException, status: int = 2) -> NoReturn:
     raise SystemExit(status) from None
 
 
-def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None) -> str:
+def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None, folders: Sequence[Path]) -> str:
     text = text.removeprefix("- ")
     kind = kinds[-1][1] if kinds else None
     example = f", such as {_EXAMPLES[last]}" if (last := key.rpartition(".")[2]) in _EXAMPLES else ""
@@ -174,9 +178,12 @@ def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None) 
             return f"there is no class {path!r}; expected {ours}"
         from lightning.pytorch import callbacks, loggers  # loaded long since, where jsonargparse has something to say
 
-        known = [*masa_lightning.__all__, *callbacks.__all__, *loggers.__all__]
+        own = vars(sys.modules[match[2]]) if match[2] in sys.modules else ()
+        known = [*own, *masa_lightning.__all__, *callbacks.__all__, *loggers.__all__]
         meant = _meant(path.rpartition(".")[2], known) or f"; expected package.module.Class{example}"
         return f"there is no class {path!r}{meant}"
+    if match := _NO_MODULE.fullmatch(text):
+        return _no_module(match[1], kind if isinstance(kind, str) else given or "", folders)
     if (match := _OTHER_KIND.fullmatch(text)) and (path := match["path"] or given):
         if other := _other_signatures(path, match["kind"]):
             return f"{path} is not written as a {match['kind']} is; expected these names and annotations: {other}"
@@ -186,6 +193,38 @@ def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None) 
     got = f", got {given}" if given and _TYPE_ALONE.match(text) else ""
     text = _TYPE.sub(lambda match: match[1] or f"one of {match[2]}", text)
     return text.replace("Expected a ", "expected ").replace(". Got value: ", ", got ") + got
+
+
+def _no_module(name: str, path: str, folders: Sequence[Path]) -> str:
+    """Says where a module was looked for.
+
+    Args:
+        name: Of the module.
+        path: Of the class, as it was given.
+        folders: As of `readable`.
+    """
+    parent, _, last = name.rpartition(".")
+    said = f"there is no module {name!r}"
+    if path.rpartition(".")[0] and not f"{path}.".startswith(f"{name}.") and name.isidentifier():
+        return f"{said}, which {path.rpartition('.')[0]} imports; expected it to be installed"
+    if parent:
+        spec = find_spec(parent)
+        places = list(spec.submodule_search_locations or ()) if spec else []
+        return said + _meant(last, [module.name for module in pkgutil.iter_modules(places)], f"{parent} has")
+    here, *others = folders or [Path.cwd()]
+    looked = {(here / folder).resolve() for folder in sys.path}
+    beside = [folder for folder in others if folder.resolve() not in looked and (folder / f"{name}.py").is_file()]
+    if beside:
+        remedy = f"start masa in {beside[0]}, or set PYTHONPATH={beside[0]}"
+        return f"{said} in the current folder {here} or installed; {beside[0] / name}.py is not looked at: {remedy}"
+    known = [module.name for module in pkgutil.iter_modules([*sys.path, *map(str, folders)])]
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    meant = f"; did you mean {close[0]}?" if close and close[0] != name else ""
+    if here.resolve() in looked:
+        said += f" in the current folder {here} or installed"
+        return said + (meant or f"; expected {name}.py in the folder that masa is started in, or PYTHONPATH=FOLDER")
+    said += f" installed, and the current folder {here} is looked at only with a configuration of your own"
+    return f"{said}{meant or '.'} Expected --config FILE with it, or PYTHONPATH={here}"
 
 
 def _other_signatures(path: str, protocol: str) -> str:

@@ -6,6 +6,8 @@ import os
 import sys
 import warnings
 from dataclasses import is_dataclass
+from os.path import isfile
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, NoReturn, cast
 
@@ -26,6 +28,7 @@ from masa_lightning.checks import parameters
 from masa_lightning.cli import console
 from masa_lightning.cli.errors import imported, is_mistake, readable, stop
 from masa_lightning.cli.runs import with_run
+from masa_lightning.cli.words import taken
 from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.run_folder import has_last, log_folder, room_for_a_run, run_folder, writable
@@ -45,6 +48,9 @@ class _Parser(LightningArgumentParser):
     Options are written out: argparse would take `--trainer.max_step` for `max_steps`, and `max_epoch` for another still.
     """
 
+    folders: tuple[Path, ...] = ()
+    """Where the command was started, and where the configurations of its command line are."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs | {"allow_abbrev": False})
 
@@ -53,7 +59,7 @@ class _Parser(LightningArgumentParser):
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
         command = parser.prog.replace(" [options]", "")
-        sys.stderr.write(f"error: {readable(message, parser._option_string_actions)}\n")
+        sys.stderr.write(f"error: {readable(message, parser._option_string_actions, self.folders)}\n")
         sys.stderr.write(f"`{command} --help=all` lists all options; --debug shows where this comes from.\n")
         self.exit(2)
         raise AssertionError("exit ends the process")
@@ -218,6 +224,8 @@ def main(args: ArgsType = None) -> LightningCLI | None:
             words = with_run(words)
         except (FileNotFoundError, ValueError) as error:
             stop(error)
+        configured = [Path(file).absolute().parent for file in taken(words, "--config")[0] if isfile(file)]
+        _Parser.folders = (Path.cwd(), *configured)
         if args is None:
             sys.argv[1:] = words  # which LightningCLI wants to read by itself
         else:

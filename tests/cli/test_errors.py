@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,7 +66,7 @@ MOVED = (
         ),
         (
             "model.init_args.optimization.optimizer=torch.optim.Adamm",
-            "model.optimization.optimizer: there is no class 'torch.optim.Adamm'; did you mean AdamW?",
+            "model.optimization.optimizer: there is no class 'torch.optim.Adamm'; did you mean Adam?",
         ),
         (
             "model.init_args.num_mini_batches=2",
@@ -86,10 +89,6 @@ MOVED = (
         (
             "model.init_args.evaluation={num_generations: a}",
             "model.evaluation.num_generations: expected int, got a",
-        ),
-        (
-            "model.init_args.reward_functions=[{class_path: nowhere.Foo}]",
-            "model.reward_functions: No module named 'nowhere'",
         ),
         (
             "model=Foo",
@@ -275,6 +274,58 @@ def test_what_is_written_otherwise_than_its_protocol_is_told_how(
     sys.modules.pop("own", None)
     first, _ = capsys.readouterr().err.splitlines()
     assert first.endswith(f"is; expected these names and annotations: {expected}")
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        (
+            "my_reward.Brief",
+            "there is no module 'my_reward' in the current folder {here} or installed; did you mean my_rewards?",
+        ),
+        (
+            "other.Brief",
+            "there is no module 'other' in the current folder {here} or installed; {here}/sub/other.py is not looked at: "
+            "start masa in {here}/sub, or set PYTHONPATH={here}/sub",
+        ),
+        (
+            "quite.other.Brief",
+            "there is no module 'quite' in the current folder {here} or installed; expected quite.py in the folder that "
+            "masa is started in, or PYTHONPATH=FOLDER",
+        ),
+        ("my_rewards.Brieff", "there is no class 'my_rewards.Brieff'; did you mean Brief?"),
+        ("lacking.Brief", "there is no module 'not_there', which lacking imports; expected it to be installed"),
+        ("json.encode.Brief", "there is no class 'json.encode'; did you mean encoder?"),
+    ],
+)
+def test_a_module_that_is_not_found(path: str, said: str, tmp_path: Path) -> None:
+    """Named are the folders that were looked at, however jsonargparse moves between them, and a close name."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "my_rewards.py").write_text(OWN)
+    (tmp_path / "sub" / "other.py").write_text(OWN)
+    (tmp_path / "lacking.py").write_text("import not_there\n")
+    config = {"model": {"init_args": {"reward_functions": [{"class_path": path}]}}}
+    (tmp_path / "sub" / "own.yaml").write_text(json.dumps(config))
+    assert first_line_of(tmp_path, "--config", "sub/own.yaml") == (
+        f"error: model.reward_functions: {said.format(here=tmp_path)}"
+    )
+
+
+def test_the_current_folder_without_a_configuration_of_your_own(tmp_path: Path) -> None:
+    (tmp_path / "my_rewards.py").write_text(OWN)
+    assert first_line_of(tmp_path, "--model.reward_functions", "[my_rewards.Brief]") == (
+        f"error: model.reward_functions: there is no module 'my_rewards' installed, and the current folder {tmp_path} is "
+        "looked at only with a configuration of your own. Expected --config FILE with it, or "
+        f"PYTHONPATH={tmp_path}"
+    )
+
+
+def first_line_of(folder: Path, *words: str) -> str:
+    """What the installed command says, of which Python does not put the current folder first."""
+    command = [sys.executable, "-P", "-c", "from masa_lightning.cli import main; main()", "fit", "--config", "tiny"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(main.__code__.co_filename).parents[2])}
+    done = subprocess.run([*command, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return done.stderr.splitlines()[0]
 
 
 @pytest.mark.parametrize("key", sorted({*errors._OTHERS.values()}))
