@@ -178,8 +178,8 @@ def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None, 
             return f"there is no class {path!r}; expected {ours}"
         from lightning.pytorch import callbacks, loggers  # loaded long since, where jsonargparse has something to say
 
-        own = vars(sys.modules[match[2]]) if match[2] in sys.modules else ()
-        known = [*own, *masa_lightning.__all__, *callbacks.__all__, *loggers.__all__]
+        there = vars(sys.modules[match[2]]) if match[2] in sys.modules else ()
+        known = [*there, *masa_lightning.__all__, *callbacks.__all__, *loggers.__all__]
         meant = _meant(path.rpartition(".")[2], known) or f"; expected package.module.Class{example}"
         return f"there is no class {path!r}{meant}"
     if match := _NO_MODULE.fullmatch(text):

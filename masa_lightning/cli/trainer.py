@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from dataclasses import is_dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, NoReturn, cast
 
+import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -40,6 +42,9 @@ and several of them. Each key of a configuration is an option, too: `--model.opt
 MASALightningModule` lists the settings of MASA, `--data.help MathDataModule` those of data. Models are MASALightningModule
 and GRPOLightningModule; data are MathDataModule, ArithmeticDataModule and BenchmarkDataModule.
 """
+
+
+_OF_DEVICES: Final = re.compile(r"(?i)device|accelerator|gpu|torch_xla")
 
 
 class _Parser(LightningArgumentParser):
@@ -170,12 +175,16 @@ class _CLI(LightningCLI):
         callbacks += [kind() for want, base, kind in wanted if want and not any(isinstance(c, base) for c in callbacks)]
         try:
             trainer = super().instantiate_trainer(**{"callbacks": callbacks} | kwargs)
-        except MisconfigurationException as error:
-            if "No supported gpu backend" not in str(error):
+        except (MisconfigurationException, TypeError, ModuleNotFoundError) as error:
+            if not _OF_DEVICES.search(str(error)):
                 raise
+            count = torch.cuda.device_count()
+            there = f"{count} GPU{'s' * (count > 1)}" if count else "no GPU"
+            some = f"--trainer.devices N up to {count}, or their numbers from 0 on; or " if count else ""
             raise ValueError(
-                "trainer.accelerator asks for a GPU, and torch sees none here; expected --trainer.accelerator cpu, or a GPU "
-                "with its driver. `masa doctor` says what is there"
+                f"trainer.accelerator is {given['accelerator']} and trainer.devices {given['devices']}, and torch sees "
+                f"{there} here; expected {some}--trainer.accelerator cpu with --trainer.devices N, a number of processes. "
+                "`masa doctor` says what is there"
             ) from None
         if any(isinstance(logger, MLFlowLogger) for logger in trainer.loggers):
             rank_zero_info("MLflow allows no @ in names: val/pass@1 is val/pass1 there")

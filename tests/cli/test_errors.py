@@ -222,13 +222,31 @@ def test_a_file_that_is_no_configuration_is_named(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
-def test_a_gpu_where_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "accelerator", "devices"),
+    [
+        ("--trainer.accelerator gpu", "gpu", "auto"),
+        ("--trainer.accelerator cuda --trainer.devices 2", "cuda", "2"),
+        ("--trainer.accelerator tpu", "tpu", "auto"),
+        ("--trainer.devices 2,3", "auto", "2,3"),
+        ("--trainer.devices [0,1]", "auto", r"\[0, 1\]"),
+        ("--trainer.devices 0", "auto", "0"),
+        ("--trainer.devices x", "auto", "x"),
+    ],
+)
+def test_devices_that_are_not_there(
+    words: str, accelerator: str, devices: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["masa"])
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # restored afterwards, as the next
     monkeypatch.setenv("PL_SEED_WORKERS", "0")
-    with pytest.raises(ValueError, match=r"torch sees none here; expected --trainer\.accelerator cpu"):
-        main(["fit", "--config", "tiny", "--trainer.accelerator", "gpu"])
+    found = f"trainer.accelerator is {accelerator} and trainer.devices {devices}, and torch sees no GPU here; "
+    with pytest.raises(
+        ValueError, match=rf"^{found}expected --trainer\.accelerator cpu with --trainer\.devices N"
+    ) as raised:
+        main(["fit", "--config", "tiny", *words.split()])
+    assert errors.is_mistake(raised.value)
 
 
 OWN = """
