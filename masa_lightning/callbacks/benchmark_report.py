@@ -18,6 +18,7 @@ from masa_lightning.metrics.figures import save_figure
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.provenance import evaluation_settings
 from masa_lightning.modules.run_folder import run_folder
+from masa_lightning.modules.run_state import run_state
 from masa_lightning.quantities import Quantities, quantities_of
 from masa_lightning.rollouts.measurement import BenchmarkMeasurements, Measurement
 from masa_lightning.types import Rollout, RolloutGroup
@@ -110,7 +111,7 @@ class BenchmarkReport(Callback):
         console.print(
             f"results.md, results.json and rollouts.jsonl are in {self._folder}", soft_wrap=True, markup=False
         )
-        step = int(getattr(pl_module, "rollout_steps", 0)) or trainer.global_step  # which no test restores
+        step = run_state(pl_module).rollout_steps or trainer.global_step  # which no test restores
         for name, measured in self._measured.by_name.items():
             self._draw(trainer, name, measured, pl_module, step)
         head, *lines = table_cells(self._rows, [c for columns in table_columns(self._rows, shown) for c in columns])

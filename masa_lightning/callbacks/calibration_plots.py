@@ -18,6 +18,7 @@ from masa_lightning.metrics.figures import save_figure
 from masa_lightning.metrics.over_steps import Gated, History, Means, gated_over_steps, means_over_steps
 from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.modules.run_folder import run_folder
+from masa_lightning.modules.run_state import run_state
 from masa_lightning.quantities import Quantities, default_quantities, quantities_of
 
 Stage = Literal["train", "validate", "test"]
@@ -165,7 +166,7 @@ class CalibrationPlots(Callback):
         if not draw:
             return
         # Outside of training Lightning's own count is 0.
-        step = trainer.global_step if fits else int(getattr(pl_module, "rollout_steps", 0)) or trainer.global_step
+        step = trainer.global_step if fits else run_state(pl_module).rollout_steps or trainer.global_step
         figures = quantities_of(pl_module).pictures(points, _where(run, stage, step))
         self._publish(trainer, run, stage, figures, step)
         if fits:

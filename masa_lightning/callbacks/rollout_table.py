@@ -18,6 +18,7 @@ from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.provenance import evaluation_settings
 from masa_lightning.modules.run_folder import run_folder
+from masa_lightning.modules.run_state import run_state
 from masa_lightning.types import Kind, Rollout, RolloutGroup
 
 KINDS: tuple[Kind, ...] = ("solution", "meta")
@@ -76,7 +77,7 @@ class RolloutTable(Callback):
         goes_on = trainer.ckpt_path is not None or trainer.global_step > 0
         try:
             other = TrainingRolloutFile(folder / NAME).begin(
-                int(getattr(pl_module, "rollout_steps", trainer.global_step)) if goes_on else None
+                (run_state(pl_module).rollout_steps or trainer.global_step) if goes_on else None
             )
         except OSError as error:
             rank_zero_warn(f"RolloutTable could not read {folder / NAME}: {error}")
@@ -160,7 +161,7 @@ class RolloutTable(Callback):
         self._abandon()
         folder = self._folder(trainer)  # a collective
         # Outside of training Lightning's own count is 0.
-        self._step = int(getattr(pl_module, "rollout_steps", 0)) or trainer.global_step
+        self._step = run_state(pl_module).rollout_steps or trainer.global_step
         self._settings = evaluation_settings(pl_module) if isinstance(pl_module, GRPOLightningModule) else {}
         self._writes = not trainer.sanity_checking and not trainer.fast_dev_run  # type: ignore[attr-defined]
         if trainer.is_global_zero and self._writes:

@@ -27,6 +27,7 @@ from masa_lightning.modules.hyperparameters import class_path
 from masa_lightning.modules.masa import MASALightningModule
 from masa_lightning.modules.provenance import fingerprint
 from masa_lightning.modules.run_folder import log_folder, run_folder
+from masa_lightning.modules.run_state import run_state
 from masa_lightning.modules.saved_run import words_besides
 from masa_lightning.quantities import quantities_of
 from masa_lightning.rollouts.measurement import BenchmarkMeasurements
@@ -113,7 +114,8 @@ class RunSummary(Callback):
         console.rule(f"{trainer.global_step} training steps done", align="left")
         columns = before_and_after(module)
         if columns:
-            paired = _paired(*(getattr(module, f"{which}_validation", None) for which in ("first", "last")))
+            run = run_state(module)
+            paired = _paired(run.first_validation, run.last_validation)
             rows = brief_rows(quantities_of(module).shown())
             console.print(_screen.measured(_problems(module), columns, rows, paired))
             for sentence in _screen.differences(columns, rows, paired):
@@ -142,7 +144,7 @@ class RunSummary(Callback):
             yield "checkpoint", f"{_short(path)}{note}" if last else f"{_short(path)}, the best by its monitor"
         if pictures := [*(self._folder / "pictures").glob("*.png")]:
             yield "pictures", f"{_short(self._folder / 'pictures')} ({len(pictures)} files)"
-        ledger: Mapping[str, float] = getattr(module, "ledger", {})
+        ledger = run_state(module).ledger
         yield from savings(ledger, {name: float(value) for name, value in trainer.callback_metrics.items()})
         drawn = {kind: ledger.get(f"tokens/{kind}", 0.0) for kind in ("solution", "meta")}
         parts = ", ".join(f"{kind} {count:,.0f}" for kind, count in drawn.items() if count)
@@ -197,10 +199,11 @@ class RunSummary(Callback):
             for table in _screen.benchmarks(measured.compute(), console.width, shown):
                 console.print(table)
         else:
-            first = getattr(pl_module, "first_validation", None)
+            run = run_state(pl_module)
+            first = run.first_validation
             columns: dict[str, Metrics] = {stage: metrics}
             problems = fingerprint(pl_module, measured.problems)
-            if first and first.get("measured") == problems and getattr(pl_module, "rollout_steps", 0):
+            if first and first.get("measured") == problems and run.rollout_steps:
                 columns = {"before training": _plain(first["metrics"], "val/")} | columns
             paired = _paired(first, {"pass_rates": measured.pass_rates})
             rows = rows_of(metrics, shown)
@@ -222,14 +225,14 @@ class RunSummary(Callback):
 
 def before_and_after(module: LightningModule) -> Mapping[str, Metrics]:
     """Metrics of the first and of the last validation of a run, by the heads of their columns; what there is of both."""
-    first, last = (getattr(module, f"{which}_validation", None) for which in ("first", "last"))
+    run = run_state(module)
+    first, last = run.first_validation, run.last_validation
     if last is None:
         return {}
     columns = {}
     if first is not None and first["rollout_steps"] != last["rollout_steps"] and first["measured"] == last["measured"]:
         columns["before"] = _plain(first["metrics"], "val/")
-    done = getattr(module, "rollout_steps", last["rollout_steps"])
-    name = "after" if last["rollout_steps"] == done else f"after step {last['rollout_steps']}"
+    name = "after" if last["rollout_steps"] == run.rollout_steps else f"after step {last['rollout_steps']}"
     return columns | {name if last["rollout_steps"] else "before": _plain(last["metrics"], "val/")}
 
 
@@ -321,7 +324,7 @@ def _rounded(count: int) -> str:
 
 
 def _problems(module: LightningModule) -> str:
-    last = getattr(module, "last_validation", None) or {}
+    last = run_state(module).last_validation or {}
     return f"{last.get('problems', 0)} held-out problems"
 
 

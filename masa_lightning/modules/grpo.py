@@ -26,16 +26,17 @@ from masa_lightning.modules.defaults import default_lengths, default_sampler, fi
 from masa_lightning.modules.hyperparameters import class_path
 from masa_lightning.modules.listeners import phase_progress
 from masa_lightning.modules.optimization import Optimization
-from masa_lightning.modules.provenance import evaluation_settings, fingerprint, provenance
+from masa_lightning.modules.provenance import provenance
 from masa_lightning.modules.resume import Resumption
+from masa_lightning.modules.run_state import RunState
 from masa_lightning.modules.trainer_checks import check_batches, check_monitors
 from masa_lightning.modules.validated import save_validated
 from masa_lightning.protocols import Grader, RewardFunction, RolloutStore, Sampler
 from masa_lightning.rollouts.controlled import ControlledRollouts
 from masa_lightning.rollouts.evaluation import Drawn, Evaluator, Stage
-from masa_lightning.rollouts.measurement import Measurement, Named, measure
+from masa_lightning.rollouts.measurement import Named, measure
 from masa_lightning.rollouts.plan import merge_batches
-from masa_lightning.rollouts.refill import ProblemReserve, training_problems
+from masa_lightning.rollouts.refill import training_problems
 from masa_lightning.rollouts.rollouter import Rollouter
 from masa_lightning.rollouts.scorers import Scorer, Scorers
 from masa_lightning.rollouts.solution_scorer import SolutionScorer
@@ -172,24 +173,10 @@ class GRPOLightningModule(PolicyLightningModule):
         self.algorithm = algorithm
         self.kind_weights = (1.0, 1.0)
 
-        self._evaluator: Evaluator | None = None  # of the evaluation that is going on, or was last
-        self._expected: dict[Kind, float] = {}  # tokens of a completion
-        self.rollout_steps = 0
-        """Training steps so far; resumed from checkpoints."""
-        self.num_tokens = 0
-        """Prompt and completion tokens of training rollouts so far."""
-        self.ledger: dict[str, float] = {}
-        """Sums of the ``tokens/`` metrics over all training steps so far."""
+        self.run_state = RunState()
+        """What the run has counted, logged and validated so far; resumed from checkpoints."""
         self._resumption = Resumption()
         self._unfinished = UnfinishedWarning()
-        self._training_steps = 0  # of this run
-        self._reserve: ProblemReserve | None = None
-        self._reserve_taken = 0
-        self._metrics: dict[str, float] = {}
-        self.first_validation: dict[str, Any] | None = None
-        """What a validation before the first step logged, of which problems; None if there was none."""
-        self.last_validation: dict[str, Any] | None = None
-        """The same of the last one; after how many training steps is ``rollout_steps``."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what an exact resume needs beyond weights, optimisers and loops, and what an export needs."""
@@ -199,8 +186,6 @@ class GRPOLightningModule(PolicyLightningModule):
                 "the weights are not finite, so no checkpoint of them is written; expected finite ones. Go on from the last "
                 "checkpoint: --ckpt_path last"
             )
-        if self.last_validation is not None:  # what others logged behind `on_validation_epoch_end` belongs to it
-            self.last_validation["metrics"] |= self._validation_metrics()
         checkpoint["masa"] = {
             "class_path": class_path(type(self)),
             "model": self.model_name,
@@ -210,13 +195,8 @@ class GRPOLightningModule(PolicyLightningModule):
             "chat_template": None if self.chat_template is None else self.tokenizer.chat_template,
             "stop_token_ids": [*self.stops.token_ids],
             "stop": [*self.stops.texts],
-            "rollout_steps": self.rollout_steps,
-            "num_tokens": self.num_tokens,
-            "ledger": dict(self.ledger),
-            "expected_lengths": dict(self._expected),
-            "reserve_taken": self._taken_of_reserve(),
-            "metrics": self._metrics,
-            "run": provenance(self) | {"validation": self.last_validation, "first_validation": self.first_validation},
+            "run": provenance(self) | self.run_state.validations(self.trainer),
+            **self.run_state.state_dict(),
             **self.learner.state_dict(),
             **self._resumption.state_dict(),
         }
@@ -238,13 +218,8 @@ class GRPOLightningModule(PolicyLightningModule):
         check_same(state["lora"], self.lora)
         of = "this checkpoint" if self._trainer is None else f"checkpoint {str(self.trainer.ckpt_path)!r}"
         check_sizes(checkpoint.get("state_dict", {}), self.state_dict(), of)
-        self.rollout_steps, self.num_tokens = state["rollout_steps"], state["num_tokens"]
-        self._metrics, self.ledger = state["metrics"], dict(state["ledger"])
+        self.run_state.load_state_dict(state)
         self.learner.load_state_dict(state)
-        self._reserve, self._reserve_taken = None, state["reserve_taken"]
-        self._expected = dict(state["expected_lengths"])
-        self.last_validation = state.get("run", {}).get("validation")
-        self.first_validation = state.get("run", {}).get("first_validation")
         self._resumption.load(self, checkpoint)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -262,34 +237,34 @@ class GRPOLightningModule(PolicyLightningModule):
         """
         super().setup(stage)
         if stage == "fit":
-            check_monitors(self.trainer, self, self._validated)
-        self._training_steps = 0
+            check_monitors(self.trainer, self)
+        self.run_state.session_steps = 0
         warn_of_hub(self.model_name, self.prompts, trust_remote_code=self.trust_remote_code)
         system = self.prompts.system is not None
         check_roles(self.tokenizer, model=self.model_name, system=system, template_kwargs=self.chat_template_kwargs)
 
     def on_validation_epoch_start(self) -> None:
-        self._begin_evaluation(self.trainer.num_val_batches, self.trainer.val_dataloaders)
+        self._begin_evaluation("validate", self.trainer.num_val_batches, self.trainer.val_dataloaders)
 
     def on_test_epoch_start(self) -> None:
-        self._begin_evaluation(self.trainer.num_test_batches, self.trainer.test_dataloaders)
+        self._begin_evaluation("test", self.trainer.num_test_batches, self.trainer.test_dataloaders)
 
     def on_predict_epoch_start(self) -> None:
-        self._begin_evaluation(self.trainer.num_predict_batches, self.trainer.predict_dataloaders)
+        self._begin_evaluation("predict", self.trainer.num_predict_batches, self.trainer.predict_dataloaders)
 
     def validation_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> Drawn:
         """As `test_step`."""
-        return self._evaluate(batch, "validate")
+        return self._evaluator.step(batch, "validate")
 
     def test_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> Drawn:
         """Draws and scores rollouts with the settings of `evaluation`, but of problems that a `RolloutStore` has them of."""
         # By class: an object that answers to any name, such as Lightning's DummyLogger, is no store.
         stores = [c for c in getattr(self.trainer, "callbacks", []) if issubclass(type(c), RolloutStore)]
-        return self._evaluate(batch, "test", stores)
+        return self._evaluator.step(batch, "test", stores)
 
     def predict_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> Drawn:
         """As `test_step`."""
-        return self._evaluate(batch, "predict")
+        return self._evaluator.step(batch, "predict")
 
     def on_validation_epoch_end(self) -> None:
         """Logs what was measured.
@@ -297,34 +272,17 @@ class GRPOLightningModule(PolicyLightningModule):
         Raises:
             ValueError: If the prompts of all problems are too long.
         """
-        measured = self._measured()
-        record = {
-            "problems": len(measured.problems),
-            "measured": fingerprint(self, measured.problems),
-            "settings": evaluation_settings(self),
-            "pass_rates": measured.pass_rates,
-        }
         self._log_evaluation("val")
         if not self.trainer.sanity_checking:
-            if self.trainer.state.fn == TrainerFn.FITTING:
-                self.log_dict(self._step_and_epoch())
-            else:
-                self._log_step_of_checkpoint()
-            self.last_validation = record | {
-                "rollout_steps": self.rollout_steps,
-                "metrics": self._validation_metrics(),
-            }
-            if not self.rollout_steps:
-                self.first_validation = self.last_validation
+            self.run_state.validated(self, self._evaluator.measured)
 
     def on_validation_end(self) -> None:
         """Writes a checkpoint of the same step again, which lacks the results; behind the hooks of all callbacks."""
         if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
-            save_validated(self.trainer, self.rollout_steps)
+            save_validated(self.trainer, self.run_state.rollout_steps)
 
     def on_test_epoch_end(self) -> None:
         self._log_evaluation("test")
-        self._log_step_of_checkpoint()
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -337,10 +295,10 @@ class GRPOLightningModule(PolicyLightningModule):
 
     def on_train_start(self) -> None:
         self._start()
-        self._reserve, self._reserve_taken = None, self._taken_of_reserve()  # this run may have other problems
         if self.trainer.ckpt_path is not None:  # what callbacks monitor, which Lightning forgets
-            self.trainer.callback_metrics.update({n: torch.tensor(v) for n, v in self._last_logged().items()})
-        self._resumption.begin(self.trainer, self._metrics)
+            logged = self.run_state.last_logged()
+            self.trainer.callback_metrics.update({n: torch.tensor(v) for n, v in logged.items()})
+        self._resumption.begin(self.trainer, self.run_state.metrics)
 
     def training_step(self, batch: list[Problem], batch_idx: int) -> dict[str, Any]:
         """Rolls out, scores and updates.
@@ -353,9 +311,10 @@ class GRPOLightningModule(PolicyLightningModule):
         with self.processes.together():
             self._step_monitored_schedules(self.current_epoch)
             with self.watch.phase("step"):
-                self.session.hand_over(self, compare=self._training_steps == 1)
+                self.session.hand_over(self, compare=self.run_state.session_steps == 1)
                 problems = merge_batches(self.processes.gather(batch))
-                groups, refills = self.rollouts.draw(problems, self.training_counts(), step=self.rollout_steps)
+                done = self.run_state.rollout_steps
+                groups, refills = self.rollouts.draw(problems, self.training_counts(), step=done)
                 self.sampler.sleep()
                 assign_advantages(groups, self.algorithm, self.objectives())
                 self._resumption.updating = True
@@ -363,7 +322,7 @@ class GRPOLightningModule(PolicyLightningModule):
                     self,
                     groups,
                     extra=None if type(self).extra_loss is GRPOLightningModule.extra_loss else self.extra_loss,
-                    first=lambda found: self.session.check(found, self.rollout_steps + 1, self.sampling),
+                    first=lambda found: self.session.check(found, done + 1, self.sampling),
                 )
             self._count(groups)
             self.log_step(self._step_metrics(groups, trained_tokens) | update | refills)
@@ -378,26 +337,18 @@ class GRPOLightningModule(PolicyLightningModule):
     def log_step(self, metrics: dict[str, float]) -> None:
         """Logs metrics of a training step; a run that is resumed right after its checkpoint logs them again."""
         when = self._step_and_epoch()
-        self._metrics |= {n: torch.tensor(value, dtype=torch.float32).item() for n, value in metrics.items()}
-        self._metrics["epoch"] = when["epoch"]
+        self.run_state.note(metrics | {"epoch": when["epoch"]})
         self.log_dict(metrics | when, batch_size=1)
 
     def _step_and_epoch(self) -> dict[str, float]:
-        """Logged with other metrics these two say where, as Lightning documents: after how many training steps."""
-        return {"step": float(self._resumption.steps), "epoch": float(self.current_epoch)}
-
-    def _log_step_of_checkpoint(self) -> None:
-        """Outside of training Lightning's own count is 0."""
-        if self.rollout_steps:
-            self.log("step", float(self.rollout_steps))
-
-    def _last_logged(self) -> dict[str, float]:
-        """What the last validation and the last training step logged."""
-        return {**(self.last_validation or {}).get("metrics", {}), **self._metrics}
+        """Logged with other metrics these say where, as Lightning documents; outside of training its own count is 0."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            return {"step": float(self._resumption.steps), "epoch": float(self.current_epoch)}
+        return {"step": float(self.run_state.rollout_steps)} if self.run_state.rollout_steps else {}
 
     def _step_monitored_schedules(self, epochs: int) -> None:
-        known = {**self._last_logged(), **self.trainer.callback_metrics}
-        self.learner.schedules.monitor(known, training_steps=self.rollout_steps, epochs=epochs)
+        known = {**self.run_state.last_logged(), **self.trainer.callback_metrics}
+        self.learner.schedules.monitor(known, training_steps=self.run_state.rollout_steps, epochs=epochs)
 
     @property
     def grader(self) -> Grader:
@@ -488,34 +439,22 @@ class GRPOLightningModule(PolicyLightningModule):
 
     # -- the walk of one batch ---------------------------------------------------------------------------------------
 
-    def _problem_reserve(self) -> ProblemReserve:
-        if self._reserve is None:
-            problems = training_problems(self.trainer.train_dataloader)
-            self._reserve = ProblemReserve(problems, seed=self.run_seed())
-            self._reserve.taken = self._reserve_taken
-        return self._reserve
-
-    def _taken_of_reserve(self) -> int:
-        return self._reserve_taken if self._reserve is None else self._reserve.taken
-
     def _count(self, groups: Sequence[RolloutGroup]) -> None:
         """Counts the training step as taken."""
-        self.rollout_steps += 1
-        self._training_steps += 1
+        self.run_state.count(groups)
+        self.run_state.reserve_taken = self.rollouts.taken
         self._resumption.steps, self._resumption.updating = self.trainer.global_step, False
-        self.num_tokens += sum(len(r.prompt_ids) + r.length for g in groups for r in g.rollouts)
         self.rollouter.expect(groups)
         self._unfinished.look(groups, budget=self.max_completion_length, stops=self.stops.described(self.tokenizer))
-        self._metrics = {}
 
     def _step_metrics(self, groups: Sequence[RolloutGroup], trained_tokens: list[list[int]]) -> dict[str, float]:
         """What a training step logs of its rollouts, tokens and seconds."""
         trained = sum(r.length for g in groups for r in trained_rollouts(g, self.algorithm))
         metrics = self.training_metrics(groups) | {
-            "num_tokens": float(self.num_tokens),
+            "num_tokens": float(self.run_state.num_tokens),
             "tokens/trained": float(self.optimization.num_iterations * trained),
         }
-        add_token_sums(metrics, self.ledger)
+        add_token_sums(metrics, self.run_state.ledger)
         return metrics | speed_metrics(
             generated=self.rollouter.take_generated(),
             trained=trained_tokens,
@@ -538,14 +477,15 @@ class GRPOLightningModule(PolicyLightningModule):
             processes=self.processes,
             progress=progress,
             watch=self.watch,
-            expected=self._expected,
+            expected=self.run_state.expected_lengths,
         )
         self.scorers = Scorers(self._all_scorers(), processes=self.processes, progress=progress, watch=self.watch)
         self.rollouts = TrainingRollouts(
             rollouts=self.controlled_rollouts(),
             sampling=self.sampling,
             algorithm=self.algorithm,
-            reserve=self._problem_reserve,
+            problems=lambda: training_problems(self.trainer.train_dataloader),
+            taken=self.run_state.reserve_taken,
         )
 
     def controlled_rollouts(self) -> ControlledRollouts:
@@ -557,7 +497,7 @@ class GRPOLightningModule(PolicyLightningModule):
 
     # -- evaluation --------------------------------------------------------------------------------------------------
 
-    def _begin_evaluation(self, batches: list[int | float], loaders: Any) -> None:
+    def _begin_evaluation(self, stage: Stage, batches: list[int | float], loaders: Any) -> None:
         """Gets ready; `batches` are those of this process, of each loader."""
         for loader in CombinedLoader(loaders, "sequential").flattened:
             if hasattr(loader, "rewind"):  # `limit_val_batches` and the sanity check end early
@@ -573,28 +513,9 @@ class GRPOLightningModule(PolicyLightningModule):
             processes=self.processes,
         )
 
-    def _evaluate(self, batch: list[Problem], stage: Stage, stores: Sequence[RolloutStore] = ()) -> Drawn:
-        assert self._evaluator is not None
-        self.watch.restart()
-        return self._evaluator.step(batch, stage, stores)
-
-    def _measured(self) -> Measurement:
-        assert self._evaluator is not None
-        return self._evaluator.measured
-
-    def _validation_metrics(self) -> dict[str, float]:
-        return {n: value.item() for n, value in self.trainer.callback_metrics.items() if n.startswith("val/")}
-
-    def _validated(self) -> list[str]:
-        """Names of what a validation logs, but of the ends of intervals, spreads, and what is not there of no rollouts."""
-        names = Measurement(self.evaluation_metrics()).compute()
-        return [f"val/{name}" for name in names if not name.endswith(("_low", "_high", "_std"))]
-
     def _log_evaluation(self, prefix: str) -> None:
-        assert self._evaluator is not None
         self.sampler.sleep()
-        metrics = self._evaluator.compute(
-            stage=prefix, some=not self.trainer.sanity_checking
-        )  # it looks at the first alone
+        # A sanity check looks at the first problems alone.
+        metrics = self._evaluator.compute(stage=prefix, some=not self.trainer.sanity_checking)
         self.rollouter.take_generated()  # the next training step counts its own
-        self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()})
+        self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()} | self._step_and_epoch())

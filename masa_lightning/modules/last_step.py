@@ -7,6 +7,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
+from masa_lightning.modules.run_state import run_state
+
 
 class SaveLastStep(Checkpoint):
     """Lets a `ModelCheckpoint` that keeps the last checkpoint save behind the last step of a run.
@@ -22,23 +24,18 @@ class SaveLastStep(Checkpoint):
         self._began = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes note of the step: a run that takes none has nothing to save."""
-        self._began = _steps(trainer, pl_module)
+        """Takes note of the step: a run that takes none has nothing to save. Lightning's count may be one less here."""
+        self._began = run_state(pl_module).rollout_steps
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves, if training ends here; a collective."""
         limits = ((trainer.max_steps, trainer.global_step), (trainer.max_epochs or -1, trainer.current_epoch + 1))
         ends = trainer.should_stop or any(0 <= most <= done for most, done in limits)
-        if not ends or _steps(trainer, pl_module) == self._began:
+        if not ends or run_state(pl_module).rollout_steps == self._began:
             return
         for saver in trainer.checkpoint_callbacks:
             if isinstance(saver, ModelCheckpoint) and not saver._should_skip_saving_checkpoint(trainer):
                 _save(trainer, saver)
-
-
-def _steps(trainer: Trainer, module: LightningModule) -> int:
-    """Training steps so far; Lightning's count is one less where a run is resumed behind its last step."""
-    return int(getattr(module, "rollout_steps", trainer.global_step))
 
 
 def _save(trainer: Trainer, saver: ModelCheckpoint) -> None:

@@ -24,7 +24,7 @@ from masa_lightning.quantities import Quantity
 from masa_lightning.rollouts.control_checks import measured_by
 from masa_lightning.rollouts.controlled import ControlledRollouts
 from masa_lightning.rollouts.cut_scorer import CutScorer
-from masa_lightning.rollouts.evaluation import Predicted, Predictor
+from masa_lightning.rollouts.evaluation import Predicted, Predictor, Stage
 from masa_lightning.rollouts.expert_examples import ExpertExamples
 from masa_lightning.rollouts.measurement import Named, measure
 from masa_lightning.rollouts.meta_scorer import MetaScorer
@@ -128,7 +128,6 @@ class MASALightningModule(GRPOLightningModule):
         self.meta_scorer = MetaScorer(self.quantities, meta.reward_weights)
         self.meta = replace(meta, reward_weights=self.meta_scorer.weights)
         self.kind_weights = (meta.solution_loss_weight, meta.loss_weight)
-        self._predictor: Predictor | None = None  # of `masa predict`
         self.calibration = nn.ModuleDict({stage: self._new_calibration() for stage in ("fit", "validate", "test")})
 
     def training_counts(self) -> dict[Kind, int]:
@@ -181,7 +180,7 @@ class MASALightningModule(GRPOLightningModule):
         self._predictor = Predictor(
             self.rollouts.rollouts,
             solve=settings.solve,
-            step=self.rollout_steps,
+            step=self.run_state.rollout_steps,
             counts={kind: n for kind, n in counts.items() if kind == "meta" or settings.solve},
             sampling=self.evaluation_sampling,
             compare=settings.compare,
@@ -189,7 +188,6 @@ class MASALightningModule(GRPOLightningModule):
 
     def predict_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> Predicted:
         """Draws the predictions of problems and, with `evaluation.solve`, solves them under the Trainer's controls."""
-        assert self._predictor is not None
         return self._predictor.step(batch)
 
     def expert_examples(self, outputs: Any) -> list[tuple[list[int], list[int], float]]:
@@ -228,13 +226,10 @@ class MASALightningModule(GRPOLightningModule):
         calibration = ("calibration", self._new_calibration())
         return [*super().evaluation_metrics(), ("", self._meta_statistics()), calibration]
 
-    def on_validation_epoch_start(self) -> None:
-        super().on_validation_epoch_start()
-        self.calibration["validate"] = self._measured().named("calibration")  # for callbacks, such as CalibrationPlots
-
-    def on_test_epoch_start(self) -> None:
-        super().on_test_epoch_start()
-        self.calibration["test"] = self._measured().named("calibration")
+    def _begin_evaluation(self, stage: Stage, batches: list[int | float], loaders: Any) -> None:
+        super()._begin_evaluation(stage, batches, loaders)
+        if stage != "predict":  # for callbacks, such as CalibrationPlots
+            self.calibration[stage] = self._evaluator.measured.named("calibration")
 
     def _controls(self) -> list[RolloutControl]:
         # By class: an object that answers to any name, such as Lightning's DummyLogger, is no control.

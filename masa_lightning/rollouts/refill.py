@@ -47,13 +47,11 @@ class ProblemReserve:
     Args:
         problems: The training problems.
         seed: Of the order.
+        taken: Problems looked at so far.
     """
 
-    def __init__(self, problems: Sequence[Problem], *, seed: int) -> None:
-        self.problems = problems
-        self.seed = seed
-        self.taken = 0
-        """Problems looked at so far."""
+    def __init__(self, problems: Sequence[Problem], *, seed: int, taken: int = 0) -> None:
+        self.problems, self.seed, self.taken = problems, seed, taken
 
     def draw(self, count: int, without: Collection[str] = ()) -> list[Problem]:
         """Returns the next problems; fewer than `count` if one pass over all of them finds no more.

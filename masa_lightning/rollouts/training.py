@@ -18,7 +18,8 @@ class TrainingRollouts:
         rollouts: Draws and scores.
         sampling: How tokens are drawn.
         algorithm: Says whether, and how often, problems are replaced.
-        reserve: Gives what other problems come from; called where they are wanted.
+        problems: Gives the training problems, of which others are drawn; called where they are wanted.
+        taken: How many of them were looked at before (`ProblemReserve`).
     """
 
     def __init__(
@@ -27,9 +28,14 @@ class TrainingRollouts:
         rollouts: ControlledRollouts,
         sampling: SamplingSettings,
         algorithm: Algorithm,
-        reserve: Callable[[], ProblemReserve],
+        problems: Callable[[], Sequence[Problem]],
+        taken: int = 0,
     ) -> None:
-        self.rollouts, self.sampling, self.algorithm, self.reserve = rollouts, sampling, algorithm, reserve
+        self.rollouts, self.sampling, self.algorithm = rollouts, sampling, algorithm
+        self.taken = taken
+        """Problems of the reserve looked at so far."""
+        self._problems = problems
+        self._reserve: ProblemReserve | None = None
 
     def draw(
         self, problems: Sequence[Problem], counts: dict[Kind, int], *, step: int
@@ -63,8 +69,10 @@ class TrainingRollouts:
                 self._draw(refill, counts, f"{key}/refill/{number}", step)
                 return refill
 
-            groups, left_out = fill(groups, reserve=self.reserve(), draw=draw, max_refills=self.algorithm.max_refills)
-            overlong += left_out
+            if self._reserve is None:
+                self._reserve = ProblemReserve(self._problems(), seed=rollouter.seed, taken=self.taken)
+            groups, left_out = fill(groups, reserve=self._reserve, draw=draw, max_refills=self.algorithm.max_refills)
+            overlong, self.taken = overlong + left_out, self._reserve.taken
         return groups, {"prompts/overlong": float(overlong), "prompts/refilled": float(len(groups) - drawn)}
 
     def _draw(self, groups: list[RolloutGroup], counts: dict[Kind, int], key: str, step: int) -> None:

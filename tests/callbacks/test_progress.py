@@ -161,4 +161,4 @@ def test_each_of_several_loaders_has_its_lines(loop: Any, capsys: pytest.Capture
     assert [line for line in lines if line[:1] == ["validate"]] == [
         ["validate", f"{loader}/2:", f"{step}/2"] for loader in (1, 2) for step in (1, 2)
     ]
-    assert trainer.lightning_module.last_validation["problems"] == 8
+    assert trainer.lightning_module.run_state.last_validation["problems"] == 8

@@ -54,14 +54,20 @@ def test_a_fit_ends_with_one_panel(loop: Any, capsys: pytest.CaptureFixture[str]
     assert "3 training steps done" in text
     assert re.search(r"4 held-out problems +before +after +intervals", text)
     assert re.search(r"pass@1 +0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] +0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] *$", text, re.MULTILINE)
-    first, last = ({i: r for _, i, r in v["pass_rates"]} for v in (module.first_validation, module.last_validation))
+    first, last = (
+        {i: r for _, i, r in v["pass_rates"]}
+        for v in (module.run_state.first_validation, module.run_state.last_validation)
+    )
     changes = [last[name] - first[name] for name in first]
     assert len(changes) == 4
     low, high = mean_interval(changes)
     interval = f" [{low:+.3f}, {high:+.3f}], " if low < high else "; all differ by as much"
     assert f"pass@1 of the same problems: {fmean(changes):+.3f}{interval}" in text
     assert re.search(r"runs/x/checkpoints/last.ckpt *$", text, re.MULTILINE)  # of the last step: it was of step 2
-    assert f"{sum(module.ledger[f'tokens/{kind}'] for kind in ('solution', 'meta')):,.0f} tokens generated" in text
+    assert (
+        f"{sum(module.run_state.ledger[f'tokens/{kind}'] for kind in ('solution', 'meta')):,.0f} tokens generated"
+        in text
+    )
     # Its sampler is the test's own.
     assert [line for line in text.splitlines() if line.startswith("  masa ")] == ["  masa report runs/x"]
 

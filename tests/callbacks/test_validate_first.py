@@ -21,7 +21,7 @@ def test_before_and_after(loop: Any) -> None:
     recorder = loop.fit(module, loop.Problems(8, 4), ValidateFirst(), max_steps=3)
     assert steps(recorder) == [0, 3]  # the second because no other came between
     assert [step for step, metrics in recorder.logged if "reward" in metrics] == [1, 2, 3]
-    first, last = module.first_validation, module.last_validation
+    first, last = module.run_state.first_validation, module.run_state.last_validation
     assert (first["rollout_steps"], last["rollout_steps"]) == (0, 3)
     assert first["problems"] == 4 and first["measured"] == last["measured"]
     assert first["metrics"]["val/pass@1"] == next(m["val/pass@1"] for s, m in recorder.logged if s == 0)
@@ -70,7 +70,7 @@ def test_a_resumed_run_does_not_repeat_it(loop: Any, tmp_path: Any) -> None:
     trainer = loop.trainer(again, ValidateFirst(), max_steps=4, **settings)
     trainer.fit(module, loop.Problems(8, 4), ckpt_path=tmp_path / "three.ckpt")
     assert steps(again) == [4]
-    assert module.first_validation["rollout_steps"] == 0  # which the checkpoint knows
+    assert module.run_state.first_validation["rollout_steps"] == 0  # which the checkpoint knows
     assert steps(recorder) == [0, 2]
 
 
@@ -93,18 +93,18 @@ def test_none_where_there_is_nothing_to_validate(loop: Any) -> None:
     assert steps(loop.fit(loop.module(), loop.Problems(4), ValidateFirst())) == []
     module = loop.module()
     loop.fit(module, loop.Problems(4, 4), ValidateFirst(), fast_dev_run=1)
-    assert module.first_validation is None and module.last_validation["rollout_steps"] == 1
+    assert module.run_state.first_validation is None and module.run_state.last_validation["rollout_steps"] == 1
 
 
 def test_other_problems_are_not_the_same_measurement(loop: Any) -> None:
     module = loop.module()
     loop.trainer(loop.Recorder()).validate(module, loop.Problems(4, 4), verbose=False)
-    first = module.last_validation["measured"]
+    first = module.run_state.last_validation["measured"]
     loop.trainer(loop.Recorder()).validate(module, loop.Problems(4, 5), verbose=False)
-    assert module.last_validation["measured"] != first
+    assert module.run_state.last_validation["measured"] != first
     module.evaluation = type(module.evaluation)(num_generations=2, num_meta_generations=1)
     loop.trainer(loop.Recorder()).validate(module, loop.Problems(4, 4), verbose=False)
-    assert module.last_validation["measured"] != first
+    assert module.run_state.last_validation["measured"] != first
 
 
 def test_a_run_that_is_whole_is_not_closed_again(loop: Any, tmp_path: Any) -> None:
@@ -117,4 +117,4 @@ def test_a_run_that_is_whole_is_not_closed_again(loop: Any, tmp_path: Any) -> No
         last = tmp_path / "last.ckpt"
         trainer.fit(module, loop.Problems(8, 4), ckpt_path=last if last.exists() else None)
         assert steps(recorder) == expected
-        assert module.last_validation["rollout_steps"] == most
+        assert module.run_state.last_validation["rollout_steps"] == most

@@ -227,7 +227,7 @@ def test_three_steps_without_an_engine(device, show, loop, precision):
         limit_val_batches=0,
     )
     trainer.fit(module, ArithmeticDataModule(batch_size=4, train_size=12))
-    assert module.rollout_steps == 3
+    assert module.run_state.rollout_steps == 3
     assert places.found == {device.type}
     found = [m["sampling/sampling_logp_difference/mean"] for m in recorder.metrics]
     norms = [m["grad_norm"] for m in recorder.metrics]

@@ -245,7 +245,7 @@ def test_optimizer_steps(loop, iterations, mini_batches):
     module = loop.module(GRPOLightningModule, num_iterations=iterations, num_mini_batches=mini_batches)
     recorder = loop.fit(module, loop.Problems(4))
     assert len(recorder.rates) == 2 * iterations * mini_batches
-    assert recorder.trainer.global_step == module.rollout_steps == len(module.sampler.calls) == 2
+    assert recorder.trainer.global_step == module.run_state.rollout_steps == len(module.sampler.calls) == 2
 
 
 def test_all_that_a_user_sees_counts_training_steps(loop, tmp_path):
@@ -262,11 +262,11 @@ def test_all_that_a_user_sees_counts_training_steps(loop, tmp_path):
     settings = {"max_steps": 5, "val_check_interval": 3, "enable_checkpointing": True, "log_every_n_steps": 2}
     recorder = loop.fit(module, data, Watch(), saver, **settings)
     assert seen == [1, 2, 3, 4, 5]
-    assert sorted(path.stem for path in tmp_path.glob("*.ckpt")) == ["step=2", "step=4"]
+    assert sorted(path.stem for path in tmp_path.glob("*.ckpt")) == ["step=2", "step=4", "step=5"]
     assert [step for step, m in recorder.logged if "reward" in m] == [2, 4]
     assert [step for step, m in recorder.logged if "val/pass@1" in m] == [3]
     assert {m["epoch"] for _, m in recorder.logged} == {0.0}
-    assert module.rollout_steps == recorder.trainer.global_step == 5
+    assert module.run_state.rollout_steps == recorder.trainer.global_step == 5
 
 
 def test_the_token_budget_does_not_change_the_update(loop):

@@ -414,8 +414,8 @@ def test_a_resumed_run_equals_an_undisturbed_one(loop, tmp_path):
     states = [list(t.optimizers[0].state.values()) for t in (trainer, second_trainer)]
     for expected, got in zip(*states, strict=True):
         assert all(torch.equal(got[key], expected[key]) for key in ("step", "exp_avg", "exp_avg_sq"))
-    assert resumed.num_tokens == module.num_tokens
-    assert resumed.rollout_steps == module.rollout_steps == 4
+    assert resumed.run_state.num_tokens == module.run_state.num_tokens
+    assert resumed.run_state.rollout_steps == module.run_state.rollout_steps == 4
     assert [len(r.groups) for r in (recorder, first, second)] == [4, 2, 2]
     expected = {(step, name): value for step, m in recorder.logged for name, value in numbers(m).items()}
     got = {}

@@ -87,7 +87,7 @@ def test_a_broken_weight_of_the_engine_stops_the_training(loop, vllm_sampler, sh
         loop.trainer(recorder, limit_val_batches=0).fit(module, loop.Problems(8))
     assert module.sampler.shares_weights == share
     assert module.sampler.hand_overs == after
-    assert len(recorder.groups) == module.rollout_steps == steps
+    assert len(recorder.groups) == module.run_state.rollout_steps == steps
 
 
 def test_no_weight_is_changed_in_the_step_that_is_stopped(loop, vllm_sampler):
@@ -120,7 +120,7 @@ def test_each_evaluation_compares_anew(loop, vllm_sampler):
     recorder = loop.Recorder()  # hand-overs: of `setup`, two steps, a validation, a step, and the broken one
     with pytest.raises(RuntimeError, match=f"{FOREIGN} at the start of stage 'validate'"):
         loop.trainer(recorder, val_check_interval=2).fit(module, loop.Problems(8, 2))
-    assert module.rollout_steps == 4
+    assert module.run_state.rollout_steps == 4
     assert any("val/pass@1" in metrics for _, metrics in recorder.logged)
 
 

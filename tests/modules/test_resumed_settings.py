@@ -173,7 +173,7 @@ def test_a_checkpoint_of_half_an_update_says_so(loop: Loop, tmp_path: Path) -> N
         trainer.fit(loop.module(Breaks, num_mini_batches=2), loop.Problems(8))
     with pytest.warns(UserWarning, match=r"inside training step 2, in the middle of its update.*an earlier checkpoint"):
         module, *_ = run(loop, tmp_path, 3, checkpoint, module=loop.module(Breaks, num_mini_batches=2))
-    assert module.rollout_steps == module.trainer.global_step == 3
+    assert module.run_state.rollout_steps == module.trainer.global_step == 3
 
 
 # -- optimisers --------------------------------------------------------------------------------------------------------

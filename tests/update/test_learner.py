@@ -176,7 +176,7 @@ def test_a_run_stops_and_keeps_its_last_good_checkpoint(loop, tmp_path):
     data = loop.Problems([loop.problem(str(i)) for i in range(20)])
     with pytest.raises(RuntimeError, match=r"in 2 optimiser steps in a row, lastly nan"):
         loop.fit(module, data, saver, enable_checkpointing=True)
-    assert module.rollout_steps == 3  # two good ones, and one that was skipped
+    assert module.run_state.rollout_steps == 3  # two good ones, and one that was skipped
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert state["masa"]["skipped_in_a_row"] == 1
     assert all(value.isfinite().all() for value in state["state_dict"].values())
@@ -185,7 +185,7 @@ def test_a_run_stops_and_keeps_its_last_good_checkpoint(loop, tmp_path):
     with pytest.raises(RuntimeError, match=r"in 2 optimiser steps in a row"):
         trainer = loop.trainer(limit_val_batches=0)
         trainer.fit(again, data, ckpt_path=tmp_path / "last.ckpt")
-    assert again.rollout_steps == 3
+    assert again.run_state.rollout_steps == 3
 
 
 def test_weights_that_are_not_finite_are_never_saved(loop, tmp_path):
