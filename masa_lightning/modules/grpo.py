@@ -36,7 +36,7 @@ from masa_lightning.rollouts.controlled import ControlledRollouts
 from masa_lightning.rollouts.evaluation import Drawn, Evaluator, Stage
 from masa_lightning.rollouts.measurement import Named, measure
 from masa_lightning.rollouts.plan import merge_batches
-from masa_lightning.rollouts.refill import training_problems
+from masa_lightning.rollouts.refill import ProblemReserve, training_problems
 from masa_lightning.rollouts.rollouter import Rollouter
 from masa_lightning.rollouts.scorers import Scorer, Scorers
 from masa_lightning.rollouts.solution_scorer import SolutionScorer
@@ -442,7 +442,7 @@ class GRPOLightningModule(PolicyLightningModule):
     def _count(self, groups: Sequence[RolloutGroup]) -> None:
         """Counts the training step as taken."""
         self.run_state.count(groups)
-        self.run_state.reserve_taken = self.rollouts.taken
+        self.run_state.reserve_taken = self.rollouts.reserve.taken
         self._resumption.steps, self._resumption.updating = self.trainer.global_step, False
         self.rollouter.expect(groups)
         self._unfinished.look(groups, budget=self.max_completion_length, stops=self.stops.described(self.tokenizer))
@@ -484,8 +484,11 @@ class GRPOLightningModule(PolicyLightningModule):
             rollouts=self.controlled_rollouts(),
             sampling=self.sampling,
             algorithm=self.algorithm,
-            problems=lambda: training_problems(self.trainer.train_dataloader),
-            taken=self.run_state.reserve_taken,
+            reserve=ProblemReserve(
+                lambda: training_problems(self.trainer.train_dataloader),
+                seed=self.run_seed(),
+                taken=self.run_state.reserve_taken,
+            ),
         )
 
     def controlled_rollouts(self) -> ControlledRollouts:

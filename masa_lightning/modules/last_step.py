@@ -19,21 +19,12 @@ class SaveLastStep(Checkpoint):
     (`validated.save_validated`). Every module of this package brings it along.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._began = 0
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes note of the step: a run that takes none has nothing to save. Lightning's count may be one less here."""
-        self._began = run_state(pl_module).rollout_steps
-
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves, if training ends here; a collective."""
         limits = ((trainer.max_steps, trainer.global_step), (trainer.max_epochs or -1, trainer.current_epoch + 1))
         ends = trainer.should_stop or any(0 <= most <= done for most, done in limits)
-        if not ends or run_state(pl_module).rollout_steps == self._began:
-            return
-        for saver in trainer.checkpoint_callbacks:
+        took_steps = run_state(pl_module).session_steps > 0  # or all of them are in the checkpoint that it goes on from
+        for saver in trainer.checkpoint_callbacks if ends and took_steps else ():
             if isinstance(saver, ModelCheckpoint) and not saver._should_skip_saving_checkpoint(trainer):
                 _save(trainer, saver)
 

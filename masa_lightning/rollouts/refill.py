@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
 from typing import Any
 
 from masa_lightning.types import Problem, RolloutGroup
@@ -45,13 +46,18 @@ class ProblemReserve:
     comes next is a function of the seed and of `taken`, which a resumed run has to restore.
 
     Args:
-        problems: The training problems.
+        problems: Gives the training problems; called where they are wanted first.
         seed: Of the order.
         taken: Problems looked at so far.
     """
 
-    def __init__(self, problems: Sequence[Problem], *, seed: int, taken: int = 0) -> None:
-        self.problems, self.seed, self.taken = problems, seed, taken
+    def __init__(self, problems: Callable[[], Sequence[Problem]], *, seed: int, taken: int = 0) -> None:
+        self._find, self.seed, self.taken = problems, seed, taken
+
+    @cached_property
+    def problems(self) -> Sequence[Problem]:
+        """The training problems."""
+        return self._find()
 
     def draw(self, count: int, without: Collection[str] = ()) -> list[Problem]:
         """Returns the next problems; fewer than `count` if one pass over all of them finds no more.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from masa_lightning.rollouts.controlled import ControlledRollouts
 from masa_lightning.rollouts.plan import keys_by_index
@@ -18,8 +18,7 @@ class TrainingRollouts:
         rollouts: Draws and scores.
         sampling: How tokens are drawn.
         algorithm: Says whether, and how often, problems are replaced.
-        problems: Gives the training problems, of which others are drawn; called where they are wanted.
-        taken: How many of them were looked at before (`ProblemReserve`).
+        reserve: What other problems come from.
     """
 
     def __init__(
@@ -28,14 +27,9 @@ class TrainingRollouts:
         rollouts: ControlledRollouts,
         sampling: SamplingSettings,
         algorithm: Algorithm,
-        problems: Callable[[], Sequence[Problem]],
-        taken: int = 0,
+        reserve: ProblemReserve,
     ) -> None:
-        self.rollouts, self.sampling, self.algorithm = rollouts, sampling, algorithm
-        self.taken = taken
-        """Problems of the reserve looked at so far."""
-        self._problems = problems
-        self._reserve: ProblemReserve | None = None
+        self.rollouts, self.sampling, self.algorithm, self.reserve = rollouts, sampling, algorithm, reserve
 
     def draw(
         self, problems: Sequence[Problem], counts: dict[Kind, int], *, step: int
@@ -69,10 +63,8 @@ class TrainingRollouts:
                 self._draw(refill, counts, f"{key}/refill/{number}", step)
                 return refill
 
-            if self._reserve is None:
-                self._reserve = ProblemReserve(self._problems(), seed=rollouter.seed, taken=self.taken)
-            groups, left_out = fill(groups, reserve=self._reserve, draw=draw, max_refills=self.algorithm.max_refills)
-            overlong, self.taken = overlong + left_out, self._reserve.taken
+            groups, left_out = fill(groups, reserve=self.reserve, draw=draw, max_refills=self.algorithm.max_refills)
+            overlong += left_out
         return groups, {"prompts/overlong": float(overlong), "prompts/refilled": float(len(groups) - drawn)}
 
     def _draw(self, groups: list[RolloutGroup], counts: dict[Kind, int], key: str, step: int) -> None:

@@ -125,13 +125,13 @@ def test_refills_are_of_the_data_at_hand(loop, tmp_path):
 
 
 def test_the_reserve():
-    reserve = ProblemReserve(PROBLEMS, seed=0)
+    reserve = ProblemReserve(lambda: PROBLEMS, seed=0)
     first = [p.id for p in reserve.draw(3)]
     assert len(set(first)) == 3
     rest = [p.id for p in reserve.draw(5)]
     assert {*first, *rest} == {p.id for p in PROBLEMS}  # an epoch is a permutation
-    assert [p.id for p in ProblemReserve(PROBLEMS, seed=0).draw(3)] == first
-    assert [p.id for p in ProblemReserve(PROBLEMS, seed=1).draw(8)] != first + rest
+    assert [p.id for p in ProblemReserve(lambda: PROBLEMS, seed=0).draw(3)] == first
+    assert [p.id for p in ProblemReserve(lambda: PROBLEMS, seed=1).draw(8)] != first + rest
     assert {p.id for p in reserve.draw(99, without={"easy0"})} == {p.id for p in PROBLEMS} - {"easy0"}
 
 
