@@ -33,7 +33,7 @@ from masa_lightning.cli.runs import with_run
 from masa_lightning.cli.words import taken
 from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.run_folder import has_last, log_folder, room_for_a_run, run_folder, writable
+from masa_lightning.modules.run_folder import TestOf, has_last, log_folder, room_for_a_run, run_folder, writable
 from masa_lightning.modules.trainer_checks import check_strategy_name
 
 _HELP: Final = """
@@ -213,6 +213,11 @@ class _CLI(LightningCLI):
                 )
                 arguments["ckpt_path"] = None
             self.trainer.fit(**arguments)
+
+    def test(self, **arguments: Any) -> None:
+        """Tests, beside an earlier test of another checkpoint or of other settings."""
+        self.trainer.callbacks.append(TestOf(arguments.get("ckpt_path")))  # type: ignore[attr-defined]
+        self.trainer.test(**arguments)
 
     def _parse_ckpt_path(self) -> None:
         """Takes no settings from a checkpoint: they name classes, which would be made, and it may be a stranger's."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import fcntl
+import hashlib
 import itertools
 import json
 import os
@@ -13,7 +14,7 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -26,11 +27,15 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from masa_lightning.models.checkpoints import replaced, set_aside
+from masa_lightning.modules.hyperparameters import plain
 from masa_lightning.modules.run_state import run_state
+from masa_lightning.protocols import RolloutControl
 
 _OF_A_RUN = ("events.out.tfevents*", "metrics.csv", "hparams.yaml", "config.yaml", "checkpoints", "*rollouts.jsonl")
 _OF_TRAINING = (".fit.lock", "config.yaml", "checkpoints", "train_rollouts.jsonl")
 _LOCKED = ("fit", "test", "predict")  # each for itself: a checkpoint may be tested while training goes on
+_OF_A_TEST = ("test_config.yaml", "results.json", "rollouts.jsonl", "rollouts/test_step*.jsonl", ".test")
+_TESTED = ".test"  # a digest of what was tested
 _KEPT = "metrics.csv.kept"
 
 
@@ -46,7 +51,8 @@ def run_folder(trainer: Trainer) -> Path:
     """Where the files of a run go that are no logger's: beside its metrics, or where its checkpoints go; a collective.
 
     Loggers such as W&B's and MLflow's name one folder for all runs, in which `ModelCheckpoint` makes one for each: that one
-    is taken. Without a logger it is the Trainer's. Of a validation by itself it is a folder in that of the training run.
+    is taken. Without a logger it is the Trainer's. Of a validation by itself, and of another test than the first, it is a
+    folder in that of the training run.
     """
     folder = _folder(trainer) if trainer.is_global_zero else Path()
     for apart in (c.apart for c in trainer.callbacks if isinstance(c, RunFolder)):  # type: ignore[attr-defined]
@@ -197,7 +203,7 @@ def earlier_run(trainer: Trainer, ckpt_path: str | Path | None) -> Path | None:
                 "of ModelCheckpoint without it. Go on with that run (--ckpt_path last), move it away, or leave dirpath out: "
                 "checkpoints then go into the run's own folder"
             )
-    if folder is None or not any(next(folder.glob(pattern), None) for pattern in _OF_A_RUN):
+    if folder is None or not _holds(folder, _OF_A_RUN):
         return None
     if Path.cwd().resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{folder.resolve()} holds another run and is the working folder; {_REMEDY}")
@@ -236,18 +242,34 @@ def _resumed(trainer: Trainer, ckpt_path: str | Path | None, places: list[Path])
     return Path(ckpt_path)
 
 
+class TestOf(Callback):
+    """Says which checkpoint is tested, which Lightning's Trainer says only when it is loaded.
+
+    Args:
+        checkpoint: As of `Trainer.test`.
+    """
+
+    __test__ = False  # for pytest, by its name
+
+    def __init__(self, checkpoint: str | Path | None) -> None:
+        super().__init__()
+        self.checkpoint = checkpoint
+
+
 class RunFolder(Callback):
     """Locks the logger's folder while a run writes to it, and keeps the rows of a ``metrics.csv`` that a run goes on with.
 
     Lightning's `CSVLogger` removes a file that it finds. A validation by itself in the folder of a training run gets a
     folder of its own in it, ``validate-1`` and so on, as it may be of other problems or settings than those that the run
-    was validated with. Every module of this package brings this callback along.
+    was validated with. So does a test by `masa test`, ``test-1`` and so on, if an earlier one was of another checkpoint or
+    of other settings. Every module of this package brings this callback along.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.apart = ""
-        """Name of the folder of a validation by itself, in that of its training run."""
+        """Name of the folder of a validation by itself or another test, in that of its training run."""
+        self._tests: tuple[Path, str] | None = None  # where the mark of a test goes, and what it is
         self._moved: list[tuple[Any, Any]] = []  # loggers that write to it, and what their version was
         self._lock: IO[str] | None = None
         self._csv: list[CSVLogger] = []
@@ -264,8 +286,8 @@ class RunFolder(Callback):
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         function = str(getattr(trainer.state.fn, "value", ""))
-        if function == "validate":
-            self._step_aside(trainer)
+        if function in ("validate", "test"):
+            self._step_aside(trainer, function)
         folder = log_folder(trainer)
         if folder is None:
             return
@@ -290,6 +312,13 @@ class RunFolder(Callback):
         self._csv, self._events = [], []
         _release(self._lock)
         self._lock = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Marks the folder of a test with what is tested."""
+        if self._tests is not None:
+            file, what = self._tests
+            writable(file.parent)
+            file.write_text(what)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Goes on with ``last.ckpt`` and metrics.csv of the run that is resumed; otherwise they are another's."""
@@ -335,17 +364,29 @@ class RunFolder(Callback):
         self.leave()
         self.teardown(trainer, pl_module, "")
 
-    def _step_aside(self, trainer: Trainer) -> None:
-        """Finds a folder for a validation in that of a training run, whose files it would overwrite or mix with."""
+    def _step_aside(self, trainer: Trainer, function: str) -> None:
+        """Finds a folder in that of a training run, whose files, or whose other test's, would be overwritten or mixed."""
         folder = _folder(trainer)
         if not any((folder / name).exists() for name in _OF_TRAINING):
             return
         writable(folder)
-        for number in itertools.count(1):
-            with suppress(FileExistsError):
-                (folder / f"validate-{number}").mkdir()
-                self.apart = f"validate-{number}"
-                break
+        if function == "test":
+            tested = next((c for c in trainer.callbacks if isinstance(c, TestOf)), None)  # type: ignore[attr-defined]
+            if tested is None:
+                return
+            what = _tested(trainer, tested.checkpoint)
+            places = (folder, *(folder / f"test-{number}" for number in range(1, 10_000)))
+            place = next(p for p in places if _reads(p / _TESTED) == what or not _holds(p, _OF_A_TEST))
+            self._tests = place / _TESTED, what
+            if place == folder:
+                return
+            self.apart = place.name
+        else:
+            for number in itertools.count(1):
+                with suppress(FileExistsError):
+                    (folder / f"validate-{number}").mkdir()
+                    self.apart = f"validate-{number}"
+                    break
         for logger in trainer.loggers:
             if isinstance(logger, (TensorBoardLogger, CSVLogger)) and vars(logger).get("_experiment") is None:
                 version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
@@ -353,13 +394,15 @@ class RunFolder(Callback):
                 vars(logger)["_version"] = str(Path(version, self.apart))
         # Of `ModelCheckpoint`, which has nothing to do here.
         warnings.filterwarnings("ignore", message="The dirpath has changed from")
-        rank_zero_info(f"{folder} is a training run's: this validation is kept in {folder / self.apart}")
+        said = "has another test" if function == "test" else "is a training run's"
+        this = "test" if function == "test" else "validation"
+        rank_zero_info(f"{folder} {said}: this {this} is kept in {folder / self.apart}")
 
     def _come_back(self) -> None:
-        """Lets loggers write where they did before a validation by itself."""
+        """Lets loggers write where they did before a validation by itself or a test."""
         for logger, version in self._moved:
             vars(logger).update(_version=version, _experiment=None)
-        self.apart, self._moved = "", []
+        self.apart, self._moved, self._tests = "", [], None
 
     def _keep_apart(self, trainer: Trainer) -> None:
         """Renames what an earlier run left where nobody made room for this one: in a script, that is."""
@@ -399,6 +442,32 @@ class RunFolder(Callback):
                 writer_of_rows.metrics_keys = names
             kept.unlink()
         self._csv = []
+
+
+def _tested(trainer: Trainer, of: str | Path | None) -> str:
+    """Tells tests apart: by checkpoint, settings of module and data, controls, and how much of the data is taken."""
+    checkpoint = Path(str(of)) if of else None
+    files = [file for file in (checkpoint, checkpoint and checkpoint / "meta.pt") if file and file.is_file()]
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    what = {
+        "checkpoint": [str(checkpoint and checkpoint.resolve()), *(file.stat().st_mtime_ns for file in files)],
+        "module": plain(dict(trainer.lightning_module.hparams_initial)),
+        "data": plain(getattr(trainer, "datamodule", None)),
+        "controls": [plain(c) for c in callbacks if issubclass(type(c), RolloutControl)],
+        "trainer": [str(trainer.limit_test_batches), str(trainer.precision), os.environ.get("PL_GLOBAL_SEED")],
+    }
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _reads(file: Path) -> str | None:
+    try:
+        return file.read_text()
+    except OSError:
+        return None
+
+
+def _holds(folder: Path, patterns: Sequence[str]) -> bool:
+    return any(next(folder.glob(pattern), None) for pattern in patterns)
 
 
 def writable(folder: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -213,6 +214,38 @@ def test_measure_with_the_runs_own_problems(run: Path, command: str) -> None:
     assert "RolloutTable" in names
     assert "ModelCheckpoint" not in names
     assert (run / "config.yaml").read_text() == before
+
+
+def test_another_test_of_a_run_is_kept_beside_the_first(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It overwrote the first one's rollouts, results and configuration. The same test takes its own place again."""
+    caplog.set_level("INFO")
+
+    def tested(*words: str) -> str:
+        done = cli.main(["test", "--ckpt_path", str(run), *words])
+        assert done is not None
+        place = Path(str(done.trainer.log_dir))
+        assert run_folder(done.trainer).resolve() == place.resolve()
+        assert (place / "test_config.yaml").is_file()
+        assert [*(place / "rollouts").glob("test_*.jsonl")]
+        return place.name
+
+    def contents() -> dict[Path, bytes]:
+        files = [p for p in run.rglob("*") if p.is_file() and not p.relative_to(run).parts[0].startswith("test-")]
+        return {p: p.read_bytes() for p in files if p.suffix != ".lock"}
+
+    assert tested() == "x"
+    first = contents()
+    assert tested("--model.evaluation.num_generations", "3") == "test-1"
+    assert "x has another test: this test is kept in" in caplog.text
+    assert first == contents()
+    assert tested("--model.evaluation", "{num_generations: 3}") == "test-1"  # the same
+    assert tested("--trainer.limit_test_batches", "1") == "test-2"
+    assert first == contents()
+    assert tested() == "x"
+    first = contents()
+    os.utime(run / "checkpoints" / "last.ckpt", (1, 1))  # of another step, as after more training
+    assert tested() == "test-3"
+    assert first == contents()
 
 
 def settings_of(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
