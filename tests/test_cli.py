@@ -241,7 +241,7 @@ def test_no_chat_template(tiny_checkpoint, tmp_path):
     for file in tiny_checkpoint.iterdir():
         if file.name != "chat_template.jinja":
             (folder / file.name).write_bytes(file.read_bytes())
-    with pytest.raises(ValueError, match=r"has no chat template, .*set model\.init_args\.chat_template"):
+    with pytest.raises(ValueError, match=r"has no chat template, .*set model\.chat_template"):
         cli.main(["fit", *write(config(folder))])
     template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     assert cli.main(["fit", *write(config(folder, chat_template=template))]).trainer.global_step == 2
