@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,20 @@ def mlflow_numbers(logger: MLFlowLogger) -> Numbers:
 
 
 def wandb_records(folder: Path) -> list[Any]:
-    """Of an offline run, whose file is a log of LevelDB: blocks of 32 KiB, and chunks with a head of 7 bytes."""
+    """Of an offline run that is finished; W&B's own process writes the file, at times behind the end of `finish`."""
+    (file,) = folder.rglob("run-*.wandb")
+    for _ in range(600):
+        records = _read_wandb(file)
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        time.sleep(0.1)
+    raise TimeoutError(f"{file} has no record of the run's end: {[r.WhichOneof('record_type') for r in records]}")
+
+
+def _read_wandb(file: Path) -> list[Any]:
+    """Reads a log of LevelDB: blocks of 32 KiB, and chunks with a head of 7 bytes."""
     from wandb.proto import wandb_internal_pb2
 
-    (file,) = folder.rglob("run-*.wandb")
     content, place, records, record = file.read_bytes(), 7, [], b""
     while place + 7 <= len(content):
         if (rest := 32768 - place % 32768) < 7:
