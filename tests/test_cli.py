@@ -260,6 +260,27 @@ def test_limits_above_the_context(tiny_checkpoint, limits):
         cli.main(["fit", *write(config(tiny_checkpoint, **limits))])
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_the_closing_validation_comes_before_the_average_is_put_in_place(tiny_checkpoint, tmp_path):
+    """Or the checkpoint, which is written again with its results, would go on from the average of the weights."""
+    settings = config(tiny_checkpoint, reward_functions=[FEW_LETTERS])
+    settings["trainer"] |= {
+        "enable_checkpointing": True,
+        "callbacks": [
+            {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.5}},
+            {
+                "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                "init_args": {"dirpath": str(tmp_path), "every_n_train_steps": 1, "save_last": True},
+            },
+        ],
+    }
+    cli.main(["fit", *write(settings)])
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["masa"]["run"]["validation"]["rollout_steps"] == saved["masa"]["rollout_steps"] == 2
+    policy, average = saved["current_model_state"], saved["state_dict"]
+    assert not all(torch.equal(policy[name], average[name]) for name in policy)
+
+
 @pytest.mark.filterwarnings("ignore:problem .* is left out")
 def test_prompts_longer_than_the_limit(tiny_checkpoint):
     with pytest.raises(ValueError, match="prompt of at most 3 tokens; raise max_prompt_length"):

@@ -164,15 +164,14 @@ class _CLI(LightningCLI):
                 rank_zero_info(f"trainer.{switch} is false: {names} of the configuration is left out")
         wanted: list[tuple[bool, type[Callback], type[Callback]]] = [
             (given.get("enable_progress_bar") is not False, ProgressBar, RolloutProgressBar),
-            (
-                self.subcommand == "fit" and self.config_init[self.subcommand]["validate_first"],
-                ValidateFirst,
-                ValidateFirst,
-            ),
             (True, RunSummary, RunSummary),
             (self.subcommand == "predict", PredictionWriter, PredictionWriter),  # what else would it be for
         ]
         callbacks += [kind() for want, base, kind in wanted if want and not any(isinstance(c, base) for c in callbacks)]
+        first = self.subcommand == "fit" and self.config_init[self.subcommand]["validate_first"]
+        if first and not any(isinstance(c, ValidateFirst) for c in callbacks):
+            # Before `WeightAveraging`, which at the end puts the average in the place of what training would go on from.
+            callbacks = [ValidateFirst(), *callbacks]
         try:
             trainer = super().instantiate_trainer(**{"callbacks": callbacks} | kwargs)
         except (MisconfigurationException, TypeError, ModuleNotFoundError) as error:

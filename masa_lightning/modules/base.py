@@ -45,7 +45,8 @@ from masa_lightning.timing import Stopwatch
 
 _EXPECTED_WARNINGS = (  # of Lightning, about what is so on purpose here
     r"Found \d+ module\(s\) in eval mode",  # no dropout: it would falsify log-probabilities
-    "You have overridden `transfer_batch_to_device` in both",  # both leave the batch alone
+    "You have overridden `transfer_batch_to_device` in",  # it leaves the batch alone
+    r"`isinstance\(treespec, LeafSpec\)`",  # of torch, in Lightning's own calls
     "Using ModelCheckpoint with manual optimization",  # checkpoints are of the weights after a step
     r"It is recommended to use `self.log\(.*sync_dist=True",  # it is used; vLLM's process group misleads Lightning
 )
@@ -215,6 +216,8 @@ class PolicyLightningModule(LightningModule):
                 write the same checkpoints, or the strategy is for another number of processes.
         """
         check_callbacks(self.trainer)
+        for message in _EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
         check_processes(self.trainer)
         check_validation(self.trainer)
         check_gradients(self.trainer)  # the first hook there is, and before Lightning refuses them without a remedy
@@ -232,8 +235,6 @@ class PolicyLightningModule(LightningModule):
         self.automatic_optimization = trainer is not None and trainer.state.fn == TrainerFn.FITTING
         if self.policy is not None:
             return
-        for message in _EXPECTED_WARNINGS:
-            warnings.filterwarnings("ignore", message=message)
         sharding = self._sharding()
         self.policy = self.loader.load_policy(sharding, seed=self.run_seed())
         if self.lora is not None:

@@ -126,12 +126,12 @@ def words_besides(command: str, checkpoint: Path, class_path: str, settings: Map
     data, trusted = config_of(folder).get("data"), bool(settings.get("trust_remote_code"))
     refused, words = strange_model(class_path, needed(settings, command)), []
     if command != "predict" and data is None:
-        words = ["--data", "MathDataModule", f"--data.init_args.{command}", "FILE"]
+        words = ["--data", "MathDataModule", f"--data.{command}", "FILE"]
     elif command != "predict":
         refused += strange_data(data)
         given = data.get("init_args") if isinstance(data, Mapping) else None
         if isinstance(given, Mapping) and given.get(command, "") is None:
-            words = [f"--data.init_args.{command}", "FILE"]
+            words = [f"--data.{command}", "FILE"]
     if refused:
         return ["--config", str(folder / "config.yaml"), *words] if data is not None else None
     return [

@@ -84,7 +84,7 @@ def check_gradients(trainer: Trainer) -> None:
         raise ValueError(
             f"gradient_clip_val of the Trainer is {trainer.gradient_clip_val}; the module takes its optimiser steps itself: "
             f"expected max_grad_norm={trainer.gradient_clip_val} of the module's optimization "
-            "(model.init_args.optimization.max_grad_norm), and none of the Trainer"
+            "(model.optimization.max_grad_norm), and none of the Trainer"
         )
     if accumulated > 1:
         raise ValueError(

@@ -208,7 +208,7 @@ def test_commands_name_what_there_is() -> None:
     data = {"class_path": "masa_lightning.ArithmeticDataModule", "init_args": {}}
     run, report = "--ckpt_path 'my run'", "masa report 'my run'"
     ask = f"masa predict {run}{PREDICT}"
-    file = "--data MathDataModule --data.init_args.test FILE"
+    file = "--data MathDataModule --data.test FILE"
     assert commands() == [f"masa test {run} {file}", ask, report]  # of a script
     assert commands(data) == [f"masa test {run}", ask, report]
     assert commands(data, kind=GRPOLightningModule) == [f"masa test {run}", report]
@@ -225,10 +225,10 @@ def test_commands_name_what_they_need() -> None:
     assert commands(**own) == [ask, report]
     assert commands(grader=Scripted()) == [ask, report]
     data: dict[str, Any] = {"class_path": "masa_lightning.MathDataModule", "init_args": {"train": "a", "test": None}}
-    assert commands(data) == [f"masa test {run} --data.init_args.test FILE", ask, report]
-    assert commands(data, **own) == [f"masa test {run} {config} --data.init_args.test FILE", ask, report]
+    assert commands(data) == [f"masa test {run} --data.test FILE", ask, report]
+    assert commands(data, **own) == [f"masa test {run} {config} --data.test FILE", ask, report]
     data["class_path"] = "own.Data"
-    assert commands(data) == [f"masa test {run} {config} --data.init_args.test FILE", ask, report]
+    assert commands(data) == [f"masa test {run} {config} --data.test FILE", ask, report]
     trusting = {"trust_remote_code": True}
     words = " --model.trust_remote_code true --model.model tiny"
     data = {"class_path": "masa_lightning.ArithmeticDataModule"}
