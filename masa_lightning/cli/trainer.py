@@ -33,7 +33,8 @@ from masa_lightning.cli.runs import with_run
 from masa_lightning.cli.words import taken
 from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.run_folder import TestOf, has_last, log_folder, room_for_a_run, run_folder, writable
+from masa_lightning.modules.room_for_a_run import has_last, room_for_a_run
+from masa_lightning.modules.run_folder import TestOf, log_folder, run_folder, writable
 from masa_lightning.modules.trainer_checks import check_strategy_name
 
 _HELP: Final = """

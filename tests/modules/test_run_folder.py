@@ -18,7 +18,8 @@ from test_cli import _apart as _apart
 
 from masa_lightning import CalibrationPlots, RolloutTable, cli
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.run_folder import RunFolder, room_for_a_run
+from masa_lightning.modules.room_for_a_run import room_for_a_run
+from masa_lightning.modules.run_folder import RunFolder
 from masa_lightning.report.scalars import read_scalars
 
 SHIPPED = [
