@@ -144,15 +144,7 @@ def _load(folder: Path, name: str) -> Run:
     scalars, notes = read_scalars(folder)
     settings, file, of_settings = read_settings(folder)
     evaluated, of_records = read_records(folder)
-    tested = _newest_test(folder)
-    if tested != folder:  # another one than the first, whose files are the run's own
-        tests, of_tests = read_records(tested)
-        figures, of_figures = read_scalars(tested)
-        scalars = {t: s for t, s in scalars.items() if not t.startswith("test/")}
-        scalars |= {t: s for t, s in figures.items() if t.startswith("test/")}
-        evaluated = [e for e in evaluated if e.stage != "test"] + [e for e in tests if e.stage == "test"]
-        notes += [*of_figures, *of_tests, f"its test is the newest one, of {tested.name}"]
-    benchmarks, of_results = _results(tested / "results.json")
+    benchmarks, of_results = _results(folder / "results.json")
     notes += of_settings + of_records + of_results
     if not scalars:
         notes.append("no metrics: neither an event file of TensorBoard nor metrics.csv has any")
@@ -182,16 +174,6 @@ def _load(folder: Path, name: str) -> Run:
         notes.insert(0, f"its first and last validation were not measured alike ({run.unlike}): no change is shown")
     run.notes += [shown(note, 500) for note in notes[:20]]
     return run
-
-
-def _newest_test(folder: Path) -> Path:
-    """Where the newest of a run's tests is: its own folder, or one in it, as the marks say that `masa test` sets."""
-
-    def when(place: Path) -> int:
-        mark = place / ".test"
-        return mark.stat().st_mtime_ns if mark.is_file() else 0
-
-    return max([folder, *(place for place in folder.glob("test-*") if place.is_dir())], key=when)
 
 
 def _results(file: Path) -> tuple[list[dict[str, Any]], list[str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from pathlib import Path
 
@@ -68,26 +67,6 @@ def test_a_first_and_a_last_validation_that_were_not_measured_alike(run: Path) -
     ]
     held_out = [[p["before"] for p in made["problems"] if p["set"] == "validation"] for made in (before, after)]
     assert None not in held_out[0] and set(held_out[1]) == {None}
-
-
-def test_the_newest_test_is_shown(run: Path) -> None:
-    """`masa test` of another checkpoint, or with other settings, leaves the first one's files as they are."""
-    text = (run / "rollouts" / "validate_step000003.jsonl").read_text()
-    for number, name in enumerate(("", "test-1", "test-2")):
-        place = run / name
-        (place / "rollouts").mkdir(parents=True, exist_ok=True)
-        (place / "rollouts" / f"test_step{number:06}.jsonl").write_text(text)
-        metrics = {"pass@1": number / 10}
-        results = {"benchmarks": [{"name": "sums", "problems": 4, "metrics": metrics}]}
-        (place / "results.json").write_text(json.dumps(results))
-        (place / ".test").touch()
-        os.utime(place / ".test", (number + 1, number + 1))
-    assert [(e.step, len(e.problems)) for e in load(run).of_stage("test")] == [(2, 4)]
-    assert load(run).benchmarks[0]["metrics"] == {"pass@1": 0.2}
-    assert load(run).notes == ["its test is the newest one, of test-2"]
-    os.utime(run / ".test", (9, 9))  # the first one again
-    assert [(e.step, len(e.problems)) for e in load(run).of_stage("test")] == [(0, 4)]
-    assert not load(run).notes
 
 
 def test_seeds_are_an_arm(runs: Path) -> None:
