@@ -38,6 +38,7 @@ from masa_lightning.functional.prompts import PromptTemplates, solution_messages
 from masa_lightning.grading.math_grader import MathGrader
 from masa_lightning.models import loading
 from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.saved_run import strange_model
 from masa_lightning.types import Completion, MetaPrediction, Problem, Rollout, RolloutGroup
 
 ROOT = Path(__file__).parents[1]
@@ -552,3 +553,11 @@ def test_a_completion(mark: Path) -> None:
         grader.close()
     assert True not in verdicts
     assert not ran(mark)
+
+
+@pytest.mark.parametrize("text", ["[{class_path: this.x}]", "quantities.yaml", "this.x"])
+def test_a_text_in_place_of_a_list_of_objects_is_not_read(text: str) -> None:
+    """jsonargparse would parse it, or read the file of that name, and import what is in it."""
+    refused = strange_model("masa_lightning.MASALightningModule", {"model": "a", "quantities": text})
+    assert refused == [f"quantities: {text}"]
+    assert not strange_model("masa_lightning.MASALightningModule", {"model": "a", "quantities": None})

@@ -386,8 +386,9 @@ def _how(settings: Mapping[str, Any]) -> str:
         "top_k": "top-k {}",
         "max_completion_length": "at most {} tokens a solution",
         "max_meta_length": "at most {} tokens a prediction",
+        "stop": "ended at {}",
     }
-    said = [text.format(code(drawn[name])) for name, text in words.items() if drawn.get(name) is not None]
+    said = [text.format(code(drawn[name])) for name, text in words.items() if drawn.get(name) not in (None, [])]
     return ", ".join(said) or "settings not recorded"
 
 

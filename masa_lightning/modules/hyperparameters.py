@@ -368,8 +368,10 @@ def unmade(value: Any, annotation: Any = None) -> str | None:
             return f"{path} (with {', '.join(named)}, which may name code)"
     elif isinstance(value, Mapping) and "python" in value:
         return str(value["python"])
-    elif isinstance(value, str) and any(map(_is_of_objects, kinds)) and not {str, Path} & {*kinds}:
-        return value  # jsonargparse would import what it names, or read the file
+    elif isinstance(value, str):
+        held = [*kinds, *_alternatives(element_of(annotation))]  # of a list, too, which a text may stand for
+        if any(map(_is_of_objects, held)) and not {str, Path} & {*held}:
+            return value  # jsonargparse would import what it names, or read the file
     return None
 
 

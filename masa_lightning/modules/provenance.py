@@ -85,8 +85,8 @@ def evaluation_settings(module: GRPOLightningModule) -> dict[str, Any]:
         module: The one that draws them.
 
     Returns:
-        Plain values by name: numbers of rollouts a problem, sampling, limits in tokens, the grader's class, and a digest of
-        the instructions of each kind.
+        Plain values by name: numbers of rollouts a problem, sampling, limits in tokens, what ends a text, the grader's
+        class, and a digest of the instructions of each kind.
     """
     counts, sampling, prompts = module.evaluation_counts(), module.evaluation_sampling, module.prompts
     chat = [module.tokenizer.chat_template, module.chat_template_kwargs, prompts.system]
@@ -98,6 +98,8 @@ def evaluation_settings(module: GRPOLightningModule) -> dict[str, Any]:
         "top_k": sampling.top_k,
         "max_prompt_length": module.max_prompt_length,
         "max_completion_length": module.completion_limit("solution"),
+        "stop": [*module.stops.texts],
+        "stop_token_ids": [*module.stops.token_ids],
         "grader": type(module.grader).__name__,
         "solution_prompt": _digest([*chat, prompts.solution, prompts.choice, prompts.code]),
     }

@@ -30,8 +30,8 @@ from masa_lightning.protocols import RolloutControl
 
 _OF_TRAINING = (".fit.lock", "config.yaml", "checkpoints", "train_rollouts.jsonl")
 _LOCKED = ("fit", "test", "predict")  # each for itself: a checkpoint may be tested while training goes on
-_OF_A_TEST = ("test_config.yaml", "results.json", "rollouts.jsonl", "rollouts/test_step*.jsonl", ".test")
-_TESTED = ".test"  # a digest of what was tested
+_OF_A_TEST = ("results.json", "rollouts.jsonl", "rollouts/test_step*.jsonl")
+_TESTED = ".test"  # a digest of what is tested, and a second line when it was
 _KEPT = "metrics.csv.kept"
 
 
@@ -173,6 +173,12 @@ class RunFolder(Callback):
         """Puts all rows back."""
         self._put_back(2**62)
 
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Marks the test as done."""
+        if self._tests is not None:
+            file, what = self._tests
+            file.write_text(f"{what}\ndone\n")
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Gives the folder free."""
         _release(self._lock)
@@ -198,7 +204,7 @@ class RunFolder(Callback):
                 return
             what = _tested(trainer, tested.checkpoint)
             places = (folder, *(folder / f"test-{number}" for number in range(1, 10_000)))
-            place = next(p for p in places if _reads(p / _TESTED) == what or not holds(p, _OF_A_TEST))
+            place = next(p for p in places if _mark(p)[:1] == [what] or not (_mark(p)[1:] or holds(p, _OF_A_TEST)))
             self._tests = place / _TESTED, what
             if place == folder:
                 return
@@ -281,11 +287,12 @@ def _tested(trainer: Trainer, of: str | Path | None) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _reads(file: Path) -> str | None:
+def _mark(folder: Path) -> list[str]:
+    """What was tested there, and whether that came to its end: a test that failed keeps no place."""
     try:
-        return file.read_text()
+        return (folder / _TESTED).read_text().splitlines()
     except OSError:
-        return None
+        return []
 
 
 def holds(folder: Path, patterns: Sequence[str]) -> bool:

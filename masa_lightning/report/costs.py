@@ -18,6 +18,7 @@ from masa_lightning.report.text import shown
 _LATER: Final = "  a step, in the later half"
 _MATTERS: Final = re.compile(
     r"^data\.|(^|\.)(model|seed|seed_everything|grader|grader\.class_path)$|(^|\.)(prompts|reward_functions|reward_weights)(\.|$)"
+    r"|(?<!evaluation\.)\bnum_generations$"
 )
 _MOST: Final = 6  # settings that are named
 _SOLVED: Final[dict[Stage, str]] = {"validate": "Solved", "test": "Solved in the test"}

@@ -28,7 +28,16 @@ MOST_ROLLOUTS: Final = 64
 _SHOWN_APART: Final = ("pass_rate", "pass_rate_scale", "solution_length", "notions", "failures")  # of predictions
 _DRAWN_APART: Final = ("pass_rate", "length")  # read from the predictions, which older files have alone
 # What the share of right solutions depends on, beside the weights: more rollouts only make it more certain.
-_OF_SOLUTIONS: Final = ("temperature", "top_p", "top_k", "max_completion_length", "grader", "solution_prompt")
+_OF_SOLUTIONS: Final = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "max_completion_length",
+    "stop",
+    "stop_token_ids",
+    "grader",
+    "solution_prompt",
+)
 _NAME: Final = re.compile(r"[A-Za-z]\w{0,39}", re.ASCII)
 _FILE: Final = re.compile(r"(validate|test)_step(\d{1,12})\.jsonl")
 

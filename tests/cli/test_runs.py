@@ -20,6 +20,7 @@ from masa_lightning.data.texts import TextDataModule
 from masa_lightning.modules.masa import MASALightningModule
 from masa_lightning.modules.run_folder import run_folder
 from masa_lightning.modules.saved_run import folder_of
+from masa_lightning.report.runs import load_runs
 from masa_lightning.settings import Evaluation
 
 pytestmark = [
@@ -233,12 +234,16 @@ def test_another_test_of_a_run_is_kept_beside_the_first(run: Path, caplog: pytes
         files = [p for p in run.rglob("*") if p.is_file() and not p.relative_to(run).parts[0].startswith("test-")]
         return {p: p.read_bytes() for p in files if p.suffix != ".lock"}
 
-    assert tested() == "x"
+    with pytest.raises(ValueError, match="max_prompt_length 999999"):
+        tested("--model.max_prompt_length", "999999")
+    assert tested() == "x"  # one that failed keeps no place
     first = contents()
     assert tested("--model.evaluation.num_generations", "3") == "test-1"
     assert "x has another test: this test is kept in" in caplog.text
     assert first == contents()
     assert tested("--model.evaluation", "{num_generations: 3}") == "test-1"  # the same
+    reported = load_runs([run, run / "test-1"])  # each with its own
+    assert [r.of_stage("test")[-1].settings["num_generations"] for r in reported] == ["2", "3"]
     assert tested("--trainer.limit_test_batches", "1") == "test-2"
     assert first == contents()
     assert tested() == "x"

@@ -212,6 +212,12 @@ def test_other_prompts_are_not_measured_alike_either() -> None:
     ]
 
 
+def test_other_stop_texts_are_not_measured_alike() -> None:
+    one, other = (drawn(FULL, "test", stop=stop) for stop in ("[]", "['box']"))
+    found = said(Arm(label="a", runs=[one]), Arm(label="b", runs=[other]))
+    assert "not measured alike (stop [] and ['box'])" in found[-2]
+
+
 def test_a_last_validation_of_another_step_is_named() -> None:
     killed = replace(FULL, scalars=FULL.scalars | {"val/pass@1": {0: 0.1}})
     found = said(Arm(label="a", runs=[killed]), Arm(label="b", runs=[FULL]))
