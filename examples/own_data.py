@@ -21,6 +21,7 @@ class Remainders(LightningDataModule):
 if __name__ == "__main__":
     optimization = Optimization(optimizer=partial(AdamW, lr=2e-4))
     module = MASALightningModule("tiny", num_generations=4, num_meta_generations=4, optimization=optimization)
-    trainer = Trainer(max_steps=3, log_every_n_steps=1, callbacks=RolloutProgressBar())
+    less = {"enable_model_summary": False, "enable_checkpointing": False}  # no table of layers; the last line saves
+    trainer = Trainer(max_steps=3, log_every_n_steps=1, callbacks=RolloutProgressBar(), **less)
     trainer.fit(module, datamodule=Remainders())
     trainer.save_checkpoint("remainders.ckpt")

@@ -96,6 +96,7 @@ def rates(loop, made, **settings):
 )
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:Detected call of `lr_scheduler")
 @pytest.mark.filterwarnings("ignore:Seems like `optimizer.step")
+@pytest.mark.filterwarnings("ignore:It is recommended to use `self.log")  # an engine of another test misleads it
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_as_in_lightning(loop, name):
     """Six epochs of two batches, with a validation after each."""
