@@ -11,7 +11,7 @@ from masa_lightning import __version__
 from masa_lightning.report import curves, predictions, tables
 from masa_lightning.report.costs import costs
 from masa_lightning.report.records import ProblemRecord, Stage
-from masa_lightning.report.runs import Run, arms
+from masa_lightning.report.runs import Arm, Run, arms, measured_unlike
 from masa_lightning.report.text import shown, to_json
 
 LARGEST: Final = 4_600_000
@@ -46,7 +46,7 @@ def contents(runs: Sequence[Run]) -> dict[str, Any]:
         "version": __version__,
         "arms": [{"label": arm.label, "runs": [run.name for run in arm.runs]} for arm in grouped],
         "runs": [run.name for run in runs],
-        "notes": [[run.name, note] for run in runs for note in run.notes][:200],
+        "notes": [*_mixed(grouped), *([run.name, note] for run in runs for note in run.notes)][:200],
         "overview": tables.overview(grouped),
         "costs": costs(grouped),
         "charts": [chart for chart in charts if chart is not None],
@@ -66,6 +66,14 @@ def contents(runs: Sequence[Run]) -> dict[str, Any]:
         left = LARGEST - len(to_json(data))
     data["rollouts"] = _rollouts(kept, left)
     return data
+
+
+def _mixed(grouped: Sequence[Arm]) -> list[list[str]]:
+    """Notes of arms whose means are over seeds that were measured in several ways."""
+    found = [(arm, stage, measured_unlike(arm.runs, stage)) for arm in grouped for stage in _SETS]
+    return [
+        [a.label, f"its seeds' last {_SETS[stage]}s were not measured alike ({why})"] for a, stage, why in found if why
+    ]
 
 
 def _rows(runs: Sequence[Run], owners: Sequence[int]) -> list[_Row]:

@@ -9,8 +9,8 @@ from typing import Final
 
 from masa_lightning.functional.intervals import paired_differences
 from masa_lightning.report import statistics
-from masa_lightning.report.records import Stage, unlike
-from masa_lightning.report.runs import SECONDS, TOKENS, Arm, Run
+from masa_lightning.report.records import Stage
+from masa_lightning.report.runs import SECONDS, TOKENS, Arm, Run, measured_unlike
 from masa_lightning.report.settings import seeds
 from masa_lightning.report.tables import Table, last_evaluated
 from masa_lightning.report.text import shown
@@ -108,7 +108,8 @@ def _solved(one: Arm, other: Arm, pairs: Sequence[tuple[Run, Run]], stage: Stage
     """The change of pass@1 on the same problems; where these are not known, whether intervals are apart."""
     changes = [found for a, b in pairs if (found := paired_differences(_rates(a, stage), _rates(b, stage)))]
     change = statistics.mean(changes[0] if len(changes) == 1 else [fmean(each) for each in changes])
-    otherwise = _otherwise(pairs, stage)
+    unlike = measured_unlike([*one.runs, *other.runs], stage)
+    otherwise = f"not measured alike ({unlike})" if unlike else ""
     if change is None:
         return _apart(one, other, stage, otherwise)
     where = f"the same {change.n} problems" if len(changes) == 1 else f"the same problems, {change.n} pairs of seeds"
@@ -117,13 +118,6 @@ def _solved(one: Arm, other: Arm, pairs: Sequence[tuple[Run, Run]], stage: Stage
         return f"{_SOLVED[stage]}: {change.value:+.3f} on {where}: {unknown}."
     chance = otherwise or ("may be chance" if change.low <= 0 <= change.high else "more than chance")
     return f"{_SOLVED[stage]}: {change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}] on {where}: {chance}."
-
-
-def _otherwise(pairs: Sequence[tuple[Run, Run]], stage: Stage) -> str:
-    """Says what makes a difference one of measuring, and not of training."""
-    ends = [[run.of_stage(stage)[-1:] for run in pair] for pair in pairs]
-    found = dict.fromkeys(unlike(a, b) for one, other in ends for a in one for b in other)
-    return f"not measured alike ({'; '.join(filter(None, found))})" if any(found) else ""
 
 
 def _apart(one: Arm, other: Arm, stage: Stage, otherwise: str) -> str:

@@ -135,6 +135,12 @@ def arms(runs: Sequence[Run]) -> list[Arm]:
     return [Arm(label=label, runs=members) for label, members in zip(labels, groups.values(), strict=True)]
 
 
+def measured_unlike(runs: Sequence[Run], stage: Stage) -> str:
+    """Says in which settings the last validations or tests of runs measured otherwise; "" if all did alike."""
+    ends = [each for run in runs for each in run.of_stage(stage)[-1:]]
+    return "; ".join(filter(None, dict.fromkeys(unlike(ends[0], each) for each in ends[1:])))
+
+
 def _common_name(runs: Sequence[Run]) -> str:
     last = {run.name.rpartition("/")[2] for run in runs}
     return last.pop() if len(last) == 1 else runs[0].name

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from masa_lightning.report.contents import contents
 from masa_lightning.report.costs import costs, lines
 from masa_lightning.report.curves import held_out_against_tokens
 from masa_lightning.report.records import Evaluated, ProblemRecord, Stage
-from masa_lightning.report.runs import Arm, Run
+from masa_lightning.report.runs import Arm, Run, measured_unlike
 
 
 def run(tokens: list[float], seconds: list[float], rates: dict[str, list[bool]], sft: dict[int, float]) -> Run:
@@ -231,3 +232,22 @@ def test_validations_that_some_seeds_lack_are_counted() -> None:
     assert whole is not None and cut is not None
     assert "left out" not in whole["note"]
     assert cut["note"].endswith(" | left out, as not all seeds have them: 1 validations")
+
+
+def test_seeds_that_were_not_measured_alike_are_named() -> None:
+    """Within an arm, and where no seed is in both."""
+    low, high = ({"a": [right], "b": [right]} for right in (False, True))
+    one = [drawn(seeded("0", low), "test", temperature="1.0"), drawn(seeded("1", low), "test", temperature="0.0")]
+    two = [drawn(seeded(seed, high), "test", temperature="1.0") for seed in "01"]
+    assert (
+        "not measured alike (temperature 1.0 and 0.0)" in said(Arm(label="a", runs=one), Arm(label="b", runs=two))[-2]
+    )
+    assert measured_unlike(two, "test") == ""
+    assert [note for _, note in contents(one)["notes"]] == [
+        "its seeds' last tests were not measured alike (temperature 1.0 and 0.0)"
+    ]
+    assert contents(two)["notes"] == []
+    greedy = [drawn(seeded("7", high), "validate", temperature="0.0")]
+    sampled = [drawn(seeded(seed, low), "validate", temperature="1.0") for seed in "01"]
+    found = said(Arm(label="a", runs=greedy), Arm(label="b", runs=sampled))
+    assert "not measured alike (temperature 0.0 and 1.0)" in found[-2]
