@@ -17,12 +17,14 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from masa_lightning.checks import check_number, check_object
 from masa_lightning.distributed import Processes
-from masa_lightning.models.lora import check_same, leave_out_frozen, without_adapters
+from masa_lightning.models.loading import DType
+from masa_lightning.models.lora import LoRA, check_same, leave_out_frozen, without_adapters
 from masa_lightning.models.policy import Policy
 from masa_lightning.models.policy_loader import PolicyLoader, Sharding
 from masa_lightning.models.stops import Stops, find_stops
 from masa_lightning.modules import hyperparameters
 from masa_lightning.modules.checkpointing import as_file, check_savers, make_durable
+from masa_lightning.modules.defaults import default_lengths, default_sampler
 from masa_lightning.modules.last_step import SaveLastStep
 from masa_lightning.modules.optimization import Optimization
 from masa_lightning.modules.policy_learner import PolicyLearner
@@ -65,28 +67,64 @@ class PolicyLightningModule(LightningModule):
     Manual optimisation: gradient clipping and accumulation are settings of the module, not of the Trainer.
 
     Args:
-        policy_loader: Loads the policy, tokenizer and reference.
-        sampler: Draws completions.
-        chat_template_kwargs: Extra variables of the chat template.
-        sampling: How training rollouts are drawn; what ends a completion here does so everywhere.
-        needs_reference: Whether to keep the log-probabilities of the model as it was at hand.
-        optimization: How the weights are changed.
-        max_logp_difference: Of sampler and policy; above it the run stops.
-        seed: Of the rollouts and of the adapters' start.
+        model: Hugging Face folder or hub name; "tiny" is the embedded model.
+        sampler: Draws completions; by default `VLLMSampler`, or `TransformersSampler` where vLLM is not installed.
+        chat_template: Replaces the tokenizer's: Jinja text or the path of a file.
+        chat_template_kwargs: Extra variables of the chat template, such as enable_thinking.
+        max_prompt_length: Longest prompt, tokens; problems above it are left out, counted and named. By default that of the
+            model's training, if its folder says so (64 for the embedded model), else 512.
+        max_completion_length: Most tokens of a completion, end-of-sequence included; by default likewise (128 for the
+            embedded model).
+        sampling: How training rollouts are drawn, and what ends any completion.
+        optimization: Optimiser, learning rate and schedule, and the steps that a batch is split into.
+        dtype: Of the weights, in trainer and sampler; float16 for evaluation alone.
+        gradient_checkpointing: Recompute activations in the backward pass.
+        float32_head: Whether the output layer computes in float32 in any precision of the Trainer: slower, and closer to
+            an engine that does so too. By default it computes as the other layers do.
+        trust_remote_code: Run Python code that the model or its tokenizer brings, which can do anything; only for code that
+            you have read. Never taken from a checkpoint.
+        lora: Adapters to train in place of all weights; checkpoints then hold nothing else, and the reference of the KL
+            term is the model without them.
+        max_logp_difference: Stops the run where the log-probabilities of sampler and policy differ by more, nats a token
+            in the mean, > 0. None is 0.001 in float32 on CPU, 0.01 in float32 elsewhere, and 0.15 where weights, sampler
+            or Trainer round to 16 bits; inf compares nothing.
+        seed: Of the rollouts and of the adapters' start; by default that of `seed_everything`, else 0.
     """
 
     def __init__(
         self,
-        policy_loader: PolicyLoader,
+        model: str,
+        sampler: Sampler | None = None,
         *,
-        sampler: Sampler,
-        chat_template_kwargs: dict[str, Any] | None,
-        sampling: SamplingSettings,
-        needs_reference: bool,
-        optimization: Optimization,
-        max_logp_difference: float | None,
-        seed: int | None,
+        chat_template: str | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        max_prompt_length: int | None = None,
+        max_completion_length: int | None = None,
+        sampling: SamplingSettings = SamplingSettings(),
+        optimization: Optimization = Optimization(),
+        dtype: DType = "float32",
+        gradient_checkpointing: bool = False,
+        float32_head: bool = False,
+        trust_remote_code: bool = False,
+        lora: LoRA | None = None,
+        max_logp_difference: float | None = None,
+        seed: int | None = None,
     ) -> None:
+        check_object("sampling", sampling, SamplingSettings)
+        check_object("optimization", optimization, Optimization)
+        max_prompt_length, max_completion_length = default_lengths(model, max_prompt_length, max_completion_length)
+        loader = PolicyLoader(
+            model=model,
+            dtype=dtype,
+            gradient_checkpointing=gradient_checkpointing,
+            float32_head=float32_head,
+            trust_remote_code=trust_remote_code,
+            lora=lora,
+            chat_template=chat_template,
+            max_prompt_length=max_prompt_length,
+            max_completion_length=max_completion_length,
+        )
+        sampler = default_sampler() if sampler is None else sampler
         super().__init__()
         self.save_hyperparameters()
         check_object("sampler", sampler, Sampler, note="such as VLLMSampler()")
@@ -94,7 +132,7 @@ class PolicyLightningModule(LightningModule):
             check_number("seed", seed, "", whole=True)
         self.automatic_optimization = False
         self.strict_loading = True
-        self.loader = loader = policy_loader
+        self.loader = loader
         self.model_name, self.dtype_name, self.lora = loader.model, loader.dtype, loader.lora
         self.gradient_checkpointing, self.float32_head = loader.gradient_checkpointing, loader.float32_head
         self.trust_remote_code, self.chat_template = loader.trust_remote_code, loader.chat_template
@@ -102,7 +140,8 @@ class PolicyLightningModule(LightningModule):
         self.sampler = sampler
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
         self.sampling = sampling
-        self.needs_reference = needs_reference
+        self.needs_reference = False
+        """Whether to keep the log-probabilities of the model as it was at hand; a subclass says so."""
         self.optimization = optimization
         self.max_logp_difference = max_logp_difference
         self.seed = seed
@@ -177,10 +216,10 @@ class PolicyLightningModule(LightningModule):
         """
         if hparams_file is not None:
             raise ValueError(f"hparams_file is {hparams_file!r}; expected none: the checkpoint has the settings")
-        kind, settings = hyperparameters.to_load(cls, checkpoint_path, kwargs)
+        kind, settings, old = hyperparameters.to_load(cls, checkpoint_path, kwargs)
         make = super(PolicyLightningModule, cast("Any", kind)).load_from_checkpoint
         only = True if weights_only is None else weights_only
-        with as_file(checkpoint_path) as file:
+        with as_file(checkpoint_path, without=old) as file:
             return cast("Self", make(file, map_location, None, strict, only, **settings))
 
     def setup(self, stage: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.utilities.cloud_io import _load as load
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -130,20 +131,25 @@ def check_savers(trainer: Trainer) -> None:
 
 
 @contextmanager
-def as_file(checkpoint: Any) -> Iterator[Any]:
-    """Gives what Lightning's `load_from_checkpoint` takes: the checkpoint, or a file with what a folder of shards has.
+def as_file(checkpoint: Any, *, without: Collection[str] = ()) -> Iterator[Any]:
+    """Gives what Lightning's `load_from_checkpoint` takes: the checkpoint, or a file with what it is to read of it.
 
     Args:
         checkpoint: A path, an address or an open file.
+        without: Settings to leave out, which Lightning would hand to a class that has them no more.
 
     Raises:
         ValueError: If a folder of shards cannot be read.
     """
-    if not isinstance(checkpoint, (str, Path)) or not Path(checkpoint, META).is_file():
+    sharded = isinstance(checkpoint, (str, Path)) and Path(checkpoint, META).is_file()
+    if not sharded and not without:
         yield checkpoint
         return
+    whole = read_whole(Path(checkpoint)) if sharded else load(checkpoint, map_location="cpu", weights_only=True)
+    for name in without:
+        whole["hyper_parameters"].pop(name, None)
     with TemporaryFile() as file:  # not in memory, which the weights themselves take twice already
-        torch.save(read_whole(Path(checkpoint)), file)
+        torch.save(whole, file)
         file.seek(0)
         yield file
 

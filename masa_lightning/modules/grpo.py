@@ -18,14 +18,12 @@ from masa_lightning.metrics.rollouts import SolutionStatistics
 from masa_lightning.metrics.solving import MajorityVote, PassAtK, PredictedVote
 from masa_lightning.models import loading
 from masa_lightning.models.checkpoints import check_sizes
-from masa_lightning.models.lora import LoRA, check_same
-from masa_lightning.models.policy_loader import PolicyLoader
+from masa_lightning.models.lora import check_same
 from masa_lightning.models.turns import check_roles
 from masa_lightning.modules.base import PolicyLightningModule
-from masa_lightning.modules.defaults import default_lengths, default_sampler, fitting_prompts, warn_of_hub
+from masa_lightning.modules.defaults import fitting_prompts, warn_of_hub
 from masa_lightning.modules.hyperparameters import class_path
 from masa_lightning.modules.listeners import phase_progress
-from masa_lightning.modules.optimization import Optimization
 from masa_lightning.modules.provenance import provenance
 from masa_lightning.modules.resume import Resumption
 from masa_lightning.modules.run_state import RunState
@@ -69,108 +67,56 @@ class GRPOLightningModule(PolicyLightningModule):
         reward_weights: One factor a reward function; 1 each by default.
         prompts: Instructions around the problem. Those that are left at their defaults are the ones that the model was
             trained with, if its folder says so: the embedded model's and those of `masa export` do.
-        chat_template: Replaces the tokenizer's: Jinja text or the path of a file.
-        chat_template_kwargs: Extra variables of the chat template, such as enable_thinking.
         num_generations: Solution rollouts a problem, >= 2: they are compared (G).
-        max_prompt_length: Longest prompt, tokens; problems above it are left out, counted and named. By default that of the
-            model's training, if its folder says so (64 for the embedded model), else 512.
-        max_completion_length: Most tokens of a completion, end-of-sequence included; by default likewise (128 for the
-            embedded model).
-        sampling: How training rollouts are drawn, and what ends any completion.
         evaluation: How validation, test and predict draw theirs.
         algorithm: Surrogate, aggregation, advantages, KL; by default the paper's GRPO.
-        optimization: Optimiser, learning rate and schedule, and the steps that a batch is split into.
-        dtype: Of the weights, in trainer and sampler; float16 for evaluation alone.
-        gradient_checkpointing: Recompute activations in the backward pass.
-        float32_head: Whether the output layer computes in float32 in any precision of the Trainer: slower, and closer to
-            an engine that does so too. By default it computes as the other layers do.
-        trust_remote_code: Run Python code that the model or its tokenizer brings, which can do anything; only for code that
-            you have read. Never taken from a checkpoint.
-        lora: Adapters to train in place of all weights; checkpoints then hold nothing else, and the reference of the KL
-            term is the model without them.
-        max_logp_difference: Stops the run where the log-probabilities of sampler and policy differ by more, nats a token
-            in the mean, > 0. None is 0.001 in float32 on CPU, 0.01 in float32 elsewhere, and 0.15 where weights, sampler
-            or Trainer round to 16 bits; inf compares nothing.
-        seed: Of the rollouts and of the adapters' start; by default that of `seed_everything`, else 0.
+        **settings: Of the model, its lengths, sampling, optimiser and precision: arguments of `PolicyLightningModule`.
     """
 
     def __init__(
         self,
         model: str,
         sampler: Sampler | None = None,
+        *,
         grader: Grader | None = None,
         reward_functions: list[RewardFunction] | None = None,
         reward_weights: list[float] | None = None,
         prompts: PromptTemplates = PromptTemplates(),
-        chat_template: str | None = None,
-        chat_template_kwargs: dict[str, Any] | None = None,
         num_generations: int = 8,
-        max_prompt_length: int | None = None,
-        max_completion_length: int | None = None,
-        sampling: SamplingSettings = SamplingSettings(),
         evaluation: Evaluation = Evaluation(),
         algorithm: Algorithm | None = None,  # a default made here would override what belongs to a `loss_type`
-        optimization: Optimization = Optimization(),
-        dtype: loading.DType = "float32",
-        gradient_checkpointing: bool = False,
-        float32_head: bool = False,
-        trust_remote_code: bool = False,
-        lora: LoRA | None = None,
-        max_logp_difference: float | None = None,
-        seed: int | None = None,
+        **settings: Any,
     ) -> None:
         algorithm = Algorithm() if algorithm is None else algorithm
         check_object("prompts", prompts, PromptTemplates)
-        check_object("sampling", sampling, SamplingSettings)
         check_object("evaluation", evaluation, Evaluation)
         check_object("algorithm", algorithm, Algorithm)
-        check_object("optimization", optimization, Optimization)
-        max_prompt_length, max_completion_length = default_lengths(model, max_prompt_length, max_completion_length)
-        loader = PolicyLoader(
-            model=model,
-            dtype=dtype,
-            gradient_checkpointing=gradient_checkpointing,
-            float32_head=float32_head,
-            trust_remote_code=trust_remote_code,
-            lora=lora,
-            chat_template=chat_template,
-            max_prompt_length=max_prompt_length,
-            max_completion_length=max_completion_length,
-        )
-        super().__init__(
-            loader,
-            sampler=default_sampler() if sampler is None else sampler,
-            chat_template_kwargs=chat_template_kwargs,
-            sampling=sampling,
-            needs_reference=algorithm.kl_coef > 0,
-            optimization=optimization,
-            max_logp_difference=max_logp_difference,
-            seed=seed,
-        )
+        super().__init__(model, sampler, **settings)
         check_number("num_generations", num_generations, ">= 1", whole=True)
         if num_generations == 1:
             raise ValueError(
                 "num_generations is 1; expected >= 2: a solution's advantage is what it earns more than the others of its "
                 "problem"
             )
-        if algorithm.overlong_buffer > max_completion_length:
+        if algorithm.overlong_buffer > self.max_completion_length:
             raise ValueError(
                 f"algorithm.overlong_buffer is {algorithm.overlong_buffer}; expected at most max_completion_length = "
-                f"{max_completion_length}"
+                f"{self.max_completion_length}"
             )
-        if sampling.temperature == 0:
+        if self.sampling.temperature == 0:
             raise ValueError("sampling.temperature is 0, so all rollouts of a problem would be equal; expected > 0")
         self.scorer = SolutionScorer(
             grader if grader is not None else AnswerGrader(),
             reward_functions,
             reward_weights,
-            max_length=max_completion_length,
+            max_length=self.max_completion_length,
             overlong_buffer=algorithm.overlong_buffer,
         )
         self.prompts = fitting_prompts(model, prompts)
         self.evaluation = evaluation
         self.num_generations = num_generations
         self.algorithm = algorithm
+        self.needs_reference = algorithm.kl_coef > 0
         self.kind_weights = (1.0, 1.0)
 
         self.run_state = RunState()

@@ -30,7 +30,7 @@ from torch.optim.lr_scheduler import LRScheduler
 import masa_lightning
 from masa_lightning.checks import is_secret, parameters
 from masa_lightning.models.checkpoints import reading
-from masa_lightning.modules.moved import MOVED, phrases, translated
+from masa_lightning.modules.moved import GONE, MOVED, phrases, translated
 from masa_lightning.modules.optimization import maker
 
 _OURS: Final = "masa_lightning"
@@ -56,8 +56,12 @@ def arguments(frame: FrameType | None) -> tuple[dict[str, Any], dict[str, Any]]:
     if not calls:
         return {}, {}
     held = {name: value for call in reversed(calls) for name, value in call.items()}
-    taken = {*calls[-1], *parameters(type(frame.f_locals["self"]))}
-    return _plain_items(calls[-1]), _plain_items({name: value for name, value in held.items() if name in taken})
+    kind = type(frame.f_locals["self"])
+    takes = parameters(kind)
+    # Not of a class of yours: what it passes on may be set by it, and it would not take the same by name.
+    defaults = {n: p.default for n, p in takes.items() if p.default is not p.empty} if _is_ours(kind) else {}
+    given = defaults | calls[-1]
+    return _plain_items(given), _plain_items({name: held[name] for name in held if name in takes or name in given})
 
 
 def chosen(which: Sequence[Any], frame: FrameType | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -151,10 +155,12 @@ class Record:
     Args:
         class_path: Of its class; empty in checkpoints of earlier versions.
         settings: Its arguments, as `plain` writes them.
+        old: Names that the file has for some of them, and that its class has no more.
     """
 
     class_path: str
     settings: dict[str, Any]
+    old: tuple[str, ...] = ()
 
 
 def read_record(checkpoint: Any) -> Record:
@@ -205,7 +211,9 @@ def read_record(checkpoint: Any) -> Record:
         settings["chat_template"] = template  # its text, where the argument may be the name of a file
     path = state.get("class_path")
     path = path if isinstance(path, str) else ""
-    return Record(path, translated(settings) if path.startswith(f"{_OURS}.") else settings)
+    if not path.startswith(f"{_OURS}."):
+        return Record(path, settings)
+    return Record(path, translated(settings), tuple(name for name in settings if name in MOVED or name in GONE))
 
 
 def class_to_load(kind: type, record: Record, checkpoint: Any) -> type:
@@ -232,8 +240,8 @@ def class_to_load(kind: type, record: Record, checkpoint: Any) -> type:
     return kind
 
 
-def to_load(kind: type, checkpoint: Any, given: Mapping[str, Any]) -> tuple[type, dict[str, Any]]:
-    """The class that a checkpoint is loaded as, and its arguments.
+def to_load(kind: type, checkpoint: Any, given: Mapping[str, Any]) -> tuple[type, dict[str, Any], tuple[str, ...]]:
+    """The class that a checkpoint is loaded as, its arguments, and those of the file to pass over (`Record.old`).
 
     Args:
         kind: The class that was asked for.
@@ -264,7 +272,7 @@ def to_load(kind: type, checkpoint: Any, given: Mapping[str, Any]) -> tuple[type
         )
     remedy = f"give these by name: {kind.__name__}.load_from_checkpoint(path, NAME=...)"
     settings = remade(kind, record.settings, given=given, checkpoint=checkpoint, remedy=remedy)
-    return kind, settings | {"_instantiator": None}  # a stranger's would make what the checkpoint names
+    return kind, settings | {"_instantiator": None}, record.old  # a stranger's would make what the checkpoint names
 
 
 def untrusted_model(model: Any, remedy: str) -> str:

@@ -10,16 +10,13 @@ from typing import Any
 from torch import nn
 
 from masa_lightning.checks import check_number, check_object
-from masa_lightning.functional.prompts import PromptTemplates, check_asked, meta_messages
+from masa_lightning.functional.prompts import check_asked, meta_messages
 from masa_lightning.metrics.calibration import Calibration
 from masa_lightning.metrics.rollouts import MetaStatistics
-from masa_lightning.models.loading import DType
-from masa_lightning.models.lora import LoRA
 from masa_lightning.modules.defaults import default_meta_length, fitting_scale
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.meta import MetaSettings
-from masa_lightning.modules.optimization import Optimization
-from masa_lightning.protocols import Grader, RewardFunction, RolloutControl, Sampler
+from masa_lightning.protocols import RolloutControl, Sampler
 from masa_lightning.quantities import Quantity
 from masa_lightning.rollouts.control_checks import measured_by
 from masa_lightning.rollouts.controlled import ControlledRollouts
@@ -29,7 +26,6 @@ from masa_lightning.rollouts.expert_examples import ExpertExamples
 from masa_lightning.rollouts.measurement import Named, measure
 from masa_lightning.rollouts.meta_scorer import MetaScorer
 from masa_lightning.rollouts.scorers import Scorer
-from masa_lightning.settings import Algorithm, Evaluation, SamplingSettings
 from masa_lightning.types import Kind, Objective, Problem, RolloutGroup
 
 
@@ -42,6 +38,8 @@ class MASALightningModule(GRPOLightningModule):
     arXiv 2510.03259, MAPR in its ICML version (docs/method.md).
 
     Args:
+        model: Hugging Face folder or hub name; "tiny" is the embedded model.
+        sampler: Draws completions; by default `VLLMSampler`, or `TransformersSampler` where vLLM is not installed.
         num_meta_generations: Meta rollouts a problem in training (M), >= 2, or 0 for GRPO; 1 with a `meta.loss_weight` of 0.
         num_acting_meta_generations: Meta rollouts a problem in training steps in which a control may act, so that predicting
             costs less than it saves; at most, and by default, `num_meta_generations`.
@@ -50,64 +48,22 @@ class MASALightningModule(GRPOLightningModule):
         quantities: What meta rollouts predict, by class path; the paper's three by default. Others have settings of their
             own ([how to](predict_your_own.md)).
         meta: How predictions are rewarded, and how much they count.
-
-    The other arguments are those of `GRPOLightningModule`.
+        **settings: Of the solutions, the model and its update: arguments of `GRPOLightningModule`.
     """
 
     def __init__(
         self,
         model: str,
         sampler: Sampler | None = None,
-        grader: Grader | None = None,
-        reward_functions: list[RewardFunction] | None = None,
-        reward_weights: list[float] | None = None,
-        prompts: PromptTemplates = PromptTemplates(),
-        chat_template: str | None = None,
-        chat_template_kwargs: dict[str, Any] | None = None,
-        num_generations: int = 8,
+        *,
         num_meta_generations: int = 8,
         num_acting_meta_generations: int | None = None,
-        max_prompt_length: int | None = None,
-        max_completion_length: int | None = None,
         max_meta_length: int | None = None,
         quantities: list[Quantity] | None = None,
         meta: MetaSettings = MetaSettings(),
-        sampling: SamplingSettings = SamplingSettings(),
-        evaluation: Evaluation = Evaluation(),
-        algorithm: Algorithm | None = None,  # a default made here would override what belongs to a `loss_type`
-        optimization: Optimization = Optimization(),
-        dtype: DType = "float32",
-        gradient_checkpointing: bool = False,
-        float32_head: bool = False,
-        trust_remote_code: bool = False,
-        lora: LoRA | None = None,
-        max_logp_difference: float | None = None,
-        seed: int | None = None,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            model=model,
-            sampler=sampler,
-            grader=grader,
-            reward_functions=reward_functions,
-            reward_weights=reward_weights,
-            prompts=prompts,
-            chat_template=chat_template,
-            chat_template_kwargs=chat_template_kwargs,
-            num_generations=num_generations,
-            max_prompt_length=max_prompt_length,
-            max_completion_length=max_completion_length,
-            sampling=sampling,
-            evaluation=evaluation,
-            algorithm=algorithm,
-            optimization=optimization,
-            dtype=dtype,
-            gradient_checkpointing=gradient_checkpointing,
-            float32_head=float32_head,
-            trust_remote_code=trust_remote_code,
-            lora=lora,
-            max_logp_difference=max_logp_difference,
-            seed=seed,
-        )
+        super().__init__(model, sampler, **settings)
         check_object("meta", meta, MetaSettings)
         meta = fitting_scale(model, meta)
         meta.check_counts(num_meta_generations, num_acting_meta_generations)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -290,9 +291,22 @@ def test_checkpoints_of_earlier_versions_say_nothing(loop: Loop, tmp_path: Path)
 def test_settings_that_are_no_more_are_left_out(loop: Loop, tmp_path: Path) -> None:
     path = saved(loop, loop.module(sampler=TransformersSampler()), tmp_path)
     old = torch.load(path, weights_only=True)
-    old["hyper_parameters"]["inference"] = {"solve": True}
+    old["hyper_parameters"] |= {"inference": {"solve": True}, "max_grad_norm": 0.5}
     torch.save(old, path)
-    assert MASALightningModule.load_from_checkpoint(path).evaluation.solve is False
+    loaded = MASALightningModule.load_from_checkpoint(path)
+    assert (loaded.evaluation.solve, loaded.optimization.max_grad_norm) == (False, 0.5)
+
+
+def test_arguments_are_written_once() -> None:
+    """In the class that uses them: the others pass them on, and still keep them with their defaults."""
+    own = [
+        {n for n, p in inspect.signature(kind.__init__).parameters.items() if p.kind == p.KEYWORD_ONLY}
+        for kind in MASALightningModule.__mro__[:3]
+    ]
+    assert all(own) and len(set.union(*own)) == sum(map(len, own))
+    module = MASALightningModule("tiny", TransformersSampler(), seed=3)
+    assert {*module.hparams} == {"model", "sampler"}.union(*own)
+    assert (module.hparams["seed"], module.hparams["num_generations"], module.hparams["dtype"]) == (3, 8, "float32")
 
 
 def test_classes_that_may_be_made() -> None:
