@@ -86,7 +86,7 @@ def evaluation_settings(module: GRPOLightningModule) -> dict[str, Any]:
 
     Returns:
         Plain values by name: numbers of rollouts a problem, sampling, limits in tokens, what ends a text, the grader's
-        class, and a digest of the instructions of each kind.
+        class and its settings (but how many it grades at a time), and a digest of the instructions of each kind.
     """
     counts, sampling, prompts = module.evaluation_counts(), module.evaluation_sampling, module.prompts
     chat = [module.tokenizer.chat_template, module.chat_template_kwargs, prompts.system]
@@ -101,6 +101,7 @@ def evaluation_settings(module: GRPOLightningModule) -> dict[str, Any]:
         "stop": [*module.stops.texts],
         "stop_token_ids": [*module.stops.token_ids],
         "grader": type(module.grader).__name__,
+        "grader_settings": _in_words(described(module.grader, arguments_only=True)),
         "solution_prompt": _digest([*chat, prompts.solution, prompts.choice, prompts.code]),
     }
     if counts.get("meta"):
@@ -111,6 +112,16 @@ def evaluation_settings(module: GRPOLightningModule) -> dict[str, Any]:
             "meta_prompt": _digest([*chat, prompts.meta, asked]),
         }
     return settings
+
+
+def _in_words(thing: dict[str, Any]) -> str:
+    """An object of `described` as one would call it, without its numbers of workers.
+
+    >>> _in_words({"class": "AnswerGrader", "math": {"class": "MathGrader", "workers": 2, "timeout": 5.0}})
+    'AnswerGrader(math=MathGrader(timeout=5.0))'
+    """
+    given = {name: _in_words(v) if isinstance(v, dict) and "class" in v else repr(v) for name, v in thing.items()}
+    return f"{thing['class']}({', '.join(f'{n}={v}' for n, v in given.items() if n not in ('class', 'workers'))})"
 
 
 def _digest(values: list[Any]) -> str:

@@ -66,7 +66,7 @@ def _compared(one: Arm, other: Arm) -> Table:
         _change(_LATER, one, other, lambda run: _late(run, TOKENS)),
         _change("seconds in training", one, other, lambda run: run.seconds),
         _change(_LATER, one, other, lambda run: _late(run, SECONDS), digits=2),
-        _difference("held-out problems solved", one, other, "val/pass@1"),
+        _solved_row(one, other, pairs),
         _difference("correlation of prediction", one, other, "val/calibration/pass_rate/pearson"),
     ]
     return {
@@ -75,6 +75,7 @@ def _compared(one: Arm, other: Arm) -> Table:
         "arms": [],
         "said": [sentence for stage in _SOLVED if (sentence := _solved(one, other, pairs, stage))],
         "unequal": _unequal(one, other)
+        + _unequal_problems(pairs)
         + ([f"Only runs of equal seeds are compared, without {shown(', '.join(alone), 200)}."] if alone else []),
     }
 
@@ -84,9 +85,10 @@ def _change(
 ) -> list[str]:
     """A row of means over seeds; none where one has no figure, or there is nothing to have a share of."""
     known = [[value for run in arm.runs if (value := of(run)) is not None] for arm in (one, other)]
-    if not all(known):
-        return []
-    before, after = map(fmean, known)
+    return _row(name, *map(fmean, known), digits=digits, share=share) if all(known) else []
+
+
+def _row(name: str, before: float, after: float, *, digits: int, share: bool) -> list[str]:
     if share and not before:
         return []
     change = f"{after / before - 1:+.0%}" if share else f"{after - before:+.{digits}f}"
@@ -97,6 +99,29 @@ def _change(
 
 def _difference(name: str, one: Arm, other: Arm, tag: str) -> list[str]:
     return _change(name, one, other, lambda run: run.last(tag), digits=3, share=False)
+
+
+def _solved_row(one: Arm, other: Arm, pairs: Sequence[tuple[Run, Run]]) -> list[str]:
+    """Held-out pass@1; where the two were validated on unequal problems, of those that both have."""
+    rates = [(_rates(a, "validate"), _rates(b, "validate")) for a, b in pairs]
+    shared = [(a, b, a.keys() & b.keys()) for a, b in rates if a.keys() & b.keys()]
+    if all(a.keys() == b.keys() for a, b, _ in shared):
+        return _difference("held-out problems solved", one, other, "val/pass@1")
+    before, after = (fmean(fmean(each[place][n] for n in each[2]) for each in shared) for place in (0, 1))
+    return _row("solved of the problems of both", before, after, digits=3, share=False)
+
+
+def _unequal_problems(pairs: Sequence[tuple[Run, Run]]) -> list[str]:
+    """Says of each evaluation that it had other problems in the one than in the other, as far as they are known."""
+    said = []
+    for stage, name in (("validate", "last validations"), ("test", "tests")):
+        sets = [(_rates(a, stage).keys(), _rates(b, stage).keys()) for a, b in pairs]
+        a, b = next(((a, b) for a, b in sets if a and b and a != b), ((), ()))
+        if a:
+            said.append(
+                f"Their {name} are of unequal problems: {len({*a} & {*b}):,} of {len(a):,} and {len(b):,} are in both."
+            )
+    return said
 
 
 def _late(run: Run, tags: Sequence[str]) -> float | None:
@@ -140,7 +165,7 @@ def _pairs(one: Arm, other: Arm) -> list[tuple[Run, Run]]:
     return [(run, of_seeds[seeds(run.settings)]) for run in one.runs if seeds(run.settings) in of_seeds]
 
 
-def _rates(run: Run, stage: Stage) -> dict[tuple[str, str, str], float]:
+def _rates(run: Run, stage: Stage) -> dict[tuple[str, ...], float]:
     """Of the last validation or test."""
     found = run.of_stage(stage)
     return found[-1].rates if found else {}

@@ -36,6 +36,7 @@ _OF_SOLUTIONS: Final = (
     "stop",
     "stop_token_ids",
     "grader",
+    "grader_settings",
     "solution_prompt",
 )
 _NAME: Final = re.compile(r"[A-Za-z]\w{0,39}", re.ASCII)
@@ -98,9 +99,9 @@ class Evaluated:
     problems: list[ProblemRecord]
 
     @property
-    def rates(self) -> dict[tuple[str, str, str], float]:
-        """Pass rates by problem: what is only called alike is another one."""
-        return {(r.source, r.id, r.problem): r.actual for r in self.problems if r.actual is not None}
+    def rates(self) -> dict[tuple[str, ...], float]:
+        """Pass rates by problem: what is only called alike, or has another answer now, is another one."""
+        return {(r.source, r.id, r.problem, r.answer): r.actual for r in self.problems if r.actual is not None}
 
     @property
     def settings(self) -> dict[str, str]:
@@ -207,7 +208,7 @@ def _take(records: dict[tuple[Any, ...], ProblemRecord], line: Any, chosen: bool
         record.predicted_lengths += [length] if length is not None else []
         record.meta_rewards += [reward] if reward is not None else []
     if isinstance(settings := line.get("settings"), dict):
-        record.settings = {shown(n, 40): shown(str(v), 80) for n, v in list(settings.items())[:MOST_ROLLOUTS]}
+        record.settings = {shown(n, 40): shown(str(v), 200) for n, v in list(settings.items())[:MOST_ROLLOUTS]}
     record.compared |= _compared(line.get("comparisons"))
     if len(record.rollouts) < MOST_ROLLOUTS:
         notions = prediction.get("notions")

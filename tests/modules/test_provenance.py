@@ -13,7 +13,7 @@ import torch
 from training_loop import Loop
 
 from masa_lightning import Algorithm, ArithmeticDataModule, ExpertSFT, GRPOLightningModule, LoRA, MathDataModule
-from masa_lightning.modules.provenance import described, provenance
+from masa_lightning.modules.provenance import described, evaluation_settings, provenance
 from masa_lightning.types import Problem
 
 
@@ -154,3 +154,22 @@ def test_keys_and_passwords_are_left_out():
             self.api_key, self.hf_token, self.max_token_count = api_key, hf_token, max_token_count
 
     assert described(Loader("k", "t", 3)) == {"class": "Loader", "max_token_count": 3}
+
+
+class Close:
+    """Grades by a number that is an argument of its own."""
+
+    def __init__(self, within: float, workers: int = 2) -> None:
+        self.within, self.workers = within, workers
+
+    def grade(self, problems: Any, completions: Any, on_progress: Any = None) -> list[bool | None]:
+        return [True for _ in completions]
+
+
+def test_the_grader_is_measured_with_its_settings(loop: Loop) -> None:
+    found = []
+    for grader in (Close(0.1), Close(0.5), Close(0.1, workers=8)):
+        module = loop.module(grader=grader)
+        loop.fit(module, loop.Problems(4, 3), val_check_interval=1)
+        found.append(evaluation_settings(module)["grader_settings"])
+    assert found == ["Close(within=0.1)", "Close(within=0.5)", "Close(within=0.1)"]

@@ -64,11 +64,15 @@ def test_what_was_saved_and_what_it_cost() -> None:
         ["1,000", "375", "-62%"],
         ["8", "6", "-25%"],
         ["2.00", "1.00", "-50%"],
-        ["0.500", "0.500", "+0.000"],
+        ["0.500", "0.583", "+0.083"],
     ]
     assert len({len(line) for line in found[:6]}) == 1 and len(found[0]) < 80
     # Of the three problems that both have: 0, 1/4, 0.
-    assert found[6:] == ["Solved: +0.083 [-0.275, +0.442] on the same 3 problems: may be chance."]
+    assert found[5].startswith("solved of the problems of both ")
+    assert found[6:] == [
+        "Solved: +0.083 [-0.275, +0.442] on the same 3 problems: may be chance.",
+        "Their last validations are of unequal problems: 3 of 3 and 4 are in both.",
+    ]
 
 
 def test_each_is_compared_with_the_first() -> None:
@@ -96,7 +100,9 @@ def test_seeds_are_paired() -> None:
     )
     found = said(Arm(label="x", runs=first), Arm(label="y", runs=second))
     assert found[1].split()[-3:] == ["4,000", "3,375", "-16%"]
-    assert found[-1].startswith("Solved: +0.208 [-1.380, +1.797] on the same problems, 2 pairs of seeds: may be")
+    assert found[-2].startswith("Solved: +0.208 [-1.380, +1.797] on the same problems, 2 pairs of seeds: may be")
+    # FULL against LESS on three problems, FULL against better on three: means over seeds.
+    assert found[5].split()[-3:] == ["0.500", "0.708", "+0.208"]
 
 
 @pytest.mark.parametrize("scalars", [{}, {"reward": {1: 0.5}}])
@@ -117,9 +123,10 @@ def seeded(seed: str, rates: dict[str, list[bool]], text: str = "") -> Run:
 
 def test_problems_that_are_only_called_alike_are_not_the_same() -> None:
     one, other = (Arm(label=text, runs=[seeded("0", {"a": [True], "b": [False]}, text)]) for text in ("1+1", "2+2"))
-    assert (
-        said(one, other)[-1] == "Solved: 0.500 and 0.500; one has no interval, so this says nothing about a difference."
-    )
+    assert said(one, other)[-2:] == [
+        "Solved: 0.500 and 0.500; one has no interval, so this says nothing about a difference.",
+        "Their last validations are of unequal problems: 0 of 2 and 2 are in both.",
+    ]
 
 
 def test_seeds_are_paired_by_their_numbers() -> None:
@@ -167,7 +174,7 @@ def test_what_is_not_the_same_is_said() -> None:
         "data.init_args.seed": "0",
     }
     others = {"seed_everything": "1", "model.init_args.model": "a/b", "model.init_args.num_meta_generations": "0"}
-    one, equal = replace(FULL, settings=settings), replace(LESS, settings=settings)
+    one, equal = replace(FULL, settings=settings), replace(FULL, settings=settings)
     other = run([1000] * 3, [1.0] * 3, {}, {})
     other.settings.update(settings | others | {"data.init_args.train_size": "64"})
     first, second, third = (Arm(label=n, runs=[r]) for n, r in (("a", one), ("b", equal), ("c", other)))
@@ -207,10 +214,34 @@ def test_other_prompts_are_not_measured_alike_either() -> None:
         Arm(label=prompt, runs=[drawn(seeded("0", {"a": [True]}, prompt), "validate", solution_prompt=prompt)])
         for prompt in ("x", "y")
     )
-    assert said(one, other)[-2:] == [
+    assert said(one, other)[-3:-1] == [
         "Solved: 0.500 and 0.500; not measured alike (other prompts).",
         "Not the same in both: validate: solution_prompt.",
     ]
+
+
+def test_another_answer_makes_another_problem() -> None:
+    """A data set whose answers were corrected between two runs: what is solved now was not asked before."""
+    problems = [replace(p, answer="7") if p.id == "a" else p for p in FULL.evaluated[-1].problems]
+    other = replace(FULL, evaluated=[Evaluated(stage="validate", step=4, problems=problems)])
+    found = said(Arm(label="a", runs=[FULL]), Arm(label="b", runs=[other]))
+    assert "on the same 2 problems" in found[-2]
+    assert found[-1] == "Their last validations are of unequal problems: 2 of 3 and 3 are in both."
+
+
+def test_no_problem_in_both() -> None:
+    problems = [replace(problem, id=f"other {problem.id}") for problem in FULL.evaluated[-1].problems]
+    other = replace(FULL, evaluated=[Evaluated(stage="test", step=4, problems=problems)])
+    one = replace(FULL, evaluated=[replace(FULL.evaluated[-1], stage="test")])
+    assert said(Arm(label="a", runs=[one]), Arm(label="b", runs=[other]))[-1] == (
+        "Their tests are of unequal problems: 0 of 3 and 3 are in both."
+    )
+
+
+def test_graders_of_other_settings_do_not_measure_alike() -> None:
+    one, other = (drawn(FULL, "test", grader="Close", grader_settings=f"Close(within={d})") for d in (0.1, 0.5))
+    found = said(Arm(label="a", runs=[one]), Arm(label="b", runs=[other]))
+    assert "not measured alike (grader_settings Close(within=0.1) and Close(within=0.5))" in found[-2]
 
 
 def test_other_stop_texts_are_not_measured_alike() -> None:
