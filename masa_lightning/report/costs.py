@@ -21,6 +21,7 @@ _MATTERS: Final = re.compile(
     r"|(?<!evaluation\.)\bnum_generations$"
 )
 _MOST: Final = 6  # settings that are named
+_EVALUATIONS: Final[dict[Stage, str]] = {"validate": "last validations", "test": "tests"}
 _SOLVED: Final[dict[Stage, str]] = {"validate": "Solved", "test": "Solved in the test"}
 
 
@@ -104,17 +105,18 @@ def _difference(name: str, one: Arm, other: Arm, tag: str) -> list[str]:
 def _solved_row(one: Arm, other: Arm, pairs: Sequence[tuple[Run, Run]]) -> list[str]:
     """Held-out pass@1; where the two were validated on unequal problems, of those that both have."""
     rates = [(_rates(a, "validate"), _rates(b, "validate")) for a, b in pairs]
-    shared = [(a, b, a.keys() & b.keys()) for a, b in rates if a.keys() & b.keys()]
-    if all(a.keys() == b.keys() for a, b, _ in shared):
+    shared = [(a, b) for a, b in rates if a.keys() & b.keys()]
+    if all(a.keys() == b.keys() for a, b in shared):
         return _difference("held-out problems solved", one, other, "val/pass@1")
-    before, after = (fmean(fmean(each[place][n] for n in each[2]) for each in shared) for place in (0, 1))
+    before = fmean(fmean(a[name] for name in a.keys() & b.keys()) for a, b in shared)
+    after = fmean(fmean(b[name] for name in a.keys() & b.keys()) for a, b in shared)
     return _row("solved of the problems of both", before, after, digits=3, share=False)
 
 
 def _unequal_problems(pairs: Sequence[tuple[Run, Run]]) -> list[str]:
     """Says of each evaluation that it had other problems in the one than in the other, as far as they are known."""
     said = []
-    for stage, name in (("validate", "last validations"), ("test", "tests")):
+    for stage, name in _EVALUATIONS.items():
         sets = [(_rates(a, stage).keys(), _rates(b, stage).keys()) for a, b in pairs]
         a, b = next(((a, b) for a, b in sets if a and b and a != b), ((), ()))
         if a:
