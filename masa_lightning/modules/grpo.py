@@ -289,7 +289,9 @@ class GRPOLightningModule(PolicyLightningModule):
     def _step_and_epoch(self) -> dict[str, float]:
         """Logged with other metrics these say where, as Lightning documents; outside of training its own count is 0."""
         if self.trainer.state.fn == TrainerFn.FITTING:
-            return {"step": float(self._resumption.steps), "epoch": float(self.current_epoch)}
+            # Behind the last step Lightning counts its epoch as done, which a validation then would say.
+            known = self.run_state.metrics if self.trainer.validating else {}
+            return {"step": float(self._resumption.steps), "epoch": known.get("epoch", float(self.current_epoch))}
         return {"step": float(self.run_state.rollout_steps)} if self.run_state.rollout_steps else {}
 
     def _step_monitored_schedules(self, epochs: int) -> None:

@@ -27,6 +27,14 @@ def test_before_and_after(loop: Any) -> None:
     assert first["metrics"]["val/pass@1"] == next(m["val/pass@1"] for s, m in recorder.logged if s == 0)
 
 
+@pytest.mark.parametrize("max_steps", [3, 4])
+def test_it_says_the_epoch_of_the_last_step(max_steps: int, loop: Any) -> None:
+    """Behind the last step Lightning counts the epoch as done, also one that is cut."""
+    recorder = loop.fit(loop.module(), loop.Problems(8, 4), ValidateFirst(), max_steps=max_steps)
+    epochs = {step: {m["epoch"] for s, m in recorder.logged if s == step and "epoch" in m} for step in (0, max_steps)}
+    assert epochs == {0: {0.0}, max_steps: {float((max_steps - 1) // recorder.trainer.num_training_batches)}}
+
+
 def test_other_validations_stay_where_they_are(loop: Any) -> None:
     settings = {"max_steps": 4, "val_check_interval": 2, "check_val_every_n_epoch": None}
     assert steps(loop.fit(loop.module(), loop.Problems(8, 4), ValidateFirst(), **settings)) == [0, 2, 4]
