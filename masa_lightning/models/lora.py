@@ -82,11 +82,23 @@ def add_adapters(model: PreTrainedModel, lora: LoRA, seed: int) -> None:
             p.data = p.data.float()
 
 
-def leave_out_frozen(policy: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
-    """Keeps frozen weights out of a state dict; a `register_state_dict_post_hook`."""
+def leave_out_frozen(policy: Policy) -> None:
+    """Keeps frozen weights out of the state dicts of a policy and of what holds it, and misses none when one is loaded."""
+    policy.register_state_dict_post_hook(_drop_frozen)  # type: ignore[no-untyped-call]
+    policy.register_load_state_dict_post_hook(_miss_no_frozen)  # type: ignore[no-untyped-call]
+
+
+def _drop_frozen(policy: Policy, state: dict[str, Any], prefix: str, _: Any) -> None:
     trained = {prefix + name for name, p in policy.named_parameters() if p.requires_grad}
     for name in [name for name in state if name.startswith(prefix) and name not in trained]:
         del state[name]
+
+
+def _miss_no_frozen(policy: Policy, keys: Any) -> None:
+    """Also for those who load into a copy of a module, such as `WeightAveraging`."""
+    trained = {f"policy.{name}" for name, weight in policy.named_parameters() if weight.requires_grad}
+    names = {key: key.removeprefix("module.") for key in keys.missing_keys}
+    keys.missing_keys[:] = [k for k, name in names.items() if name in trained or not name.startswith("policy.")]
 
 
 def without_adapters(policy: Policy) -> LogProbs:

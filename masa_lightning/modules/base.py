@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Self, cast
@@ -52,13 +51,6 @@ _EXPECTED_WARNINGS = (  # of Lightning, about what is so on purpose here
     "Using ModelCheckpoint with manual optimization",  # checkpoints are of the weights after a step
     r"It is recommended to use `self.log\(.*sync_dist=True",  # it is used; vLLM's process group misleads Lightning
 )
-
-
-def _miss_no_frozen(policy: Policy, keys: Any) -> None:
-    """For those who load strictly what `leave_out_frozen` left, such as `WeightAveraging` into its copy of a module."""
-    trained = {f"policy.{name}" for name, weight in policy.named_parameters() if weight.requires_grad}
-    names = {key: key.removeprefix("module.") for key in keys.missing_keys}
-    keys.missing_keys[:] = [k for k, name in names.items() if name in trained or not name.startswith("policy.")]
 
 
 class PolicyLightningModule(LightningModule):
@@ -277,8 +269,7 @@ class PolicyLightningModule(LightningModule):
         sharding = self._sharding()
         self.policy = self.loader.load_policy(sharding, seed=self.run_seed())
         if self.lora is not None:
-            self.policy.register_state_dict_post_hook(leave_out_frozen)  # type: ignore[no-untyped-call]
-            self.policy.register_load_state_dict_post_hook(_miss_no_frozen)  # type: ignore[no-untyped-call]
+            leave_out_frozen(self.policy)
             # Or Lightning, told to be strict, would look for frozen weights in unsharded checkpoints; in sharded ones
             # torch.distributed.checkpoint misses what is not there in any case.
             self.strict_loading = sharding is None
@@ -292,19 +283,6 @@ class PolicyLightningModule(LightningModule):
             return None
         compute_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
         return Sharding(mesh=self.device_mesh, compute_dtype=compute_dtype, is_first=self.trainer.global_rank == 0)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Loads weights, all of them; with LoRA those of the adapters, which are all that `state_dict` holds."""
-        if self.lora is None:
-            return super().load_state_dict(state_dict, strict, assign)
-        keys = super().load_state_dict(state_dict, strict=False, assign=assign)
-        missing = sorted({*keys.missing_keys} & {*self.state_dict()})
-        if strict and (missing or keys.unexpected_keys):
-            raise RuntimeError(
-                f"of the adapters' weights {len(missing)} are missing ({missing[:3]}), and {len(keys.unexpected_keys)} are "
-                f"unknown ({keys.unexpected_keys[:3]}); expected a checkpoint of the same model with lora={self.lora}"
-            )
-        return keys
 
     def configure_optimizers(self) -> Any:
         """Those of `optimization`; override it for what these settings cannot say.

@@ -131,9 +131,9 @@ def test_missing_and_unknown_adapters_are_errors(saved):
     assert all((p == 1).all() for p in trained.parameters() if p.requires_grad)
     assert trained.policy.model.model.embed_tokens.weight.equal(frozen)
     name, value = state.popitem()
-    with pytest.raises(RuntimeError, match=r"1 are missing \(\['" + name):
+    with pytest.raises(RuntimeError, match="Missing key.*" + name):
         trained.load_state_dict(state)
-    with pytest.raises(RuntimeError, match=r"1 are unknown \(\['other"):
+    with pytest.raises(RuntimeError, match="Unexpected key.*other"):
         trained.load_state_dict(state | {name: value, "other": value})
     assert trained.load_state_dict(state, strict=False).missing_keys
 
