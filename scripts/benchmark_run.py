@@ -110,7 +110,7 @@ class Run:
                 module.policy.forward = watched("forward", module.policy.forward)
                 module.manual_backward = watched("backward", module.manual_backward)
                 module.learner.step = watched("optimizer", module.learner.step)
-                module.grader.grade = watched("grade", module.grader.grade)
+                module.scorer.grader.grade = watched("grade", module.scorer.grader.grade)
 
             def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
                 if grpo_in_turn:

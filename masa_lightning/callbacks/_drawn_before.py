@@ -96,7 +96,7 @@ def rollout_settings(module: GRPOLightningModule) -> dict[str, Any]:
         "dtype": module.dtype_name,
         "sampler": [type(module.sampler).__name__, getattr(module.sampler, "dtype", None)],
         "seed": module.run_seed(),
-        "grader": type(module.grader).__name__,
+        "grader": type(module.scorer.grader).__name__,
         "reward_parts": module.scorer.parts,
         "evaluation": evaluation,
         "max_prompt_length": module.max_prompt_length,

@@ -237,7 +237,7 @@ class GRPOLightningModule(PolicyLightningModule):
     def teardown(self, stage: str) -> None:
         """Closes the sampler and the grader."""
         super().teardown(stage)
-        self.grader.close()
+        self.scorer.grader.close()
 
     def on_train_start(self) -> None:
         self._start()
@@ -297,21 +297,6 @@ class GRPOLightningModule(PolicyLightningModule):
     def _step_monitored_schedules(self, epochs: int) -> None:
         known = {**self.run_state.last_logged(), **self.trainer.callback_metrics}
         self.learner.schedules.monitor(known, training_steps=self.run_state.rollout_steps, epochs=epochs)
-
-    @property
-    def grader(self) -> Grader:
-        """Decides which solutions are right."""
-        return self.scorer.grader
-
-    @property
-    def reward_functions(self) -> list[RewardFunction]:
-        """Extra rewards of solution rollouts; `scorer` has them by name."""
-        return list(self.scorer.functions.values())
-
-    @property
-    def reward_weights(self) -> list[float]:
-        """One factor a reward function."""
-        return self.scorer.weights
 
     # -- what a subclass extends -------------------------------------------------------------------------------------
 

@@ -100,8 +100,8 @@ def evaluation_settings(module: GRPOLightningModule) -> dict[str, Any]:
         "max_completion_length": module.completion_limit("solution"),
         "stop": [*module.stops.texts],
         "stop_token_ids": [*module.stops.token_ids],
-        "grader": type(module.grader).__name__,
-        "grader_settings": _in_words(described(module.grader, arguments_only=True)),
+        "grader": type(module.scorer.grader).__name__,
+        "grader_settings": _in_words(described(module.scorer.grader, arguments_only=True)),
         "solution_prompt": _digest([*chat, prompts.solution, prompts.choice, prompts.code]),
     }
     if counts.get("meta"):

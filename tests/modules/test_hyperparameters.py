@@ -96,8 +96,8 @@ def test_a_module_is_made_again_of_its_checkpoint_alone(loop: Loop, tmp_path: Pa
         assert getattr(loaded, name) == SETTINGS[name]
     assert loaded.prompts == PromptTemplates(solution="S:{problem}", meta="M:{problem}")
     assert (type(loaded.sampler), loaded.sampler.batch_size) == (TransformersSampler, 5)
-    assert isinstance(loaded.grader, AnswerGrader)
-    assert (loaded.grader.math.workers, loaded.grader.math.timeout) == (1, 3.0)
+    assert isinstance(loaded.scorer.grader, AnswerGrader)
+    assert (loaded.scorer.grader.math.workers, loaded.scorer.grader.math.timeout) == (1, 3.0)
     assert not loop.changed(loop.weights(module), loop.weights(loaded))
     loop.trainer().validate(loaded, loop.Problems(2, 2), verbose=False)
     again = torch.load(tmp_path / "run.ckpt", weights_only=True)
@@ -169,7 +169,7 @@ def test_objects_that_are_not_ours_are_asked_for_by_name(loop: Loop, tmp_path: P
     with pytest.raises(ValueError, match=message):
         MASALightningModule.load_from_checkpoint(path)
     loaded = MASALightningModule.load_from_checkpoint(path, reward_functions=[reward])
-    assert loaded.reward_functions == [reward]
+    assert [*loaded.scorer.functions.values()] == [reward]
     assert loaded.num_generations == 3
 
 

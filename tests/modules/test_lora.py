@@ -133,7 +133,7 @@ def test_missing_and_unknown_adapters_are_errors(saved):
     name, value = state.popitem()
     with pytest.raises(RuntimeError, match="Missing key.*" + name):
         trained.load_state_dict(state)
-    with pytest.raises(RuntimeError, match="Unexpected key.*other"):
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*other"):
         trained.load_state_dict(state | {name: value, "other": value})
     assert trained.load_state_dict(state, strict=False).missing_keys
 
