@@ -85,7 +85,7 @@ def _run(args: ArgsType) -> LightningCLI | None:
     if isinstance(words, list):
         words = debugging(words)
         match words:
-            case [] | ["-h" | "--help", *_]:
+            case [] | ["-h" | "--help" | "--help=all", *_]:
                 print(_HELP, end="")
                 return None
             case ["-V" | "--version", *_]:

@@ -42,6 +42,7 @@ _UNKNOWN_OPTION: Final = re.compile(
 )
 _REQUIRED: Final = re.compile(r"arguments are required: ((?:\w+\.)?(?:model|data)(?:, (?:\w+\.)?(?:model|data))*)$")
 _NO_CLASS: Final = re.compile(r"Expected a dot import path string: (.+)|module '(.+)' has no attribute '(.+)'")
+_NOT_GIVEN: Final = re.compile(r"(?i)the following arguments are required: (\w+(?:, \w+)*)")
 _HELP_OF: Final = re.compile(r"--[\w.]+\.help: ")
 _OTHER_KIND: Final = re.compile(
     r"Import path(?: (?P<path>\S+))? does not (?:correspond to a subclass of|implement protocol) (?P<kind>\w+)"
@@ -168,10 +169,15 @@ def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None, 
             return "beside class_path stands what is none of it; expected its settings under init_args"
         if (moved := MOVED.get(last) or GONE.get(first)) and _is_module(kind):
             return f"there is no setting {name!r} any more; expected {moved}"
+        if name in _settings(kind):  # found with a + behind it
+            return f"{name} takes its values at once and not with a +; expected --{key}.{name} [VALUE, VALUE]"
         own = [place.removeprefix("model.") for place in _places(name, ()) if place.startswith("model.")]
         if own and _is_module(kind):
             return f"{kind.__name__} has no setting {name!r}; expected {' or '.join(own)}"
         return f"{kind.__name__} has no setting {name!r}{_meant(name, _settings(kind), 'it has')}"
+    if match := _NOT_GIVEN.fullmatch(text):
+        missing = match[1].split(", ")
+        return f"{' and '.join(missing)} is missing; expected it in YAML or as --{key}.{missing[0]} VALUE"
     if match := _NO_CLASS.fullmatch(_HELP_OF.sub("", text)):
         path = match[1] or f"{match[2]}.{match[3]}"
         if ours := _of_this_package(path):
@@ -291,9 +297,10 @@ def _is_module(kind: type) -> bool:
 
 
 def _of_this_package(path: str) -> str | None:
-    """Returns the public path of a class of this package, whose files move from version to version."""
+    """Returns the public path of a class of this package, given its name alone or a path: files move with versions."""
     package, name = path.partition(".")[0], path.rpartition(".")[2]
-    return f"masa_lightning.{name}" if package == "masa_lightning" and name in masa_lightning.__all__ else None
+    ours = package in ("masa_lightning", name) and name in masa_lightning.__all__
+    return f"masa_lightning.{name}" if ours else None
 
 
 def imported(path: str) -> Any:

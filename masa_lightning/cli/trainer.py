@@ -46,6 +46,7 @@ and GRPOLightningModule; data are MathDataModule, ArithmeticDataModule and Bench
 
 
 _OF_DEVICES: Final = re.compile(r"(?i)device|accelerator|gpu|torch_xla")
+_LINK: Final = re.compile(r"\[([^\]]+)\]\((\w+\.md)\)")
 
 
 class _Parser(LightningArgumentParser):
@@ -58,7 +59,15 @@ class _Parser(LightningArgumentParser):
     """Where the command was started, and where the configurations of its command line are."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs | {"allow_abbrev": False})
+        # With `--debug` jsonargparse would write hundreds of lines of what it reads, before the traceback.
+        super().__init__(*args, **{"logger": {"level": "CRITICAL"}} | kwargs | {"allow_abbrev": False})
+
+    def format_help(self) -> str:
+        """Of a class, such as `--model.help MASALightningModule`: its settings, without a screen of their names before."""
+        said = str(super().format_help())
+        if ".help=" in (self.description or ""):
+            said = said.partition(f"{self.description}\n\n")[2] or said
+        return _LINK.sub(r"\1: docs/\2", said)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error or os.environ.get("JSONARGPARSE_DEBUG") == "true":
@@ -66,6 +75,7 @@ class _Parser(LightningArgumentParser):
         parser = getattr(ex, "subcommand_parser", None) or self
         command = parser.prog.replace(" [options]", "")
         sys.stderr.write(f"error: {readable(message, parser._option_string_actions, self.folders)}\n")
+        command = command if " " in command else "masa COMMAND"
         sys.stderr.write(f"`{command} --help=all` lists all options; --debug shows where this comes from.\n")
         self.exit(2)
         raise AssertionError("exit ends the process")

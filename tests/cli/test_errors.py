@@ -155,6 +155,15 @@ MOVED = (
             "model.num_generation=3",
             "model: MASALightningModule has no setting 'num_generation'; did you mean num_generations?",
         ),
+        (
+            "model.evaluation.pass_at+=3",
+            "model: evaluation.pass_at takes its values at once and not with a +; expected "
+            "--model.evaluation.pass_at [VALUE, VALUE]",
+        ),
+        (  # in YAML jsonargparse knows no short names of what has a protocol
+            'config={"model": {"init_args": {"sampler": {"class_path": "TransformersSampler"}}}}',
+            "model.sampler: there is no class 'TransformersSampler'; expected masa_lightning.TransformersSampler",
+        ),
         ("trainer.logger=CSVLoger", "trainer.logger: there is no class 'CSVLoger'; did you mean CSVLogger?"),
         (
             "trainer.callbacks=[{class_path: masa_lightning.EarlyCutof}]",
@@ -377,6 +386,33 @@ def test_what_is_monitored_and_not_logged_is_a_mistake(loop: Any) -> None:
     with pytest.raises(RuntimeError, match=r"conditioned on metric `loss` .*`reward`") as raised:
         loop.fit(loop.module(), loop.Problems(4), stopper)
     assert errors.is_mistake(raised.value)
+
+
+def test_a_configuration_without_its_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["masa"])
+    (tmp_path / "mine.yaml").write_text("model: {num_generations: 4}\n")
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(tmp_path / "mine.yaml")])
+    assert capsys.readouterr().err.splitlines() == [
+        "error: model: model is missing; expected it in YAML or as --model.model VALUE",
+        "`masa COMMAND --help=all` lists all options; --debug shows where this comes from.",
+    ]
+
+
+def test_the_settings_of_a_class_come_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fifty lines of their names stood before."""
+    monkeypatch.setattr(sys, "argv", ["masa"])
+    with pytest.raises(SystemExit):
+        main(["fit", "--model.help", "MASALightningModule"])
+    said = capsys.readouterr().out
+    first, second, *_ = said.splitlines()
+    assert first.startswith("Trains a language model to solve problems")
+    assert second.startswith("  --model.model")
+    assert "](" not in said
 
 
 def test_what_is_not_known_is_passed_on() -> None:
