@@ -76,10 +76,17 @@ class RunSummary(Callback):
         self._saved = trainer.global_step
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prints the panel."""
+        """Prints the panel; of a run that had all its steps before, that it has."""
+        nothing = self._began is None and trainer.ckpt_path is not None
+        self._saved = trainer.global_step if nothing else self._saved
         self._began = None
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._panel(trainer, pl_module, _screen.screen())
+            console = _screen.screen()
+            if nothing:
+                limit = "max_steps" if trainer.max_steps >= 0 else "max_epochs"
+                had = f"the checkpoint has all that trainer.{limit} {getattr(trainer, limit)} asks for"
+                console.print(f"Nothing was left to do: {had}. Give a higher one to go on", soft_wrap=True, markup=False)
+            self._panel(trainer, pl_module, console)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Says what is kept, and how to go on."""
@@ -127,7 +134,7 @@ class RunSummary(Callback):
         for name, text in self._facts(trainer, module):
             facts.add_row(name, text)
         console.print(facts)
-        commands = next_commands(log_folder(trainer), _checkpoint(trainer), module)
+        commands = next_commands(log_folder(trainer), _checkpoint(trainer) or _begun_from(trainer), module)
         if commands:
             console.print("\nNext:")
         for command in commands:  # wrapped by the terminal alone, so that they can be copied
@@ -135,7 +142,7 @@ class RunSummary(Callback):
         console.rule()
 
     def _facts(self, trainer: Trainer, module: LightningModule) -> Iterator[tuple[str, str]]:
-        found = _checkpoint(trainer)
+        found = _checkpoint(trainer) or _begun_from(trainer)
         if found is None:
             yield "checkpoint", "none: a ModelCheckpoint with save_last: true in trainer.callbacks writes one"
         else:
@@ -299,6 +306,12 @@ def _checkpoint(trainer: Trainer) -> tuple[Path, bool] | None:
         if path and os.path.exists(path):
             return Path(path), last
     return None
+
+
+def _begun_from(trainer: Trainer) -> tuple[Path, bool] | None:
+    """The checkpoint that a run went on from, which is its last where no later one was written."""
+    path = trainer.ckpt_path
+    return (Path(path), True) if path and os.path.exists(path) else None
 
 
 def _step_of(checkpoint: Path) -> int:

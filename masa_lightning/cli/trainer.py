@@ -33,7 +33,7 @@ from masa_lightning.cli.runs import with_run
 from masa_lightning.cli.words import taken
 from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.room_for_a_run import has_last, room_for_a_run
+from masa_lightning.modules.room_for_a_run import last_checkpoint, room_for_a_run
 from masa_lightning.modules.run_folder import TestOf, log_folder, run_folder, writable
 from masa_lightning.modules.trainer_checks import check_strategy_name
 
@@ -62,9 +62,9 @@ class _Parser(LightningArgumentParser):
         # With `--debug` jsonargparse would write hundreds of lines of what it reads, before the traceback.
         super().__init__(*args, **{"logger": {"level": "CRITICAL"}} | kwargs | {"allow_abbrev": False})
 
-    def format_help(self) -> str:
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
         """Of a class, such as `--model.help MASALightningModule`: its settings, without a screen of their names before."""
-        said = str(super().format_help())
+        said = str(super().format_help(*args, **kwargs))
         if ".help=" in (self.description or ""):
             said = said.partition(f"{self.description}\n\n")[2] or said
         return _LINK.sub(r"\1: docs/\2", said)
@@ -217,11 +217,12 @@ class _CLI(LightningCLI):
             if isinstance(callback, _SaveConfig):
                 callback.begins = arguments.get("ckpt_path") is None
         with room_for_a_run(self.trainer, arguments.get("ckpt_path")):
-            if arguments.get("ckpt_path") == "last" and not has_last(self.trainer):
-                rank_zero_info(
-                    f"--ckpt_path last: {log_folder(self.trainer)} has no checkpoint, so this run begins anew"
-                )
-                arguments["ckpt_path"] = None
+            if arguments.get("ckpt_path") == "last":
+                arguments["ckpt_path"] = last = last_checkpoint(self.trainer)
+                if last is None:
+                    rank_zero_info(
+                        f"--ckpt_path last: {log_folder(self.trainer)} has no checkpoint, so this run begins anew"
+                    )
             self.trainer.fit(**arguments)
 
     def test(self, **arguments: Any) -> None:

@@ -171,9 +171,11 @@ _REMEDY = (
 )
 
 
-def has_last(trainer: Trainer) -> bool:
-    """Whether there may be a last checkpoint in the places where this run's go."""
-    return log_folder(trainer) is None or _resumed(trainer, "last", _places(trainer)) is not None
+def last_checkpoint(trainer: Trainer) -> str | Path | None:
+    """The last checkpoint in the places where a run's go: its folder too, in which Lightning does not look where
+    `ModelCheckpoint` writes elsewhere. None if there is none; of a run without a folder what Lightning finds, "last".
+    """
+    return "last" if log_folder(trainer) is None else _resumed(trainer, "last", _places(trainer))
 
 
 def _places(trainer: Trainer) -> list[Path]:

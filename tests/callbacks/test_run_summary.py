@@ -127,6 +127,15 @@ def test_an_interrupted_fit_says_what_is_kept_and_a_resumed_one_counts_on(loop: 
     assert summary.seconds > 0
 
 
+def test_a_finished_run_that_is_gone_on_with_says_that_nothing_was_left(loop: Any, capsys: Any) -> None:
+    fit(loop, loop.module(), max_steps=3)
+    capsys.readouterr()
+    fit(loop, loop.module(), max_steps=3, ckpt_path="runs/x/checkpoints/last.ckpt")
+    text = capsys.readouterr().out
+    assert "Nothing was left to do: the checkpoint has all that trainer.max_steps 3 asks for." in text
+    assert re.search(r"^checkpoint +runs/x/checkpoints/last.ckpt *$", text, re.MULTILINE)  # it was "of step 0"
+
+
 def test_an_interruption_while_a_checkpoint_is_written_names_the_one_before(loop: Any, capsys: Any) -> None:
     class Interrupts(Callback):
         def on_save_checkpoint(self, trainer: Any, *_: Any) -> None:
