@@ -24,6 +24,7 @@ from masa_lightning.functional.losses import sft_loss
 from masa_lightning.models.packing import pack, split
 from masa_lightning.models.policy import Policy
 from masa_lightning.modules.listeners import phase_progress
+from masa_lightning.modules.masa import MASALightningModule
 from masa_lightning.modules.optimization import AdamW, decay_groups
 from masa_lightning.modules.precision import check_precision, check_trained_dtype
 from masa_lightning.modules.steps import live_in_buckets
@@ -109,9 +110,14 @@ class ExpertSFT(Callback):
 
         Raises:
             TypeError: If the module is no `ExampleSource`, or its policy is no `Policy`.
-            ValueError: If the precision is none to train with.
+            ValueError: If the precision is none to train with, or a `MASALightningModule` makes no predictions to clone.
         """
         check_precision(trainer.precision)
+        predicts = getattr(type(pl_module), "expert_examples", None) is MASALightningModule.expert_examples
+        if predicts and not pl_module.num_meta_generations:
+            raise ValueError(
+                "ExpertSFT clones predictions, and num_meta_generations is 0; raise it, or remove the callback"
+            )
         if not isinstance(pl_module, ExampleSource):
             raise TypeError(
                 f"ExpertSFT found no examples to clone: {type(pl_module).__name__} lacks `policy` or `expert_examples`; "

@@ -85,7 +85,9 @@ class RunSummary(Callback):
             if nothing:
                 limit = "max_steps" if trainer.max_steps >= 0 else "max_epochs"
                 had = f"the checkpoint has all that trainer.{limit} {getattr(trainer, limit)} asks for"
-                console.print(f"Nothing was left to do: {had}. Give a higher one to go on", soft_wrap=True, markup=False)
+                console.print(
+                    f"Nothing was left to do: {had}. Give a higher one to go on", soft_wrap=True, markup=False
+                )
             self._panel(trainer, pl_module, console)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

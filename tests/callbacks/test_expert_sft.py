@@ -235,6 +235,12 @@ def test_it_needs_examples(loop):
         loop.fit(loop.module(GRPOLightningModule), loop.Problems(2), ExpertSFT())
 
 
+def test_it_needs_predictions(loop):
+    """It went on and cloned nothing."""
+    with pytest.raises(ValueError, match="clones predictions, and num_meta_generations is 0"):
+        loop.fit(loop.module(num_meta_generations=0), loop.Problems(4, 0), ExpertSFT(batch_size=2))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
