@@ -172,8 +172,9 @@ _REMEDY = (
 
 
 def last_checkpoint(trainer: Trainer) -> str | Path | None:
-    """The last checkpoint in the places where a run's go: its folder too, in which Lightning does not look where
-    `ModelCheckpoint` writes elsewhere. None if there is none; of a run without a folder what Lightning finds, "last".
+    """The last checkpoint in the places where a run's go, or None; of a run without a folder "last", for Lightning to find.
+
+    Its folder is one of the places, where Lightning does not look if `ModelCheckpoint` writes elsewhere.
     """
     return "last" if log_folder(trainer) is None else _resumed(trainer, "last", _places(trainer))
 
