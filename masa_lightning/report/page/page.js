@@ -205,12 +205,12 @@ function scatter(panel, found, title, unit, greatest = null) {
   const least = greatest === null ? Math.min(0, ...found.points.flatMap((p) => [p[0], p[1]])) : 0;
   const ends = greatest === 1 ? [-0.04, 1.04] : [least * 1.05, most * 1.05 || 1];
   const top = Math.max(...found.points.map((p) => p[2]));
-  plot(figure, { xs: ends, ys: ends, x: `predicted ${unit}`, y: `actual ${unit}`, square: true }, (image, sx, sy) => {
+  plot(figure, { xs: ends, ys: ends, x: `actual ${unit}`, y: `predicted ${unit}`, square: true }, (image, sx, sy) => {
     image.append(drawn("line", { class: "diagonal", x1: sx(least), y1: sy(least), x2: sx(most), y2: sy(most) }));
     const group = drawn("g", { class: color(panel.arm) });
-    for (const [x, y, n] of found.points) {
-      group.append(drawn("circle", { class: "bubble", cx: sx(x), cy: sy(y), r: 2.5 + 9 * Math.sqrt((n - 1) / Math.max(top, 8)) },
-        drawn("title", {}, `predicted ${number(x)}, actual ${number(y)}: ${n} problem${n === 1 ? "" : "s"}`)));
+    for (const [predicted, actual, n] of found.points) { // as in the run's pictures
+      group.append(drawn("circle", { class: "bubble", cx: sx(actual), cy: sy(predicted), r: 2.5 + 9 * Math.sqrt((n - 1) / Math.max(top, 8)) },
+        drawn("title", {}, `predicted ${number(predicted)}, actual ${number(actual)}: ${n} problem${n === 1 ? "" : "s"}`)));
     }
     image.append(group);
   });
