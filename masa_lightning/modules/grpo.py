@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 
-from masa_lightning.checks import check_number, check_object
+from masa_lightning.checks import check_number, check_object, parameters
 from masa_lightning.functional.prompts import PromptTemplates, solution_messages
 from masa_lightning.grading.answer_grader import AnswerGrader
 from masa_lightning.metrics.rollouts import SolutionStatistics
@@ -24,6 +24,7 @@ from masa_lightning.modules.base import PolicyLightningModule
 from masa_lightning.modules.defaults import fitting_prompts, warn_of_hub
 from masa_lightning.modules.hyperparameters import class_path
 from masa_lightning.modules.listeners import phase_progress
+from masa_lightning.modules.moved import check_names
 from masa_lightning.modules.provenance import provenance
 from masa_lightning.modules.resume import Resumption
 from masa_lightning.modules.run_state import RunState
@@ -87,6 +88,7 @@ class GRPOLightningModule(PolicyLightningModule):
         algorithm: Algorithm | None = None,  # a default made here would override what belongs to a `loss_type`
         **settings: Any,
     ) -> None:
+        check_names(type(self), settings, parameters(PolicyLightningModule))
         algorithm = Algorithm() if algorithm is None else algorithm
         check_object("prompts", prompts, PromptTemplates)
         check_object("evaluation", evaluation, Evaluation)

@@ -271,8 +271,12 @@ def to_load(kind: type, checkpoint: Any, given: Mapping[str, Any]) -> tuple[type
             f"{phrases(old)}; expected one of this version, or to be loaded by the version that wrote it"
         )
     remedy = f"give these by name: {kind.__name__}.load_from_checkpoint(path, NAME=...)"
-    settings = remade(kind, record.settings, given=given, checkpoint=checkpoint, remedy=remedy)
-    return kind, settings | {"_instantiator": None}, record.old  # a stranger's would make what the checkpoint names
+    # What a user noted in `hparams`; a class of yours gets it, as it may take what it does not name.
+    notes = [name for name in record.settings if name not in parameters(kind)] if _is_ours(kind) else []
+    settings = {name: value for name, value in record.settings.items() if name not in notes}
+    made = remade(kind, settings, given=given, checkpoint=checkpoint, remedy=remedy)
+    # The checkpoint's instantiator would make what a stranger's names.
+    return kind, made | {"_instantiator": None}, (*record.old, *notes)
 
 
 def untrusted_model(model: Any, remedy: str) -> str:

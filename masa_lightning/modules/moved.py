@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
+
+from masa_lightning.checks import parameters
 
 _OPTIMIZATION: Final = (
     "num_iterations",
@@ -56,6 +59,25 @@ def translated(settings: Mapping[str, Any]) -> dict[str, Any]:
             into = into.setdefault(part, {"class_path": _CLASSES[part], "init_args": {}})["init_args"]
         into[last] = settings[name]
     return found
+
+
+def check_names(kind: type, given: Iterable[str], taken: Iterable[str]) -> None:
+    """Refuses arguments that no class takes to which they are passed on, by the name of the one that was called.
+
+    Args:
+        kind: Of the module that is made.
+        given: Names that are passed on.
+        taken: Those that the class above takes.
+
+    Raises:
+        TypeError: If one is not among these.
+    """
+    for name in set(given) - set(taken):
+        if now := MOVED.get(name) or GONE.get(name):
+            raise TypeError(f"{kind.__name__} has no argument {name!r} any more; expected {now}")
+        close = difflib.get_close_matches(name, parameters(kind), n=1)
+        meant = f"; did you mean {close[0]!r}?" if close else f"; expected of {', '.join(parameters(kind))}"
+        raise TypeError(f"{kind.__name__} has no argument {name!r}{meant}")
 
 
 def phrases(names: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from masa_lightning.report import curves, predictions, tables
 from masa_lightning.report.costs import costs
 from masa_lightning.report.records import ProblemRecord, Stage
 from masa_lightning.report.runs import Arm, Run, arms, measured_unlike
-from masa_lightning.report.text import shown, to_json
+from masa_lightning.report.text import shown, span, to_json
 
 LARGEST: Final = 4_600_000
 """Bytes of a page's data."""
@@ -71,8 +71,15 @@ def contents(runs: Sequence[Run]) -> dict[str, Any]:
 def _mixed(grouped: Sequence[Arm]) -> list[list[str]]:
     """Notes of arms whose means are over seeds that were measured in several ways."""
     found = [(arm, stage, measured_unlike(arm.runs, stage)) for arm in grouped for stage in _SETS]
+    sizes = [
+        (arm, stage, span([len(e.problems) for run in arm.runs for e in run.of_stage(stage)[-1:]]))
+        for arm in grouped
+        for stage in _SETS
+        if stage != "train"  # of which some rollouts are kept
+    ]
     return [
-        [a.label, f"its seeds' last {_SETS[stage]}s were not measured alike ({why})"] for a, stage, why in found if why
+        *([a.label, f"its seeds' last {_SETS[s]}s were not measured alike ({why})"] for a, s, why in found if why),
+        *([a.label, f"its seeds' last {_SETS[s]}s are of {many} problems"] for a, s, many in sizes if " to " in many),
     ]
 
 

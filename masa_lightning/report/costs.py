@@ -106,7 +106,7 @@ def _solved_row(one: Arm, other: Arm, pairs: Sequence[tuple[Run, Run]]) -> list[
     """Held-out pass@1; where the two were validated on unequal problems, of those that both have."""
     rates = [(_rates(a, "validate"), _rates(b, "validate")) for a, b in pairs]
     shared = [(a, b) for a, b in rates if a.keys() & b.keys()]
-    if all(a.keys() == b.keys() for a, b in shared):
+    if all(a.keys() == b.keys() for a, b in rates) or not shared:
         return _difference("held-out problems solved", one, other, "val/pass@1")
     before = fmean(fmean(a[name] for name in a.keys() & b.keys()) for a, b in shared)
     after = fmean(fmean(b[name] for name in a.keys() & b.keys()) for a, b in shared)
@@ -118,11 +118,10 @@ def _unequal_problems(pairs: Sequence[tuple[Run, Run]]) -> list[str]:
     said = []
     for stage, name in _EVALUATIONS.items():
         sets = [(_rates(a, stage).keys(), _rates(b, stage).keys()) for a, b in pairs]
-        a, b = next(((a, b) for a, b in sets if a and b and a != b), ((), ()))
-        if a:
-            said.append(
-                f"Their {name} are of unequal problems: {len({*a} & {*b}):,} of {len(a):,} and {len(b):,} are in both."
-            )
+        unequal = [(len(a & b), len(a), len(b)) for a, b in sets if a and b and a != b]
+        for both, first, second in unequal[:1]:
+            of = f" (and so in {len(unequal)} of {len(pairs)} pairs of seeds)" if len(pairs) > 1 else ""
+            said.append(f"Their {name} are of unequal problems: {both:,} of {first:,} and {second:,} are in both{of}.")
     return said
 
 
@@ -177,9 +176,11 @@ def _unequal(one: Arm, other: Arm) -> list[str]:
     """Says what the figures depend on and both do not share, as far as known: steps, seeds, model, data and more."""
     facts = [[_facts(run) for run in arm.runs] for arm in (one, other)]
     what = []
-    for name in facts[0][0]:
-        if all(name in of_run for of_arm in facts for of_run in of_arm):
-            a, b = (dict.fromkeys(of_run[name] for of_run in of_arm) for of_arm in facts)
+    for name in dict.fromkeys(name for of_arm in facts for of_run in of_arm for name in of_run):
+        # A list of rewards has other names than none.
+        if all(name in of_run or "reward_functions" in name for of_arm in facts for of_run in of_arm):
+            given = [[of_run.get(name, "null") for of_run in of_arm] for of_arm in facts]
+            a, b = (dict.fromkeys("none" if value == "null" else value for value in each) for each in given)
             if a.keys() != b.keys():
                 values = f" ({shown(', '.join(a), 80)} and {shown(', '.join(b), 80)})"
                 what.append(name + values * (not name.endswith("_prompt")))  # of which a digest is known

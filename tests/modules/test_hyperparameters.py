@@ -309,6 +309,34 @@ def test_arguments_are_written_once() -> None:
     assert (module.hparams["seed"], module.hparams["num_generations"], module.hparams["dtype"]) == (3, 8, "float32")
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"num_generatons": 4}, "Mine has no argument 'num_generatons'; did you mean 'num_generations'?"),
+        ({"learning_rate": 1e-6}, "Mine has no argument 'learning_rate' any more; expected optimization.optimizer.lr"),
+        ({"settings": {}}, "Mine has no argument 'settings'; "),
+    ],
+)
+def test_an_argument_that_no_class_takes_is_refused_by_the_class_that_was_called(
+    given: dict[str, Any], said: str
+) -> None:
+    class Mine(MASALightningModule):
+        pass
+
+    with pytest.raises(TypeError) as raised:
+        Mine("tiny", TransformersSampler(), **given)
+    assert str(raised.value).startswith(said)
+
+
+def test_what_is_noted_beside_the_arguments_does_not_hinder(loop: Loop, tmp_path: Path) -> None:
+    module = loop.module(seed=5)
+    module.save_hyperparameters({"note": "of mine"})
+    module.hparams["another"] = 3
+    path = saved(loop, module, tmp_path)
+    assert torch.load(path, weights_only=True)["hyper_parameters"]["note"] == "of mine"
+    assert MASALightningModule.load_from_checkpoint(path, sampler=TransformersSampler()).seed == 5
+
+
 def test_classes_that_may_be_made() -> None:
     assert allowed_class("masa_lightning.TransformersSampler") is TransformersSampler
     assert allowed_class("masa_lightning.modules.masa.MASALightningModule") is MASALightningModule

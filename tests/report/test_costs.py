@@ -238,6 +238,35 @@ def test_no_problem_in_both() -> None:
     )
 
 
+def test_pairs_of_seeds_without_common_problems_are_left_out_of_the_row() -> None:
+    """The row was over unequal problems, and the sentence over those of one pair."""
+    low, high = {"a": [False], "b": [False]}, {"a": [True], "b": [False]}
+    one = [seeded("0", low), seeded("1", low)]
+    two = [seeded("0", high), seeded("1", {"a": [True], "b": [True]}, text="another")]
+    found = said(Arm(label="x", runs=one), Arm(label="y", runs=two))
+    assert found[5].split()[-3:] == ["0.000", "0.500", "+0.500"]
+    assert found[-1] == (
+        "Their last validations are of unequal problems: 0 of 2 and 2 are in both (and so in 1 of 2 pairs of seeds)."
+    )
+
+
+def test_a_reward_that_one_alone_has_is_named() -> None:
+    none, some = (
+        {"model.init_args.model": "tiny"} | more
+        for more in (
+            {"model.init_args.reward_functions": "null"},
+            {"model.init_args.reward_functions.0.class_path": "my.Reward"},
+        )
+    )
+    one, other = (Arm(label=n, runs=[replace(FULL, settings=s)]) for n, s in (("a", none), ("b", some)))
+    assert said(one, other)[-1] == ("Not the same in both: model.reward_functions.0.class_path (none and my.Reward).")
+
+
+def test_seeds_of_an_arm_with_unequal_numbers_of_problems_are_named() -> None:
+    one, two = (seeded(seed, {"a": [True], **more}) for seed, more in (("0", {}), ("1", {"b": [True]})))
+    assert [note for _, note in contents([one, two])["notes"]] == ["its seeds' last validations are of 1 to 2 problems"]
+
+
 def test_graders_of_other_settings_do_not_measure_alike() -> None:
     one, other = (drawn(FULL, "test", grader="Close", grader_settings=f"Close(within={d})") for d in (0.1, 0.5))
     found = said(Arm(label="a", runs=[one]), Arm(label="b", runs=[other]))
