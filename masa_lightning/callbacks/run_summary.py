@@ -83,11 +83,7 @@ class RunSummary(Callback):
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             console = _screen.screen()
             if nothing:
-                limit = "max_steps" if trainer.max_steps >= 0 else "max_epochs"
-                had = f"the checkpoint has all that trainer.{limit} {getattr(trainer, limit)} asks for"
-                console.print(
-                    f"Nothing was left to do: {had}. Give a higher one to go on", soft_wrap=True, markup=False
-                )
+                console.print(f"Nothing was left to do: {_why_done(trainer)}", soft_wrap=True, markup=False)
             self._panel(trainer, pl_module, console)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -308,6 +304,14 @@ def _checkpoint(trainer: Trainer) -> tuple[Path, bool] | None:
         if path and os.path.exists(path):
             return Path(path), last
     return None
+
+
+def _why_done(trainer: Trainer) -> str:
+    """Why a run that was to go on did not, and what to do."""
+    if trainer.should_stop:  # before the first step
+        return "trainer.max_time is used up, as it counts what the run took before. Give more, or none, to go on"
+    limit = "max_steps" if trainer.global_step >= trainer.max_steps >= 0 else "max_epochs"
+    return f"the checkpoint has all that trainer.{limit} {getattr(trainer, limit)} asks for. Give a higher one to go on"
 
 
 def _begun_from(trainer: Trainer) -> tuple[Path, bool] | None:

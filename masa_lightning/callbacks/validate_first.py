@@ -52,8 +52,8 @@ class ValidateFirst(Callback):
                 callback.strict, trainer.should_stop = strict, stop
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Counts those after a step; of a run that is made longer the closing one is not the last."""
-        if self._closing:
+        """Counts those after a step; of a run that is made longer the closing one, ours or Lightning's, is not the last."""
+        if self._closing or (trainer.should_stop and trainer.global_step):  # Lightning validates where a run is stopped
             self._closed = trainer.global_step
         else:
             self._validations += not trainer.sanity_checking and trainer.global_step > 0

@@ -172,6 +172,7 @@ def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None, 
         if name in _settings(kind):  # found with a + behind it
             return f"{name} takes its values at once and not with a +; expected --{key}.{name} [VALUE, VALUE]"
         own = [place.removeprefix("model.") for place in _places(name, ()) if place.startswith("model.")]
+        own = [place for place in own if place != name]  # of another class
         if own and _is_module(kind):
             return f"{kind.__name__} has no setting {name!r}; expected {' or '.join(own)}"
         return f"{kind.__name__} has no setting {name!r}{_meant(name, _settings(kind), 'it has')}"

@@ -208,8 +208,19 @@ class _CLI(LightningCLI):
             inner: BaseException = error
             while inner.__cause__ is not None:
                 inner = inner.__cause__
+            self._try_loggers()
             raise inner from None
         console.without_bars_of_weights()
+
+    def _try_loggers(self) -> None:
+        """Says why a logger cannot be made, of which jsonargparse says nothing."""
+        given = self.config[self.subcommand]["trainer"].get("logger")
+        for each in given if isinstance(given, list) else [given]:
+            path = getattr(each, "class_path", "")
+            try:
+                imported(path)(**each.get("init_args", {})) if path else None
+            except Exception as error:
+                raise ValueError(f"{path.rpartition('.')[2]}: {type(error).__name__}: {error}") from None
 
     def fit(self, **arguments: Any) -> None:
         """Trains, with an earlier run's folder kept under another name."""

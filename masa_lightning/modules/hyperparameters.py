@@ -61,6 +61,13 @@ def arguments(frame: FrameType | None) -> tuple[dict[str, Any], dict[str, Any]]:
     # Not of a class of yours: what it passes on may be set by it, and it would not take the same by name.
     defaults = {n: p.default for n, p in takes.items() if p.default is not p.empty} if _is_ours(kind) else {}
     given = defaults | calls[-1]
+    init = inspect.signature(next(vars(base)["__init__"] for base in kind.__mro__ if "__init__" in vars(base)))
+    if len(calls) > 1 and any(p.kind == p.VAR_POSITIONAL for p in init.parameters.values()):
+        # What a class of yours passes on as *args has its names one class above.
+        by_place = {
+            n: v for n, v in calls[-2].items() if n in takes and takes[n].kind == takes[n].POSITIONAL_OR_KEYWORD
+        }
+        given = by_place | given
     return _plain_items(given), _plain_items({name: held[name] for name in held if name in takes or name in given})
 
 

@@ -136,6 +136,13 @@ def test_a_finished_run_that_is_gone_on_with_says_that_nothing_was_left(loop: An
     assert re.search(r"^checkpoint +runs/x/checkpoints/last.ckpt *$", text, re.MULTILINE)  # it was "of step 0"
 
 
+def test_a_run_whose_time_is_used_up_says_so(loop: Any, capsys: Any) -> None:
+    fit(loop, loop.module(), max_steps=3, max_time="00:01:00:00")
+    capsys.readouterr()
+    fit(loop, loop.module(), max_steps=9, max_time={"microseconds": 1}, ckpt_path="runs/x/checkpoints/last.ckpt")
+    assert "Nothing was left to do: trainer.max_time is used up" in capsys.readouterr().out
+
+
 def test_an_interruption_while_a_checkpoint_is_written_names_the_one_before(loop: Any, capsys: Any) -> None:
     class Interrupts(Callback):
         def on_save_checkpoint(self, trainer: Any, *_: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from masa_lightning.callbacks.validate_first import ValidateFirst
 
@@ -95,6 +95,25 @@ def test_a_resumed_run_ends_with_it_if_an_undisturbed_one_does(
     trainer = loop.trainer(again, ValidateFirst(), max_steps=4, **settings)
     trainer.fit(module, loop.Problems(8, 4), ckpt_path=tmp_path / "three.ckpt")
     assert steps(again) == expected == [step for step in steps(whole) if step > 3]
+
+
+class Stops(Callback):
+    """As a `Timer` does whose time is over."""
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        trainer.should_stop = trainer.global_step == 2
+
+
+def test_a_run_that_was_stopped_and_goes_on_ends_with_it(loop: Any, tmp_path: Any) -> None:
+    """Lightning validates where a run is stopped, which was taken for a validation on the way."""
+    settings = {"val_check_interval": 100, "check_val_every_n_epoch": None}
+    stopped = loop.fit(loop.module(), loop.Problems(8, 4), ValidateFirst(), Stops(), max_steps=4, **settings)
+    stopped.trainer.save_checkpoint(tmp_path / "two.ckpt")
+    again = loop.Recorder()
+    loop.trainer(again, ValidateFirst(), max_steps=4, **settings).fit(
+        loop.module(), loop.Problems(8, 4), ckpt_path=tmp_path / "two.ckpt"
+    )
+    assert (steps(stopped), steps(again)) == ([0, 2], [4])
 
 
 def test_none_where_there_is_nothing_to_validate(loop: Any) -> None:

@@ -164,6 +164,10 @@ MOVED = (
             'config={"model": {"init_args": {"sampler": {"class_path": "TransformersSampler"}}}}',
             "model.sampler: there is no class 'TransformersSampler'; expected masa_lightning.TransformersSampler",
         ),
+        (
+            "model={class_path: GRPOLightningModule, init_args: {model: tiny, num_meta_generations: 4}}",
+            "model: GRPOLightningModule has no setting 'num_meta_generations'; expected evaluation.num_meta_generations",
+        ),
         ("trainer.logger=CSVLoger", "trainer.logger: there is no class 'CSVLoger'; did you mean CSVLogger?"),
         (
             "trainer.callbacks=[{class_path: masa_lightning.EarlyCutof}]",
@@ -386,6 +390,17 @@ def test_what_is_monitored_and_not_logged_is_a_mistake(loop: Any) -> None:
     with pytest.raises(RuntimeError, match=r"conditioned on metric `loss` .*`reward`") as raised:
         loop.fit(loop.module(), loop.Problems(4), stopper)
     assert errors.is_mistake(raised.value)
+
+
+def test_why_a_logger_cannot_be_made_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """jsonargparse says that it is no logger."""
+    pytest.importorskip("mlflow")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    monkeypatch.setattr(sys, "argv", ["masa"])
+    logger = {"class_path": "lightning.pytorch.loggers.MLFlowLogger", "init_args": {"tracking_uri": "file:./mlruns"}}
+    with pytest.raises(ValueError, match="^MLFlowLogger: MlflowException: .*MLFLOW_ALLOW_FILE_STORE"):
+        main(["fit", "--config", "tiny", f"--trainer.logger={json.dumps([logger])}"])
 
 
 def test_a_configuration_without_its_model(

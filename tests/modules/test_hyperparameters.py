@@ -149,7 +149,7 @@ def test_a_subclass_with_arguments_of_its_own(loop: Loop, tmp_path: Path, kind: 
 def test_a_subclass_that_is_not_imported_is_refused(
     loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"model": str(loop.checkpoint), "max_prompt_length": 16, "max_completion_length": 8}
+    settings = {"model": str(loop.checkpoint), "max_prompt_length": 2000, "max_completion_length": 8}
     prompts = PromptTemplates(solution="S:{problem}", meta="M:{problem}")
     path = saved(loop, Mine(0.3, sampler=TransformersSampler(), prompts=prompts, **settings), tmp_path)
     monkeypatch.delitem(sys.modules, __name__)
@@ -335,6 +335,31 @@ def test_what_is_noted_beside_the_arguments_does_not_hinder(loop: Loop, tmp_path
     path = saved(loop, module, tmp_path)
     assert torch.load(path, weights_only=True)["hyper_parameters"]["note"] == "of mine"
     assert MASALightningModule.load_from_checkpoint(path, sampler=TransformersSampler()).seed == 5
+
+
+class PassesOn(MASALightningModule):
+    def __init__(self, *args: Any, bonus: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.bonus = bonus
+
+
+def test_a_subclass_that_passes_on_what_it_does_not_name(loop: Loop, tmp_path: Path) -> None:
+    """Its checkpoint missed the model, where it was given by place."""
+    by_name: dict[str, Any] = {
+        "bonus": 2.0,
+        "num_generations": 2,
+        "seed": 4,
+        "max_prompt_length": 16,
+        "max_completion_length": 8,
+    }
+    by_name |= {"prompts": PromptTemplates(solution="S:{problem}", meta="M:{problem}")}
+    for module in (
+        PassesOn(str(loop.checkpoint), TransformersSampler(), **by_name),
+        PassesOn(model=str(loop.checkpoint), sampler=TransformersSampler(), **by_name),
+    ):
+        loaded = PassesOn.load_from_checkpoint(saved(loop, module, tmp_path))
+        assert (loaded.bonus, loaded.num_generations, loaded.seed) == (2.0, 2, 4)
+        assert (loaded.model_name, type(loaded.sampler)) == (str(loop.checkpoint), TransformersSampler)
 
 
 def test_classes_that_may_be_made() -> None:
