@@ -399,7 +399,7 @@ def test_why_a_logger_cannot_be_made_is_said(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
     monkeypatch.setattr(sys, "argv", ["masa"])
     logger = {"class_path": "lightning.pytorch.loggers.MLFlowLogger", "init_args": {"tracking_uri": "file:./mlruns"}}
-    with pytest.raises(ValueError, match="^MLFlowLogger: MlflowException: .*MLFLOW_ALLOW_FILE_STORE"):
+    with pytest.raises(ValueError, match=r"^MLFlowLogger: MlflowException: .*MLFLOW_ALLOW_FILE_STORE"):
         main(["fit", "--config", "tiny", f"--trainer.logger={json.dumps([logger])}"])
 
 
