@@ -162,7 +162,7 @@ class Record:
     Args:
         class_path: Of its class; empty in checkpoints of earlier versions.
         settings: Its arguments, as `plain` writes them.
-        old: Names that the file has for some of them, and that its class has no more.
+        old: Names that the file has besides, and that its class does not take: of earlier versions, and notes of its user.
     """
 
     class_path: str
@@ -220,7 +220,11 @@ def read_record(checkpoint: Any) -> Record:
     path = path if isinstance(path, str) else ""
     if not path.startswith(f"{_OURS}."):
         return Record(path, settings)
-    return Record(path, translated(settings), tuple(name for name in settings if name in MOVED or name in GONE))
+    old = [name for name in settings if name in MOVED or name in GONE]
+    now, kind = translated(settings), allowed_class(path)
+    # What a user noted in `hparams`. A class of yours gets it, for it may take what it does not name.
+    notes = [] if kind is None else [name for name in now if name not in parameters(kind)]
+    return Record(path, {name: value for name, value in now.items() if name not in notes}, (*old, *notes))
 
 
 def class_to_load(kind: type, record: Record, checkpoint: Any) -> type:
@@ -278,12 +282,8 @@ def to_load(kind: type, checkpoint: Any, given: Mapping[str, Any]) -> tuple[type
             f"{phrases(old)}; expected one of this version, or to be loaded by the version that wrote it"
         )
     remedy = f"give these by name: {kind.__name__}.load_from_checkpoint(path, NAME=...)"
-    # What a user noted in `hparams`; a class of yours gets it, as it may take what it does not name.
-    notes = [name for name in record.settings if name not in parameters(kind)] if _is_ours(kind) else []
-    settings = {name: value for name, value in record.settings.items() if name not in notes}
-    made = remade(kind, settings, given=given, checkpoint=checkpoint, remedy=remedy)
-    # The checkpoint's instantiator would make what a stranger's names.
-    return kind, made | {"_instantiator": None}, (*record.old, *notes)
+    settings = remade(kind, record.settings, given=given, checkpoint=checkpoint, remedy=remedy)
+    return kind, settings | {"_instantiator": None}, record.old  # a stranger's would make what the checkpoint names
 
 
 def untrusted_model(model: Any, remedy: str) -> str:

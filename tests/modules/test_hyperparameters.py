@@ -149,7 +149,7 @@ def test_a_subclass_with_arguments_of_its_own(loop: Loop, tmp_path: Path, kind: 
 def test_a_subclass_that_is_not_imported_is_refused(
     loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"model": str(loop.checkpoint), "max_prompt_length": 2000, "max_completion_length": 8}
+    settings = {"model": str(loop.checkpoint), "max_prompt_length": 16, "max_completion_length": 8}
     prompts = PromptTemplates(solution="S:{problem}", meta="M:{problem}")
     path = saved(loop, Mine(0.3, sampler=TransformersSampler(), prompts=prompts, **settings), tmp_path)
     monkeypatch.delitem(sys.modules, __name__)
@@ -335,6 +335,7 @@ def test_what_is_noted_beside_the_arguments_does_not_hinder(loop: Loop, tmp_path
     path = saved(loop, module, tmp_path)
     assert torch.load(path, weights_only=True)["hyper_parameters"]["note"] == "of mine"
     assert MASALightningModule.load_from_checkpoint(path, sampler=TransformersSampler()).seed == 5
+    assert not {"note", "another"} & read_record(path).settings.keys()  # of which `masa predict` makes its words
 
 
 class PassesOn(MASALightningModule):
