@@ -204,12 +204,13 @@ class _CLI(LightningCLI):
         """Passes on what a constructor says: jsonargparse wraps it in all types it tried, with the whole configuration."""
         try:
             super().instantiate_classes()
-        except ValueError as error:
+        except Exception as error:
             inner: BaseException = error
             while inner.__cause__ is not None:
                 inner = inner.__cause__
-            self._try_loggers()
-            raise inner from None
+            if not isinstance(inner, ValueError) or "subclass of Logger" in str(inner):
+                self._try_loggers()
+            raise inner if isinstance(error, ValueError) else error from None
         console.without_bars_of_weights()
 
     def _try_loggers(self) -> None:

@@ -392,15 +392,16 @@ def test_what_is_monitored_and_not_logged_is_a_mistake(loop: Any) -> None:
     assert errors.is_mistake(raised.value)
 
 
-def test_why_a_logger_cannot_be_made_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """jsonargparse says that it is no logger."""
+@pytest.mark.parametrize("several", [False, True])
+def test_why_a_logger_cannot_be_made_is_said(several: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """jsonargparse says of several that they are no loggers."""
     pytest.importorskip("mlflow")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
     monkeypatch.setattr(sys, "argv", ["masa"])
     logger = {"class_path": "lightning.pytorch.loggers.MLFlowLogger", "init_args": {"tracking_uri": "file:./mlruns"}}
     with pytest.raises(ValueError, match=r"^MLFlowLogger: MlflowException: .*MLFLOW_ALLOW_FILE_STORE"):
-        main(["fit", "--config", "tiny", f"--trainer.logger={json.dumps([logger])}"])
+        main(["fit", "--config", "tiny", f"--trainer.logger={json.dumps([logger] if several else logger)}"])
 
 
 def test_a_configuration_without_its_model(
