@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 from masa_lightning.callbacks._rollout_file import Name, RolloutFile, to_line
 from masa_lightning.models.checkpoints import replaced
 from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.provenance import evaluation_settings
 from masa_lightning.types import Problem, Rollout, RolloutGroup
 
 
@@ -97,6 +98,7 @@ def rollout_settings(module: GRPOLightningModule) -> dict[str, Any]:
         "sampler": [type(module.sampler).__name__, getattr(module.sampler, "dtype", None)],
         "seed": module.run_seed(),
         "grader": type(module.scorer.grader).__name__,
+        "grader_settings": evaluation_settings(module)["grader_settings"],  # verdicts are taken up with the rollouts
         "reward_parts": module.scorer.parts,
         "evaluation": evaluation,
         "max_prompt_length": module.max_prompt_length,
@@ -120,7 +122,11 @@ def _fingerprint(policy: nn.Module) -> str:
 
 
 def _compare(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    differences = [name for name in now if before.get(name) != json.loads(json.dumps(now[name]))]
+    differences = [
+        name
+        for name in now
+        if before.get(name) != json.loads(json.dumps(now[name])) and (name in before or name != "grader_settings")
+    ]  # which earlier versions did not write
     if differences:
         name = differences[0]
         raise ValueError(

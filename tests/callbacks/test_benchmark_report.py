@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers.logger import DummyLogger
 from rich.console import Console
 
-from masa_lightning import BenchmarkReport, Evaluation, GRPOLightningModule
+from masa_lightning import BenchmarkReport, Evaluation, GRPOLightningModule, MathGrader
 from masa_lightning.callbacks._benchmark_table import markdown_table
 from masa_lightning.types import Completion, NumberAnswer, Problem
 
@@ -212,6 +212,17 @@ class TestGoesOn:
         other = module(pass_rate_scale=16)
         with pytest.raises(ValueError, match=r"other settings \(pass_rate_scale\)"):
             run(loop, other, problems("ab"), tmp_path)
+
+    def test_not_with_a_grader_of_other_settings(self, loop: Any, module: Any, tmp_path: Path) -> None:
+        """Its verdicts were taken up with the rollouts."""
+        run(loop, module(grader=MathGrader(timeout=2.0)), problems("ab"), tmp_path)
+        file = tmp_path / "settings.json"
+        written = json.loads(file.read_text())
+        with pytest.raises(ValueError, match=r"other settings \(grader_settings\): grader_settings was 'MathGrader\(t"):
+            run(loop, module(grader=MathGrader(timeout=3.0)), problems("ab"), tmp_path)
+        del written["grader_settings"]  # as earlier versions wrote it
+        file.write_text(json.dumps(written))
+        run(loop, module(grader=MathGrader(workers=1, timeout=3.0)), problems("ab"), tmp_path)
 
     def test_prompts_are_made_once_a_problem(self, loop: Any, module: Any, tmp_path: Path) -> None:
         run(loop, module(), problems("ab"), tmp_path)
