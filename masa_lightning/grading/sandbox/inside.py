@@ -1,7 +1,8 @@
 """The first step in a sandbox: sets limits on itself, then runs the script that nobody trusts. `sandbox` starts it.
 
 It reads its order from a file descriptor, `{"user": int | null, "limits": {name: int}, "paths": [str], "message": str}`,
-and from a second one what the script may import beside, `sandbox.compiled`.
+from a second one what the script may import beside, `sandbox.compiled`, and a third one tells whether the process that
+wants it is still there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import marshal
 import os
 import resource
+import select
 import sys
 from typing import Any, Final
 
@@ -38,6 +40,15 @@ class Modules:
             exec(marshal.loads(self._codes[name]), module.__dict__)
 
 
+def is_orphan(life: int) -> bool:
+    """Returns whether the other end of a pipe is gone: nobody wants this sandbox, and nobody would end it."""
+    poll = select.poll()
+    poll.register(life, 0)  # its end is told unasked
+    gone = bool(poll.poll(0))
+    os.close(life)
+    return gone
+
+
 def enter() -> str:
     """Gives up what the script must not have, for good, and returns the message for it."""
     with open(int(sys.argv[1]), "rb") as file:
@@ -59,6 +70,8 @@ def enter() -> str:
 
 
 if __name__ == "__main__":
+    if is_orphan(int(sys.argv[3])):
+        raise SystemExit
     message = enter()
     with open(SCRIPT, "rb") as file:
         script = compile(file.read(), SCRIPT, "exec", dont_inherit=True)

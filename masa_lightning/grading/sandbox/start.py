@@ -92,7 +92,7 @@ def start(
         descriptors.append(_sealed(seccomp_filter()))
         descriptors.append(_sealed(json.dumps(order).encode()))
         descriptors.append(_sealed(modules))
-        inside = ["/inside.py", *map(str, descriptors[1:])]
+        inside = ["/inside.py", *map(str, descriptors[1:]), str(_life())]
         # -P -s -S: no folder of a user on the path, no start-up code of packages
         python = [os.path.realpath(sys.executable), "-P", "-s", "-S", "-B", *inside]
         return subprocess.Popen(
@@ -101,7 +101,7 @@ def start(
             stdout=stdout,
             stderr=stderr,
             env=ENVIRONMENT,
-            pass_fds=descriptors,
+            pass_fds=[*descriptors, _life()],
             start_new_session=True,  # Ctrl-C is for the parent, which then ends its sandboxes
         )
     finally:
@@ -124,6 +124,24 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()
+
+
+@cache
+def _life() -> int:
+    """Returns a descriptor to read from, which is at its end once this process is gone, however it died.
+
+    Bubblewrap takes a moment to tie its life to that of this process (`--die-with-parent`). A process that is killed in that
+    moment would leave a sandbox behind; so `inside.py`, which comes later, looks here before it begins.
+    """
+    ends = os.pipe()
+
+    def forget() -> None:  # a child would hold the other end open, and is a parent of sandboxes of its own
+        _life.cache_clear()
+        for end in ends:
+            os.close(end)
+
+    os.register_at_fork(after_in_child=forget)
+    return ends[0]
 
 
 @cache

@@ -1,12 +1,14 @@
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from programs import sandboxed
 
-from masa_lightning.grading.sandbox.bubblewrap import SCRATCH
+from masa_lightning.grading.sandbox.bubblewrap import SCRATCH, bubblewrap_binary
 from masa_lightning.grading.sandbox.start import ENVIRONMENT, MEMORY, compiled, kill, start
 
 
@@ -118,3 +120,37 @@ def test_kill_ends_at_once_and_can_be_repeated(tmp_path):
     kill(process)
     kill(process)
     assert process.returncode == -9 and process.stdout.closed
+
+
+@sandboxed
+def test_sandbox_ends_though_its_parent_died_before_bubblewrap_was_tied_to_it(tmp_path):
+    slow, ran = tmp_path / "bwrap", tmp_path / "script.py"
+    slow.write_text(f'#!/bin/sh\nread line\nexec {bubblewrap_binary()} "$@"\n')  # goes on after its parent's death
+    slow.chmod(0o755)
+    ran.write_text("print('it ran')")
+    code = """
+import os, subprocess, sys
+from pathlib import Path
+from masa_lightning.grading.sandbox.start import start
+start(Path(sys.argv[1]), "", seconds=20, stdin=0, stdout=1, stderr=2)
+os.kill(os.getpid(), 9)
+"""
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", code, str(ran)], env=environment, **pipes) as parent:
+        assert parent.wait(60) == -9
+        output, errors = parent.communicate(b"go on\n", timeout=60)  # until the sandbox has let go of both
+    assert (output, errors) == (b"", b"")
+
+
+@sandboxed
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_sandboxes_of_a_forked_process_are_its_own(tmp_path):
+    assert run(tmp_path, "print(1)")[0] == "1\n"
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            os._exit(0 if run(tmp_path, "print(2)")[0] == "2\n" else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert run(tmp_path, "print(3)")[0] == "3\n"
