@@ -59,7 +59,7 @@ def engine(device: str, precision: str) -> Iterator[Found]:
     seconds = time.perf_counter() - start
     way = "shared" if sampler.shares_weights else "handed over"
     graphs = ", with graphs" if device == "cuda" and sampler.enforce_eager is None else ""
-    text = f"{seconds:.1f} s, engine in {sampler.engine_dtype}, weights {way}{graphs}"
+    text = f"engine in {sampler.engine_dtype}, made in {seconds:.1f} s, weights {way}{graphs}"
     yield Found(text, facts={"engine_seconds": seconds, "shares_weights": sampler.shares_weights})
 
     guard = ParityGuard(sampler, policy, Processes(0, 1), limit=None, model=TINY, precision=precision)

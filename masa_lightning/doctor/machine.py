@@ -35,7 +35,10 @@ def devices() -> Iterator[Found]:
     gpus = [_gpu(torch, index) for index in range(torch.cuda.device_count())]
     x: Any = torch.ones(256, 256, device="cuda", dtype=torch.bfloat16)  # a kernel, which an old build has not for it
     if (x @ x)[0, 0].item() != 256:
-        raise Failed(f"a product of matrices on {gpus[0]['name']} is wrong", "the GPU or its driver is broken")
+        raise Failed(
+            f"a product of matrices on {gpus[0]['name']} is wrong",
+            "take another GPU (CUDA_VISIBLE_DEVICES) or another driver: nothing that this one computes can be trusted",
+        )
     text = "; ".join(
         f"{gpu['name']} (compute {gpu['capability']}), {gpu['free_gib']:.1f} of {gpu['total_gib']:.1f} GiB free"
         for gpu in gpus
@@ -43,7 +46,7 @@ def devices() -> Iterator[Found]:
     hidden = "" if len(present) <= len(gpus) else f"; {len(present)} in the machine, {len(gpus)} visible"
     facts = {"gpus": gpus, "driver": driver, "cuda": torch.version.cuda}
     full = [str(index) for index, gpu in enumerate(gpus) if gpu["free_gib"] < 0.5 * gpu["total_gib"]]
-    remedy = f"GPU {', '.join(full)} is in use by others: `nvidia-smi`" if full else ""
+    remedy = f"GPU {', '.join(full)} is in use by others: `nvidia-smi` names them" if full else ""
     text += f"{hidden}; driver {driver or 'unknown'}, CUDA {torch.version.cuda}"
     yield Found(text, "note" if full else "ok", remedy, facts)
 
@@ -83,7 +86,7 @@ def without_gpus(
         f"{', '.join(present)} with driver {driver}, of which torch {version} (CUDA {cuda}) can use none: "
         f"{words or 'it does not say why'}",
         "failed",
-        f"a driver for CUDA {cuda} or newer; or see whether CUDA_VISIBLE_DEVICES hides the GPU",
+        f"install a driver for CUDA {cuda} or newer; or see whether CUDA_VISIBLE_DEVICES hides the GPU",
         facts,
     )
 
@@ -123,7 +126,10 @@ def cores() -> Iterator[Found]:
     text = ", ".join(parts)
     remedies = []
     if busy > usable:
-        remedies.append("other programs use the cores too: the seconds of this table are not this machine's own")
+        remedies.append(
+            "other programs use the cores too, and these seconds are not this machine's own: end them, and run "
+            "`masa doctor` again"
+        )
     yield Found(text, "note" if remedies else "ok", "; ".join(remedies), facts)
 
 

@@ -128,7 +128,7 @@ def _ending(check: Check, place: Path, codes: Sequence[int | None]) -> tuple[str
 
 
 def _log(place: Path) -> str:
-    return f"if this does not say it, look at what was printed: {place}"
+    return f"read the last lines of the logs in {place}; if they do not help, report them with this table"
 
 
 def _told(report: Path) -> list[dict[str, Any]]:

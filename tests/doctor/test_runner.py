@@ -16,10 +16,10 @@ STEPS = ("first", "second", "third")
 @pytest.mark.parametrize(
     ("how", "found", "remedy"),
     [
-        ("segfault", "its process died of SIGSEGV", "if this does not say it, look at what was printed"),
+        ("segfault", "its process died of SIGSEGV", "read the last lines of the logs in"),
         ("killed", "its process was killed (SIGKILL): memory ran out, most likely", "free memory of this machine"),
-        ("exit", "its process ended with status 7: the last word", "if this does not say it, look at what was printed"),
-        ("error", "ValueError: weights | are\nnone", "if this does not say it, look at what was printed"),
+        ("exit", "its process ended with status 7: the last word", "read the last lines of the logs in"),
+        ("error", "ValueError: weights | are\nnone", "read the last lines of the logs in"),
         ("failed", "no weights", "give some"),
     ],
 )
