@@ -103,7 +103,7 @@ def rollout_settings(module: GRPOLightningModule) -> dict[str, Any]:
         "evaluation": evaluation,
         "max_prompt_length": module.max_prompt_length,
         "max_completion_length": module.max_completion_length,
-        "max_meta_length": module.completion_limit("meta"),
+        "max_meta_length": module.completion_limits["meta"],
         "prompts": asdict(module.prompts),
         "pass_rate_scale": getattr(module, "pass_rate_scale", None),  # which the meta prompt asks for
         "chat_template": module.tokenizer.chat_template,

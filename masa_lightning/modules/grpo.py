@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,11 +13,10 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 
 from masa_lightning.checks import check_number, check_object, parameters
-from masa_lightning.functional.prompts import PromptTemplates, solution_messages
+from masa_lightning.functional.prompts import PromptTemplates
 from masa_lightning.grading.answer_grader import AnswerGrader
 from masa_lightning.metrics.rollouts import SolutionStatistics
 from masa_lightning.metrics.solving import MajorityVote, PassAtK, PredictedVote
-from masa_lightning.models import loading
 from masa_lightning.models.checkpoints import check_sizes
 from masa_lightning.models.lora import check_same
 from masa_lightning.models.turns import check_roles
@@ -35,6 +35,7 @@ from masa_lightning.rollouts.controlled import ControlledRollouts
 from masa_lightning.rollouts.evaluation import Drawn, Evaluator, Stage
 from masa_lightning.rollouts.measurement import Named, measure
 from masa_lightning.rollouts.plan import merge_batches
+from masa_lightning.rollouts.prompts import Chat, Prompts, SolutionChat
 from masa_lightning.rollouts.refill import ProblemReserve, training_problems
 from masa_lightning.rollouts.rollouter import Rollouter
 from masa_lightning.rollouts.scorers import Scorer, Scorers
@@ -120,6 +121,8 @@ class GRPOLightningModule(PolicyLightningModule):
         self.algorithm = algorithm
         self.needs_reference = algorithm.kl_coef > 0
         self.kind_weights = (1.0, 1.0)
+        self.completion_limits: dict[Kind, int] = dict.fromkeys(("solution", "meta"), self.max_completion_length)
+        """Most tokens of a completion, by kind of rollout."""
 
         self.run_state = RunState()
         """What the run has counted, logged and validated so far; resumed from checkpoints."""
@@ -270,7 +273,7 @@ class GRPOLightningModule(PolicyLightningModule):
                     self,
                     groups,
                     extra=None if type(self).extra_loss is GRPOLightningModule.extra_loss else self.extra_loss,
-                    first=lambda found: self.session.check(found, done + 1, self.sampling),
+                    first=partial(self.session.check, step=done + 1, sampling=self.sampling),
                 )
             self._count(groups)
             self.log_step(self._step_metrics(groups, trained_tokens) | update | refills)
@@ -312,16 +315,9 @@ class GRPOLightningModule(PolicyLightningModule):
         e = self.evaluation
         return SamplingSettings(temperature=e.temperature, top_p=e.top_p, top_k=e.top_k)
 
-    def messages(self, kind: Kind, group: RolloutGroup) -> list[dict[str, str]]:
-        """The chat that a rollout of this kind starts from."""
-        if kind != "solution":
-            raise ValueError(f"this module makes solution rollouts only; got kind {kind!r}")
-        problem = group.problem
-        return solution_messages(self.prompts, problem.problem, group.hint, problem.answer_type)
-
-    def completion_limit(self, kind: Kind) -> int:
-        """Most tokens of a completion of this kind."""
-        return self.max_completion_length
+    def chats(self) -> dict[Kind, Chat]:
+        """What gives the messages that a rollout of a group starts from, by kind."""
+        return {"solution": SolutionChat(self.prompts)}
 
     def training_counts(self) -> dict[Kind, int]:
         """Rollouts a problem in training, by kind."""
@@ -361,17 +357,6 @@ class GRPOLightningModule(PolicyLightningModule):
         """
         return torch.zeros_like(logp)
 
-    def prompt_ids(self, kind: Kind, group: RolloutGroup) -> list[int]:
-        """Token ids of a prompt, ready for the completion to follow."""
-        text = self.tokenizer.apply_chat_template(
-            self.messages(kind, group), add_generation_prompt=True, tokenize=False, **self.chat_template_kwargs
-        )
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
-        assert self.policy is not None
-        rows = loading.vocabulary_size(self.policy.model.config)
-        loading.check_prompt(self.model_name, rows, self.tokenizer, ids)
-        return ids
-
     # -- the walk of one batch ---------------------------------------------------------------------------------------
 
     def _count(self, groups: Sequence[RolloutGroup]) -> None:
@@ -399,14 +384,21 @@ class GRPOLightningModule(PolicyLightningModule):
 
     def _start(self) -> None:
         """Readies the sampler, and makes the parts that a batch goes through."""
+        assert self.policy is not None
         self.session.start(self)
         progress = phase_progress(self.trainer)
         self.rollouter = Rollouter(
             sampler=self.sampler,
             tokenizer=self.tokenizer,
             stops=self.stops,
-            prompt_ids=self.prompt_ids,
-            limit=self.completion_limit,
+            prompts=Prompts(
+                self.chats(),
+                tokenizer=self.tokenizer,
+                template_kwargs=self.chat_template_kwargs,
+                model=self.model_name,
+                config=self.policy.model.config,
+            ),
+            limits=self.completion_limits,
             max_prompt_length=self.max_prompt_length,
             seed=self.run_seed(),
             processes=self.processes,

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from masa_lightning.checks import check_number, check_object
-from masa_lightning.functional.prompts import check_asked, meta_messages
+from masa_lightning.functional.prompts import check_asked
 from masa_lightning.metrics.calibration import Calibration
 from masa_lightning.metrics.rollouts import MetaStatistics
 from masa_lightning.modules.defaults import default_meta_length, fitting_scale
@@ -25,6 +25,7 @@ from masa_lightning.rollouts.evaluation import Predicted, Predictor, Stage
 from masa_lightning.rollouts.expert_examples import ExpertExamples
 from masa_lightning.rollouts.measurement import Named, measure
 from masa_lightning.rollouts.meta_scorer import MetaScorer
+from masa_lightning.rollouts.prompts import Chat, MetaChat
 from masa_lightning.rollouts.scorers import Scorer
 from masa_lightning.types import Kind, Objective, Problem, RolloutGroup
 
@@ -76,7 +77,7 @@ class MASALightningModule(GRPOLightningModule):
             )
         self.num_meta_generations = num_meta_generations
         self.num_acting_meta_generations = num_acting_meta_generations
-        self.max_meta_length = min(max_meta_length, self.max_completion_length)
+        self.completion_limits["meta"] = self.max_meta_length = min(max_meta_length, self.max_completion_length)
         self.quantities = meta.quantities(quantities, self.max_completion_length)
         if quantities is not None:
             check_asked(self.prompts, self.quantities.questions())
@@ -95,19 +96,14 @@ class MASALightningModule(GRPOLightningModule):
     def objectives(self) -> dict[Kind, list[Objective]]:
         return super().objectives() | {"meta": self.meta_scorer.objectives}
 
-    def messages(self, kind: Kind, group: RolloutGroup) -> list[dict[str, str]]:
-        if kind == "solution":
-            return super().messages(kind, group)
-        return meta_messages(
-            self.prompts,
-            group.problem.problem,
+    def chats(self) -> dict[Kind, Chat]:
+        meta = MetaChat(
+            templates=self.prompts,
+            questions=self.quantities.questions(),
             pass_rate_scale=self.pass_rate_scale,
             max_completion_length=self.max_completion_length,
-            questions=self.quantities.questions(),
         )
-
-    def completion_limit(self, kind: Kind) -> int:
-        return self.max_completion_length if kind == "solution" else self.max_meta_length
+        return super().chats() | {"meta": meta}
 
     def controlled_rollouts(self) -> ControlledRollouts:
         return ControlledRollouts(

@@ -81,7 +81,7 @@ class PolicyLearner:
             algorithm=module.algorithm,
             kind_weights=module.kind_weights,
             temperature=module.sampling.temperature,
-            norm_length=(module.completion_limit("solution"), module.completion_limit("meta")),
+            norm_length=(module.completion_limits["solution"], module.completion_limits["meta"]),
             idle=pack([([0], [0])]).to(module.device),
             extra=extra,
         )

@@ -97,7 +97,7 @@ def evaluation_settings(module: GRPOLightningModule) -> dict[str, Any]:
         "top_p": sampling.top_p,
         "top_k": sampling.top_k,
         "max_prompt_length": module.max_prompt_length,
-        "max_completion_length": module.completion_limit("solution"),
+        "max_completion_length": module.completion_limits["solution"],
         "stop": [*module.stops.texts],
         "stop_token_ids": [*module.stops.token_ids],
         "grader": type(module.scorer.grader).__name__,
@@ -108,7 +108,7 @@ def evaluation_settings(module: GRPOLightningModule) -> dict[str, Any]:
         quantities: Quantities | None = getattr(module, "quantities", None)
         asked = [] if quantities is None else [asdict(question) for question in quantities.questions()]
         settings |= {
-            "max_meta_length": module.completion_limit("meta"),
+            "max_meta_length": module.completion_limits["meta"],
             "meta_prompt": _digest([*chat, prompts.meta, asked]),
         }
     return settings

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import chain, zip_longest
 from typing import Any
 
 from masa_lightning.distributed import rank_zero_warn
+from masa_lightning.rollouts.prompts import Prompts
 from masa_lightning.types import Completion, Kind, Problem, Rollout, RolloutGroup, SamplingRequest
-
-PromptIds = Callable[[Kind, RolloutGroup], list[int]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,25 +45,27 @@ def merge_batches(batches: Sequence[Any]) -> list[Problem]:
 
 
 def make_groups(
-    problems: Sequence[Problem], kinds: Sequence[Kind], *, prompt_ids: PromptIds, max_prompt_length: int
+    problems: Sequence[Problem], kinds: Sequence[Kind], *, prompts: Prompts, max_prompt_length: int
 ) -> list[RolloutGroup]:
     """Makes a group with its prompts, still without rollouts, of each problem whose prompts are short enough.
 
     Args:
         problems: Those with an over-long prompt are left out, with a warning that names one and counts them.
         kinds: Of the rollouts to come.
-        prompt_ids: Gives the prompt of a kind for a group.
+        prompts: Makes those of each kind.
         max_prompt_length: Longest prompt, tokens.
     """
+    made = [RolloutGroup(problem=problem) for problem in problems]
+    for kind in kinds:
+        for group, ids in zip(made, prompts.make(kind, made), strict=True):
+            group.prompts[kind] = ids
     groups, overlong = [], []
-    for problem in problems:
-        group = RolloutGroup(problem=problem)
-        group.prompts = {kind: prompt_ids(kind, group) for kind in kinds}
+    for group in made:
         longest = max(map(len, group.prompts.values()))
         if longest <= max_prompt_length:
             groups.append(group)
         else:
-            overlong.append((problem.id, longest))
+            overlong.append((group.problem.id, longest))
     if overlong:
         name, longest = overlong[0]
         more = f" ({len(overlong) - 1} more of the batch are left out for the same reason)" * (len(overlong) > 1)
@@ -100,7 +101,7 @@ def plan_rollouts(
     groups: Sequence[RolloutGroup],
     counts: Mapping[Kind, int],
     *,
-    limit: Callable[[Kind], int],
+    limits: Mapping[Kind, int],
     keys: Sequence[str],
     logprobs: bool = True,
 ) -> RolloutPlan:
@@ -110,7 +111,7 @@ def plan_rollouts(
         groups: Of `make_groups`; a gated one gets no solution rollouts, and a token limit and a number of solutions of its
             own hold for its solutions.
         counts: Rollouts a group, by kind.
-        limit: Gives the most tokens of a completion of a kind.
+        limits: Most tokens of a completion, by kind.
         keys: One a group. Every request's seed is a function of its group's key, of the kind and of the rollout's index
             alone: a resumed run draws what an undisturbed one would have drawn.
         logprobs: Whether the log-probabilities of the drawn tokens are wanted.
@@ -120,7 +121,7 @@ def plan_rollouts(
         for kind, count in counts.items():
             if not count or (kind == "solution" and group.gated):
                 continue
-            ids, most = group.prompts[kind], limit(kind)
+            ids, most = group.prompts[kind], limits[kind]
             if kind == "solution":
                 most = most if group.token_limit is None else min(most, group.token_limit)
                 count = count if group.num_solutions is None else group.num_solutions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -11,7 +11,8 @@ from masa_lightning.distributed import Processes, announce, without_texts
 from masa_lightning.functional.stopping import before_stop
 from masa_lightning.models.stops import Stops
 from masa_lightning.protocols import PhaseProgress, RolloutStore, Sampler
-from masa_lightning.rollouts.plan import PromptIds, collect_rollouts, make_groups, plan_rollouts
+from masa_lightning.rollouts.plan import collect_rollouts, make_groups, plan_rollouts
+from masa_lightning.rollouts.prompts import Prompts
 from masa_lightning.settings import SamplingSettings
 from masa_lightning.timing import Stopwatch
 from masa_lightning.types import Completion, Kind, Problem, RolloutGroup
@@ -24,8 +25,8 @@ class Rollouter:
         sampler: Draws completions.
         tokenizer: Decodes them.
         stops: What ends a completion.
-        prompt_ids: Gives the prompt of a kind for a group, as token ids.
-        limit: Gives the most tokens of a completion of a kind.
+        prompts: Makes the prompts of groups.
+        limits: Most tokens of a completion, by kind.
         max_prompt_length: Longest prompt, tokens.
         seed: Of the run.
         processes: Those of the run.
@@ -40,8 +41,8 @@ class Rollouter:
         sampler: Sampler,
         tokenizer: Any,
         stops: Stops,
-        prompt_ids: PromptIds,
-        limit: Callable[[Kind], int],
+        prompts: Prompts,
+        limits: Mapping[Kind, int],
         max_prompt_length: int,
         seed: int,
         processes: Processes,
@@ -50,7 +51,7 @@ class Rollouter:
         expected: dict[Kind, float],
     ) -> None:
         self.sampler, self.tokenizer, self.stops = sampler, tokenizer, stops
-        self.prompt_ids, self.limit, self.max_prompt_length = prompt_ids, limit, max_prompt_length
+        self.prompts, self.limits, self.max_prompt_length = prompts, dict(limits), max_prompt_length
         self.seed, self.processes, self.progress, self.watch = seed, processes, progress, watch
         self.expected = expected
         self.generated: list[list[int]] = []
@@ -64,21 +65,23 @@ class Rollouter:
             counts: Rollouts a group, by kind.
         """
         kinds = [kind for kind, count in counts.items() if count]
-        return make_groups(problems, kinds, prompt_ids=self.prompt_ids, max_prompt_length=self.max_prompt_length)
+        return make_groups(problems, kinds, prompts=self.prompts, max_prompt_length=self.max_prompt_length)
 
     def hint(self, groups: Sequence[RolloutGroup]) -> None:
         """Puts the hints of groups into their solution prompts, in place; one that makes a prompt too long is dropped.
 
         So is one that is withheld, if it would have made it too long: what hints are compared with is chosen as they are.
         """
-        for group in (g for g in groups if g.hint):
-            ids = self.prompt_ids("solution", group)
+        hinted = [g for g in groups if g.hint]
+        for group, ids in zip(hinted, self.prompts.make("solution", hinted), strict=True):
             if len(ids) <= self.max_prompt_length:
                 group.prompts["solution"] = ids
             else:
                 group.hint = ()
-        for group in (g for g in groups if g.withheld_hint):
-            if len(self.prompt_ids("solution", replace(group, hint=group.withheld_hint))) > self.max_prompt_length:
+        withheld = [g for g in groups if g.withheld_hint]
+        with_hint = [replace(g, hint=g.withheld_hint) for g in withheld]
+        for group, ids in zip(withheld, self.prompts.make("solution", with_hint), strict=True):
+            if len(ids) > self.max_prompt_length:
                 group.withheld_hint = ()
 
     def generate(
@@ -102,7 +105,7 @@ class Rollouter:
             logprobs: Whether the log-probabilities of the drawn tokens are wanted, which an update needs.
         """
         keys = [f"{self.seed}/{key}" for key in keys]
-        plan = plan_rollouts(groups, counts, limit=self.limit, keys=keys, logprobs=logprobs)
+        plan = plan_rollouts(groups, counts, limits=self.limits, keys=keys, logprobs=logprobs)
         expected = [
             min(request.max_tokens, self.expected.get(kind, request.max_tokens))
             for request, (_, kind) in zip(plan.requests, plan.owners, strict=True)

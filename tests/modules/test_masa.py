@@ -1,6 +1,9 @@
 """The meta path on a tiny random model, through `Trainer.fit` on the CPU; the rest of the loop is in test_grpo."""
 
 import math
+import sys
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -269,6 +272,34 @@ def test_both_kinds_in_one_call(loop):
         assert [r.max_tokens for r in requests] == [9, 9, 9, 5, 5] * 2
         assert len({r.seed for r in requests}) == 10
         assert [(len(g.solutions), len(g.metas)) for g in groups] == [(3, 2)] * 2
+
+
+class Walked(MASALightningModule):
+    """Counts the calls of a step that come from another file into those of the LightningModules."""
+
+    def training_step(self, batch, batch_idx):
+        self.calls = Counter()
+        sys.setprofile(self.count)
+        try:
+            return super().training_step(batch, batch_idx)
+        finally:
+            sys.setprofile(None)
+
+    def count(self, frame, event, arg):
+        file = Path(frame.f_code.co_filename)
+        of_a_module = file.parent.name == "modules" and file.name in ("base.py", "grpo.py", "masa.py")
+        if event == "call" and of_a_module and frame.f_back.f_code.co_filename != str(file):
+            self.calls[frame.f_code.co_name] += 1
+
+
+def test_a_step_enters_the_modules_as_often_with_more_problems(loop):
+    found = []
+    for problems in (2, 6):
+        module = loop.module(Walked)
+        loop.fit(module, loop.Problems(problems, batch_size=problems), max_steps=1)
+        found.append(module.calls)
+    assert found[0] == found[1]
+    assert found[0]["training_step"] == 1
 
 
 @pytest.mark.parametrize(("iterations", "mini_batches"), [(1, 1), (2, 2), (1, 3)])
