@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import importlib
 import json
+import random
 import re
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningCLI
 
 from masa_lightning.cli.words import arguments
+from masa_lightning.data.arithmetic import draw_arithmetic
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.report.records import Evaluated, ProblemRecord
 from masa_lightning.report.runs import Run
@@ -141,6 +143,43 @@ def test_gating_of_tested_problems():
             "lost_signal": 0.1875 / (0.1875 + 0.25),
         }
     )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_tiers_are_read_off_the_text(seed):
+    task = draw_arithmetic(random.Random(seed))
+    assert part("metrics").tier_of(task.text) == task.tier
+    assert part("metrics").tier_of(task.text + " Or not?") is None
+
+
+def test_what_gating_finds_of_a_tier():
+    problems = [
+        problem("Compute max(95,32).", [True] * 4, [1.0, 1.0]),
+        problem("Compute max(1,2).", [True] * 4, [0.5, 0.5]),
+        problem("Compute max(1,3).", [True, False], [0.5, 0.5]),  # teaches something
+        problem("Compute 354 mod 7.", [True] * 4, [1.0, 1.0]),  # open
+        problem("Compute 103*475.", [False] * 4, []),  # hopeless, predicted nothing
+    ]
+    rule = {"max_std": 0.1, "margin": 0.1}
+    tested = result("a", 0, (0, 0, 0), problems=problems)
+    found = part("metrics").found_on_test
+    assert found(tested, "trivial", 1.0, **rule) == pytest.approx({"share": 2 / 4, "predicted": 0.75, "found": 1 / 2})
+    assert found(tested, "hopeless", 0.0, **rule) == pytest.approx({"share": 1 / 4, "found": 0.0})
+    assert found(tested, "trivial", 0.0, **rule) == {"share": 0.0}
+
+
+def test_seconds_are_of_the_steps_in_which_it_acts():
+    acted = {1: 0.0, 2: 0.0, 3: 0.5, 4: 0.25}
+    seconds = {1: 9.0, 2: 9.0, 3: 1.0, 4: 2.0}
+    arms = {
+        "grpo": {0: result("grpo", 0, (0, 0, 0), timing_s__generate=seconds)},
+        "efficient": {0: result("efficient", 0, (0, 0, 0), controls__gating__acted_share=acted)},
+    }
+    head, _, grpo, efficient = part("tables").phases(arms).splitlines()
+    assert head.split("|")[4].strip() == "generate (s)"
+    assert grpo.split("|")[2:5] == [" 75 ", " 25 ", " 1.50 "]
+    assert efficient.split("|")[4].strip() == part("tables").NONE
+    assert part("tables").phases({"grpo": arms["grpo"]}) == ""
 
 
 def test_shapley_values_of_the_eight_arms():

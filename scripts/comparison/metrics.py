@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from comparison.runs import Arm, folder_of, is_tested, is_trained, test_folder
+from masa_lightning.data.arithmetic import Arithmetic, ArithmeticKind, Tier
 from masa_lightning.functional.controls import gate
 from masa_lightning.report import statistics
 from masa_lightning.report.records import Evaluated
@@ -269,3 +271,40 @@ def gate_on_test(result: Result, *, max_std: float, margin: float) -> dict[str, 
         "share": (gated, len(problems)),
     }
     return {name: part / whole for name, (part, whole) in lost.items() if whole}
+
+
+def tier_of(text: str) -> Tier | None:
+    """The tier of a generated problem, read off its text; None if that is of none of the kinds.
+
+    >>> tier_of("Compute 354 mod 7.")
+    'open'
+    """
+    numbers = tuple(map(int, re.findall(r"-?\d+", text)))
+    tasks = (Arithmetic(kind, numbers) for kind in get_args(ArithmeticKind))
+    return next((task.tier for task in tasks if len(numbers) > 1 and task.text == text), None)
+
+
+def found_on_test(result: Result, tier: Tier, outcome: float, *, max_std: float, margin: float) -> dict[str, float]:
+    """Which of the tested problems that teach nothing the fixed rule finds.
+
+    Args:
+        result: Of a run on `ArithmeticDataModule`.
+        tier: Of the problems.
+        outcome: Their share of right solutions, 0 or 1.
+        max_std: Of the rule.
+        margin: Of the rule.
+
+    Returns:
+        Their ``share`` of all problems that teach nothing, their mean ``predicted`` pass rate, and ``found``, the share of
+        them that the rule gates; those that are known.
+    """
+    problems = [p for p in result.tested.problems if p.verdicts and fmean(p.verdicts) in (0.0, 1.0)]
+    these = [p for p in problems if fmean(p.verdicts) == outcome and tier_of(p.problem) == tier]
+    gated = sum(gate(p.rates, max_std=max_std, margin=margin) is not None for p in these)
+    predicted = [p.predicted for p in these if p.predicted is not None]
+    sums = {
+        "share": (len(these), len(problems)),
+        "predicted": (math.fsum(predicted), len(predicted)),
+        "found": (gated, len(these)),
+    }
+    return {name: part / whole for name, (part, whole) in sums.items() if whole}

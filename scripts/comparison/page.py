@@ -41,6 +41,13 @@ did, from its first act on."""
 _THRESHOLDS: Final = """\
 The rule `fixed` on test problems, each of which is solved and predicted, so that no audit is needed. *Signal* is the
 sum of p (1 - p)."""
+_FOUND: Final = """\
+Why recall is not higher: test problems whose solutions are all right or all wrong, by tier. Tiers can be read off the
+text. Of the open tier some come out alike, by skill or by chance; these are predicted nearer to the middle."""
+_PHASES: Final = """\
+Why seconds fall less than tokens: a step of training, once `efficient` acts. The engine takes a turn for each token of
+its longest rollout, which has a cost of its own on a model of this size; predictions that are acted on are drawn before
+the solutions, so there are more turns. And the update leaves out what has no advantage, gated or not."""
 _PARTS: Final = """\
 Shapley values: what a part adds, on average over the orders in which parts are added to GRPO. In the paper notions
 have 67%, the pass rate (difficulty) 23% and the length 8%. Where an interval has 0 in it, nothing is shown."""
@@ -82,17 +89,33 @@ def text(
     left = [f"`{name}`" for name in arms if name not in results]
     rows = [[f"`{arm.name}`", str(len(results[arm.name])), arm.says] for arm in known]
     gains, controls = tables.gains(results, known), tables.controls(results)
+    found, phases = tables.found(results), tables.phases(results)
     sections = [
         ("What holds, and what does not", [tables.of_goals(results), _HOLDS]),
         ("Pass@1, predictions and cost", [tables.overview(results), pictures.get("progress")]),
         (
             "Against each other",
-            [_AGAINST if gains else "", gains, tables.costs(results, known), pictures.get("cost")],
+            [
+                _AGAINST if gains else "",
+                gains,
+                tables.costs(results, known),
+                pictures.get("cost"),
+                _PHASES if phases else "",
+                phases,
+            ],
         ),
         ("How well predictions fit", [pictures.get("calibration"), pictures.get("alignment")]),
         (
             "Gating and cutoff",
-            [_CONTROLS if controls else "", controls, pictures.get("gating"), _THRESHOLDS, tables.thresholds(results)],
+            [
+                _CONTROLS if controls else "",
+                controls,
+                pictures.get("gating"),
+                _THRESHOLDS,
+                tables.thresholds(results),
+                _FOUND if found else "",
+                found,
+            ],
         ),
         ("Hints", [tables.hints(results), "Means over the steps in which hints were given."]),
         ("Parts of the meta reward", [tables.parts(results), _PARTS, pictures.get("parts")]),

@@ -176,6 +176,50 @@ def thresholds(results: m.Results) -> str:
     return table(["arm", "margin", "max_std", "precision", "recall", "gated", "correct lost", "signal lost"], rows)
 
 
+def found(results: m.Results) -> str:
+    """Which problems that teach nothing the fixed rule of each arm finds; empty without such an arm."""
+    groups = (("trivial", 1.0), ("hopeless", 0.0), ("open", 1.0), ("open", 0.0))
+    rows = []
+    for arm in (name for name in ("masa", "efficient") if name in results):
+        for tier, outcome in groups:
+            by_seed = [m.found_on_test(r, tier, outcome, **m.thresholds(r)) for r in results[arm].values()]
+            cells = [
+                share(statistics.mean([v[name] for v in by_seed if name in v]), 2)
+                for name in ("share", "predicted", "found")
+            ]
+            rows.append([f"`{arm}`", tier, "all right" if outcome else "all wrong", *cells])
+    head = ["arm", "tier", "solutions", "of all that teach nothing", "predicted pass rate", "found"]
+    return table(head, rows) if rows else ""
+
+
+def phases(results: m.Results) -> str:
+    """Seconds and tokens of a training step, of the steps in which `efficient` acts; empty without that arm."""
+    starts = [r.start for r in results.get("efficient", {}).values() if r.start is not None]
+    if not starts:
+        return ""
+    since = max(starts)
+    tags = (
+        "tokens/solution",
+        "tokens/meta",
+        *(f"timing_s/{name}" for name in ("generate", "logprobs", "update", "sft", "step")),
+    )
+
+    def mean_of(tag: str) -> m.Metric:
+        def metric(result: m.Result) -> float | None:
+            values = [v for step, v in result.run.series(tag).items() if step > result.steps[since - 1]]
+            return fmean(values) if values else None
+
+        return metric
+
+    rows = []
+    for arm in (name for name in ("grpo", "masa", "efficient") if name in results):
+        digits = [0 if tag.startswith("tokens") else 2 for tag in tags]
+        cells = [cell(m.estimate(results[arm], mean_of(tag)), d) for tag, d in zip(tags, digits, strict=True)]
+        rows.append([f"`{arm}`", *cells])
+    head = ["arm", "solution tokens", "meta tokens", "generate (s)", "log-probabilities", "update", "ExpertSFT", "step"]
+    return table(head, rows)
+
+
 def hints(results: m.Results) -> str:
     """What hints did; empty without a hint."""
     rows = []
