@@ -14,7 +14,8 @@ cd "$ROOT"
 train() { # the folder of its run, and what else it is given
   local name=$1
   shift
-  "$PYTHON" -m masa_lightning.cli fit "$@" --trainer.max_steps 16 --trainer.logger.init_args.name "quickstart/$name" ${DEVICE[@]+"${DEVICE[@]}"} ||
+  "$PYTHON" -m masa_lightning.cli fit "$@" --trainer.max_steps 16 --trainer.val_check_interval 16 \
+    --trainer.logger.init_args.name "quickstart/$name" ${DEVICE[@]+"${DEVICE[@]}"} ||
     fail "masa fit ended with status $?. What it said is above."
 }
 say "masa fit --config tiny: MASA"
