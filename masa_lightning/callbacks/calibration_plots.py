@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from matplotlib.figure import Figure
 from torch import nn
 
+from masa_lightning.checks import check_number
 from masa_lightning.loggers.media import log_figure
 from masa_lightning.metrics.figures import save_figure
 from masa_lightning.metrics.over_steps import Gated, History, Means, gated_over_steps, means_over_steps
@@ -50,7 +51,7 @@ class CalibrationPlots(Callback):
         dirpath: Folder of the PNG files; default ``pictures`` in the run's folder.
 
     Raises:
-        ValueError: If `every_n_validations` is less than 1.
+        ValueError: If `every_n_validations` is no integer >= 1.
 
     Example:
         >>> callback = CalibrationPlots(every_n_validations=2)
@@ -60,8 +61,7 @@ class CalibrationPlots(Callback):
 
     def __init__(self, every_n_validations: int = 1, dirpath: str | None = None) -> None:
         super().__init__()
-        if every_n_validations < 1:
-            raise ValueError(f"every_n_validations is {every_n_validations}; expected >= 1")
+        check_number("every_n_validations", every_n_validations, ">= 1", whole=True)
         self.every_n_validations = every_n_validations
         self.dirpath = dirpath
         self.validations = 0

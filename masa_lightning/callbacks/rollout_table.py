@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from masa_lightning.callbacks._rollout_file import EvaluationRolloutFile, TrainingRolloutFile, to_short_line
+from masa_lightning.checks import check_number
 from masa_lightning.distributed import Processes, collect, fetch
 from masa_lightning.loggers.media import Cell, log_table
 from masa_lightning.models.checkpoints import set_aside
@@ -46,7 +47,7 @@ class RolloutTable(Callback):
         max_characters: Longest text in a cell.
 
     Raises:
-        ValueError: If a number is less than 1.
+        ValueError: If a number is no integer >= 1.
 
     Example:
         >>> RolloutTable(every_n_steps=50, rows=8).rows
@@ -56,8 +57,7 @@ class RolloutTable(Callback):
     def __init__(self, every_n_steps: int = 10, rows: int = 4, max_characters: int = 600) -> None:
         super().__init__()
         for name, value in {"every_n_steps": every_n_steps, "rows": rows, "max_characters": max_characters}.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}; expected >= 1")
+            check_number(name, value, ">= 1", whole=True)
         self.every_n_steps = every_n_steps
         self.rows = rows
         self.max_characters = max_characters

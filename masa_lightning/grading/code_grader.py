@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 
+from masa_lightning.checks import check_number
 from masa_lightning.grading.programs.blocks import program_of
 from masa_lightning.grading.programs.launch import Tests, why_unusable
 from masa_lightning.grading.programs.names import tested_names
@@ -48,10 +49,8 @@ class CodeGrader:
     """
 
     def __init__(self, workers: int = 2, timeout: float = 10.0) -> None:
-        if workers < 1:
-            raise ValueError(f"workers is {workers}; expected at least 1 completion at a time")
-        if not 0 < timeout < float("inf"):
-            raise ValueError(f"timeout is {timeout}; expected a finite number of seconds > 0")
+        check_number("workers", workers, ">= 1", whole=True, note="completion at a time")
+        check_number("timeout", timeout, "> 0", note="seconds")
         self.workers = workers
         self.timeout = timeout
         self._unusable: dict[bytes, str] = {}  # by a digest of tests: why they are none, "" if they are some

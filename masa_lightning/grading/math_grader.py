@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from masa_lightning.checks import check_number
 from masa_lightning.functional.boxes import last_box
 from masa_lightning.functional.grading import quick_box_verdict
 from masa_lightning.grading.verdicts import Verdicts
@@ -32,10 +33,8 @@ class MathGrader:
     """
 
     def __init__(self, workers: int = 2, timeout: float = 5.0) -> None:
-        if workers < 1:
-            raise ValueError(f"workers is {workers}; expected at least 1 grading process")
-        if not 0 < timeout < float("inf"):
-            raise ValueError(f"timeout is {timeout}; expected a finite number of seconds > 0")
+        check_number("workers", workers, ">= 1", whole=True, note="grading process")
+        check_number("timeout", timeout, "> 0", note="seconds")
         self.workers = workers
         self.timeout = timeout
         self._pool: WorkerPool | None = None

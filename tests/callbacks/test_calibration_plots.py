@@ -269,8 +269,9 @@ def test_a_full_disk_only_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_refuses(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="every_n_validations is 0"):
-        CalibrationPlots(every_n_validations=0)
+    for number in (0, 1.5):
+        with pytest.raises(ValueError, match=f"every_n_validations is {number}; expected"):
+            CalibrationPlots(every_n_validations=number)
     with pytest.raises(TypeError, match="expected a MASALightningModule"):
         CalibrationPlots().setup(trainer(tmp_path, CalibrationPlots(), logger=False), pl.LightningModule(), "fit")
 

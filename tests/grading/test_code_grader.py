@@ -310,8 +310,9 @@ def test_no_descriptor_stays_open():
 
 
 def test_arguments():
-    with pytest.raises(ValueError, match="workers is 0"):
-        CodeGrader(workers=0)
+    for workers in (0, 1.5, True):
+        with pytest.raises(ValueError, match=f"workers is {workers}; expected"):
+            CodeGrader(workers=workers)
     for timeout in (0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="timeout is"):
             CodeGrader(timeout=timeout)

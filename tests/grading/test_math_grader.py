@@ -245,8 +245,9 @@ def test_forked_child_leaves_the_parents_workers_alone(fake, make):
 
 
 def test_arguments(make):
-    with pytest.raises(ValueError, match="workers is 0"):
-        MathGrader(workers=0)
+    for workers in (0, 1.5, True):
+        with pytest.raises(ValueError, match=f"workers is {workers}; expected"):
+            MathGrader(workers=workers)
     for timeout in (0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="timeout is"):
             MathGrader(timeout=timeout)
