@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 from masa_lightning.loggers.media import Chart, log_board, log_settings
 from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.listeners import callbacks_of
 from masa_lightning.modules.provenance import provenance
 from masa_lightning.protocols import RolloutControl
 from masa_lightning.quantities import Quantity, ShownQuantity, quantities_of, shown
@@ -65,8 +66,7 @@ class RunOverview(Callback):
         if trainer.is_global_zero:
             predicts = bool(getattr(pl_module, "num_meta_generations", 0))
             quantities = quantities_of(pl_module)
-            callbacks: list[Any] = getattr(trainer, "callbacks", [])
-            controls = any(issubclass(type(c), RolloutControl) for c in callbacks)
+            controls = bool(callbacks_of(trainer, RolloutControl))
             board = self.board(quantities if predicts else (), controls=controls)
             tags = [tag for q in quantities.shown()[:1] for tag in (q.tag("pearson", "val/"), q.tag("mae", "val/"))]
             log_board(trainer.loggers, board, ("val/pass@1", *tags, "tokens_total/trained"))

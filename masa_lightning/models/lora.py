@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from masa_lightning.checks import check_number
 from masa_lightning.models.checkpoints import OtherSettingsError
 from masa_lightning.models.policy import Policy
-from masa_lightning.protocols import LogProbs
 from masa_lightning.types import PackedTokens
 
 if TYPE_CHECKING:
@@ -101,26 +100,32 @@ def _miss_no_frozen(policy: Policy, keys: Any) -> None:
     keys.missing_keys[:] = [k for k, name in names.items() if name in trained or not name.startswith("policy.")]
 
 
-def without_adapters(policy: Policy) -> LogProbs:
-    """The model under a policy's adapters: `Policy.forward` with the adapters off, and no second copy of the weights."""
-    from peft.tuners.lora import LoraLayer
+class WithoutAdapters:
+    """The model under a policy's adapters: `Policy.forward` with the adapters off, and no second copy of the weights.
 
-    layers = [module for module in policy.modules() if isinstance(module, LoraLayer)]
+    Args:
+        policy: With adapters. A copy of both is of the copy.
+    """
 
-    def scale(factor: float) -> None:  # peft's own switch thaws and freezes parameters, which FSDP2 does not follow
-        for layer in layers:
-            for name in layer.scaling:
-                layer.set_scale(name, factor)
+    def __init__(self, policy: Policy) -> None:
+        from peft.tuners.lora import LoraLayer
 
-    def base(tokens: PackedTokens, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-        scale(0.0)
+        self.policy = policy
+        self.layers: list[Any] = [module for module in policy.modules() if isinstance(module, LoraLayer)]
+
+    def __call__(self, tokens: PackedTokens, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        self._scale(0.0)
         try:
-            logprobs: tuple[Tensor, Tensor] = policy(tokens, temperature)
+            logprobs: tuple[Tensor, Tensor] = self.policy(tokens, temperature)
         finally:
-            scale(1.0)
+            self._scale(1.0)
         return logprobs
 
-    return base
+    def _scale(self, factor: float) -> None:
+        """Peft's own switch thaws and freezes parameters, which FSDP2 does not follow."""
+        for layer in self.layers:
+            for name in layer.scaling:
+                layer.set_scale(name, factor)
 
 
 def check_same(saved: dict[str, Any] | None, lora: LoRA | None) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from masa_lightning.checks import check_choice, check_number, check_object
 from masa_lightning.models import loading
-from masa_lightning.models.lora import LoRA, add_adapters, without_adapters
+from masa_lightning.models.lora import LoRA, WithoutAdapters, add_adapters
 from masa_lightning.models.policy import Policy
 from masa_lightning.models.steady import make_steady
 from masa_lightning.models.stops import read_stops
@@ -130,7 +130,7 @@ class PolicyLoader:
             sharding: As there.
         """
         if self.lora is not None:
-            return without_adapters(policy)
+            return WithoutAdapters(policy)
         reference = self._steady(self._load(sharding))
         return self._spread(reference.eval().requires_grad_(False), sharding)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import warnings
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Self, cast
@@ -17,13 +16,15 @@ from lightning.pytorch.trainer.states import TrainerFn
 from masa_lightning.checks import check_number, check_object
 from masa_lightning.distributed import Processes
 from masa_lightning.models.loading import DType
-from masa_lightning.models.lora import LoRA, check_same, leave_out_frozen, without_adapters
+from masa_lightning.models.lora import LoRA, leave_out_frozen
 from masa_lightning.models.policy import Policy
 from masa_lightning.models.policy_loader import PolicyLoader, Sharding
 from masa_lightning.models.stops import Stops, find_stops
 from masa_lightning.modules import hyperparameters
+from masa_lightning.modules.checkpoint_entry import ShardsCheck
 from masa_lightning.modules.checkpointing import as_file, check_savers, make_durable
 from masa_lightning.modules.defaults import default_lengths, default_sampler
+from masa_lightning.modules.expected_warnings import ignore_expected_warnings
 from masa_lightning.modules.last_step import SaveLastStep
 from masa_lightning.modules.optimization import Optimization
 from masa_lightning.modules.policy_learner import PolicyLearner
@@ -32,25 +33,10 @@ from masa_lightning.modules.run_folder import RunFolder
 from masa_lightning.modules.sampler_session import SamplerSession
 from masa_lightning.modules.steps import share_buckets
 from masa_lightning.modules.termination import SaveOnSigterm
-from masa_lightning.modules.trainer_checks import (
-    check_callbacks,
-    check_gradients,
-    check_optimizers,
-    check_processes,
-    check_strategy,
-    check_validation,
-)
+from masa_lightning.modules.trainer_checks import check_optimizers, check_strategy, check_trainer
 from masa_lightning.protocols import LogProbs, Sampler
 from masa_lightning.settings import SamplingSettings
 from masa_lightning.timing import Stopwatch
-
-_EXPECTED_WARNINGS = (  # of Lightning, about what is so on purpose here
-    r"Found \d+ module\(s\) in eval mode",  # no dropout: it would falsify log-probabilities
-    "You have overridden `transfer_batch_to_device` in",  # it leaves the batch alone
-    r"`isinstance\(treespec, LeafSpec\)`",  # of torch, in Lightning's own calls
-    "Using ModelCheckpoint with manual optimization",  # checkpoints are of the weights after a step
-    r"It is recommended to use `self.log\(.*sync_dist=True",  # it is used; vLLM's process group misleads Lightning
-)
 
 
 class PolicyLightningModule(LightningModule):
@@ -145,7 +131,6 @@ class PolicyLightningModule(LightningModule):
         self.learner = PolicyLearner(optimization, self.lr_scheduler_step)
         self._reference: list[LogProbs] = []  # in a list: not a submodule, so neither trained nor checkpointed
         self.session = SamplerSession(max_logp_difference)
-        self._shards_checked = False
         self.watch = Stopwatch()
 
     @property
@@ -246,12 +231,8 @@ class PolicyLightningModule(LightningModule):
             ValueError: If the Trainer is to clip or accumulate gradients, which are the module's settings, two callbacks
                 write the same checkpoints, or the strategy is for another number of processes.
         """
-        check_callbacks(self.trainer)
-        for message in _EXPECTED_WARNINGS:
-            warnings.filterwarnings("ignore", message=message)
-        check_processes(self.trainer)
-        check_validation(self.trainer)
-        check_gradients(self.trainer)  # the first hook there is, and before Lightning refuses them without a remedy
+        check_trainer(self.trainer)  # in the first hook there is, before Lightning refuses without a remedy
+        ignore_expected_warnings()
         callbacks = getattr(self.trainer, "callbacks", [])
         present = [c for c in callbacks if isinstance(c, RunFolder)]
         folder = present[0] if present else RunFolder()
@@ -276,7 +257,7 @@ class PolicyLightningModule(LightningModule):
         if self.needs_reference:
             self._reference.append(self.loader.load_reference(self.policy, sharding))
         if sharding is not None:
-            self.register_state_dict_pre_hook(self._check_shards)  # type: ignore[no-untyped-call]
+            self.register_state_dict_pre_hook(ShardsCheck())  # type: ignore[no-untyped-call]
 
     def _sharding(self) -> Sharding | None:
         if self.device_mesh is None:
@@ -312,25 +293,7 @@ class PolicyLightningModule(LightningModule):
         """Problems are text: they stay as they are."""
         return batch
 
-    def __getstate__(self) -> dict[str, Any]:
-        """For copies, also pickled ones; the reference under adapters is a closure over the policy."""
-        state = super().__getstate__()
-        return state | {"_reference": [None for _ in self._reference]} if self.lora is not None else state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Makes it of the copy's own policy."""
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        if self.lora is not None and self.policy is not None:
-            self._reference = [without_adapters(self.policy) for _ in self._reference]
-
     # -- for subclasses ----------------------------------------------------------------------------------------------
 
     def run_seed(self) -> int:
         return self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
-
-    def _check_shards(self, *_: Any) -> None:
-        """Compares LoRA settings when Lightning asks what to read a folder of shards into: torch's errors name weights."""
-        meta = Path(self.trainer.ckpt_path or "", "meta.pt")
-        if not self._shards_checked and meta.is_file():
-            check_same(torch.load(meta, map_location="cpu", weights_only=True, mmap=True)["masa"]["lora"], self.lora)
-        self._shards_checked = True

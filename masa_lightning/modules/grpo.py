@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -17,15 +16,12 @@ from masa_lightning.functional.prompts import PromptTemplates
 from masa_lightning.grading.answer_grader import AnswerGrader
 from masa_lightning.metrics.rollouts import SolutionStatistics
 from masa_lightning.metrics.solving import MajorityVote, PassAtK, PredictedVote
-from masa_lightning.models.checkpoints import check_sizes
-from masa_lightning.models.lora import check_same
 from masa_lightning.models.turns import check_roles
 from masa_lightning.modules.base import PolicyLightningModule
+from masa_lightning.modules.checkpoint_entry import entry_of, restore
 from masa_lightning.modules.defaults import fitting_prompts, warn_of_hub
-from masa_lightning.modules.hyperparameters import class_path
-from masa_lightning.modules.listeners import phase_progress
+from masa_lightning.modules.listeners import callbacks_of, phase_progress
 from masa_lightning.modules.moved import check_names
-from masa_lightning.modules.provenance import provenance
 from masa_lightning.modules.resume import Resumption
 from masa_lightning.modules.run_state import RunState
 from masa_lightning.modules.trainer_checks import check_batches, check_monitors
@@ -46,8 +42,6 @@ from masa_lightning.rollouts.unfinished import UnfinishedWarning
 from masa_lightning.settings import Algorithm, Evaluation, SamplingSettings
 from masa_lightning.types import Experience, Kind, Objective, Problem, RolloutGroup
 from masa_lightning.update.advantages import assign_advantages
-from masa_lightning.update.batch_update import trained_rollouts
-from masa_lightning.update.learner import are_finite
 
 
 class GRPOLightningModule(PolicyLightningModule):
@@ -126,31 +120,12 @@ class GRPOLightningModule(PolicyLightningModule):
 
         self.run_state = RunState()
         """What the run has counted, logged and validated so far; resumed from checkpoints."""
-        self._resumption = Resumption()
+        self.resumption = Resumption()
         self._unfinished = UnfinishedWarning()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what an exact resume needs beyond weights, optimisers and loops, and what an export needs."""
-        assert self.policy is not None
-        if not are_finite(self.policy.parameters()):
-            raise RuntimeError(
-                "the weights are not finite, so no checkpoint of them is written; expected finite ones. Go on from the last "
-                "checkpoint: --ckpt_path last"
-            )
-        checkpoint["masa"] = {
-            "class_path": class_path(type(self)),
-            "model": self.model_name,
-            "dtype": str(self.policy.model.dtype).removeprefix("torch."),
-            "lora": None if self.lora is None else asdict(self.lora),
-            # Its text, never the name of a file: an export reads none for a checkpoint.
-            "chat_template": None if self.chat_template is None else self.tokenizer.chat_template,
-            "stop_token_ids": [*self.stops.token_ids],
-            "stop": [*self.stops.texts],
-            "run": provenance(self) | self.run_state.validations(self.trainer),
-            **self.run_state.state_dict(),
-            **self.learner.state_dict(),
-            **self._resumption.state_dict(),
-        }
+        checkpoint["masa"] = entry_of(self)
         for logger in self.trainer.loggers:
             logger.save()  # what was logged before the checkpoint must outlive a kill after it
 
@@ -160,18 +135,7 @@ class GRPOLightningModule(PolicyLightningModule):
         Raises:
             ValueError: If the checkpoint is of other LoRA settings, of another model or module, or cannot be gone on from.
         """
-        if "masa" not in checkpoint:
-            raise ValueError(
-                f"checkpoint {str(self.trainer.ckpt_path)!r} has nothing of a {type(self).__name__}; expected one that a "
-                "GRPO or MASA Lightning module wrote. To start from another model's weights give its folder as `model`"
-            )
-        state = checkpoint["masa"]
-        check_same(state["lora"], self.lora)
-        of = "this checkpoint" if self._trainer is None else f"checkpoint {str(self.trainer.ckpt_path)!r}"
-        check_sizes(checkpoint.get("state_dict", {}), self.state_dict(), of)
-        self.run_state.load_state_dict(state)
-        self.learner.load_state_dict(state)
-        self._resumption.load(self, checkpoint)
+        restore(self, checkpoint)
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies, also pickled ones: the parts that a batch goes through are made when a run begins."""
@@ -209,9 +173,7 @@ class GRPOLightningModule(PolicyLightningModule):
 
     def test_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> Drawn:
         """Draws and scores rollouts with the settings of `evaluation`, but of problems that a `RolloutStore` has them of."""
-        # By class: an object that answers to any name, such as Lightning's DummyLogger, is no store.
-        stores = [c for c in getattr(self.trainer, "callbacks", []) if issubclass(type(c), RolloutStore)]
-        return self._evaluator.step(batch, "test", stores)
+        return self._evaluator.step(batch, "test", callbacks_of(self.trainer, RolloutStore))
 
     def predict_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> Drawn:
         """As `test_step`."""
@@ -237,7 +199,7 @@ class GRPOLightningModule(PolicyLightningModule):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        self._resumption.prepare(self.trainer)
+        self.resumption.prepare(self.trainer)
 
     def teardown(self, stage: str) -> None:
         """Closes the sampler and the grader."""
@@ -246,10 +208,7 @@ class GRPOLightningModule(PolicyLightningModule):
 
     def on_train_start(self) -> None:
         self._start()
-        if self.trainer.ckpt_path is not None:  # what callbacks monitor, which Lightning forgets
-            logged = self.run_state.last_logged()
-            self.trainer.callback_metrics.update({n: torch.tensor(v) for n, v in logged.items()})
-        self._resumption.begin(self.trainer, self.run_state.metrics)
+        self.resumption.begin(self.trainer, self.run_state)
 
     def training_step(self, batch: list[Problem], batch_idx: int) -> dict[str, Any]:
         """Rolls out, scores and updates.
@@ -268,7 +227,7 @@ class GRPOLightningModule(PolicyLightningModule):
                 groups, refills = self.rollouts.draw(problems, self.training_counts(), step=done)
                 self.sampler.sleep()
                 assign_advantages(groups, self.algorithm, self.objectives())
-                self._resumption.updating = True
+                self.resumption.updating = True
                 update, trained_tokens = self.learner.update(
                     self,
                     groups,
@@ -276,7 +235,7 @@ class GRPOLightningModule(PolicyLightningModule):
                     first=partial(self.session.check, step=done + 1, sampling=self.sampling),
                 )
             self._count(groups)
-            self.log_step(self._step_metrics(groups, trained_tokens) | update | refills)
+            self.log_step(self._step_metrics(groups, update, trained_tokens) | refills)
         if self.trainer.is_last_batch:
             self.learner.schedules.after_epoch(self.current_epoch + 1)
         return {"groups": groups}
@@ -296,7 +255,7 @@ class GRPOLightningModule(PolicyLightningModule):
         if self.trainer.state.fn == TrainerFn.FITTING:
             # Behind the last step Lightning counts its epoch as done, which a validation then would say.
             known = self.run_state.metrics if self.trainer.validating else {}
-            return {"step": float(self._resumption.steps), "epoch": known.get("epoch", float(self.current_epoch))}
+            return {"step": float(self.resumption.steps), "epoch": known.get("epoch", float(self.current_epoch))}
         return {"step": float(self.run_state.rollout_steps)} if self.run_state.rollout_steps else {}
 
     def _step_monitored_schedules(self, epochs: int) -> None:
@@ -363,17 +322,15 @@ class GRPOLightningModule(PolicyLightningModule):
         """Counts the training step as taken."""
         self.run_state.count(groups)
         self.run_state.reserve_taken = self.rollouts.reserve.taken
-        self._resumption.steps, self._resumption.updating = self.trainer.global_step, False
+        self.resumption.steps, self.resumption.updating = self.trainer.global_step, False
         self.rollouter.expect(groups)
         self._unfinished.look(groups, budget=self.max_completion_length, stops=self.stops.described(self.tokenizer))
 
-    def _step_metrics(self, groups: Sequence[RolloutGroup], trained_tokens: list[list[int]]) -> dict[str, float]:
-        """What a training step logs of its rollouts, tokens and seconds."""
-        trained = sum(r.length for g in groups for r in trained_rollouts(g, self.algorithm))
-        metrics = self.training_metrics(groups) | {
-            "num_tokens": float(self.run_state.num_tokens),
-            "tokens/trained": float(self.optimization.num_iterations * trained),
-        }
+    def _step_metrics(
+        self, groups: Sequence[RolloutGroup], update: dict[str, float], trained_tokens: list[list[int]]
+    ) -> dict[str, float]:
+        """What a training step logs of its rollouts, update, tokens and seconds."""
+        metrics = self.training_metrics(groups) | update | {"num_tokens": float(self.run_state.num_tokens)}
         add_token_sums(metrics, self.run_state.ledger)
         return metrics | speed_metrics(
             generated=self.rollouter.take_generated(),

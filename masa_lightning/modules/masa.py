@@ -15,6 +15,7 @@ from masa_lightning.metrics.calibration import Calibration
 from masa_lightning.metrics.rollouts import MetaStatistics
 from masa_lightning.modules.defaults import default_meta_length, fitting_scale
 from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.listeners import callbacks_of
 from masa_lightning.modules.meta import MetaSettings
 from masa_lightning.protocols import RolloutControl, Sampler
 from masa_lightning.quantities import Quantity
@@ -109,7 +110,7 @@ class MASALightningModule(GRPOLightningModule):
         return ControlledRollouts(
             rollouter=self.rollouter,
             scorers=self.scorers,
-            controls=self._controls(),
+            controls=callbacks_of(self.trainer, RolloutControl),
             read=self.meta_scorer.read,
             budget=self.max_completion_length,
             num_acting=self.num_acting_meta_generations,
@@ -167,7 +168,7 @@ class MASALightningModule(GRPOLightningModule):
             self.scorers.note(groups, votes=False)
             calibration = self.calibration["fit"] = self._new_calibration()
             metrics |= measure([("calibration", calibration)], groups)
-        controls = self._controls()
+        controls = callbacks_of(self.trainer, RolloutControl)
         for control in controls:
             metrics |= measured_by(control, groups, metrics)
         if controls and groups:
@@ -182,10 +183,6 @@ class MASALightningModule(GRPOLightningModule):
         super()._begin_evaluation(stage, batches, loaders)
         if stage != "predict":  # for callbacks, such as CalibrationPlots
             self.calibration[stage] = self._evaluator.measured.named("calibration")
-
-    def _controls(self) -> list[RolloutControl]:
-        # By class: an object that answers to any name, such as Lightning's DummyLogger, is no control.
-        return [c for c in getattr(self.trainer, "callbacks", []) if issubclass(type(c), RolloutControl)]
 
     def _meta_statistics(self) -> MetaStatistics:
         return MetaStatistics(self.meta_scorer.parts, sync_on_compute=False)

@@ -26,6 +26,7 @@ from masa_lightning.modules.resumed_settings import OptimizerSettings, changed_s
 
 if TYPE_CHECKING:
     from masa_lightning.modules.grpo import GRPOLightningModule
+    from masa_lightning.modules.run_state import RunState
 
 FORMAT = 2
 """Of what is in checkpoints; in those without a number steps are optimiser steps."""
@@ -187,14 +188,16 @@ class Resumption:
         """Looks at the optimisers before a checkpoint changes them; for ``on_fit_start``."""
         self._optimizers = OptimizerSettings(trainer.optimizers, [c.scheduler for c in trainer.lr_scheduler_configs])
 
-    def begin(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+    def begin(self, trainer: Trainer, run_state: RunState) -> None:
         """Goes to where the checkpoint was written, if there is one; for ``on_train_start``.
 
         Args:
             trainer: With all of the checkpoint restored.
-            metrics: What the last training step logged. Lightning logs a step after its checkpoint is written, which a
-                kill in between would lose: they are logged again.
+            run_state: Likewise. Lightning forgets what callbacks monitor; and it logs a step after its checkpoint is
+                written, which a kill in between would lose: what the last step logged is logged again.
         """
+        if trainer.ckpt_path is not None:
+            trainer.callback_metrics.update({n: torch.tensor(v) for n, v in run_state.last_logged().items()})
         point, self._point = self._point, None
         if point is None:
             self.steps = trainer.global_step
@@ -207,9 +210,9 @@ class Resumption:
         told = {re.sub(r"^optimization\.(optimizer|lr_scheduler)\.", "", _name(change)) for change in self._explained}
         if changes := [change for change in changes if _name(change).rpartition(".")[2] not in told]:
             rank_zero_warn(message(changes, self.steps))
-        if metrics and self.steps % getattr(trainer, "log_every_n_steps", 1) == 0:
+        if run_state.metrics and self.steps % getattr(trainer, "log_every_n_steps", 1) == 0:
             for logger in trainer.loggers:
-                logger.log_metrics(dict(metrics), step=self.steps)
+                logger.log_metrics(dict(run_state.metrics), step=self.steps)
         point.reach(trainer)
 
 

@@ -25,6 +25,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from masa_lightning.models.checkpoints import replaced, set_aside
 from masa_lightning.modules.hyperparameters import plain
+from masa_lightning.modules.listeners import callbacks_of
 from masa_lightning.modules.run_state import run_state
 from masa_lightning.protocols import RolloutControl
 
@@ -276,12 +277,11 @@ def _tested(trainer: Trainer, of: str | Path | None) -> str:
     """Tells tests apart: by checkpoint, settings of module and data, controls, and how much of the data is taken."""
     checkpoint = Path(str(of)) if of else None
     files = [file for file in (checkpoint, checkpoint and checkpoint / "meta.pt") if file and file.is_file()]
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     what = {
         "checkpoint": [str(checkpoint and checkpoint.resolve()), *(file.stat().st_mtime_ns for file in files)],
         "module": plain(dict(trainer.lightning_module.hparams_initial)),
         "data": plain(getattr(trainer, "datamodule", None)),
-        "controls": [plain(c) for c in callbacks if issubclass(type(c), RolloutControl)],
+        "controls": [plain(c) for c in callbacks_of(trainer, RolloutControl)],
         "trainer": [str(trainer.limit_test_batches), str(trainer.precision), os.environ.get("PL_GLOBAL_SEED")],
     }
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()

@@ -19,6 +19,19 @@ if TYPE_CHECKING:
     from masa_lightning.modules.grpo import GRPOLightningModule
 
 
+def check_trainer(trainer: Trainer) -> None:
+    """Looks at callbacks, processes, validation and gradients of a trainer, before anything runs.
+
+    Raises:
+        TypeError: As `check_callbacks`.
+        ValueError: As `check_callbacks`, `check_processes`, `check_validation` and `check_gradients`.
+    """
+    check_callbacks(trainer)
+    check_processes(trainer)
+    check_validation(trainer)
+    check_gradients(trainer)
+
+
 def check_callbacks(trainer: Trainer) -> None:
     """Looks at the callbacks of a trainer before anything runs.
 

@@ -80,7 +80,8 @@ class BatchUpdate:
             )
         with self.watch.phase("exchange"):
             stats = merge_processes(self.processes.gather(compact(stats)))
-        return update_metrics(
+        trained = sum(r.length for g in groups for r in trained_rollouts(g, self.loss.algorithm))
+        return {"tokens/trained": float(self.num_iterations * trained)} | update_metrics(
             stats,
             norms,
             steps=len(norms),

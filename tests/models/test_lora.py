@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from masa_lightning.models import loading
-from masa_lightning.models.lora import LoRA, add_adapters, check_same, leave_out_frozen, without_adapters
+from masa_lightning.models.lora import LoRA, WithoutAdapters, add_adapters, check_same, leave_out_frozen
 from masa_lightning.models.packing import pack
 from masa_lightning.models.policy import Policy
 
@@ -91,7 +91,7 @@ def test_the_model_under_the_adapters(adapted, base):
     policy = adapted()
     with_adapters = policy(TOKENS)
     assert (with_adapters[0] - base(TOKENS)[0]).abs().max() > 0.1
-    under = without_adapters(policy)
+    under = WithoutAdapters(policy)
     assert_equal(under(TOKENS, 0.7), base(TOKENS, 0.7))
     assert_equal(policy(TOKENS), with_adapters)
     with pytest.raises(AttributeError):
