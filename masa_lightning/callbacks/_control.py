@@ -54,13 +54,13 @@ class PredictionControl(Callback):
     reads: str
     """Name of the quantity whose predictions it decides by."""
     counts_type: type[Any] = ControlCounts
-    """What the evidence of a step is summed up in."""
+    """Class that the evidence of a step is summed up in."""
     draw = "audit"
     """Names the random number by which a problem is left alone."""
     skips = False
     """Whether a problem that it acts on has no solutions."""
     release = "until it is within the limit there"
-    """What ends it that the guard holds it back, in words."""
+    """Until when the guard holds it back, in words for the warning."""
     steered = False
     """Whether it keeps within its limits by itself (`functional.risk`), so that the guard has nothing to say."""
 
@@ -129,7 +129,7 @@ class PredictionControl(Callback):
         most = max((g.greatest_weight * len(g.solutions) for g in groups), default=0.0)
         return -self.max_lost_correct * most, (1 - self.max_lost_correct) * most
 
-    # -- types.RolloutControl ----------------------------------------------------------------------------------------
+    # -- protocols.RolloutControl ----------------------------------------------------------------------------------------
 
     @property
     def held_back(self) -> bool:
@@ -158,7 +158,7 @@ class PredictionControl(Callback):
             group.decisions[self.name] = decision
 
     def settle(self, groups: Sequence[RolloutGroup]) -> None:
-        """Nothing, unless a subclass knows better."""
+        """Does nothing; a subclass may override it."""
 
     def metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         """Estimates over the window, ``controls/<name>/...``, and the tokens that this step saved."""
@@ -234,9 +234,9 @@ class PredictionControl(Callback):
         return {"guard": asdict(self.guard), "limit": self.max_lost_correct, "window": window}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes them up from a checkpoint; with another limit than its the guard begins anew.
+        """Restores them from a checkpoint; the guard starts afresh if the limit has changed.
 
-        An earlier version's guard had no test: of it one knows whether it held the control back.
+        The guard of an earlier version had no test: all that is known is whether it held the control back.
         """
         guard = state_dict.get("guard", {"held_back": state_dict.get("held_back", False)})
         same = state_dict.get("limit", self.max_lost_correct) == self.max_lost_correct

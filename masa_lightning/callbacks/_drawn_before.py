@@ -1,4 +1,4 @@
-"""Rollouts of an interrupted test: taken up by the next one, if they are of the same weights and settings."""
+"""Rollouts of an interrupted test: the next one reuses them if they are of the same weights and settings."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def rollout_settings(module: GRPOLightningModule) -> dict[str, Any]:
         "sampler": [type(module.sampler).__name__, getattr(module.sampler, "dtype", None)],
         "seed": module.run_seed(),
         "grader": type(module.scorer.grader).__name__,
-        "grader_settings": evaluation_settings(module)["grader_settings"],  # verdicts are taken up with the rollouts
+        "grader_settings": evaluation_settings(module)["grader_settings"],  # verdicts are reused with the rollouts
         "reward_parts": module.scorer.parts,
         "evaluation": evaluation,
         "max_prompt_length": module.max_prompt_length,

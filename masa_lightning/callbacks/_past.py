@@ -36,7 +36,7 @@ class Past(OrderedDict[tuple[str, str], tuple[float, float]]):
         return sum(_name(group) in self for group in groups) / max(len(groups), 1)
 
     def remember(self, groups: Iterable[RolloutGroup]) -> None:
-        """Takes what the problems of a step did, where their statistics are true."""
+        """Adds the rollouts of a step's problems, where their statistics are true."""
         for group in groups:
             if group.is_unbiased:
                 right, wrong = self.pop(_name(group), (0.0, 0.0))
@@ -47,11 +47,11 @@ class Past(OrderedDict[tuple[str, str], tuple[float, float]]):
             self.popitem(last=False)
 
     def rows(self) -> list[list[str | float]]:
-        """All of it, as a checkpoint has it."""
+        """The whole past as plain values, for a checkpoint."""
         return [[*name, *counts] for name, counts in self.items()]
 
     def take(self, rows: Iterable[Sequence[str | float]]) -> None:
-        """Takes up what `rows` gave."""
+        """Restores what `rows` gave."""
         self.clear()
         self.update({(str(source), str(id_)): (float(right), float(wrong)) for source, id_, right, wrong in rows})
 

@@ -50,13 +50,13 @@ class RolloutFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._places: dict[Name, list[int]] = {}  # where the lines of a problem begin
+        self._offsets: dict[Name, list[int]] = {}  # bytes, of the lines of a problem
         if path.exists():
             self._open()
 
     def __len__(self) -> int:
         """Number of problems whose rollouts are there."""
-        return len(self._places)
+        return len(self._offsets)
 
     def read(self, problem: Problem) -> list[Rollout]:
         """Returns the rollouts of a problem, without prompt ids; none if they are not there.
@@ -65,11 +65,11 @@ class RolloutFile:
             ValueError: If they are there, but of another text or answer, or no rollouts.
         """
         rollouts = []
-        places = self._places.get((problem.source, problem.id), [])
-        if places:
+        offsets = self._offsets.get((problem.source, problem.id), [])
+        if offsets:
             with self.path.open("rb") as file:
-                for place in places:
-                    file.seek(place)
+                for offset in offsets:
+                    file.seek(offset)
                     record = to_record(file.readline())
                     if (record["problem"], record["answer"]) != (problem.problem, problem.answer):
                         raise ValueError(
@@ -97,7 +97,7 @@ class RolloutFile:
 
     def _open(self) -> None:
         wanted: dict[Name, int] = {}
-        place = end = 0  # end of the last problem that is complete
+        offset = end = 0  # bytes; end of the last problem that is complete
         last: Name | None = None
         with self.path.open("rb") as file:
             for number, line in enumerate(file, start=1):
@@ -111,18 +111,18 @@ class RolloutFile:
                         f"line {number} of {self.path} is not a rollout ({type(error).__name__}: {error}); expected what "
                         "BenchmarkReport writes: give another folder, or remove this file"
                     ) from error
-                self._places.setdefault(name, []).append(place)
-                place += len(line)
-                if len(self._places[name]) == wanted[name]:
-                    end = place
-        incomplete = [name for name, places in self._places.items() if len(places) != wanted[name]]
+                self._offsets.setdefault(name, []).append(offset)
+                offset += len(line)
+                if len(self._offsets[name]) == wanted[name]:
+                    end = offset
+        incomplete = [name for name, offsets in self._offsets.items() if len(offsets) != wanted[name]]
         if incomplete not in ([], [last]):
             raise ValueError(
-                f"{self.path} has {len(self._places[incomplete[0]])} rollouts of the problem {incomplete[0]}, expected "
+                f"{self.path} has {len(self._offsets[incomplete[0]])} rollouts of the problem {incomplete[0]}, expected "
                 f"{wanted[incomplete[0]]}: give another folder, or remove this file"
             )
         for name in incomplete:
-            del self._places[name]
+            del self._offsets[name]
         if end < self.path.stat().st_size:
             os.truncate(self.path, end)
 
@@ -141,8 +141,8 @@ class TrainingRolloutFile:
         """Readies the file for a run.
 
         Args:
-            step: Training steps before the checkpoint that the run goes on from: records of later ones, which are taken
-                anew, are removed, as is what an interrupted write left. None for a new run.
+            step: Training steps before the checkpoint that the run is resumed from: records of later steps, which are taken
+                again, are removed, as is what an interrupted write left. None for a new run.
 
         Returns:
             Where the records of another run, or what else the file held, are kept now; None if there were none.
@@ -191,11 +191,11 @@ class EvaluationRolloutFile:
         self._file.writelines(lines)
 
     def finish(self) -> None:
-        """Puts the file in its place."""
+        """Renames the file to its final name."""
         self._stack.close()
 
     def abandon(self) -> None:
-        """Leaves what was there before."""
+        """Removes what was written; an earlier file of that name stays."""
         error = RuntimeError("abandoned")
         with suppress(OSError):  # the disk may be full
             self._stack.__exit__(type(error), error, None)

@@ -58,11 +58,11 @@ class RuledControl(PredictionControl):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """That of all controls, and what the rule has learned."""
+        """The state of a control, and what the rule has learned."""
         return super().state_dict() | ({} if self.risk is None else {"risk": self.risk.state_dict()})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes it up; what another rule left begins anew, with nothing granted."""
+        """Restores it; in a checkpoint of the other rule there is nothing learned, and the rule starts afresh."""
         super().load_state_dict(state_dict)
         if self.risk is not None and "risk" in state_dict:
             self.risk.load_state_dict(state_dict["risk"])

@@ -1,4 +1,4 @@
-"""What a test found, as one table over benchmarks; and the test goes on where it was interrupted."""
+"""What a test found, as one table over benchmarks; an interrupted test is resumed."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from masa_lightning.types import Rollout, RolloutGroup
 class BenchmarkReport(Callback):
     """Reports a test by benchmark (`Problem.source`): ``results.json``, ``results.md``, pictures, and a table on the screen.
 
-    Every rollout goes to ``rollouts.jsonl`` after its batch, and is not drawn again: the same command goes on after an
-    interruption, and gives what an undisturbed one would have given. The folder belongs to one set of weights and settings
-    of the rollouts (``settings.json``).
+    Every rollout goes to ``rollouts.jsonl`` after its batch, and is not drawn again: the same command resumes an
+    interrupted test, and gives what an undisturbed one would have given. The folder belongs to one set of weights and
+    settings of the rollouts (``settings.json``).
 
     Metrics of each benchmark go to the loggers as ``test/<benchmark>/<metric>``, the table and the pictures to those that
     take them; the metrics of all problems are logged by the module.

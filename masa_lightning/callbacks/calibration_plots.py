@@ -85,7 +85,7 @@ class CalibrationPlots(Callback):
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keeps an earlier run's pictures under another name; a run that is resumed goes on with its own."""
+        """Keeps an earlier run's pictures under another name; a resumed run adds to its own."""
         folder = self._pictures(run_folder(trainer))  # a collective
         self._drawn = -1
         goes_on = trainer.ckpt_path is not None or trainer.global_step > 0
@@ -98,16 +98,16 @@ class CalibrationPlots(Callback):
         """Records what the step logged."""
         logged, step = trainer.callback_metrics, trainer.global_step
         for quantity in (q.metric_name for q in quantities_of(pl_module)):
-            figures = {
+            metrics = {
                 name.rpartition("/")[2]: v for name, v in logged.items() if name.startswith(f"calibration/{quantity}/")
             }
-            if figures.keys() >= _MEANS and (count := figures["count"].item()):
+            if metrics.keys() >= _MEANS and (count := metrics["count"].item()):
                 _add(
                     self.history[quantity].training,
                     Means(
                         step,
-                        *(figures[f"{name}_mean"].item() for name in ("predicted", "actual")),
-                        *(_Z * figures[f"{name}_std"].item() / count**0.5 for name in ("predicted", "actual")),
+                        *(metrics[f"{name}_mean"].item() for name in ("predicted", "actual")),
+                        *(_Z * metrics[f"{name}_std"].item() / count**0.5 for name in ("predicted", "actual")),
                     ),
                 )
         shares = [logged.get(f"controls/gating/{name}_share") for name in ("hopeless", "trivial", "acted")]
@@ -142,7 +142,7 @@ class CalibrationPlots(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up the history of a checkpoint; those of earlier versions have none of training."""
+        """Restores the history; a checkpoint of an earlier version has none of training."""
         self.validations = state_dict["validations"]
         training = state_dict.get("training", {})
         self.history.clear()

@@ -99,12 +99,12 @@ class EarlyCutoff(RuledControl):
     def plan(self, groups: Sequence[RolloutGroup], budget: int) -> list[tuple[Any, float]]:
         if self.risk is None:
             return super().plan(groups, budget)
-        share, places, factor = self.risk.audit_share, self.risk.places, self.factor
+        share, most, factor = self.risk.audit_share, self.risk.places, self.factor
         limits = [self._limit(group, budget, factor) for group in groups]
-        some = sorted((limit, place) for place, limit in enumerate(limits) if limit is not None)[:places]
+        some = sorted((limit, index) for index, limit in enumerate(limits) if limit is not None)[:most]
         self.risk.reserve(len(some))
-        kept = {place for _, place in some}
-        return [(limit if place in kept else None, share) for place, limit in enumerate(limits)]
+        kept = {index for _, index in some}
+        return [(limit if index in kept else None, share) for index, limit in enumerate(limits)]
 
     def _limit(self, group: RolloutGroup, budget: int, factor: float) -> int | None:
         lengths = _predicted(group)

@@ -183,7 +183,7 @@ class ExpertSFT(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes them up; the optimiser's when training starts."""
+        """Restores buffer and counters; the optimiser's state when training starts."""
         self.buffer = [_weighted(example) for example in state_dict["buffer"]]
         self.steps, self.tokens = state_dict["steps"], state_dict["tokens"]
         self._optimizer_state = state_dict["optimizer"]
@@ -232,7 +232,7 @@ class ExpertSFT(Callback):
         return any(isinstance(p, DTensor) for p in self._policy.parameters())
 
     def _take_batches(self) -> list[list[Example]]:
-        """Removes from the buffer what is due."""
+        """Removes the batches that are due from the buffer, and returns them."""
         if self.every_n_steps is None:
             due = len(self.buffer) // self.batch_size * self.batch_size
         else:

@@ -79,11 +79,11 @@ class GatingControl(RuledControl):
         return metrics | {f"controls/{self.name}/{name}": value for name, value in own.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """That of a rule, and the past of all problems, if it counts."""
+        """The state of a control with a rule, and the past of all problems if `history` is set."""
         return super().state_dict() | ({} if self.past is None else {"past": self.past.rows()})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes it up; a past that did not count before begins now."""
+        """Restores it; the past starts empty if the checkpoint has none."""
         super().load_state_dict(state_dict)
         if self.past is not None:
             self.past.take(state_dict.get("past", ()))

@@ -1,4 +1,4 @@
-"""What a run is and how it goes, at one look in the loggers."""
+"""The settings of a run and the charts to look at first, in the loggers."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ _CONTROLS: dict[str, Chart] = {
 
 
 class RunOverview(Callback):
-    """Gives the loggers the settings of data, callbacks and Trainer, and TensorBoard a page of the figures to look at first.
+    """Gives the loggers the settings of data, callbacks and Trainer, and TensorBoard a page of the charts to look at first.
 
     Lightning logs the settings of the module; these stand beside them. In TensorBoard the page is CUSTOM SCALARS: ten
-    figures, five of them of predictions, and three more where controls are used. The tab HPARAMS shows all settings with
+    charts, five of them of predictions, and three more where controls are used. The tab HPARAMS shows all settings with
     how well the run does, if its logger has ``default_hp_metric: false``, as those of this package's configurations have:
     otherwise Lightning has filled it with the module's alone.
 
     Example:
         >>> from masa_lightning.quantities import default_quantities
         >>> board = RunOverview.board(default_quantities(), controls=False)
-        >>> [len(figures) for figures in board.values()]
+        >>> [len(charts) for charts in board.values()]
         [10]
     """
 
@@ -73,7 +73,7 @@ class RunOverview(Callback):
 
     @staticmethod
     def board(quantities: Iterable[Quantity], *, controls: bool) -> dict[str, dict[str, Chart]]:
-        """Titles of pages and of their figures, and what these show, as of `loggers.media.log_board`.
+        """Titles of pages and of their charts, and what these show, as of `loggers.media.log_board`.
 
         Args:
             quantities: What is predicted, if anything is.

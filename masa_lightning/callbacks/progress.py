@@ -17,7 +17,7 @@ _BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
 class StepBar(Tqdm):
-    """A line of tqdm's: steps done, the phase of the one at hand, the time left, figures; never wider than the terminal.
+    """A line of tqdm's: steps done, the phase of the current one, the time left, metrics; never wider than the terminal.
 
     Where lines cannot be overwritten, in a pipe or a file, each is a line of its own.
     """
@@ -29,7 +29,7 @@ class StepBar(Tqdm):
         """What is counted, in front of the numbers."""
         self.phase = ""
         self._drawn = initial  # steps, in a pipe
-        self.figures: Sequence[str] = ()
+        self.metrics: Sequence[str] = ()
         """The first are kept where there is no room for all."""
         super().__init__(
             total=total, initial=initial, position=position, dynamic_ncols=True, file=sys.stdout, smoothing=0, **options
@@ -50,7 +50,7 @@ class StepBar(Tqdm):
             initial=self.initial,
             seconds=state["elapsed"],
             phase=self.phase,
-            figures=self.figures,
+            metrics=self.metrics,
             columns=state["ncols"],
             blocks=" #" if state["ascii"] is True else _BLOCKS,
         )
@@ -70,7 +70,7 @@ class StepBar(Tqdm):
         return False
 
     def reset(self, total: float | None = None) -> None:
-        """Begins anew, with the next of several loaders."""
+        """Starts again, for the next of several loaders."""
         self._drawn = 0
         super().reset(total)
 
@@ -94,7 +94,7 @@ def line(
     initial: int = 0,
     seconds: float = 0.0,
     phase: str = "",
-    figures: Sequence[str] = (),
+    metrics: Sequence[str] = (),
     columns: int | None = None,
     blocks: str = _BLOCKS,
 ) -> str:
@@ -106,12 +106,12 @@ def line(
         total: How many there will be; None if nobody knows.
         initial: Those done before the clock was started.
         seconds: Since then.
-        phase: Of the one that is at hand.
-        figures: What else to show; as many as there is room for.
+        phase: Of the current one.
+        metrics: What else to show; as many as there is room for.
         columns: Room; None is enough for all.
         blocks: What to draw a bar with, from empty to full.
 
-    >>> line("step", 11, 44, seconds=60, phase="generate  50%", figures=["pass 0.51", "22k tok/s"], columns=80)
+    >>> line("step", 11, 44, seconds=60, phase="generate  50%", metrics=["pass 0.51", "22k tok/s"], columns=80)
     'step 11/44 generate  50% |█████               | 01:00<03:00 pass 0.51 22k tok/s'
     """
     head = " ".join(filter(None, [name, str(done) if total is None else f"{done}/{total}", phase]))
@@ -120,10 +120,10 @@ def line(
         rate = (done - initial) / seconds if seconds else 0.0
         clock += f"<{Tqdm.format_interval(max(total - done, 0) / rate) if rate else '?'}"
     text = [head, clock]
-    for figure in figures:
-        if columns is not None and len(" ".join([*text, figure])) >= columns:
+    for metric in metrics:
+        if columns is not None and len(" ".join([*text, metric])) >= columns:
             break
-        text.append(figure)
+        text.append(metric)
     room = (79 if columns is None else columns - 1) - len(" ".join(text)) - 3
     if total and room >= 3:
         width = min(room, _MOST_BAR)
@@ -134,10 +134,10 @@ def line(
 
 
 class RolloutProgressBar(TQDMProgressBar):
-    """One bar over all training steps of a run, with the phase of the step at hand and figures of the last; fits 80 columns.
+    """One bar over all training steps of a run, with the phase of the current step and metrics of the last; fits 80 columns.
 
-    Figures are the pass rate, the meta reward, the correlation r of predicted and actual pass rates, and tokens generated a
-    second. The time left is by the speed of this session's steps, with the validations between them.
+    The metrics are the pass rate, the meta reward, the correlation r of predicted and actual pass rates, and tokens
+    generated a second. The time left is by the speed of this session's steps, with the validations between them.
 
     Satisfies `protocols.PhaseListener`.
 
@@ -161,7 +161,7 @@ class RolloutProgressBar(TQDMProgressBar):
                 bar.refresh()
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The few figures shown behind the bar; none that is not a number."""
+        """The few metrics that are shown behind the bar, without those that are NaN or infinite."""
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         shown = {label: _decimals(logged[n]) for n, label in _SHOWN.items() if math.isfinite(logged.get(n, math.nan))}
         speed = logged.get("tokens_per_second", math.nan)
@@ -195,14 +195,14 @@ class RolloutProgressBar(TQDMProgressBar):
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Likewise."""
+        """Says which loader it is, if there are several."""
         super().on_test_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
         _name_loader(self.test_progress_bar, "test", dataloader_idx, len(trainer.num_test_batches))
 
     def on_predict_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Likewise."""
+        """Says which loader it is, if there are several."""
         super().on_predict_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
         _name_loader(self.predict_progress_bar, "predict", dataloader_idx, len(trainer.num_predict_batches))
 
@@ -235,7 +235,7 @@ class RolloutProgressBar(TQDMProgressBar):
         super().on_train_start()
 
     def on_train_epoch_start(self, *_: Any) -> None:
-        """Nothing: the bar goes on."""
+        """Does nothing: there is one bar for all epochs."""
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Says which epoch it is, if there are several; a run that is resumed inside one starts none."""
@@ -249,18 +249,18 @@ class RolloutProgressBar(TQDMProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Moves on, and shows the figures of the step."""
+        """Moves the bar, and shows the metrics of the step."""
         bar, step = self.train_progress_bar, trainer.global_step
         if not bar.disable and self._should_update(step, bar.total):
             bar.n = step
             self._show(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Shows the figures."""
+        """Shows the metrics."""
         self._show(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Removes the bar, and goes on with that of training."""
+        """Removes the bar of the validation, and shows that of training again."""
         self.val_progress_bar.close()
         self.reset_dataloader_idx_tracker()
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
@@ -269,9 +269,9 @@ class RolloutProgressBar(TQDMProgressBar):
     def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
         bar = self.train_progress_bar
         if isinstance(bar, StepBar) and not bar.disable:
-            figures = self.get_metrics(trainer, pl_module)
-            speed = figures.pop("tok/s", None)
-            bar.figures = [*(f"{n} {value}" for n, value in figures.items()), *([f"{speed} tok/s"] if speed else [])]
+            metrics = self.get_metrics(trainer, pl_module)
+            speed = metrics.pop("tok/s", None)
+            bar.metrics = [*(f"{n} {value}" for n, value in metrics.items()), *([f"{speed} tok/s"] if speed else [])]
             bar.refresh()
 
 
@@ -284,7 +284,7 @@ def epoch_name(epoch: int, epochs: int | None) -> str:
     """Names what the bar counts.
 
     Args:
-        epoch: The one at hand, from 0.
+        epoch: The current one, from 0.
         epochs: How many there will be; None if nobody knows.
 
     >>> [epoch_name(0, 1), epoch_name(1, 3), epoch_name(4, None)]

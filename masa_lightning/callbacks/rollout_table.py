@@ -36,7 +36,7 @@ class RolloutTable(Callback):
     Of each kind the best, the worst and rollouts evenly between them are taken, by total reward. The table's cells are
     escaped and shortened in the middle, for a model may write anything; ``train_rollouts.jsonl``, in the run's folder,
     has all of a rollout, one JSON object a line, as `BenchmarkReport` writes them; a ``fast_dev_run`` writes none. A run
-    that is resumed goes on with the file as it was at its checkpoint.
+    that is resumed appends to the file as it was at its checkpoint.
 
     After each validation and test, ``rollouts/<stage>_step<training steps>.jsonl`` has all of its rollouts in the same form,
     but without token ids, and with texts of at most 2,000 characters: what `masa report` shows problem by problem.
@@ -69,7 +69,7 @@ class RolloutTable(Callback):
         self._file: EvaluationRolloutFile | None = None  # from its first rollout on
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Goes on with the file of the run that is resumed; another run's is kept under another name."""
+        """Opens the file of a resumed run; that of another run is kept under another name."""
         self._keep_others(trainer)  # not earlier: FSDP2 restores a checkpoint behind `on_fit_start`
         folder = run_folder(trainer)  # a collective
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -126,35 +126,35 @@ class RolloutTable(Callback):
             rank_zero_warn(f"RolloutTable could not write to {folder}: {error}")
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Finds the place for what a validation draws."""
+        """Chooses the file for the rollouts of a validation."""
         self._begin(trainer, pl_module, "validate")
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Finds the place for what a test draws."""
+        """Chooses the file for the rollouts of a test."""
         self._begin(trainer, pl_module, "test")
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *loader: int
     ) -> None:
-        """Writes what a batch drew."""
+        """Writes the rollouts of a batch."""
         self._add(pl_module, outputs)
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *loader: int
     ) -> None:
-        """Writes what a batch drew."""
+        """Writes the rollouts of a batch."""
         self._add(pl_module, outputs)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Puts the file in its place."""
+        """Renames the finished file to its final name."""
         self._end()
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Puts the file in its place."""
+        """Renames the finished file to its final name."""
         self._end()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leaves no half of an evaluation."""
+        """Removes the unfinished file."""
         self._abandon()
 
     def _begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -66,13 +66,13 @@ class RunSummary(Callback):
             _screen.screen().print(_opening(trainer, pl_module, self._folder), soft_wrap=True, markup=False)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes note of the step; a run that is gone on with says from where."""
+        """Notes the step; a resumed run says from which checkpoint."""
         self._began = self._saved = trainer.global_step
         if trainer.global_step and trainer.ckpt_path is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             pl_module.print(f"going on from step {trainer.global_step}: {_short(Path(str(trainer.ckpt_path)))}")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Takes note of the step."""
+        """Notes the step that is saved."""
         self._saved = trainer.global_step
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -109,7 +109,7 @@ class RunSummary(Callback):
         return {"seconds": self._seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on counting."""
+        """Restores them."""
         self.seconds = state_dict["seconds"]
 
     def _seconds(self) -> float:
@@ -295,7 +295,7 @@ def _all_metrics(trainer: Trainer) -> Iterator[str]:
 
 
 def _checkpoint(trainer: Trainer) -> tuple[Path, bool] | None:
-    """What to go on from, and whether it is the last one; None if nothing was written."""
+    """The checkpoint to resume from, and whether it is the last one; None if nothing was written."""
     savers = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
     for path, last in [
         *((saver.last_model_path, True) for saver in savers),
@@ -307,7 +307,7 @@ def _checkpoint(trainer: Trainer) -> tuple[Path, bool] | None:
 
 
 def _why_done(trainer: Trainer) -> str:
-    """Why a run that was to go on did not, and what to do."""
+    """Why a run that was to be resumed had nothing to do, and the remedy."""
     if trainer.should_stop:  # before the first step
         return "trainer.max_time is used up, as it counts what the run took before. Give more, or none, to go on"
     limit = "max_steps" if trainer.global_step >= trainer.max_steps >= 0 else "max_epochs"
@@ -315,13 +315,13 @@ def _why_done(trainer: Trainer) -> str:
 
 
 def _begun_from(trainer: Trainer) -> tuple[Path, bool] | None:
-    """The checkpoint that a run went on from, which is its last where no later one was written."""
+    """The checkpoint that a run was resumed from, which is its last where no later one was written."""
     path = trainer.ckpt_path
     return (Path(path), True) if path and os.path.exists(path) else None
 
 
 def _step_of(checkpoint: Path) -> int:
-    """As it is written: where writing was interrupted, the one before is there still."""
+    """The training step that a checkpoint file is of; where writing was interrupted, an earlier one is still there."""
     file = checkpoint / META if checkpoint.is_dir() else checkpoint
     return int(torch.load(file, map_location="cpu", mmap=True, weights_only=True)["global_step"])
 

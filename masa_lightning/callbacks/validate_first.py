@@ -26,7 +26,7 @@ class ValidateFirst(Callback):
         self._closing = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Counts anew, before the state of a run that is gone on with comes."""
+        """Starts counting; the state of a resumed run is loaded after this."""
         self._validations, self._first, self._closed, self._closing = 0, False, 0, False
 
     def state_dict(self) -> dict[str, Any]:
@@ -34,7 +34,7 @@ class ValidateFirst(Callback):
         return {"first": self._first, "validations": self._validations, "closed": self._closed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from a checkpoint."""
+        """Restores it from a checkpoint."""
         self._first, self._validations = state_dict["first"], state_dict["validations"]
         self._closed = state_dict.get("closed", 0)  # earlier versions kept none
 

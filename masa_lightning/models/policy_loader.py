@@ -123,7 +123,7 @@ class PolicyLoader:
         return self._spread(self._steady(model), sharding)
 
     def load_reference(self, policy: Policy, sharding: Sharding | None) -> LogProbs:
-        """Gives the model as it was at hand: loaded once more, or the policy without its adapters.
+        """Gives the model before training: loaded once more, or the policy without its adapters.
 
         Args:
             policy: Of `load_policy`.

@@ -119,7 +119,7 @@ class PolicyLightningModule(LightningModule):
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
         self.sampling = sampling
         self.needs_reference = False
-        """Whether to keep the log-probabilities of the model as it was at hand; a subclass says so."""
+        """Whether the KL term needs the reference, the model before training; a subclass sets it."""
         self.optimization = optimization
         self.max_logp_difference = max_logp_difference
         self.seed = seed
@@ -135,7 +135,7 @@ class PolicyLightningModule(LightningModule):
 
     @property
     def reference(self) -> LogProbs | None:
-        """Gives the log-probabilities of the model as it was at hand; None where no KL term wants them."""
+        """Gives log-probabilities of the model before training; None without a KL term."""
         return self._reference[0] if self._reference else None
 
     @property
@@ -276,7 +276,7 @@ class PolicyLightningModule(LightningModule):
         return made
 
     def on_fit_start(self) -> None:
-        """Looks at what `configure_optimizers` gave.
+        """Checks what `configure_optimizers` returned.
 
         Raises:
             ValueError: If it has none of the policy's weights.

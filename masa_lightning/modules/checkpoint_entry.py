@@ -54,11 +54,11 @@ def restore(module: GRPOLightningModule, checkpoint: dict[str, Any]) -> None:
     """Gives a module what `entry_of` wrote.
 
     Args:
-        module: That goes on.
+        module: The one that resumes.
         checkpoint: Lightning's, whole.
 
     Raises:
-        ValueError: If the checkpoint is of other LoRA settings, of another model or module, or cannot be gone on from.
+        ValueError: If the checkpoint is of other LoRA settings, of another model or module, or cannot be resumed from.
     """
     trainer = getattr(module, "_trainer", None)  # None in `load_from_checkpoint`
     name = "this checkpoint" if trainer is None else f"checkpoint {str(trainer.ckpt_path)!r}"

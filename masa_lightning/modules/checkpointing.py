@@ -27,22 +27,22 @@ from masa_lightning.models.shards import META, check_shards, read_whole
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
-    """Lightning's files, written beside their place, synced and renamed; other places than file systems as Lightning does.
+    """Writes Lightning's local files beside their final path, syncs and renames them; others as Lightning does.
 
-    Lightning itself writes to the temporary folder and moves, which copies where that is another file system.
+    Lightning writes to the temporary folder and moves the file, which copies it where that is another file system.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.trains = False
-        """Whether training goes on from what is loaded, for which a folder of shards lacks what one process needs."""
+        """Whether training is resumed from what is loaded; a folder of shards lacks what one process needs for that."""
         self._last: Path | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Writes a checkpoint.
 
         Raises:
-            OSError: If it could not be written; the one of that name that was there before still is.
+            OSError: If it could not be written; an earlier checkpoint of that name is still there.
         """
         place = local_path(path)
         if storage_options is not None or place is None:

@@ -35,7 +35,7 @@ def default_lengths(model: str, prompt: int | None, completion: int | None) -> t
     Args:
         model: As of the module.
         prompt: The limit that was given, if one was.
-        completion: Likewise.
+        completion: The limit that was given, if one was.
     """
     own = trained_with(model)
     known = (own.max_prompt_length, own.max_completion_length) if own is not None else (None, None)

@@ -133,7 +133,7 @@ class GRPOLightningModule(PolicyLightningModule):
         """Restores what `on_save_checkpoint` added.
 
         Raises:
-            ValueError: If the checkpoint is of other LoRA settings, of another model or module, or cannot be gone on from.
+            ValueError: If the checkpoint is of other LoRA settings, of another model or module, or cannot be resumed from.
         """
         restore(self, checkpoint)
 

@@ -23,7 +23,7 @@ class SaveLastStep(Checkpoint):
         """Saves, if training ends here; a collective."""
         limits = ((trainer.max_steps, trainer.global_step), (trainer.max_epochs or -1, trainer.current_epoch + 1))
         ends = trainer.should_stop or any(0 <= most <= done for most, done in limits)
-        took_steps = run_state(pl_module).session_steps > 0  # or all of them are in the checkpoint that it goes on from
+        took_steps = run_state(pl_module).session_steps > 0  # or all of them are in the checkpoint that it resumes from
         for saver in trainer.checkpoint_callbacks if ends and took_steps else ():
             if isinstance(saver, ModelCheckpoint) and not saver._should_skip_saving_checkpoint(trainer):
                 _save(trainer, saver)

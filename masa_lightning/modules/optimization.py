@@ -24,7 +24,7 @@ LRSchedulerCallable = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
 class AdamW(torch.optim.AdamW):
     """torch's AdamW; on CUDA its fused kernel, which needs no memory of its own and a fraction of the time.
 
-    A state is of either kernel: one that was saved on another device goes on with that of this one.
+    A state fits either kernel: one that was saved on another device is used with the kernel of this one.
 
     Args:
         params: Parameters or groups of them.

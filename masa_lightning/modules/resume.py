@@ -1,4 +1,4 @@
-"""Where a checkpoint was written, and how Lightning's loops go on from there as if nothing had happened.
+"""Resuming: where a checkpoint was written, and how Lightning's loops go on from there as if nothing had happened.
 
 Lightning 2.6 restores the counters of its loops as they stood, and guesses from them what was done and what was not. It
 guesses wrong for a run that stopped inside an epoch (the epoch counts as done), for a validation that was interrupted or
@@ -56,7 +56,7 @@ class ResumePoint:
             fit_loop: ``checkpoint["loops"]["fit_loop"]``, from any hook.
             steps: Training steps taken, whole ones.
             validated: Whether the validation after these steps was done.
-            max_steps: Of the trainer that goes on.
+            max_steps: Of the trainer that resumes.
         """
         epoch, batch = fit_loop["epoch_progress"], fit_loop["epoch_loop.batch_progress"]
         done = batch["current"]["processed"]  # batches of the epoch that was the last to begin
@@ -140,14 +140,14 @@ class Resumption:
         }
 
     def load(self, module: GRPOLightningModule, checkpoint: dict[str, Any]) -> None:
-        """Takes up what a run needs that goes on; nothing where none does, as in a test. For ``on_load_checkpoint``.
+        """Restores what a resumed run needs; nothing where no training is resumed. For ``on_load_checkpoint``.
 
         Args:
             module: The one whose checkpoint it is.
             checkpoint: Lightning's; its loops are set to a whole number of steps.
 
         Raises:
-            ValueError: If the checkpoint cannot be gone on from.
+            ValueError: If training cannot be resumed from the checkpoint.
         """
         state, trainer = checkpoint["masa"], getattr(module, "_trainer", None)
         if trainer is None or trainer.state.fn != TrainerFn.FITTING:

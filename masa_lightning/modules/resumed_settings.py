@@ -96,9 +96,9 @@ def _differences(name: str, then: Any, now: Any) -> Iterator[str]:
 class OptimizerSettings:
     """What `configure_optimizers` made: learning rate, weight decay, and the constants of schedules.
 
-    A checkpoint restores them with the optimiser's state, over those of the run that goes on. Of those that differ from
-    what the checkpoint's run was started with `hold` makes the new ones hold; what changed in the course of that run,
-    such as a rate that a schedule lowered, is left as it was, in proportion.
+    A checkpoint restores them with the optimiser's state, over those of the resumed run. Where the new settings
+    differ from those that the checkpoint's run was started with, `hold` puts the new ones into effect. What changed in the
+    course of that run, such as a rate that a schedule lowered, keeps its proportion.
 
     Args:
         optimizers: As `configure_optimizers` made them.
@@ -114,7 +114,7 @@ class OptimizerSettings:
         return {"groups": self.groups, "schedules": self.schedules}
 
     def hold(self, then: Mapping[str, Any], optimizers: Sequence[Optimizer], schedules: Sequence[Any]) -> list[str]:
-        """Makes what differs from `then` hold, in place.
+        """Puts settings that differ from those in `then` into effect, in place.
 
         Args:
             then: `state_dict` of the checkpoint's run.

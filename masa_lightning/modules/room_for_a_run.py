@@ -126,7 +126,7 @@ class _Writer:
 
 
 def earlier_run(trainer: Trainer, ckpt_path: str | Path | None) -> Path | None:
-    """The folder of an earlier run that `trainer` would write into, unless it goes on with that run; changes nothing.
+    """The folder of an earlier run that `trainer` would write into, unless it resumes that run; changes nothing.
 
     Args:
         trainer: Before it trains.
@@ -172,9 +172,9 @@ _REMEDY = (
 
 
 def last_checkpoint(trainer: Trainer) -> str | Path | None:
-    """The last checkpoint in the places where a run's go, or None; of a run without a folder "last", for Lightning to find.
+    """The last checkpoint in the folders that a run writes them to, or None; "last" without a folder, for Lightning to find.
 
-    Its folder is one of the places, where Lightning does not look if `ModelCheckpoint` writes elsewhere.
+    The run's folder is one of them: Lightning does not look there if `ModelCheckpoint` writes elsewhere.
     """
     return "last" if log_folder(trainer) is None else _resumed(trainer, "last", _places(trainer))
 

@@ -1,4 +1,4 @@
-"""A folder of logs and checkpoints belongs to one run: locked while it goes on, and never mixed with another one."""
+"""A folder of logs and checkpoints belongs to one run: locked while the run lasts, and never mixed with another one."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class TestOf(Callback):
 
 
 class RunFolder(Callback):
-    """Locks the logger's folder while a run writes to it, and keeps the rows of a ``metrics.csv`` that a run goes on with.
+    """Locks the logger's folder while a run writes to it, and keeps the rows of a resumed run's ``metrics.csv``.
 
     Lightning's `CSVLogger` removes a file that it finds. A validation by itself in the folder of a training run gets a
     folder of its own in it, ``validate-1`` and so on, as it may be of other problems or settings than those that the run

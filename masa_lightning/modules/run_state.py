@@ -27,7 +27,7 @@ class RunState:
         self.rollout_steps = 0
         """Training steps so far."""
         self.session_steps = 0
-        """Those since the run began or was gone on with; in no checkpoint."""
+        """Training steps since the run was started or resumed; in no checkpoint."""
         self.num_tokens = 0
         """Prompt and completion tokens of training rollouts so far."""
         self.ledger: dict[str, float] = {}
@@ -41,10 +41,10 @@ class RunState:
         self.first_validation: dict[str, Any] | None = None
         """What a validation before the first step logged, of which problems; None if there was none."""
         self.last_validation: dict[str, Any] | None = None
-        """The same of the last one; after how many training steps is ``rollout_steps``."""
+        """The same of the last validation; its ``rollout_steps`` says after how many training steps it was."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What goes into a checkpoint, but for `validations`."""
+        """What goes into a checkpoint, without `validations`."""
         return {name: copy(getattr(self, name)) for name in _SAVED}
 
     def validations(self, trainer: Trainer) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class RunState:
         return {"validation": self.last_validation, "first_validation": self.first_validation}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a checkpoint: from what it has of both."""
+        """Restores counts and validations from a checkpoint."""
         vars(self).update({name: copy(state[name]) for name in _SAVED})
         run = state.get("run", {})
         self.first_validation, self.last_validation = run.get("first_validation"), run.get("validation")
@@ -84,12 +84,12 @@ class RunState:
             self.first_validation = self.last_validation
 
     def last_logged(self) -> dict[str, float]:
-        """What the last validation and the last training step logged."""
+        """Metrics of the last validation and of the last training step."""
         return {**(self.last_validation or {}).get("metrics", {}), **self.metrics}
 
 
 def run_state(module: LightningModule) -> RunState:
-    """That of a module, for callbacks; of another's module an empty one."""
+    """The `RunState` of a module, for callbacks; an empty one for a module of another package."""
     state = getattr(module, "run_state", None)
     return state if isinstance(state, RunState) else RunState()
 

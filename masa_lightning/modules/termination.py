@@ -19,7 +19,7 @@ STATUS = 128 + signal.SIGTERM
 
 
 class SaveOnSigterm(Callback):
-    """Ends training at a SIGTERM, with status 143, once the step or validation at hand is done and a checkpoint saved.
+    """Ends training at a SIGTERM, with status 143, once the current step or validation is done and a checkpoint is saved.
 
     It is written to ``last.ckpt`` in the folder of the first `ModelCheckpoint`; without one, nothing is saved, and a warning
     says so. With several processes all end after the same step, whichever of them got the signal. A second SIGTERM ends the

@@ -130,7 +130,7 @@ class Rollouter:
         return [before_stop(text, self.stops.texts) for text in texts]
 
     def take_generated(self) -> list[list[int]]:
-        """Returns `generated`, and begins anew."""
+        """Returns `generated`, and empties it."""
         generated, self.generated = self.generated, []
         return generated
 

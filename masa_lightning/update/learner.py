@@ -1,4 +1,4 @@
-"""Optimiser steps: the one place that clips gradients, drops those that are not finite, steps and looks at the weights."""
+"""Optimiser steps: all clipping of gradients, skipping of those that are not finite, and checking of weights is here."""
 
 from __future__ import annotations
 

@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from masa_lightning.callbacks.progress import RolloutProgressBar, StepBar, line
 
-FIGURES = ["pass .51", "meta .38", "r -.12", "22k tok/s"]
+METRICS = ["pass .51", "meta .38", "r -.12", "22k tok/s"]
 
 
-def test_a_line_of_80_columns_holds_all_figures() -> None:
-    text = line("step", 11, 44, seconds=60, phase="generate  50%", figures=FIGURES, columns=80)
+def test_a_line_of_80_columns_holds_all_metrics() -> None:
+    text = line("step", 11, 44, seconds=60, phase="generate  50%", metrics=METRICS, columns=80)
     assert text == "step 11/44 generate  50% |█▎   | 01:00<03:00 pass .51 meta .38 r -.12 22k tok/s"
 
 
@@ -25,10 +25,10 @@ def test_a_line_of_80_columns_holds_all_figures() -> None:
 @pytest.mark.parametrize("total", [None, 3, 1000])
 def test_no_line_is_wider_than_the_terminal(columns: int, total: int | None) -> None:
     for name in ("step", "epoch 12/30"):
-        text = line(name, 3, total, seconds=40000, phase="generate 100%", figures=FIGURES, columns=columns)
+        text = line(name, 3, total, seconds=40000, phase="generate 100%", metrics=METRICS, columns=columns)
         assert len(text) <= columns
-        shown = [figure for figure in FIGURES if figure in text]
-        assert shown == FIGURES[: len(shown)]  # whole ones, the first of them
+        shown = [figure for figure in METRICS if figure in text]
+        assert shown == METRICS[: len(shown)]  # whole ones, the first of them
 
 
 def test_the_time_left_is_by_the_steps_of_this_session() -> None:
