@@ -185,7 +185,7 @@ class PredictionControl(Callback):
         return counts
 
     def _look(self, units: Sequence[Any], bounds: tuple[float, float], total: Any) -> None:
-        """Gives the guard what the problems of a step show."""
+        """Tells the guard what was lost in a step, and warns if it now holds the control back."""
         least, greatest = bounds
         gains = [gain for unit in units if (gain := unit.excess(self.max_lost_correct))]
         speaks = self.held_back or total.evidence >= self.min_evidence

@@ -16,7 +16,7 @@ from masa_lightning.models.checkpoints import replaced, set_aside
 from masa_lightning.types import Completion, MetaPrediction, Problem, Rollout, RolloutGroup
 
 VERSION = 1
-"""Of the records; those of other versions are not read."""
+"""Version of the records; those of other versions are not read."""
 
 _NONE = type(None)
 _TYPES: dict[str, tuple[type, ...]] = {  # of what is read back
@@ -138,7 +138,7 @@ class TrainingRolloutFile:
         self.path = path
 
     def begin(self, step: int | None) -> Path | None:
-        """Readies the file for a run.
+        """Prepares the file for a run.
 
         Args:
             step: Training steps before the checkpoint that the run is resumed from: records of later steps, which are taken

@@ -221,7 +221,7 @@ def _add(rows: list[Any], row: Means | Gated) -> None:
 
 
 def _has_pictures(folder: Path) -> bool:
-    """Of training: those of a test are no run's."""
+    """Whether there are pictures of training or validation; those of a test are of no run."""
     return any(next(folder.glob(f"{stage}_*.png"), None) for stage in ("train", "validate"))
 
 

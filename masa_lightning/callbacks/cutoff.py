@@ -114,7 +114,7 @@ class EarlyCutoff(RuledControl):
         return limit if limit < budget else None
 
     def metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
-        """Those of all controls, and with the rule "risk" what it found."""
+        """Metrics of every control, and with the rule "risk" what it found."""
         metrics = super().metrics(groups)
         if not metrics or self.risk is None:
             return metrics

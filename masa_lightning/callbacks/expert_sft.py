@@ -157,7 +157,7 @@ class ExpertSFT(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Takes the step's examples, and runs a phase if it is time."""
+        """Adds the step's examples to the buffer, and runs a phase if it is time."""
         assert isinstance(pl_module, ExampleSource)
         assert self._processes is not None
         with self._processes.together():

@@ -30,7 +30,7 @@ class GatingControl(RuledControl):
     skips = True
     risk: RiskGate | None = None
     past: Past | None = None
-    """What problems did before, where that counts."""
+    """Earlier rollouts of each problem, if they count."""
 
     @abstractmethod
     def scores(self, group: RolloutGroup) -> tuple[float, float]:
@@ -52,7 +52,7 @@ class GatingControl(RuledControl):
         group.gated = True
 
     def metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
-        """Those of all controls, the shares of this step's problems that look hopeless and trivial, and what may be lost."""
+        """Metrics of every control, shares of this step's problems that look hopeless and trivial, and what may be lost."""
         metrics = super().metrics(groups)
         if not metrics:
             return {}

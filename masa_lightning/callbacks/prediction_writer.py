@@ -133,7 +133,7 @@ class PredictionWriter(Callback):
 
 
 def describe(group: RolloutGroup) -> dict[str, Any]:
-    """Says in plain values what was predicted of a problem.
+    """Describes in plain values what was predicted of a problem.
 
     Args:
         group: Of `MASALightningModule.predict_step`.
@@ -173,7 +173,7 @@ def _spread(values: Sequence[Any]) -> dict[str, Any]:
 
 
 def describe_solved(group: RolloutGroup) -> dict[str, Any]:
-    """Says how a problem was solved under controls."""
+    """Describes how a problem was solved under controls."""
     gating = group.decisions.get("gating")
     return {
         "looks": None if gating is None else gating.gate,
@@ -304,7 +304,7 @@ def _acted(summary: dict[str, Any]) -> str:
 
 
 def describe_solutions(group: RolloutGroup) -> dict[str, Any]:
-    """Says what the solutions of a problem were."""
+    """Describes the solutions of a problem."""
     votes, answer = _vote(group)
     known = bool(group.problem.answer)
     right = [r for r in group.solutions if r.correct]

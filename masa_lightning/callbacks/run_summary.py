@@ -48,7 +48,7 @@ class RunSummary(Callback):
     def __init__(self) -> None:
         super().__init__()
         self.seconds = 0.0
-        """Those of earlier sessions of a run that is resumed."""
+        """Seconds of the earlier sessions of a resumed run."""
         self._start = 0.0
         self._folder = Path()  # where files go that are no logger's
         self._saved = 0  # training steps in the last checkpoint
@@ -87,7 +87,7 @@ class RunSummary(Callback):
             self._panel(trainer, pl_module, console)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Says what is kept, and how to go on."""
+        """Says what is kept, and how to resume."""
         step, found = trainer.global_step, _checkpoint(trainer)
         begun, self._began = self._began is not None and step > self._began, None
         if not begun or not trainer.is_global_zero or isinstance(exception, SystemExit):  # which explains itself
@@ -184,12 +184,12 @@ class RunSummary(Callback):
         self._add(trainer, outputs)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes the metrics of all."""
+        """Keeps the metrics of all problems."""
         if trainer.state.fn == "validate":
             self._shown = _plain(trainer.callback_metrics, "val/")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes the metrics of all."""
+        """Keeps the metrics of all problems."""
         if not any(isinstance(c, BenchmarkReport) for c in trainer.callbacks):  # type: ignore[attr-defined]
             self._shown = _plain(trainer.callback_metrics, "test/")
 

@@ -127,7 +127,7 @@ class PolicyLightningModule(LightningModule):
         self.tokenizer: Any = None
         self._stops: Stops | None = None
         self.processes = Processes(0, 1)
-        """Those of the trainer, after `setup`."""
+        """The processes of the trainer; set by `setup`."""
         self.learner = PolicyLearner(optimization, self.lr_scheduler_step)
         self._reference: list[LogProbs] = []  # in a list: not a submodule, so neither trained nor checkpointed
         self.session = SamplerSession(max_logp_difference)
@@ -266,10 +266,10 @@ class PolicyLightningModule(LightningModule):
         return Sharding(mesh=self.device_mesh, compute_dtype=compute_dtype, is_first=self.trainer.global_rank == 0)
 
     def configure_optimizers(self) -> Any:
-        """Those of `optimization`; override it for what these settings cannot say.
+        """Optimiser and schedule of `optimization`; override it for what these settings cannot say.
 
-        It may return all that Lightning takes for one optimiser, several schedules and their ``interval``, ``frequency``,
-        ``monitor`` and ``strict`` included (`modules.schedules`).
+        It may return all that Lightning takes for one optimiser, also several schedules with their ``interval``,
+        ``frequency``, ``monitor`` and ``strict`` (`modules.schedules`).
         """
         made = self.optimization.make(self.named_parameters(), lambda: self.trainer.estimated_stepping_batches)
         warn_of_lost_steps(made["optimizer"])

@@ -115,7 +115,7 @@ def make_durable(trainer: Trainer) -> None:
 
 
 def check_savers(trainer: Trainer) -> None:
-    """Looks at the trainer's `ModelCheckpoint`s before anything is trained.
+    """Checks the trainer's `ModelCheckpoint`s before anything is trained.
 
     Raises:
         ValueError: If one goes by the clock.
@@ -132,7 +132,7 @@ def check_savers(trainer: Trainer) -> None:
 
 @contextmanager
 def as_file(checkpoint: Any, *, without: Collection[str] = ()) -> Iterator[Any]:
-    """Gives what Lightning's `load_from_checkpoint` takes: the checkpoint, or a file with what it is to read of it.
+    """Yields what Lightning's `load_from_checkpoint` reads: the checkpoint itself, or a temporary file made of it.
 
     Args:
         checkpoint: A path, an address or an open file.
@@ -155,7 +155,7 @@ def as_file(checkpoint: Any, *, without: Collection[str] = ()) -> Iterator[Any]:
 
 
 def local_path(path: str | Path) -> Path | None:
-    """Where a path or URL is in the file system; None if it is elsewhere."""
+    """The local path of a path or URL; None if it is on no local file system."""
     system, place = url_to_fs(str(path))
     return Path(place) if isinstance(system, LocalFileSystem) else None
 

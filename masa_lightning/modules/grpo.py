@@ -119,7 +119,7 @@ class GRPOLightningModule(PolicyLightningModule):
         """Most tokens of a completion, by kind of rollout."""
 
         self.run_state = RunState()
-        """What the run has counted, logged and validated so far; resumed from checkpoints."""
+        """What the run has counted, logged and validated so far; checkpoints have it."""
         self.resumption = Resumption()
         self._unfinished = UnfinishedWarning()
 
@@ -145,7 +145,7 @@ class GRPOLightningModule(PolicyLightningModule):
     # -- Lightning's hooks -------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Looks at the chat template too, which has to show the messages of `prompts`.
+        """Checks the chat template too, which has to show the messages of `prompts`.
 
         Raises:
             ValueError: If it does not, a callback monitors what no validation logs, or as `PolicyLightningModule.setup`.
@@ -275,7 +275,7 @@ class GRPOLightningModule(PolicyLightningModule):
         return SamplingSettings(temperature=e.temperature, top_p=e.top_p, top_k=e.top_k)
 
     def chats(self) -> dict[Kind, Chat]:
-        """What gives the messages that a rollout of a group starts from, by kind."""
+        """By kind, a function that makes the messages of a prompt from a `RolloutGroup`."""
         return {"solution": SolutionChat(self.prompts)}
 
     def training_counts(self) -> dict[Kind, int]:

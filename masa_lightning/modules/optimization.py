@@ -101,7 +101,7 @@ class CosineWithWarmup(ConstantWithWarmup):
         super().__init__(optimizer, num_warmup_steps)
 
     def take(self, steps: float) -> None:
-        """Takes up how many optimiser steps a run has.
+        """Sets how many optimiser steps a run has.
 
         Args:
             steps: That number; inf if the trainer has neither max_steps nor max_epochs.

@@ -41,16 +41,16 @@ class PolicyLearner:
         self.schedules = Schedules(step_schedule)
 
     def begin(self, trainer: Trainer) -> None:
-        """Takes up what `configure_optimizers` gave; for ``on_fit_start``."""
+        """Reads the schedules that `configure_optimizers` returned; for ``on_fit_start``."""
         self.schedules.take(trainer.lr_scheduler_configs)
         self.learner.keeps_gradients = live_in_buckets(trainer.strategy)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs of it."""
+        """Its state, for a checkpoint."""
         return {"schedules": self.schedules.state_dict(), "skipped_in_a_row": self.learner.skipped_in_a_row}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from there; not from a checkpoint of an earlier version, which can be tested alone."""
+        """Restores it; a checkpoint of an earlier version has none, and can only be tested."""
         if "schedules" in state:
             self.schedules.load_state_dict(state["schedules"])
             self.learner.skipped_in_a_row = state["skipped_in_a_row"]
@@ -112,7 +112,7 @@ class PolicyLearner:
             module.manual_backward(loss)
 
     def step(self, module: PolicyLightningModule, last: bool = True) -> float:
-        """Takes one, and steps the schedules. Returns the gradient's norm, NaN if it was not finite and thus dropped.
+        """Takes an optimiser step, and steps the schedules. Returns the gradient's norm, NaN if the step was skipped.
 
         Args:
             module: Whose weights are changed.

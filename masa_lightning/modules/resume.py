@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from masa_lightning.modules.run_state import RunState
 
 FORMAT = 2
-"""Of what is in checkpoints; in those without a number steps are optimiser steps."""
+"""Version of the entry in checkpoints; in those without a number, steps are optimiser steps."""
 
 _COUNTS = ("ready", "started", "processed", "completed")  # of an epoch or a batch, in the order they are raised
 
@@ -108,7 +108,7 @@ class ResumePoint:
 
     @staticmethod
     def _place_loaders(fit: Any) -> None:
-        """Takes up the position of a `ProblemLoader` where Lightning does not: after a whole number of epochs."""
+        """Restores the position of a `ProblemLoader` where Lightning does not: after a whole number of epochs."""
         loaders, states = fit._combined_loader.flattened, fit._combined_loader_states_to_load
         if states and all(hasattr(loader, "problems") for loader in loaders):
             fit._combined_loader._load_state_dicts(states)
@@ -185,7 +185,7 @@ class Resumption:
         )
 
     def prepare(self, trainer: Trainer) -> None:
-        """Looks at the optimisers before a checkpoint changes them; for ``on_fit_start``."""
+        """Notes the optimisers' settings before a checkpoint changes them; for ``on_fit_start``."""
         self._optimizers = OptimizerSettings(trainer.optimizers, [c.scheduler for c in trainer.lr_scheduler_configs])
 
     def begin(self, trainer: Trainer, run_state: RunState) -> None:
@@ -217,7 +217,7 @@ class Resumption:
 
 
 def _name(change: str) -> str:
-    """Of the setting that a phrase is about."""
+    """The name of the setting that a phrase is about."""
     return change.partition(" was ")[0]
 
 

@@ -162,16 +162,16 @@ class RunFolder(Callback):
         self._put_back(done if trainer.ckpt_path is not None or trainer.global_step else None)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Puts all rows back."""
+        """Restores the rows of an earlier ``metrics.csv``."""
         if trainer.state.fn == "validate":
             self._put_back(2**62)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Puts all rows back."""
+        """Restores the rows of an earlier ``metrics.csv``."""
         self._put_back(2**62)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Puts all rows back."""
+        """Restores the rows of an earlier ``metrics.csv``."""
         self._put_back(2**62)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -181,7 +181,7 @@ class RunFolder(Callback):
             file.write_text(f"{what}\ndone\n")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Gives the folder free."""
+        """Unlocks the folder."""
         _release(self._lock)
         self._lock = None
         for saver, save_last in self._silenced:
@@ -189,12 +189,12 @@ class RunFolder(Callback):
         self._silenced = []
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Gives the folder free, as it was if nothing had begun."""
+        """Unlocks the folder, and restores it if nothing had begun."""
         self.leave()
         self.teardown(trainer, pl_module, "")
 
     def _step_aside(self, trainer: Trainer, function: str) -> None:
-        """Finds a folder in that of a training run, whose files, or whose other test's, would be overwritten or mixed."""
+        """Chooses a folder inside that of a training run: one whose files this test neither overwrites nor mixes with."""
         folder = _folder(trainer)
         if not any((folder / name).exists() for name in _OF_TRAINING):
             return

@@ -33,7 +33,7 @@ class RunState:
         self.ledger: dict[str, float] = {}
         """Sums of the ``tokens/`` metrics over all training steps so far."""
         self.metrics: dict[str, float] = {}
-        """What the last training step logged."""
+        """Metrics of the last training step."""
         self.expected_lengths: dict[Kind, float] = {}
         """Tokens of a completion, by kind, as far as known."""
         self.reserve_taken = 0
@@ -48,7 +48,7 @@ class RunState:
         return {name: copy(getattr(self, name)) for name in _SAVED}
 
     def validations(self, trainer: Trainer) -> dict[str, Any]:
-        """Those of the run, for a checkpoint's ``run``; with what others logged behind ``on_validation_epoch_end``."""
+        """First and last validation, for a checkpoint; with what callbacks logged after ``on_validation_epoch_end``."""
         if self.last_validation is not None:
             self.last_validation["metrics"] |= _logged(trainer)
         return {"validation": self.last_validation, "first_validation": self.first_validation}

@@ -37,7 +37,7 @@ class SamplerSession:
             check_number("max_logp_difference", limit, "> 0", note=note)
         self.limit = limit
         self.guard: ParityGuard | None = None
-        """Of the last start."""
+        """Compares sampler and policy; made by `start`."""
         self.is_ready = False
         """Whether the sampler has the policy."""
 
@@ -70,7 +70,7 @@ class SamplerSession:
         self._compare(module, f"at the start of stage {stage.value!r}" if stage else "at the start")
 
     def hand_over(self, module: PolicyLightningModule, *, compare: bool) -> None:
-        """Gives the sampler the policy's present weights; a collective.
+        """Gives the sampler the policy's current weights; a collective.
 
         Args:
             module: With the policy.
@@ -83,7 +83,7 @@ class SamplerSession:
                 self._compare(module, "after the first update")
 
     def check(self, differences: Tensor, step: int, sampling: SamplingSettings) -> None:
-        """Looks at what an update computed of the tokens that were drawn; a collective.
+        """Compares the log-probabilities that an update computed with those of the sampler; a collective.
 
         Args:
             differences: |log p_policy - log p_sampler| of tokens of this process, nats.

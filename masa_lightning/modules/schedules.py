@@ -31,7 +31,7 @@ class Schedules:
         }  # the latter two as the monitored have seen
 
     def take(self, configs: Sequence[LRSchedulerConfig]) -> None:
-        """Takes the trainer's schedules up.
+        """Reads the trainer's schedules.
 
         Raises:
             ValueError: If a frequency is less than 1.

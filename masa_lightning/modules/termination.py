@@ -34,7 +34,7 @@ class SaveOnSigterm(Callback):
         self._processes = Processes(0, 1)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Looks what others do at a SIGTERM, before Lightning replaces it."""
+        """Notes the SIGTERM handler that is there before Lightning replaces it."""
         self.received = False
         self._before = signal.getsignal(signal.SIGTERM)
 

@@ -1,4 +1,4 @@
-"""What a Trainer must not have: wrong callbacks, settings that are the module's own, processes that do not fit."""
+"""Checks of a Trainer: wrong callbacks, settings that are the module's own, processes that do not fit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def check_trainer(trainer: Trainer) -> None:
-    """Looks at callbacks, processes, validation and gradients of a trainer, before anything runs.
+    """Checks callbacks, processes, validation and gradients of a trainer, before anything runs.
 
     Raises:
         TypeError: As `check_callbacks`.
@@ -33,7 +33,7 @@ def check_trainer(trainer: Trainer) -> None:
 
 
 def check_callbacks(trainer: Trainer) -> None:
-    """Looks at the callbacks of a trainer before anything runs.
+    """Checks the callbacks of a trainer before anything runs.
 
     Raises:
         TypeError: If one is no callback, such as a class where an instance is wanted, or a control without all methods.
@@ -83,10 +83,10 @@ def check_callbacks(trainer: Trainer) -> None:
 
 
 def check_gradients(trainer: Trainer) -> None:
-    """Looks whether a trainer is to clip or accumulate gradients, which the module does itself.
+    """Checks that a trainer neither clips nor accumulates gradients, which the module does itself.
 
     Raises:
-        ValueError: If it is.
+        ValueError: If it does.
     """
     if trainer.state.fn != TrainerFn.FITTING:
         return
@@ -108,10 +108,10 @@ def check_gradients(trainer: Trainer) -> None:
 
 
 def check_validation(trainer: Trainer) -> None:
-    """Looks at how often a trainer validates.
+    """Checks how often a trainer validates.
 
     Raises:
-        ValueError: If that is no number of steps: Lightning would divide by it behind the first one.
+        ValueError: If that is no number of steps: Lightning would divide by it after the first one.
     """
     interval: Any = trainer.val_check_interval
     if trainer.state.fn == TrainerFn.FITTING and isinstance(interval, int | float) and interval <= 0:
@@ -122,16 +122,16 @@ def check_validation(trainer: Trainer) -> None:
 
 
 def check_monitors(trainer: Trainer, module: GRPOLightningModule) -> None:
-    """Looks whether callbacks monitor what no metric of a validation is called: Lightning says so when a run has cost much.
+    """Checks that callbacks monitor metrics that a validation logs: Lightning finds out when a run has cost much.
 
     Nothing is said where a class of the user's own may log it, nor of other names that begin with ``val/``.
 
     Args:
         trainer: Before it trains.
-        module: That is trained.
+        module: The one that is trained.
 
     Raises:
-        ValueError: If one does.
+        ValueError: If one monitors another name.
     """
     callbacks: list[Any] = getattr(trainer, "callbacks", [])
     if any(
@@ -152,7 +152,7 @@ def check_monitors(trainer: Trainer, module: GRPOLightningModule) -> None:
 
 
 def check_strategy(trainer: Trainer) -> None:
-    """Looks whether the strategy keeps weights in a way that they can be handed to an engine from.
+    """Checks that the strategy keeps weights in a form that an engine can be given.
 
     Raises:
         ValueError: If it does not.
@@ -162,13 +162,13 @@ def check_strategy(trainer: Trainer) -> None:
 
 
 def check_strategy_name(name: str) -> None:
-    """The same by its name, before Lightning advises to install what would not do.
+    """Checks the strategy by its name, before Lightning advises to install one that would not work.
 
     Args:
-        name: As of the Trainer, or the path of its class.
+        name: As the Trainer takes it, or the path of its class.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If it is one that cannot be used.
     """
     last = name.rpartition(".")[2]
     if last.lower().startswith(("fsdp", "deepspeed")):
@@ -180,10 +180,10 @@ def check_strategy_name(name: str) -> None:
 
 
 def check_optimizers(optimizers: Sequence[Optimizer], parameters: Iterable[Tensor]) -> None:
-    """Looks whether what `configure_optimizers` gave has any of the weights that are trained.
+    """Checks that the optimisers of `configure_optimizers` have any of the weights that are trained.
 
     Raises:
-        ValueError: If it has not.
+        ValueError: If they have none.
     """
     trained = {id(p) for p in parameters if p.requires_grad}
     held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
@@ -195,7 +195,7 @@ def check_optimizers(optimizers: Sequence[Optimizer], parameters: Iterable[Tenso
 
 
 def check_batches(counts: Sequence[Sequence[int | float]]) -> None:
-    """Looks whether all processes have as many batches of an evaluation: some would wait for ever for the others.
+    """Checks that all processes have as many batches of an evaluation: else some would wait for ever for the others.
 
     Args:
         counts: Of each process, of each of its loaders.
@@ -211,10 +211,10 @@ def check_batches(counts: Sequence[Sequence[int | float]]) -> None:
 
 
 def check_processes(trainer: Trainer) -> None:
-    """Looks whether `ModelParallelStrategy` is to spread the policy over just the processes that there are.
+    """Checks that `ModelParallelStrategy` spreads the policy over just the processes that there are.
 
     Raises:
-        ValueError: If it is not: Lightning's error would say so without a remedy.
+        ValueError: If it does not: Lightning's error would give no remedy.
     """
     strategy = trainer.strategy
     if not isinstance(strategy, ModelParallelStrategy):

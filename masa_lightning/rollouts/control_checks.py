@@ -1,4 +1,4 @@
-"""What a control did to groups, and what it says of a step, looked at: one of a user may do anything."""
+"""Checks of what a control did to groups and of the metrics it gives: a user's own may do anything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from masa_lightning.types import RolloutGroup
 
 @contextmanager
 def checked(control: RolloutControl, groups: list[RolloutGroup], *, acts: bool) -> Iterator[None]:
-    """Looks at what a control decides inside of it.
+    """A context that checks what a control decides inside of it.
 
     Args:
         control: That decides.

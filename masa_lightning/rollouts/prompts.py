@@ -11,7 +11,7 @@ from masa_lightning.models.loading import check_prompt, vocabulary_size
 from masa_lightning.types import Kind, RolloutGroup
 
 Chat = Callable[[RolloutGroup], list[dict[str, str]]]
-"""Gives the messages that a rollout of a group starts from."""
+"""Makes the messages of a prompt."""
 
 
 @dataclass(frozen=True, slots=True)

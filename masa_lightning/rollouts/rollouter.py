@@ -157,7 +157,7 @@ class Rollouter:
                     (group.solutions if rollout.kind == "solution" else group.metas).append(rollout)
 
     def expect(self, groups: Sequence[RolloutGroup]) -> None:
-        """Takes the mean length of a kind's completions for what those of the next step will have."""
+        """Sets `expected` to the mean lengths of these completions, for the next step."""
         for kind in ("solution", "meta"):
             lengths = [r.length for g in groups for r in g.rollouts if r.kind == kind]
             if lengths:

@@ -20,7 +20,7 @@ class UnfinishedWarning:
         self._steps = self._solutions = self._cut = 0
 
     def look(self, groups: Sequence[RolloutGroup], *, budget: int, stops: str) -> None:
-        """Takes the groups of a training step.
+        """Counts the solutions of a training step.
 
         Args:
             groups: With solutions.

@@ -15,7 +15,7 @@ from masa_lightning.checks import check_number
 
 
 class Steps(Protocol):
-    """What is asked of an optimiser, torch's own or Lightning's."""
+    """The methods of an optimiser that are used; torch's own and Lightning's have them."""
 
     def step(self) -> Any: ...
 
@@ -23,7 +23,7 @@ class Steps(Protocol):
 
 
 class Learner:
-    """Takes the optimiser steps of a module or a callback, and stops a run that they no longer teach anything.
+    """Takes the optimiser steps of a module or a callback, and stops a run whose gradients stay not finite.
 
     A gradient that is not finite is dropped: weights, moments and step counts of the optimiser stay as they were. The step
     counts as one all the same, for schedules, checkpoints and the end of the run, so that these do not shift. Gradients
