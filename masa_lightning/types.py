@@ -516,7 +516,7 @@ class RolloutGroup:
 
     @property
     def is_unbiased(self) -> bool:
-        """Whether the solutions are what the policy does on its own, so that statistics of them are true.
+        """Whether the solutions are what the policy does without controls, so that their pass rate and lengths are unbiased.
 
         A gated problem has none, and those of a hinted one, or of one with a rollout that its limit cut short, are not.
         """

@@ -1,7 +1,7 @@
 """What gating, cutoff and hinting share: shadow mode, audits, evidence over a window of steps, and the guard.
 
 A problem is left alone by all controls together, for they share one random number a problem (`draw`): with two shares of
-5% its statistics are true with a chance of 5% and not of 1 in 400, and it stands for 20 problems and not for 400.
+5% it is unbiased with a chance of 5% and not of 1 in 400, and it stands for 20 problems and not for 400.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class PredictionControl(Callback):
 
     @abstractmethod
     def count(self, counts: Any, group: RolloutGroup, decision: Decision) -> None:
-        """Adds what a problem shows, if its statistics are true, with the weight of its group."""
+        """Adds what an unbiased problem shows (`RolloutGroup.is_unbiased`), with the weight of its group."""
 
     def plan(self, groups: Sequence[RolloutGroup], budget: int) -> list[tuple[Any, float]]:
         """What it would do to each problem of a step, and the share of such problems that is to be audited."""
@@ -112,7 +112,7 @@ class PredictionControl(Callback):
     def tokens(self, decided: Sequence[tuple[RolloutGroup, Decision]]) -> dict[str, float]:
         """What this step saved, by the estimate of its audits, and what these cost: entries of the token ledger.
 
-        Of a problem that a control skips no other control saves anything.
+        Where one control skips a problem, no other control saves anything of it.
         """
         saved = cost = 0.0
         for group, decision in decided:

@@ -36,7 +36,7 @@ class Past(OrderedDict[tuple[str, str], tuple[float, float]]):
         return sum(_name(group) in self for group in groups) / max(len(groups), 1)
 
     def remember(self, groups: Iterable[RolloutGroup]) -> None:
-        """Adds the rollouts of a step's problems, where their statistics are true."""
+        """Adds the rollouts of those problems of a step that are unbiased (`RolloutGroup.is_unbiased`)."""
         for group in groups:
             if group.is_unbiased:
                 right, wrong = self.pop(_name(group), (0.0, 0.0))

@@ -20,10 +20,10 @@ from masa_lightning.types import Decision, RolloutGroup
 class EarlyCutoff(RuledControl):
     """Lets a solution rollout use at most `factor` times the predicted length (docs/method.md, section 5).
 
-    The limit goes to the sampler with each request, so that the tokens behind it are never generated; a rollout that
-    meets it is judged by its text like any other. Lost is what is right in full and not right when cut. The limit is
-    the same for all rollouts of a problem, and audits are of whole problems, which train the predictions with their
-    weight.
+    The limit goes to the sampler with each request, so that the tokens after it are never generated; a rollout that
+    reaches it is judged by its text like any other. A rollout is lost if it is right in full and not right when cut.
+    The limit is the same for all rollouts of a problem, and audits are of whole problems, which train the predictions
+    with their weight.
 
     Metrics, ``controls/cutoff/...``: ``precision`` (of the rollouts cut, those that lose nothing by it), ``recall`` (of
     those that lose nothing by it, the ones cut), ``f1``, ``share`` of the rollouts cut, ``lost_correct`` (correct

@@ -161,7 +161,7 @@ class RolloutProgressBar(TQDMProgressBar):
                 bar.refresh()
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The few metrics that are shown behind the bar, without those that are NaN or infinite."""
+        """The few metrics that are shown after the bar, without those that are NaN or infinite."""
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         shown = {label: _decimals(logged[n]) for n, label in _SHOWN.items() if math.isfinite(logged.get(n, math.nan))}
         speed = logged.get("tokens_per_second", math.nan)

@@ -70,7 +70,7 @@ class RolloutTable(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Opens the file of a resumed run; that of another run is kept under another name."""
-        self._keep_others(trainer)  # not earlier: FSDP2 restores a checkpoint behind `on_fit_start`
+        self._keep_others(trainer)  # not earlier: FSDP2 restores a checkpoint after `on_fit_start`
         folder = run_folder(trainer)  # a collective
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 
 class ValidateFirst(Callback):
-    """Validates before the first training step, and behind the last one if no other validation came between.
+    """Validates before the first training step, and after the last one if there was no other validation in between.
 
     So a run has a before and an after, and costs one validation more. The first is logged at step 0. A run that is resumed
     does not repeat it, and ends as it would have without the interruption; `fast_dev_run` has none. Training goes as it
@@ -22,7 +22,7 @@ class ValidateFirst(Callback):
         super().__init__()
         self._validations = 0  # after a step of the run
         self._first = False
-        self._closed = 0  # step behind which a run ended with a validation of this callback
+        self._closed = 0  # step after which a run ended with a validation of this callback
         self._closing = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

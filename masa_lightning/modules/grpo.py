@@ -190,7 +190,7 @@ class GRPOLightningModule(PolicyLightningModule):
             self.run_state.validated(self, self._evaluator.measured)
 
     def on_validation_end(self) -> None:
-        """Writes a checkpoint of the same step again, which lacks the results; behind the hooks of all callbacks."""
+        """Writes a checkpoint of the same step again, which lacks the results; after the hooks of all callbacks."""
         if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             save_validated(self.trainer, self.run_state.rollout_steps)
 

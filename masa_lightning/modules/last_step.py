@@ -11,11 +11,11 @@ from masa_lightning.modules.run_state import run_state
 
 
 class SaveLastStep(Checkpoint):
-    """Lets a `ModelCheckpoint` that keeps the last checkpoint save behind the last step of a run.
+    """Lets a `ModelCheckpoint` that keeps the last checkpoint save after the last step of a run.
 
     Lightning's own saves at multiples of ``every_n_train_steps`` alone. It goes by the same names, and keeps as many
     files. One that keeps the best by a metric, without ``save_last``, is left as it is. As a `Checkpoint` this callback
-    comes behind all others: what was saved already is not saved twice. A validation that follows is added to it
+    comes after all others: what was saved already is not saved twice. A validation that follows is added to it
     (`validated.save_validated`). Every module of this package brings it along.
     """
 
@@ -30,7 +30,7 @@ class SaveLastStep(Checkpoint):
 
 
 def _save(trainer: Trainer, saver: ModelCheckpoint) -> None:
-    """As it does behind a step of its interval."""
+    """Saves as it does after a step of its interval."""
     metrics: dict[str, Any] = saver._monitor_candidates(trainer)
     if saver.monitor in (None, "step"):
         saver._save_topk_checkpoint(trainer, metrics)

@@ -147,8 +147,8 @@ class MASALightningModule(GRPOLightningModule):
         """Prompt and target ids of the best prediction of each problem, rewritten with what then really happened; weights.
 
         Args:
-            outputs: Of `training_step`. Problems whose statistics a control kept from being true give no example, and the
-                others count for them (`functional.controls.training_weights`).
+            outputs: Of `training_step`. Problems that a control has biased (`RolloutGroup.is_unbiased`) give no example, and
+                the others count for them (`functional.controls.training_weights`).
 
         Returns:
             Those of this process's part of the problems; a collective.

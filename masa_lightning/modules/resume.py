@@ -36,7 +36,7 @@ _COUNTS = ("ready", "started", "processed", "completed")  # of an epoch or a bat
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
-    """A point in training, behind a whole number of training steps.
+    """A point in training, after a whole number of training steps.
 
     Args:
         steps: Training steps taken.

@@ -39,7 +39,7 @@ def room_for_a_run(trainer: Trainer, ckpt_path: str | Path | None) -> Iterator[N
     """
     room = _Room(trainer, earlier_run(trainer, ckpt_path), ckpt_path)
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    callbacks.insert(0, room)  # those behind it write into the folder
+    callbacks.insert(0, room)  # those after it write into the folder
     if room.folder:
         place = re.escape(
             str(room.folder)
@@ -60,7 +60,7 @@ def room_for_a_run(trainer: Trainer, ckpt_path: str | Path | None) -> Iterator[N
 
 
 class _Room(Callback):
-    """Renames the folder of an earlier run in the first hook behind all that is made and loaded, or for a first writer.
+    """Renames the folder of an earlier run in the first hook after all is made and loaded, or for a first writer.
 
     Args:
         trainer: Before it trains.

@@ -14,7 +14,7 @@ class Schedules:
     """Steps the schedules that `configure_optimizers` gave, when their ``interval``, ``frequency`` and ``monitor`` say so.
 
     ``interval: step`` counts optimiser steps, skipped ones among them, and ``interval: epoch``, Lightning's default, epochs.
-    A schedule with a monitor (ReduceLROnPlateau) is stepped behind the validation that may make its metric: after every
+    A schedule with a monitor (ReduceLROnPlateau) is stepped after the validation that may make its metric: after every
     `frequency` epochs, or with ``step`` after as many training steps.
 
     Args:
@@ -57,7 +57,7 @@ class Schedules:
         self._advance("step", self._done["optimizer_steps"], None)
 
     def after_epoch(self, epochs: int) -> None:
-        """Steps what counts epochs, but for monitored schedules: behind the last optimiser step of an epoch.
+        """Steps what counts epochs, but for monitored schedules: after the last optimiser step of an epoch.
 
         Args:
             epochs: Those that ended so far.

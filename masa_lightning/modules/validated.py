@@ -18,7 +18,7 @@ from masa_lightning.modules.checkpointing import local_path
 def save_validated(trainer: Trainer, steps: int) -> None:
     """Writes the checkpoints of the current step again if they do not have its validation; a collective.
 
-    Lightning's ``every_n_train_steps`` saves behind a training step, before the validation that may follow: a kill in
+    Lightning's ``every_n_train_steps`` saves after a training step, before the validation that may follow: a kill in
     between must lose nothing. The results, and what callbacks keep of them, then are in no checkpoint of these weights.
 
     Args:

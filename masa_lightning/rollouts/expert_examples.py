@@ -33,8 +33,8 @@ class ExpertExamples:
         """Returns prompt ids, target ids and weight of each, of this process's part of the problems; a collective.
 
         Args:
-            groups: Scored. Those whose statistics a control kept from being true give no example, and the others count for
-                them (`functional.controls.training_weights`).
+            groups: Scored. Those that a control has biased (`RolloutGroup.is_unbiased`) give no example, and the others
+                count for them (`functional.controls.training_weights`).
         """
         part = self.processes.part([1.0] * len(groups))
         examples = share(groups, self._example, self.processes)[part]

@@ -49,8 +49,8 @@ class MetaScorer:
     def score(self, groups: Sequence[RolloutGroup], progress: PhaseProgress | None = None) -> None:
         """Sets the predictions of meta rollouts and their rewards, in place.
 
-        A meta rollout has no reward, and stays out of the update, where a control kept its problem's statistics from being
-        true.
+        A meta rollout has no reward, and stays out of the update, where a control has biased its problem's solutions
+        (`RolloutGroup.is_unbiased`).
 
         Args:
             groups: With graded solutions.

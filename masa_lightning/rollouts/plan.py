@@ -18,7 +18,7 @@ class RolloutPlan:
     """What one call of the sampler is asked for."""
 
     groups: list[RolloutGroup] = field(default_factory=list)
-    """One a problem, still without rollouts."""
+    """One a problem, without rollouts yet."""
     requests: list[SamplingRequest] = field(default_factory=list)
     owners: list[tuple[int, Kind]] = field(default_factory=list)
     """Index of the group and kind, one a request."""
@@ -47,7 +47,7 @@ def merge_batches(batches: Sequence[Any]) -> list[Problem]:
 def make_groups(
     problems: Sequence[Problem], kinds: Sequence[Kind], *, prompts: Prompts, max_prompt_length: int
 ) -> list[RolloutGroup]:
-    """Makes a group with its prompts, still without rollouts, of each problem whose prompts are short enough.
+    """Makes a group with its prompts, without rollouts yet, of each problem whose prompts are short enough.
 
     Args:
         problems: Those with an over-long prompt are left out, with a warning that names one and counts them.

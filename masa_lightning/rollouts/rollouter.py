@@ -58,7 +58,7 @@ class Rollouter:
         """Tokens that each process drew, one list for each call of `generate`, until somebody empties it."""
 
     def new_groups(self, problems: Sequence[Problem], counts: Mapping[Kind, int]) -> list[RolloutGroup]:
-        """Makes the groups of problems with their prompts, still without rollouts.
+        """Makes the groups of problems with their prompts, without rollouts yet.
 
         Args:
             problems: Those whose prompts are too long are left out, with a warning that names one and counts them.
@@ -70,7 +70,7 @@ class Rollouter:
     def hint(self, groups: Sequence[RolloutGroup]) -> None:
         """Puts the hints of groups into their solution prompts, in place; one that makes a prompt too long is dropped.
 
-        So is one that is withheld, if it would have made it too long: what hints are compared with is chosen as they are.
+        A withheld hint is dropped in the same case, so that problems with and without a hint are chosen alike.
         """
         hinted = [g for g in groups if g.hint]
         for group, ids in zip(hinted, self.prompts.make("solution", hinted), strict=True):
