@@ -82,15 +82,23 @@ class Grader(Protocol):
         """Frees what `grade` holds, such as worker processes. `grade` may be called again after it."""
 
 
-@runtime_checkable
-class RewardFunction(Protocol):
-    """An extra reward for solution rollouts, added to their correctness with a weight.
+RewardFunction = Callable[..., Any]
+"""An extra reward for solution rollouts, added to their correctness with a weight.
 
-    An attribute `name`, if it has one, is its name in metrics (`rollouts.solution_scorer.reward_names`).
-    """
+It is called with what the names of its parameters ask for:
 
-    def __call__(self, problem: Problem, completions: Sequence[str]) -> Sequence[float]:
-        """Returns one finite reward a completion of this problem."""
+* ``(problem, completion)``: for one completion; it returns a finite number. It may ask for ``completion_ids`` (its token
+  ids), ``length`` (their number), ``finish_reason`` ("stop" or "length"), ``correct`` (True, False, or None if there is no
+  verdict) and ``metadata`` (the problem's) too.
+* ``(problem, completions)``: for all completions of a problem; it returns a list with one number a completion. It may ask
+  for ``completion_ids``, ``lengths``, ``finish_reasons`` and ``correct`` too, lists with one entry a completion, and
+  ``metadata``.
+* ``(problems, completions)``: for all completions of the batch, of this process; all of these are lists.
+
+Any may ask for ``log_metric``, a function of a name and a finite number: their mean is logged as ``rewards/NAME/name``; and
+for ``device``, the policy's. It may be ``async def``: all its calls then run at once, while the grader works unless it asks
+for ``correct``. An attribute ``name``, if it has one, is its name in metrics (`rewards.names.reward_names`).
+"""
 
 
 class GroupMetric(Protocol):

@@ -6,7 +6,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +143,14 @@ def page_name(logged: str) -> str:
     """The name under which the page has what was logged."""
     name = re.sub(r"^(val|test)/", "", logged)
     name = re.sub(r"^(maj|maj_predicted)@\d+$", r"\1@<n>", re.sub(r"^pass@(?!1$|1_)\d+$", "pass@<k>", name))
-    return re.sub(r"^rewards/(?!correct/|overlong/)[^/]+/mean$", "rewards/<name>/mean", name)
+    name = re.sub(r"^timing_s/rewards/[^/]+$", "timing_s/rewards/<name>", name)
+    return re.sub(r"^rewards/(?!correct/|overlong/)[^/]+/(mean|letters)$", r"rewards/<name>/\1", name).replace(
+        "/letters", "/<figure>"
+    )
 
 
-def brief(problem: Problem, completions: Sequence[str]) -> Sequence[float]:
+def brief(problem: Problem, completions: Sequence[str], log_metric: Callable[[str, float], None]) -> list[float]:
+    log_metric("letters", sum(map(len, completions)) / len(completions))
     return [1.0 / (1 + len(text)) for text in completions]
 
 

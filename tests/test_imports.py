@@ -26,7 +26,7 @@ STOREYS = (
     {"protocols"},
     {"grading"},  # below `data`, which asks it at once whether there is a sandbox, and which tests are none
     {"metrics", "loggers", "sampling", "models", "data"},
-    {"quantities"},
+    {"quantities", "rewards"},
     {"rollouts", "update"},
     {"modules"},
     {"callbacks", "model_card"},

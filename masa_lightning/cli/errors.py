@@ -71,6 +71,7 @@ _OTHERS: Final = {  # what other libraries call a setting, or one would -> its k
     "output_dir": "trainer.logger.save_dir",
 }
 _CALLABLE: Final = re.compile(r"(?:- )?Type collections\.abc\.Callable\[.*\] expects a function or a callable class: ")
+_OF_CALLABLE: Final = re.compile(r"\. Got value: (?:Namespace\(class_path=')?([\w.]+)")
 _NO_MODULE: Final = re.compile(r"No module named '(.+?)'.*")
 _GOT: Final = re.compile(r"\. Got value: .+$")
 _GOT_ALL: Final = re.compile(r"\. Got value: Namespace\(.+$")
@@ -110,11 +111,14 @@ def readable(message: str, options: Iterable[str] = (), folders: Sequence[Path] 
         depth = len(line) - len(line.lstrip()) + 2 * text.startswith("- ")
         if not text or _NOISE.match(text):
             continue
+        named = _OF_CALLABLE.search(text)
         text = _GOT_ALL.sub("", text)
-        if match := _CALLABLE.match(text):
-            text = _GOT.sub("", text[match.end() :])
         keys = [entry for entry in keys if entry[0] < depth]
         kinds = [entry for entry in kinds if entry[0] < depth]
+        if match := _CALLABLE.match(text):
+            text = _GOT.sub("", text[match.end() :])
+            if named:
+                kinds.append((depth, imported(named[1]) or named[1]))
         if match := _KEY.match(text):
             keys.append((depth, match[1].replace("init_args.", "")))
             text = match[2] or ""

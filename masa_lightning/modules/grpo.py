@@ -59,7 +59,8 @@ class GRPOLightningModule(PolicyLightningModule):
         model: Hugging Face folder or hub name; "tiny" is the embedded model.
         sampler: Draws completions; by default `VLLMSampler`, or `TransformersSampler` where vLLM is not installed.
         grader: Decides which solutions are right; `AnswerGrader` by default.
-        reward_functions: Extra rewards of solution rollouts, added to their correctness (0 or 1).
+        reward_functions: Extra rewards of solution rollouts, added to their correctness (0 or 1); each a function, or an
+            object that can be called, as `protocols.RewardFunction` says.
         reward_weights: One factor a reward function; 1 each by default.
         prompts: Instructions around the problem. Those that are left at their defaults are the ones that the model was
             trained with, if its folder says so: the embedded model's and those of `masa export` do.
@@ -331,6 +332,7 @@ class GRPOLightningModule(PolicyLightningModule):
     ) -> dict[str, float]:
         """What a training step logs of its rollouts, update, tokens and seconds."""
         metrics = self.training_metrics(groups) | update | {"num_tokens": float(self.run_state.num_tokens)}
+        metrics |= self.scorer.take_figures(self.processes)
         add_token_sums(metrics, self.run_state.ledger)
         return metrics | speed_metrics(
             generated=self.rollouter.take_generated(),
@@ -343,6 +345,7 @@ class GRPOLightningModule(PolicyLightningModule):
         """Readies the sampler, and makes the parts that a batch goes through."""
         assert self.policy is not None
         self.session.start(self)
+        self.scorer.start(self.watch, self.device)
         progress = phase_progress(self.trainer)
         self.rollouter = Rollouter(
             sampler=self.sampler,
@@ -404,5 +407,6 @@ class GRPOLightningModule(PolicyLightningModule):
         self.sampler.sleep()
         # A sanity check looks at the first problems alone.
         metrics = self._evaluator.compute(stage=prefix, some=not self.trainer.sanity_checking)
+        metrics |= self.scorer.take_figures(self.processes)
         self.rollouter.take_generated()  # the next training step counts its own
         self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()} | self._step_and_epoch())

@@ -282,11 +282,6 @@ class Half:
 @pytest.mark.parametrize(
     ("argument", "expected"),
     [
-        ("reward_functions=[own.bare]", "def bare(problem: Problem, completions: Sequence[str]) -> Sequence[float]"),
-        (
-            "reward_functions=[own.Brief]",
-            "def __call__(self, problem: Problem, completions: Sequence[str]) -> Sequence[float]",
-        ),
         (
             "grader=own.Half",
             "def grade(self, problems: Sequence[Problem], completions: Sequence[str], on_progress: ProgressFn | None = "

@@ -1,0 +1,144 @@
+"""What a reward function asks for by the names of its parameters, and whether a call is for one completion or for many."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Literal
+
+from masa_lightning.protocols import RewardFunction
+from masa_lightning.types import Problem, Rollout
+
+Form = Literal["completion", "problem", "batch"]
+"""What one call is for."""
+
+READERS: Final[dict[str, Callable[[Problem, Rollout], Any]]] = {
+    "problem": lambda problem, _: problem,
+    "metadata": lambda problem, _: problem.metadata,
+    "completion": lambda _, rollout: rollout.text,
+    "completion_ids": lambda _, rollout: [*rollout.completion.token_ids],
+    "length": lambda _, rollout: rollout.length,
+    "finish_reason": lambda _, rollout: rollout.completion.finish_reason,
+    "correct": lambda _, rollout: None if rollout.ungraded else rollout.correct,
+}
+"""What there is of a completion, by name."""
+OF_PROBLEM: Final = ("problem", "metadata")
+"""Of these all completions of a problem have the same."""
+SERVICES: Final = ("log_metric", "device")
+"""What a call of any form may ask for besides."""
+
+_MANY: Final = {
+    "completions": "completion",
+    "completion_ids": "completion_ids",
+    "lengths": "length",
+    "finish_reasons": "finish_reason",
+    "correct": "correct",
+    "metadata": "metadata",
+}
+NAMES: Final[dict[Form, dict[str, str]]] = {
+    "completion": {name: name for name in READERS},
+    "problem": {"problem": "problem", **_MANY},
+    "batch": {"problems": "problem", **_MANY},
+}
+"""For each form the names that a function may ask for, and what they are of `READERS`."""
+_PHRASES: Final[dict[Form, str]] = {
+    "completion": "for one completion",
+    "problem": "for all completions of one problem",
+    "batch": "for all completions of the batch",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a reward function asks for.
+
+    Args:
+        form: What one call is for.
+        names: Of `NAMES` of this form, and of `SERVICES`.
+        is_async: Whether a call has to be awaited.
+    """
+
+    form: Form
+    names: tuple[str, ...]
+    is_async: bool
+
+    @property
+    def waits_for_verdicts(self) -> bool:
+        """Whether it can be called only when its completions are graded."""
+        return "correct" in self.names
+
+
+def read_signature(function: RewardFunction, who: str) -> Asked:
+    """Reads what a reward function asks for.
+
+    It is called for one completion if it requires `completion`, `length` or `finish_reason`; for all completions of a
+    problem if it requires `problem` beside other names; and for those of the whole batch else. Parameters with a default are
+    given what they ask for where their name is one of those of the form, and ``**kwargs`` all of these.
+
+    Args:
+        function: Any callable.
+        who: It is, for errors.
+
+    Raises:
+        TypeError: If its signature cannot be read, requires what there is not, asks for nothing of a completion, or it
+            gives no values when it is called (``yield``).
+
+    >>> read_signature(lambda problem, completions, limit=3: [], "it")
+    Asked(form='problem', names=('problem', 'completions'), is_async=False)
+    """
+    if _is_any(function, inspect.isgeneratorfunction, inspect.isasyncgenfunction):
+        raise TypeError(
+            f"{who} is a generator, which gives no rewards when it is called; expected `return`, not `yield`"
+        )
+    try:
+        parameters = [*inspect.signature(function).parameters.values()]
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{who} has a signature that cannot be read ({error}); expected a function of Python") from None
+    by_name = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    required = [name for name, p in by_name.items() if p.default is p.empty]
+    form = _form(required or [*by_name])
+    known = [*NAMES[form], *SERVICES]
+    by_place = [p.name for p in parameters if p.kind == p.POSITIONAL_ONLY and p.default is p.empty]
+    if unknown := [*by_place, *(name for name in required if name not in known)]:
+        raise TypeError(
+            f"{who} requires {', '.join(map(repr, unknown))}, and is called {_PHRASES[form]} with what it asks for by name; "
+            f"expected names of {_all_names()}: rename {'it' if len(unknown) == 1 else 'them'}, or give a default"
+        )
+    takes_all = any(p.kind == p.VAR_KEYWORD for p in parameters)
+    names = tuple(name for name in known if name in by_name or takes_all)
+    if not any(name in NAMES[form] and NAMES[form][name] not in OF_PROBLEM for name in names):
+        raise TypeError(
+            f"{who} asks for nothing of a completion, which it is to reward; expected names of {_all_names()}"
+        )
+    return Asked(form, names, is_async(function))
+
+
+def is_async(function: Any) -> bool:
+    """Whether calls of a function, or of an object, have to be awaited."""
+    return _is_any(function, inspect.iscoroutinefunction)
+
+
+def gives_at_once(function: Any) -> bool:
+    """Whether a function gives its result when it is called: it is neither ``async def`` nor a generator."""
+    kinds = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+    return not _is_any(function, *kinds)
+
+
+def _is_any(function: Any, *kinds: Callable[[Any], bool]) -> bool:
+    while isinstance(function, partial):
+        function = function.func
+    called = [function, getattr(type(function), "__call__")]  # noqa: B004, B009 - its function, not whether there is one
+    return any(kind(each) for kind in kinds for each in called)
+
+
+def _form(names: list[str]) -> Form:
+    if {*names} & {"completion", "length", "finish_reason"}:
+        return "completion"
+    return "problem" if "problem" in names else "batch"
+
+
+def _all_names() -> str:
+    *most, last = [f"({', '.join(NAMES[form])}) {phrase}" for form, phrase in _PHRASES.items()]
+    return f"{', '.join(most)} or {last}; and {' and '.join(SERVICES)} with any"

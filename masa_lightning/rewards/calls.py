@@ -1,0 +1,142 @@
+"""Groups -> calls of one reward function -> one number a solution."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from masa_lightning.protocols import RewardFunction
+from masa_lightning.rewards.asked import NAMES, OF_PROBLEM, READERS, Asked
+from masa_lightning.rewards.figures import Figures
+from masa_lightning.rewards.values import of, read_reward, read_rewards
+from masa_lightning.timing import Stopwatch
+from masa_lightning.types import Problem, Rollout, RolloutGroup
+
+Pairs = list[tuple[Problem, Rollout]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedFunction:
+    """A reward function.
+
+    Args:
+        name: In metrics.
+        function: The user's.
+        asked: What it asks for.
+    """
+
+    name: str
+    function: RewardFunction
+    asked: Asked
+
+    @property
+    def phase(self) -> str:
+        """Its name in timings and on a progress bar."""
+        return f"rewards/{self.name}"
+
+
+class Calls:
+    """The calls of a reward function on the solutions of some groups.
+
+    Args:
+        named: The function.
+        groups: Those without solutions are passed over.
+        figures: Take what it logs.
+        watch: Measures it.
+        device: Of the policy.
+    """
+
+    def __init__(
+        self,
+        named: NamedFunction,
+        groups: Sequence[RolloutGroup],
+        *,
+        figures: Figures,
+        watch: Stopwatch,
+        device: torch.device,
+    ) -> None:
+        self.named, self.figures, self.watch, self.device = named, figures, watch, device
+        pairs = [[(g.problem, r) for r in g.solutions] for g in groups if g.solutions]
+        if named.asked.form == "completion":
+            pairs = [[pair] for group in pairs for pair in group]
+        elif named.asked.form == "batch":
+            pairs = [[pair for group in pairs for pair in group]] if pairs else []
+        self.calls: list[Pairs] = pairs
+        """What each is for."""
+        self.done = 0
+        """How many have ended."""
+
+    def now(self) -> list[float]:
+        """Calls it, one after another.
+
+        Returns:
+            One number a solution, in their order.
+
+        Raises:
+            ValueError: If it does not give finite numbers, as many as it should, or fails; the cause is kept.
+        """
+        values: list[float] = []
+        with self.watch.phase(self.named.phase):
+            for pairs in self.calls:
+                try:
+                    given = self.named.function(**self._arguments(pairs))
+                except Exception as error:
+                    raise self._failed(pairs, error) from error
+                values += self._read(pairs, given)
+        return values
+
+    async def together(self) -> list[float]:
+        """The same of an ``async def``, all calls at once; the first that fails ends the others."""
+        with self.watch.phase(self.named.phase):
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(self._awaited(pairs)) for pairs in self.calls]
+            except BaseExceptionGroup as errors:
+                raise errors.exceptions[0] from errors.exceptions[0].__cause__
+        return [value for task in tasks for value in task.result()]
+
+    async def _awaited(self, pairs: Pairs) -> list[float]:
+        try:
+            given = await self.named.function(**self._arguments(pairs))
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # the latter would end the loop, and be waited for
+            raise self._failed(pairs, error) from error
+        return self._read(pairs, given)
+
+    def _arguments(self, pairs: Pairs) -> dict[str, Any]:
+        """What the function asks for, made for this call alone: it may change it."""
+        asked, found = self.named.asked, NAMES[self.named.asked.form]
+        arguments: dict[str, Any] = {}
+        for name in asked.names:
+            if name == "log_metric":
+                arguments[name] = self.figures.log_metric(self.named.name)
+            elif name == "device":
+                arguments[name] = self.device
+            else:
+                single = asked.form == "completion" or (asked.form == "problem" and found[name] in OF_PROBLEM)
+                read = [READERS[found[name]](*pair) for pair in (pairs[:1] if single else pairs)]
+                arguments[name] = read[0] if single else read
+        return arguments
+
+    @property
+    def _who(self) -> str:
+        return f"the reward function {self.named.name!r}"
+
+    def _read(self, pairs: Pairs, given: Any) -> list[float]:
+        self.done += 1
+        problems = [problem for problem, _ in pairs]
+        if self.named.asked.form == "completion":
+            return [read_reward(given, of(problems), self._who)]
+        return read_rewards(given, problems, self._who)
+
+    def _failed(self, pairs: Pairs, error: BaseException) -> ValueError:
+        one = self.named.asked.form == "completion"
+        whose = "a completion" if one else f"the {len(pairs)} completions"
+        expected = "one finite number" if one else "a list with one finite number a completion"
+        return ValueError(
+            f"{self._who} failed on {whose} {of([p for p, _ in pairs])} with {type(error).__name__}: {error}; expected "
+            f"{expected}"
+        )
