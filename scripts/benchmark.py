@@ -10,7 +10,7 @@ Everything after `--` goes to the command line of `masa fit`, such as the path o
 
 Each measurement runs in a process of its own and writes OUT_DIR/NAME.json; what is there already is not measured again. The
 table is printed as markdown. The two sides of a ratio take turns in one process, because a shared machine is noisy; the
-ratio is the median over rounds. `step_trl` needs an interpreter with TRL: --trl-python PATH.
+ratio is the median over rounds. `step_trl` and `step_trl_vllm` need an interpreter with TRL: --trl-python PATH.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
 from benchmark_generation import evaluation, generation
 from benchmark_run import Run, lengths
 from benchmark_table import Row, median, rounds, row, seconds, table
+from benchmark_turns import Training, Turn, busy, tell
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = (8 * 512, 576, 49152)  # tokens, width and words of `memory`
@@ -218,51 +220,81 @@ def full_steps(args: argparse.Namespace) -> float:
 
 
 def step_trl(args: argparse.Namespace) -> list[Row]:
-    """A GRPO step against TRL's: the same model, prompts, limits and optimiser, and all rollouts trained on by both."""
-    rows = []
-    for at_limit, name, goal in ((False, "natural lengths", ">= 3"), (True, "all at the limit", ">= 1.5")):
-        extra = ["--model.init_args.num_meta_generations=0", "--model.init_args.optimization.num_mini_batches=1"]
-        extra += ["--data.init_args.batch_size=8", "--model.init_args.num_generations=8"]
-        extra += ["--model.init_args.max_completion_length=64", "--model.init_args.max_meta_length=64"]
-        run = Run(args, steps=args.rounds + 1, extra=extra, at_limit=at_limit, all_trained=True)
-        ours = median([s["step"] for s in run.steps[1:]])
-        module = run.module
-        task = {
-            "model": str(Path(args.out).resolve() / "trl_model"),
-            "prompts": [run.prompts(problems) for problems in run.seen],
-            "temperature": module.sampling.temperature,
-            "learning_rate": module.optimization.optimizer.keywords["lr"],
-            "max_tokens": 64,
-            "at_limit": at_limit,
-        }
-        from masa_lightning.models import loading
+    """A GRPO step against one of TRL with `generate` of transformers."""
+    return _against_trl(args, "transformers")
 
-        model = loading.load_model(module.model_name, "float32")
-        model.save_pretrained(task["model"])
-        module.tokenizer.save_pretrained(task["model"])
-        rows.append({"what": f"GRPO step, {name}, s; completion length: mean, longest", "value": [ours, *run.lengths]})
-        run.close()
-        for path in ("transformers", "vllm"):
-            theirs = json.loads(
-                subprocess.run(
-                    [args.trl_python, str(ROOT / "scripts" / "benchmark_trl.py"), path],
-                    input=json.dumps(task),
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    check=True,
-                ).stdout.splitlines()[-1]
-            )
-            rows.append(
-                {
-                    "what": f"GRPO step, {name}: TRL ({path}) / ours",
-                    "value": [theirs["seconds"], ours],
-                    "against": f"TRL {theirs['version']}, mean length {theirs['mean_length']:.1f}",
-                    "ratio": theirs["seconds"] / ours,
-                    "goal": goal,
-                }
-            )
-            print(json.dumps(rows[-1]), flush=True)
+
+def step_trl_vllm(args: argparse.Namespace) -> list[Row]:
+    """A GRPO step against one of TRL with vLLM."""
+    return _against_trl(args, "vllm")
+
+
+def _against_trl(args: argparse.Namespace, path: str) -> list[Row]:
+    """Steps in turns beside no, one and two busy processes: the same model, prompts and limits; all rollouts are trained on.
+
+    Threads of both sleep while they wait. TRL's spin where the user says nothing, and then its step does not end on a busy
+    machine.
+    """
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "KMP_"))}
+    environ["OMP_WAIT_POLICY"] = "passive"
+    command = [args.trl_python, str(ROOT / "scripts" / "benchmark_trl.py"), path]
+    rows: list[Row] = []
+    for at_limit, lengths_are in ((True, "all at the limit"), (False, "natural lengths")):
+        with Training(worker_command(args, "limited_steps" if at_limit else "natural_steps"), environ) as ours:
+            task = ours.hear() | {"at_limit": at_limit}
+            with Training(command, environ, task) as theirs:
+                pairs: dict[int, list[Any]] = {beside: [] for beside in BESIDE}
+                for training in (ours, theirs):
+                    training.step()  # not counted
+                for _, beside in product(range(args.rounds), BESIDE):
+                    with busy(beside):
+                        pairs[beside].append((theirs.step(), ours.step()))
+                    print(beside, json.dumps(pairs[beside][-1]), flush=True)
+        for beside, turns in pairs.items():
+            what = f"GRPO step, {lengths_are}, beside {beside} busy: TRL ({path}), ours"
+            for key, unit in (("seconds", "s"), ("cpu", "s of the processors"), ("mean_length", "mean length")):
+                both = [(their[key], our[key]) for their, our in turns]
+                rows.append(
+                    row(what, unit, both, "", "" if key == "mean_length" or beside == 0 else "0.8 to 1.2 of idle")
+                )
     return rows
+
+
+BESIDE = (0, 1, 2)  # busy processes
+
+
+def limited_steps(args: argparse.Namespace) -> None:
+    """A worker of `step_trl`: our steps, all completions at the limit."""
+    _steps_in_turn(args, at_limit=True)
+
+
+def natural_steps(args: argparse.Namespace) -> None:
+    """A worker of `step_trl`: our steps, completions that end by themselves."""
+    _steps_in_turn(args, at_limit=False)
+
+
+def _steps_in_turn(args: argparse.Namespace, at_limit: bool) -> None:
+    from masa_lightning.models import loading
+
+    def begin(run: Run) -> None:
+        module, folder = run.module, str(Path(args.out).resolve() / "trl_model")
+        loading.load_model(module.model_name, "float32").save_pretrained(folder)
+        module.tokenizer.save_pretrained(folder)
+        batches = islice(iter(run.cli.datamodule.train_dataloader()), steps)
+        tell(
+            {
+                "model": folder,
+                "prompts": [run.prompts(problems) for problems in batches],
+                "temperature": module.sampling.temperature,
+                "learning_rate": module.optimization.optimizer.keywords["lr"],
+                "max_tokens": module.max_completion_length,
+            }
+        )
+
+    steps = 1 + args.rounds * len(BESIDE)
+    extra = ["--model.init_args.num_meta_generations=0", "--model.init_args.optimization.num_mini_batches=1"]
+    extra += ["--model.init_args.num_generations=8"]
+    Run(args, steps, extra=extra, at_limit=at_limit, all_trained=True, begin=begin, turn=Turn())
 
 
 def start(args: argparse.Namespace) -> list[Row]:
@@ -322,12 +354,13 @@ def first_generate(args: argparse.Namespace) -> list[float]:
 
 
 MEASUREMENTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
-    f.__name__: f for f in (generation, evaluation, update, memory, handover, step, scaling, step_trl, start)
+    f.__name__: f
+    for f in (generation, evaluation, update, memory, handover, step, scaling, step_trl, step_trl_vllm, start)
 }
 
 
 WORKERS: dict[str, Callable[[argparse.Namespace], Any]] = {
-    f.__name__: f for f in (full_steps, first_step, first_generate)
+    f.__name__: f for f in (full_steps, first_step, first_generate, limited_steps, natural_steps)
 }
 
 
@@ -336,9 +369,12 @@ WORKERS: dict[str, Callable[[argparse.Namespace], Any]] = {
 
 def apart(args: argparse.Namespace, worker: str, words: Sequence[str] = ()) -> Any:
     """What a worker finds in a process of its own: only its end gives back all that an engine took."""
-    command = [sys.executable, __file__, args.out, "--worker", worker, *forwarded(args), *words]
-    run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    run = subprocess.run([*worker_command(args, worker), *words], check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(run.stdout.splitlines()[-1])
+
+
+def worker_command(args: argparse.Namespace, worker: str) -> list[str]:
+    return [sys.executable, __file__, args.out, "--worker", worker, *forwarded(args)]
 
 
 @contextmanager
@@ -400,12 +436,13 @@ def main() -> None:
     every = []
     for name in args.only:
         result = Path(args.out) / f"{name}.json"
-        if name == "step_trl" and not args.trl_python:
+        if name.startswith("step_trl") and not args.trl_python:
             continue
         if not result.exists():
-            command = [sys.executable, __file__, args.out, "--worker", name, *forwarded(args)]
             with (Path(args.out) / f"{name}.log").open("w") as log:
-                code = subprocess.run(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL).returncode
+                code = subprocess.run(
+                    worker_command(args, name), stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                ).returncode
             if code:
                 raise SystemExit(f"{name} ended with status {code}; see {log.name}")
         every += json.loads(result.read_text())

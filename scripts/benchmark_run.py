@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from benchmark_turns import Turn
+
 
 def stop_at(module: Any, token_ids: Sequence[int]) -> None:
     """Lets these tokens and the limit, and nothing else, end what the sampler of a module draws; it has its engine."""
@@ -32,6 +34,8 @@ class Run:
         at_limit: Whether completions go on to their limit.
         all_trained: Whether rollouts without advantage get one, so that all are trained on.
         grpo_in_turn: Whether every other step, from the first one on, is without meta rollouts.
+        begin: Called before the first step, with the engine made.
+        turn: Waits before each step, and is told the mean length behind it.
     """
 
     def __init__(
@@ -42,6 +46,8 @@ class Run:
         at_limit: bool = False,
         all_trained: bool = False,
         grpo_in_turn: bool = False,
+        begin: Callable[[Run], None] | None = None,
+        turn: Turn | None = None,
     ) -> None:
         from lightning.pytorch import LightningDataModule
         from lightning.pytorch.callbacks import Callback
@@ -111,12 +117,16 @@ class Run:
                 module.manual_backward = watched("backward", module.manual_backward)
                 module.learner.step = watched("optimizer", module.learner.step)
                 module.scorer.grader.grade = watched("grade", module.scorer.grader.grade)
+                if begin:
+                    begin(this)
 
             def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
                 if grpo_in_turn:
                     module.num_meta_generations = n_metas if batch_idx % 2 else 0
                 parts.clear()
                 parts.update(dict.fromkeys(("engine", "forward", "backward", "optimizer", "grade"), 0.0))
+                if turn:
+                    turn.begin()
                 this.begin = time.perf_counter()
 
             def on_train_batch_end(
@@ -132,6 +142,8 @@ class Run:
                 this.seen.append(batch)
                 this.groups = groups
                 this.lengths = lengths([r for g in groups for r in g.solutions])
+                if turn:
+                    turn.end(this.lengths[0])
 
         self.cli.trainer.callbacks.append(Watch())
         module.sampler.close = lambda: None  # what is measured afterwards needs the engine

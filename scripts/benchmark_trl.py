@@ -1,36 +1,41 @@
 #!/usr/bin/env python3
-"""Seconds of a GRPO step of TRL, for scripts/benchmark.py; runs in an environment that has TRL.
+"""Steps of TRL's GRPO in turn with ours, for scripts/benchmark.py; runs in an environment that has TRL.
 
-    python scripts/benchmark_trl.py transformers|vllm < TASK.json
+    python scripts/benchmark_trl.py transformers|vllm
 
-Prints a line of JSON. vLLM's packing of weights on CPU is off, as TRL's colocated hand-over does not work with it.
+It reads the task, a line of JSON, then a line before each step (`benchmark_turns.py`). vLLM's packing of weights on CPU
+is off, as TRL's colocated hand-over does not work with it.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import tempfile
-import time
+
+from benchmark_turns import Turn
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
 
 
 def main() -> None:
     """Runs the command."""
-    task, path = json.load(sys.stdin), sys.argv[1]
+    task, path = json.loads(sys.stdin.readline()), sys.argv[1]
     os.environ |= {
         "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "TRL_EXPERIMENTAL_SILENCE": "1",
     }
-    os.environ |= {
-        "RANK": "0",
-        "LOCAL_RANK": "0",
-        "WORLD_SIZE": "1",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "29533",
-    }
-    os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    if path == "vllm":  # which asks for a process group; with one of one process TRL trains by DDP
+        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
     import torch
     import trl
     from datasets import Dataset
@@ -45,19 +50,15 @@ def main() -> None:
 
         utils.dispatch_cpu_unquantized_gemm = plain
 
-    times: list[float] = []
-    mean_lengths: list[float] = []
+    turn = Turn()
 
     class Watch(TrainerCallback):
         def on_step_begin(self, *args, **kwargs):
-            self.begin = time.perf_counter()
+            turn.begin()
 
-        def on_step_end(self, *args, **kwargs):
-            times.append(time.perf_counter() - self.begin)
-
-        def on_log(self, args, state, control, logs=None, **kwargs):
+        def on_log(self, args, state, control, logs=None, **kwargs):  # behind the step
             if "completions/mean_length" in (logs or {}):
-                mean_lengths.append(logs["completions/mean_length"])
+                turn.end(logs["completions/mean_length"])
 
     def reward(completions, **kwargs):
         return [float(len(c) % 2) for c in completions]  # any that gives groups a variance
@@ -99,10 +100,6 @@ def main() -> None:
         callbacks=[Watch()],
     )
     trainer.train()
-    measured = sorted(times[1:]) or times
-    seconds = measured[len(measured) // 2]
-    mean_length = sum(mean_lengths) / max(1, len(mean_lengths))
-    print(json.dumps({"seconds": seconds, "version": trl.__version__, "mean_length": mean_length, "all": times}))
 
 
 if __name__ == "__main__":

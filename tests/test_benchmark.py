@@ -3,8 +3,10 @@
 import importlib
 import json
 import math
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,47 @@ def test_table(benchmark):
         "| speed, tokens/s | 9, 5 | bare | 2 [1, 3] | >= 1 |",
         "| cost | 4: 0.5, 8: 1234 |  |  |  |",
     ]
+
+
+STEPS = """
+import benchmark_turns
+
+turn = benchmark_turns.Turn()
+for length in range(9):
+    turn.begin()
+    print("what a library prints")
+    turn.end(length)
+"""
+
+
+def test_a_training_makes_a_step_when_it_is_its_turn(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    turns = importlib.import_module("benchmark_turns")
+    with turns.Training([sys.executable, "-c", STEPS], {**os.environ, "PYTHONPATH": str(SCRIPTS)}) as training:
+        steps = [training.step(), training.step()]
+    assert [step["mean_length"] for step in steps] == [0, 1]
+    assert all(step["seconds"] >= 0 and step["cpu"] >= 0 for step in steps)
+    assert training.process.returncode is not None
+    ends = [sys.executable, "-c", "raise SystemExit(3)"]
+    with pytest.raises(SystemExit, match="ended with status 3"), turns.Training(ends, os.environ) as training:
+        training.hear()
+
+
+def test_busy_processes_end_with_who_started_them():
+    """Also where it is killed: they would slow down all that is measured from then on."""
+    code = "import benchmark_turns, os, time\n"
+    code += "with benchmark_turns.busy(2) as pids: print(*pids, flush=True); time.sleep(200)"
+    started = subprocess.Popen([sys.executable, "-c", code], cwd=SCRIPTS, stdout=subprocess.PIPE, text=True)
+    pids = started.stdout.readline().split()
+    assert len(pids) == 2
+    started.kill()
+    started.communicate()
+    while any(_runs(pid) for pid in pids):  # the test's own limit ends it
+        time.sleep(0.1)
+
+
+def _runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -209,7 +209,7 @@ def test_a_pass_rate_is_asked_out_of_what_it_was_in_training(runs: Path, tmp_pat
 
 
 @pytest.mark.parametrize("kind", KINDS[::3])
-def test_vllm_reads_the_exported_folder(runs: Path, tmp_path: Path, kind: str) -> None:
+def test_vllm_reads_the_exported_folder(runs: Path, tmp_path: Path, kind: str, engine_device: str) -> None:
     vllm = pytest.importorskip("vllm")
     from masa_lightning.sampling.vllm import VLLMSampler
     from masa_lightning.sampling.vllm.engine import making_engines
@@ -219,7 +219,7 @@ def test_vllm_reads_the_exported_folder(runs: Path, tmp_path: Path, kind: str) -
     prompts, _, code = code_of(tmp_path / "README.md")
     names: dict[str, Any] = {}
     exec(prompts, names)
-    with making_engines(VLLMSampler(verbose=True), torch.device("cpu")), models_looked_at_here():
+    with making_engines(VLLMSampler(verbose=True), torch.device(engine_device)), models_looked_at_here():
         llm = vllm.LLM(
             str(tmp_path), dtype="float32", max_model_len=64, kv_cache_memory_bytes=2**24, enforce_eager=True
         )

@@ -12,6 +12,7 @@ import torch
 import zoo
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from masa_lightning.data.arithmetic import ArithmeticDataModule
@@ -235,6 +236,14 @@ def test_three_steps_without_an_engine(device, show, loop, precision):
     assert len(found) == 3
     assert all(math.isfinite(norm) and norm > 0 for norm in norms)
     assert max(found) < (1e-3 if precision == "32-true" else 0.05)
+
+
+@pytest.mark.parametrize(("place", "fused"), [("cpu", None), ("cuda", True)])
+def test_adamw_is_fused_on_a_gpu(place, fused):
+    """Tensors without memory: no GPU is needed to make an optimiser of them."""
+    with FakeTensorMode():
+        optimizer = AdamW([torch.nn.Parameter(torch.empty(2, device=place))])
+    assert optimizer.defaults["fused"] is fused
 
 
 @pytest.mark.gpu
