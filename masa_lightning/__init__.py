@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from masa_lightning.quantities.pass_rate import PassRate as PassRate
     from masa_lightning.quantities.quantity import Quantity as Quantity
     from masa_lightning.quantities.solution_length import SolutionLength as SolutionLength
+    from masa_lightning.rewards.remote import RemoteReward as RemoteReward
     from masa_lightning.sampling.transformers import TransformersSampler as TransformersSampler
     from masa_lightning.sampling.vllm import VLLMSampler as VLLMSampler
     from masa_lightning.settings import Algorithm as Algorithm
@@ -78,6 +79,7 @@ _HOMES = {
     "PromptTemplates": "functional.prompts",
     "Quantity": "quantities.quantity",
     "ReasoningGymDataModule": "data.reasoning_gym",
+    "RemoteReward": "rewards.remote",
     "RolloutProgressBar": "callbacks.progress",
     "RolloutTable": "callbacks.rollout_table",
     "RunSummary": "callbacks.run_summary",

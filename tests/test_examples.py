@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from judge import Answer, JudgeServer
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
@@ -17,6 +18,7 @@ ON_THE_ENGINE = {path.stem for path in SCRIPTS if "VLLMSampler" in path.read_tex
 # What a script prints; README's is run by test_readme.py.
 PRINTED = {
     "own_reward": r"rewards/boxed/mean (1\.000|0\.\d+)\nrewards/Brief/mean 0\.[1-9]\d*\nreward \d\.\d+\n",
+    "llm_judge": r"rewards/clarity/mean 0\.[1-9]\d*\nrewards/clarity/failed_ratio 0\.[1-9]\d*\n",
     "own_grader": r"pass_rate 0\.\d+\ncompletions/ungraded_ratio 0\.\d+\n",
     "own_prompts": r"meta/parse_rate (1\.000|0\.[89]\d+)\n",
     "own_optimizer": r"learning_rate 1\.0e-05, after it fell from 2\.0e-05\n",
@@ -26,6 +28,16 @@ PRINTED = {
     "vllm_sampler": r"(.* \| log-probability -?\d+\.\d\d\n){4}.+\n",
     "calibration_metrics": r"mae 0\.\d+\nbias 0\.\d+\npearson 0\.\d+\nece 0\.\d+\n",
 }
+
+
+def moody(question: str, before: int) -> Answer:
+    """A judge that is broken for some questions, talks nonsense at first about some, and is slow about some."""
+    kind = len(question) % 4
+    if kind == 0:
+        return 0.0, 503, ""
+    if kind == 1 and not before:
+        return 0.0, 200, "I would rather not say"
+    return 0.2 * (kind == 2), 200, "I give it a 7."
 
 
 @pytest.fixture
@@ -53,10 +65,14 @@ def test_own_data_is_the_script_of_the_readme() -> None:
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice for loaders and loggers
 @pytest.mark.parametrize("name", sorted(PRINTED))
-def test_example_runs(name: str, apart: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_example_runs(
+    name: str, apart: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     if name in ON_THE_ENGINE:
         pytest.importorskip("vllm")
-    runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+    with JudgeServer(moody) as server:
+        monkeypatch.setenv("JUDGE", server.url)
+        runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
     printed = capsys.readouterr().out
     assert re.search(PRINTED[name] + r"\Z", printed), printed
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
-from concurrent.futures import Future
+from collections.abc import Callable, Coroutine
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from functools import cache
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 T = TypeVar("T")
+
+_GLANCE: Final = 0.2  # seconds between two looks at how far they are
 
 
 @cache
@@ -42,6 +44,22 @@ class Background:
         future = asyncio.run_coroutine_threadsafe(coroutine, _loop(os.getpid()))  # another one after a fork
         self._futures.append(future)
         return future
+
+    def wait(self, glance: Callable[[], None]) -> None:
+        """Waits until all are done, or one has failed.
+
+        Args:
+            glance: Called every now and then, and at the end.
+
+        Raises:
+            Exception: That of the one that failed.
+        """
+        running = set(self._futures)
+        while running:
+            done, running = wait(running, timeout=_GLANCE, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+            glance()
 
     def __enter__(self) -> Self:
         return self

@@ -35,7 +35,7 @@ class NamedFunction:
 
     @property
     def phase(self) -> str:
-        """Its name in timings and on a progress bar."""
+        """Its name in timings."""
         return f"rewards/{self.name}"
 
 
@@ -90,7 +90,7 @@ class Calls:
         return values
 
     async def together(self) -> list[float]:
-        """The same of an ``async def``, all calls at once; the first that fails ends the others."""
+        """As `now`, of an ``async def``: all calls at once; the first that fails ends the others."""
         with self.watch.phase(self.named.phase):
             try:
                 async with asyncio.TaskGroup() as group:
@@ -127,10 +127,10 @@ class Calls:
 
     def _read(self, pairs: Pairs, given: Any) -> list[float]:
         self.done += 1
-        problems = [problem for problem, _ in pairs]
+        whose = of([problem for problem, _ in pairs])
         if self.named.asked.form == "completion":
-            return [read_reward(given, of(problems), self._who)]
-        return read_rewards(given, problems, self._who)
+            return [read_reward(given, self._who, whose)]
+        return read_rewards(given, len(pairs), self._who, whose)
 
     def _failed(self, pairs: Pairs, error: BaseException) -> ValueError:
         one = self.named.asked.form == "completion"

@@ -12,13 +12,14 @@ from typing import Any
 from masa_lightning.types import Problem
 
 
-def read_rewards(given: Any, problems: Sequence[Problem], who: str) -> list[float]:
+def read_rewards(given: Any, count: int, who: str, whose: str) -> list[float]:
     """Checks what a reward function gave: a list with one finite number a completion.
 
     Args:
         given: What it gave; numbers of any type are understood, arrays and tensors of one dimension too.
-        problems: [N] of the completions.
+        count: Number of completions, N.
         who: Gave it, for errors.
+        whose: The completions are, for errors; as `of`.
 
     Returns:
         [N].
@@ -26,16 +27,16 @@ def read_rewards(given: Any, problems: Sequence[Problem], who: str) -> list[floa
     Raises:
         ValueError: If that is no list of N finite numbers.
     """
-    return [read_reward(v, of(problems), who) for v in listed(given, problems, who, "one finite number")]
+    return [read_reward(value, who, whose) for value in listed(given, count, who, whose, "one finite number")]
 
 
-def read_reward(value: Any, whose: str, who: str) -> float:
+def read_reward(value: Any, who: str, whose: str) -> float:
     """Checks the reward of one completion.
 
     Args:
         value: Of any type of numbers.
-        whose: As `of`, for errors.
-        who: Gave it, for errors.
+        who: As of `read_rewards`.
+        whose: The same.
 
     Raises:
         ValueError: If it is no finite number.
@@ -49,20 +50,21 @@ def read_reward(value: Any, whose: str, who: str) -> float:
     return read
 
 
-def listed(given: Any, problems: Sequence[Problem], who: str, each: str) -> Sequence[Any]:
+def listed(given: Any, count: int, who: str, whose: str, each: str) -> Sequence[Any]:
     """Checks that something is a list, or an array or tensor of one dimension, of the right length.
 
     Args:
         given: What a user's function gave.
-        problems: [N] of the completions.
-        who: Gave it, for errors.
+        count: As of `read_rewards`.
+        who: The same.
+        whose: The same.
         each: What is expected of each completion, for errors.
 
     Raises:
         ValueError: If it is none.
     """
-    count, is_text = len(problems), isinstance(given, (str, bytes, bytearray))
-    expected = f"for the {count} completions {of(problems)}; expected a list with {each} a completion"
+    is_text = isinstance(given, (str, bytes, bytearray))
+    expected = f"for the {count} completions {whose}; expected a list with {each} a completion"
     if is_text or not (isinstance(given, Sequence) or getattr(given, "ndim", None) == 1):
         shape = f" of shape {tuple(given.shape)}" if hasattr(given, "shape") else ""
         raise ValueError(f"{who} gave {shown(given)}{shape} {expected}")

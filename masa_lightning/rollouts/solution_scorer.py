@@ -21,6 +21,8 @@ from masa_lightning.rewards.values import listed, number, of, shown
 from masa_lightning.timing import Stopwatch
 from masa_lightning.types import Objective, Problem, Rollout, RolloutGroup
 
+Running = tuple[Calls, Future[list[float]]]
+
 
 class SolutionScorer:
     r"""Grades solution rollouts and adds up their rewards.
@@ -94,7 +96,7 @@ class SolutionScorer:
             early = [each for each in self._named if each.asked.is_async and not each.asked.waits_for_verdicts]
             begun = self._begin(early, groups, background)
             self.grade(groups, progress(self.phase, total))
-            self._reward(groups, begun, background)
+            self._reward(groups, begun, background, progress)
 
     def start(self, watch: Stopwatch, device: torch.device) -> None:
         """Gets ready for a run, of which nothing is logged yet.
@@ -144,24 +146,33 @@ class SolutionScorer:
             ValueError: If a reward function does not give one finite number a completion, or fails; the cause is kept.
         """
         with Background() as background:
-            self._reward(groups, {}, background)
+            self._reward(groups, {}, background, lambda phase, total: lambda done, of: None)
 
     def _begin(
         self, functions: Sequence[NamedFunction], groups: Sequence[RolloutGroup], background: Background
-    ) -> dict[str, Future[list[float]]]:
-        return {each.name: background.start(self._calls(each, groups).together()) for each in functions}
+    ) -> dict[str, Running]:
+        calls = {each.name: self._calls(each, groups) for each in functions}
+        return {name: (each, background.start(each.together())) for name, each in calls.items()}
 
     def _calls(self, named: NamedFunction, groups: Sequence[RolloutGroup]) -> Calls:
         return Calls(named, groups, figures=self.figures, watch=self._watch, device=self._device)
 
     def _reward(
-        self, groups: Sequence[RolloutGroup], begun: Mapping[str, Future[list[float]]], background: Background
+        self,
+        groups: Sequence[RolloutGroup],
+        begun: Mapping[str, Running],
+        background: Background,
+        progress: PhaseProgress,
     ) -> None:
-        """As `reward`; those that are begun are waited for, behind the others."""
+        """As `reward`; those that are begun are waited for, after the others."""
         late = [each for each in self._named if each.asked.is_async and each.name not in begun]
         running = {**begun, **self._begin(late, groups, background)}
         values = {n.name: self._calls(n, groups).now() for n in self._named if not n.asked.is_async}
-        values |= {name: future.result() for name, future in running.items()}
+        if running:
+            total = sum(len(calls.calls) for calls, _ in running.values())
+            report = progress("rewards", total)
+            background.wait(lambda: report(sum(calls.done for calls, _ in running.values()), total))
+            values |= {name: future.result() for name, (_, future) in running.items()}
         pairs = [(g.problem, r) for g in groups for r in g.solutions]
         for i, (problem, rollout) in enumerate(pairs):
             rollout.rewards = {"correct": float(rollout.correct)}
@@ -196,8 +207,9 @@ def read_verdicts(grader: Grader, problems: Sequence[Problem], verdicts: Any) ->
         ValueError: If that is no list with one verdict a problem.
     """
     who = f"the grader {type(grader).__name__}"
+    given = listed(verdicts, len(problems), who, of(problems), "True, False or None")
     read: list[bool | None] = []
-    for problem, value in zip(problems, listed(verdicts, problems, who, "True, False or None"), strict=True):
+    for problem, value in zip(problems, given, strict=True):
         read_value = number(value)
         if value is not None and read_value not in (0.0, 1.0):
             raise ValueError(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import signal
 import sys
 import threading
 from typing import Any
@@ -253,6 +255,22 @@ def test_an_error_elsewhere_ends_what_is_running() -> None:
 
     with pytest.raises(ValueError, match="'broken' failed"):
         scored(judge, broken)
+    assert ended.wait(60)
+
+
+def test_an_interrupt_ends_the_wait_and_what_is_running() -> None:
+    ended = threading.Event()
+
+    async def judge(completion: str) -> float:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C
+            await asyncio.sleep(600)
+        finally:
+            ended.set()
+        return 0.0
+
+    with pytest.raises(KeyboardInterrupt):
+        scored(judge)
     assert ended.wait(60)
 
 

@@ -93,7 +93,14 @@ def logged(name: str) -> list[float]:
         return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
 
 
-FUNCTIONS = ["own.brief", "own.judge", {"class_path": "own.Scaled", "init_args": {"scale": 0.1}}]
+FUNCTIONS = [
+    "own.brief",
+    {
+        "class_path": "masa_lightning.RemoteReward",
+        "init_args": {"function": "own.judge", "timeout": 60, "on_failure": 0.0},
+    },
+    {"class_path": "own.Scaled", "init_args": {"scale": 0.1}},
+]
 
 
 def test_rewards_by_path(tiny_checkpoint: Path) -> None:
@@ -105,6 +112,7 @@ def test_rewards_by_path(tiny_checkpoint: Path) -> None:
         assert logged(f"{stage}rewards/judge/mean") == [0.25] * len(mean)
         assert logged(f"{stage}rewards/Scaled/mean") == pytest.approx([0.1 * n for n in mean])
         assert logged(f"{stage}rewards/judge/tokens") == pytest.approx(mean)  # what it logged itself
+        assert logged(f"{stage}rewards/judge/failed_ratio") == [0.0] * len(mean)
     correct, brief = logged("pass_rate"), logged("rewards/brief/mean")
     total = [c + 0.5 * (b + 0.25 + 0.1 * n) for c, b, n in zip(correct, brief, lengths, strict=True)]
     assert logged("reward") == pytest.approx(total)
@@ -115,6 +123,10 @@ def test_rewards_by_path(tiny_checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("function", "said"),
     [
+        (
+            {"class_path": "masa_lightning.RemoteReward", "init_args": {"function": "own.strange"}},
+            "the reward function 'strange' requires 'answer'",
+        ),
         (
             "own.strange",
             "the reward function 'strange' requires 'answer', and is called for all completions of one problem",
