@@ -7,14 +7,15 @@ from typing import Literal, get_args
 
 from masa_lightning.checks import check_choice, check_number
 from masa_lightning.functional.advantages import Baseline, MultiObjective, Scale
-from masa_lightning.functional.losses import Aggregation, KLKind, LossType
+from masa_lightning.functional.losses import Aggregation, Correction, KLKind, LossType
 
-Correction = Literal["off", "token", "sequence"]
-
-_OWN: dict[str, tuple[Aggregation, float, float]] = {  # of a surrogate's paper: aggregation, clip_low, clip_high
+_OWN: dict[
+    str, tuple[Aggregation, float | None, float | None]
+] = {  # of a surrogate's paper: aggregation, clip_low, clip_high
     "ppo_clip": ("token-mean", 0.2, 0.28),
     "gspo": ("seq-mean-token-mean", 3e-4, 4e-4),
     "cispo": ("token-mean", 1.0, 0.28),
+    "sapo": ("seq-mean-token-mean", None, None),
 }
 
 
@@ -66,6 +67,7 @@ class Algorithm:
     RLOO        baseline="leave-one-out", scale_rewards="none", aggregation="seq-mean-token-sum"
     GSPO        loss_type="gspo"
     CISPO       loss_type="cispo"
+    SAPO        loss_type="sapo"
     DAPO        dynamic_sampling=True, overlong_buffer=(a quarter of the limit), or mask_truncated_completions=True
     ==========  =======================================================================================
 
@@ -77,6 +79,7 @@ class Algorithm:
     ppo_clip   token-mean           0.2       0.28
     gspo       seq-mean-token-mean  3e-4      4e-4
     cispo      token-mean           1         0.28
+    sapo       seq-mean-token-mean  unused    unused
     =========  ===================  ========  =========
 
     Args:
@@ -84,7 +87,10 @@ class Algorithm:
         aggregation: How token losses become one number; each kind of rollout is aggregated on its own.
         clip_low: Ratios are clipped below at 1 - clip_low, in [0, 1].
         clip_high: Ratios are clipped above at 1 + clip_high, >= 0.
-        dual_clip: Bound on the ratio of tokens with a negative advantage, > 1 + clip_high; None is off. Unused by "cispo".
+        dual_clip: Bound on the ratio of tokens with a negative advantage, > 1 + clip_high; None is off. Unused by "cispo"
+            and "sapo".
+        sapo_temperature_pos: How fast "sapo" lets go of a token of advantage >= 0 whose ratio leaves 1, > 0.
+        sapo_temperature_neg: The same of negative advantages.
         scale_rewards: Rewards of a group are divided by the group's deviation, by the batch's, or not.
         multi_objective_aggregation: How several rewards (correctness and `reward_functions`; what a prediction earns for
             each quantity) become one advantage. "sum_then_normalize" compares their weighted sum in its group;
@@ -92,11 +98,15 @@ class Algorithm:
             much a reward counts, and not how much it varies. See `functional.advantages.decoupled_advantages`.
         baseline: Subtracted from rewards: the group's mean, or the mean of the others (RLOO).
         kl_coef: Weight of the KL term to the reference, >= 0; 0 loads no reference.
-        kl_kind: Estimator of the KL term. "k1" and "k2" have the gradient of KL(policy || reference), "k3" that of
+        kl_kind: Estimator of the KL term. "k1", "k2" and "k3+" have the gradient of KL(policy || reference), "k3" that of
             KL(reference || policy); see `functional.losses.kl_loss`.
-        importance_sampling: Correct for the sampler's log-probabilities differing from the trainer's, by token, by
-            sequence, or not.
-        importance_sampling_cap: Largest correction factor, > 0.
+        importance_sampling: Correct for the sampler's log-probabilities differing from the trainer's, by token or by
+            sequence, with factors that are held within the bounds ("..._truncate") or 0 beyond them ("..._mask"); or not.
+        importance_sampling_clip_max: Largest correction factor, > 0.
+        importance_sampling_clip_min: Smallest one, in [0, importance_sampling_clip_max]; None is none.
+        off_policy_mask_threshold: Rollouts of a negative advantage leave the loss once their tokens have become less likely
+            than when they were drawn by more than so many nats on average, >= 0; None is off. See
+            `functional.losses.off_policy_mask`.
         dynamic_sampling: Groups whose solutions all earn the same in sum (the overlong penalty aside) leave the loss; their
             places, like those of gated problems, are refilled with other training problems (DAPO).
         max_refills: Most times a step draws more problems for that, >= 0; what is still missing then stays away.
@@ -110,13 +120,17 @@ class Algorithm:
     clip_low: float | None = None
     clip_high: float | None = None
     dual_clip: float | None = 10.0
+    sapo_temperature_pos: float = 1.0
+    sapo_temperature_neg: float = 1.05
     scale_rewards: Scale = "group"
     multi_objective_aggregation: MultiObjective = "sum_then_normalize"
     baseline: Baseline = "mean"
     kl_coef: float = 0.0
     kl_kind: KLKind = "k3"
-    importance_sampling: Correction = "token"
-    importance_sampling_cap: float = 2.0
+    importance_sampling: Literal["off", Correction] = "token_truncate"
+    importance_sampling_clip_max: float = 2.0
+    importance_sampling_clip_min: float | None = None
+    off_policy_mask_threshold: float | None = None
     dynamic_sampling: bool = False
     max_refills: int = 4
     overlong_buffer: int = 0
@@ -133,18 +147,32 @@ class Algorithm:
             ("multi_objective_aggregation", MultiObjective),
             ("baseline", Baseline),
             ("kl_kind", KLKind),
-            ("importance_sampling", Correction),
         ):
             check_choice(name, getattr(self, name), get_args(known))
+        check_choice("importance_sampling", self.importance_sampling, ("off", *get_args(Correction)))
         for name in ("dynamic_sampling", "mask_truncated_completions"):
             check_choice(name, getattr(self, name), (False, True))
-        check_number("clip_low", self.clip_low, ">= 0", "<= 1")
-        check_number("clip_high", self.clip_high, ">= 0")
-        if self.dual_clip is not None and self.loss_type != "cispo":
+        if self.loss_type == "sapo":
+            for name in ("clip_low", "clip_high"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name} is {getattr(self, name)!r} with loss_type 'sapo', which clips nothing; expected None"
+                    )
+        else:
+            check_number("clip_low", self.clip_low, ">= 0", "<= 1")
+            check_number("clip_high", self.clip_high, ">= 0")
+        for name in ("sapo_temperature_pos", "sapo_temperature_neg"):
+            check_number(name, getattr(self, name), "> 0")
+        if self.dual_clip is not None and self.loss_type not in ("cispo", "sapo"):
             least = f"> {1 + (self.clip_high or 0.0):g}"
             check_number("dual_clip", self.dual_clip, least, note="(1 + clip_high), or None to turn it off")
         check_number("kl_coef", self.kl_coef, ">= 0", note="(0 is off)")
-        check_number("importance_sampling_cap", self.importance_sampling_cap, "> 0")
+        check_number("importance_sampling_clip_max", self.importance_sampling_clip_max, "> 0")
+        if self.importance_sampling_clip_min is not None:
+            most = f"<= {self.importance_sampling_clip_max!r}"
+            check_number("importance_sampling_clip_min", self.importance_sampling_clip_min, ">= 0", most)
+        if self.off_policy_mask_threshold is not None:
+            check_number("off_policy_mask_threshold", self.off_policy_mask_threshold, ">= 0", note="(None is off)")
         check_number("max_refills", self.max_refills, ">= 0", whole=True, note="(0 is off)")
         check_number("overlong_buffer", self.overlong_buffer, ">= 0", whole=True, note="(0 is off)")
 

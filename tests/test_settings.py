@@ -107,12 +107,25 @@ def test_check_number():
         check_choice("x", "c", ("a", "b"))
 
 
+def test_sapo_clips_nothing():
+    assert (Algorithm(loss_type="sapo").clip_low, Algorithm(loss_type="sapo").aggregation) == (
+        None,
+        "seq-mean-token-mean",
+    )
+    with pytest.raises(
+        ValueError, match=r"clip_high is 0\.3 with loss_type 'sapo', which clips nothing; expected None"
+    ):
+        Algorithm(loss_type="sapo", clip_high=0.3)
+
+
 BAD = {
     Algorithm: {
         "loss_type": ["ppo", None], "aggregation": ["mean"], "clip_low": [-0.1, 1.1], "clip_high": [-0.1],
         "dual_clip": [1.0, 1.28, 0.0], "scale_rewards": ["std"], "baseline": ["median"], "kl_coef": [-0.1],
         "multi_objective_aggregation": ["sum", None],
-        "kl_kind": ["k4"], "importance_sampling": ["on", True], "importance_sampling_cap": [0.0, -1.0],
+        "kl_kind": ["k4"], "importance_sampling": ["on", True, "token"], "importance_sampling_clip_max": [0.0, -1.0],
+        "importance_sampling_clip_min": [-0.1, 2.1], "off_policy_mask_threshold": [-0.1, "1"],
+        "sapo_temperature_pos": [0.0, -1], "sapo_temperature_neg": [0.0, None],
         "dynamic_sampling": ["no"], "mask_truncated_completions": ["no"], "max_refills": [-1, 1.5],
         "overlong_buffer": [-1, 1.5],
     },
@@ -159,6 +172,7 @@ OF_MASA = {
     "difficulty_scoring": ["log"], "notion_counting": ["share"], "min_expert_reward": [-0.1, 1.1],
 }  # fmt: skip
 MAY_BE_NONE = {
+    "importance_sampling_clip_min", "off_policy_mask_threshold",
     "start_step", "max_std", "margin", "min_predictions", "audit_share", "min_evidence", "factor",  # of a fixed rule
     "dual_clip", "aggregation", "clip_low", "clip_high", "cutoff_factor", "every_n_steps", "max_grad_norm", "seed",
     "max_prompt_length", "max_completion_length", "max_meta_length", "num_acting_meta_generations",

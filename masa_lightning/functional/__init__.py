@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from masa_lightning.functional.losses import kl_loss as kl_loss
     from masa_lightning.functional.losses import kl_penalty as kl_penalty
     from masa_lightning.functional.losses import loss_denominator as loss_denominator
+    from masa_lightning.functional.losses import off_policy_mask as off_policy_mask
     from masa_lightning.functional.losses import policy_loss as policy_loss
     from masa_lightning.functional.losses import sft_loss as sft_loss
     from masa_lightning.functional.parsing import Unreadable as Unreadable
@@ -79,6 +80,7 @@ _HOMES = {
     "length_calibration": "calibration",
     "length_reward": "rewards",
     "loss_denominator": "losses",
+    "off_policy_mask": "losses",
     "majority_vote": "voting",
     "meta_messages": "prompts",
     "meta_reward": "rewards",

@@ -14,9 +14,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-LossType = Literal["ppo_clip", "gspo", "cispo"]
+LossType = Literal["ppo_clip", "gspo", "cispo", "sapo"]
 Aggregation = Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"]
-KLKind = Literal["k1", "k2", "k3"]
+Correction = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
+KLKind = Literal["k1", "k2", "k3", "k3+"]
 
 LOG_RATIO_BOUND = 20.0
 """Log ratios are held within +-20, as in verl, so that no exponential overflows."""
@@ -32,9 +33,10 @@ def policy_loss(
     mask: Tensor,
     *,
     loss_type: LossType = "ppo_clip",
-    clip_low: float = 0.2,
-    clip_high: float = 0.28,
+    clip_low: float | None = 0.2,
+    clip_high: float | None = 0.28,
     dual_clip: float | None = 10.0,
+    sapo_temperatures: tuple[float, float] = (1.0, 1.05),
     aggregation: Aggregation = "token-mean",
     weights: Tensor | None = None,
     denominator: float | Tensor | None = None,
@@ -51,7 +53,9 @@ def policy_loss(
             \text{ (dual clip } c) \\
         \text{gspo:}\quad & \text{the same with } s_t = sg(s) \exp(\log\pi_t - sg(\log\pi_t)) \text{ for } \rho_t,
             \quad s = \exp\bigl(\tfrac{1}{|o|}\textstyle\sum_t \log\rho_t\bigr) \\
-        \text{cispo:}\quad & -sg(\bar\rho_t)\,A \log\pi_t
+        \text{cispo:}\quad & -sg(\bar\rho_t)\,A \log\pi_t \\
+        \text{sapo:}\quad & -A\,\tfrac{4}{\tau}\,\sigma(\tau(\rho_t - 1)), \quad \tau \text{ by the sign of } A
+            \text{ (arXiv 2511.20347)}
 
     `aggregation` then reduces the tokens: "token-mean" over all tokens (DAPO), "seq-mean-token-mean" over the tokens of
     each sequence, then over sequences (GRPO, GSPO), "seq-mean-token-sum" sums over the tokens of each sequence, and
@@ -63,9 +67,10 @@ def policy_loss(
         advantages: Advantage of each token, [B, T] or [B, 1].
         mask: True at completion tokens, [B, T].
         loss_type: The surrogate.
-        clip_low: The ratio is clipped below at 1 - clip_low, in [0, 1].
-        clip_high: The ratio is clipped above at 1 + clip_high, >= 0.
-        dual_clip: Bound c > 1 on the ratio where the advantage is negative; None is off. Unused by "cispo".
+        clip_low: The ratio is clipped below at 1 - clip_low, in [0, 1]. Unused by "sapo", which clips nothing.
+        clip_high: The ratio is clipped above at 1 + clip_high, >= 0. Unused by "sapo".
+        dual_clip: Bound c > 1 on the ratio where the advantage is negative; None is off. Unused by "cispo" and "sapo".
+        sapo_temperatures: :math:`\tau` > 0 of "sapo", for advantages >= 0 and for those below.
         aggregation: How tokens become one number.
         weights: Detached factors on each token's loss, such as `importance_weights`, [B, T]; they are not part of
             the denominator.
@@ -89,6 +94,14 @@ def policy_loss(
         >>> loss, stats["clip_high"]
         (tensor(-1.1400), tensor(1.))
     """
+    if loss_type not in get_args(LossType):
+        raise ValueError(f"loss_type is {loss_type!r}; expected one of {get_args(LossType)}")
+    if loss_type == "sapo":
+        clip_low, clip_high, dual_clip = 1.0, float("inf"), None
+        if not min(sapo_temperatures) > 0:
+            raise ValueError(f"sapo_temperatures are {sapo_temperatures}; expected two > 0")
+    if clip_low is None or clip_high is None:
+        raise ValueError(f"clip_low is {clip_low} and clip_high {clip_high}; expected numbers for {loss_type!r}")
     _check_settings(clip_low, clip_high, dual_clip)
     _check_shapes(logp, old_logp=old_logp, mask=mask, weights=weights)
     if advantages.shape not in (logp.shape, (logp.shape[0], 1)):
@@ -108,7 +121,12 @@ def policy_loss(
         losses = -clipped_ratio.detach() * advantages * logp
         low, high = ratio < 1 - clip_low, ratio > 1 + clip_high
         dual = torch.zeros_like(mask)
-    elif loss_type in ("ppo_clip", "gspo"):
+    elif loss_type == "sapo":
+        positive, negative = map(logp.new_tensor, sapo_temperatures)
+        temperature = torch.where(advantages < 0, negative, positive)
+        losses = -advantages * torch.sigmoid(temperature * (ratio - 1)) * 4 / temperature
+        low = high = dual = torch.zeros_like(mask)
+    else:
         plain, clipped = -advantages * ratio, -advantages * clipped_ratio
         losses = torch.maximum(plain, clipped)
         low = (ratio < 1 - clip_low) & (advantages < 0)
@@ -117,8 +135,6 @@ def policy_loss(
         if dual_clip is not None:
             dual = (ratio > dual_clip) & (advantages < 0)
             losses = torch.where(dual, -advantages * dual_clip, losses)
-    else:
-        raise ValueError(f"loss_type is {loss_type!r}; expected one of {get_args(LossType)}")
 
     if weights is not None:
         losses = losses * _kept(weights.detach(), mask)
@@ -221,7 +237,7 @@ def kl_penalty(logp: Tensor, ref_logp: Tensor, kind: KLKind = "k3", mask: Tensor
     Args:
         logp: Log-probabilities under the policy, in nats, any shape.
         ref_logp: Log-probabilities under the reference, the same shape.
-        kind: The estimator (http://joschu.net/blog/kl-approx.html); "k2" and "k3" are >= 0.
+        kind: The estimator (http://joschu.net/blog/kl-approx.html); "k2" and "k3" are >= 0. "k3+" is one of `kl_loss`.
         mask: Where given, masked positions are 0 and their values reach neither the result nor the gradient.
 
     Returns:
@@ -250,10 +266,11 @@ def kl_penalty(logp: Tensor, ref_logp: Tensor, kind: KLKind = "k3", mask: Tensor
 def kl_loss(logp: Tensor, ref_logp: Tensor, kind: KLKind = "k3", mask: Tensor | None = None) -> Tensor:
     r"""The KL term of a loss at each token: the values of `kl_penalty`, with a gradient that means something.
 
-    .. math:: k_1: \quad k_2 + sg(k_1 - k_2) \qquad\qquad k_2, k_3: \quad \text{as they are}
+    .. math:: k_1: \quad k_2 + sg(k_1 - k_2) \qquad\qquad k_3{+}: \quad k_2 + sg(k_3 - k_2) \qquad\qquad
+        k_2, k_3: \quad \text{as they are}
 
-    So "k1" is the unbiased estimate with the gradient of "k2", that of KL(policy || reference): verl's straight-through
-    "k1+". "k2" has the same gradient, and "k3" that of KL(reference || policy).
+    So "k1" and "k3+" are unbiased estimates (but for the bound of k3) with the gradient of "k2", that of
+    KL(policy || reference): verl's straight-through "k1+" and "k3+". "k3" has the gradient of KL(reference || policy).
 
     Args:
         logp: As for `kl_penalty`, like all others.
@@ -273,8 +290,8 @@ def kl_loss(logp: Tensor, ref_logp: Tensor, kind: KLKind = "k3", mask: Tensor | 
         >>> kl.detach(), torch.autograd.grad(kl.sum(), logp)[0]
         (tensor([0.5000]), tensor([0.5000]))
     """
-    values = kl_penalty(logp, ref_logp, kind, mask)
-    if kind != "k1":
+    values = kl_penalty(logp, ref_logp, "k3" if kind == "k3+" else kind, mask)
+    if kind not in ("k1", "k3+"):
         return values
     slope = kl_penalty(logp, ref_logp, "k2", mask)
     return values.detach() + (slope - slope.detach())
@@ -285,46 +302,59 @@ def importance_weights(
     sampler_logp: Tensor,
     mask: Tensor,
     *,
-    level: Literal["token", "sequence"] = "token",
-    cap: float = 2.0,
+    mode: Correction = "token_truncate",
+    clip_max: float = 2.0,
+    clip_min: float | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    r"""Truncated importance sampling: corrects for the sampler's probabilities differing from the trainer's.
+    r"""Importance sampling, bounded: corrects for the sampler's probabilities differing from the trainer's.
 
-    .. math:: w_t = \min(e^{d_t}, C) \quad\text{or}\quad w_t = \min(e^{\sum_u d_u}, C), \qquad
+    .. math:: \rho_t = e^{d_t} \quad\text{or, by sequence,}\quad \rho_t = e^{\sum_u d_u}, \qquad
         d_t = \log\pi^{old}_t - \log\pi^{sampler}_t
+
+    "..._truncate" holds :math:`\rho` within the bounds (truncated importance sampling), "..._mask" makes it 0 beyond them:
+    such a token, or such a sequence, trains nothing.
 
     Args:
         old_logp: The trainer's log-probabilities when the batch came in, in nats, [B, T].
         sampler_logp: The sampler's, [B, T].
         mask: True at completion tokens, [B, T].
-        level: One weight a token, or one a sequence (from the sum over its tokens).
-        cap: C, > 0.
+        mode: One weight a token, or one a sequence (from the sum over its tokens), and what happens beyond the bounds.
+        clip_max: Upper bound, > 0.
+        clip_min: Lower bound in [0, clip_max]; None is none.
 
     Returns:
-        Weights, detached, [B, T], in [0, cap], 0 where masked; and statistics over the tokens of the mask, detached
-        scalars: sums ``tokens`` (count), ``ratio_sum`` (of the weights), ``capped`` (count of weights that met the cap)
-        and ``logp_difference_sum`` (of ``|d|``); maxima ``ratio_max`` (before the cap) and ``logp_difference_max``; and
+        Weights, detached, [B, T], in [0, clip_max], 0 where masked; and statistics over the tokens of the mask, detached
+        scalars: sums ``tokens`` (count), ``ratio_sum`` (of the weights), ``clipped`` (count of tokens beyond a bound)
+        and ``logp_difference_sum`` (of ``|d|``); maxima ``ratio_max`` (before the bounds) and ``logp_difference_max``; and
         the minimum ``ratio_min`` (infinity without tokens).
 
     Raises:
-        ValueError: If shapes differ, `cap` is not positive or `level` is not known.
+        ValueError: If shapes differ, a bound is out of range or `mode` is not known.
 
     Example:
         >>> old, sampler = torch.log(torch.tensor([[0.6, 0.9]])), torch.log(torch.tensor([[0.5, 0.3]]))
-        >>> importance_weights(old, sampler, torch.ones(1, 2, dtype=torch.bool), cap=2.0)[0]
-        tensor([[1.2000, 2.0000]])
+        >>> mask = torch.ones(1, 2, dtype=torch.bool)
+        >>> importance_weights(old, sampler, mask)[0], importance_weights(old, sampler, mask, mode="token_mask")[0]
+        (tensor([[1.2000, 2.0000]]), tensor([[1.2000, 0.0000]]))
     """
     _check_shapes(old_logp, sampler_logp=sampler_logp, mask=mask)
-    if not cap > 0:
-        raise ValueError(f"cap is {cap}; expected > 0")
-    if level not in ("token", "sequence"):
-        raise ValueError(f"level is {level!r}; expected 'token' or 'sequence'")
+    if not clip_max > 0:
+        raise ValueError(f"clip_max is {clip_max}; expected > 0")
+    if clip_min is not None and not 0 <= clip_min <= clip_max:
+        raise ValueError(f"clip_min is {clip_min}; expected a value in [0, clip_max = {clip_max}], or None")
+    if mode not in get_args(Correction):
+        raise ValueError(f"mode is {mode!r}; expected one of {get_args(Correction)}")
     with torch.no_grad():
         mask = mask.bool()
         difference = _kept(old_logp, mask) - _kept(sampler_logp, mask)
-        exponent = difference if level == "token" else difference.sum(1, keepdim=True).expand_as(difference)
+        by_token = mode in ("token_truncate", "token_mask")
+        exponent = difference if by_token else difference.sum(1, keepdim=True).expand_as(difference)
         ratio = exponent.clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND).exp()
-        weights = torch.where(mask, ratio.clamp(max=cap), 0.0)
+        bounded = ratio.clamp(0.0 if clip_min is None else clip_min, clip_max)
+        beyond = mask & (bounded != ratio)
+        weights = torch.where(mask, bounded, 0.0)
+        if mode in ("token_mask", "sequence_mask"):
+            weights = torch.where(beyond, 0.0, weights)
         size, some = difference.abs(), mask.numel() > 0
         zero = size.new_zeros(())
         stats = {
@@ -332,11 +362,51 @@ def importance_weights(
             "ratio_sum": weights.sum(),
             "ratio_min": torch.where(mask, ratio, torch.inf).min() if some else zero + torch.inf,
             "ratio_max": torch.where(mask, ratio, 0.0).max() if some else zero,
-            "capped": (mask & (ratio > cap)).sum().float(),
+            "clipped": beyond.sum().float(),
             "logp_difference_sum": size.sum(),
             "logp_difference_max": size.max() if some else zero,
         }
     return weights, stats
+
+
+def off_policy_mask(logp: Tensor, sampler_logp: Tensor, advantages: Tensor, mask: Tensor, threshold: float) -> Tensor:
+    r"""Finds the sequences to learn from: not those that failed and have become unlikely since they were drawn.
+
+    .. math:: M = 0 \quad\text{where}\quad A < 0 \ \text{ and } \ \tfrac{1}{|o|} \sum_t (\log\pi^{sampler}_t - \log\pi_t)
+        > \delta
+
+    That is DeepSeek-V3.2's off-policy sequence mask (arXiv 2512.02556), TRL's ``off_policy_mask_threshold``.
+
+    Args:
+        logp: Log-probabilities under the policy as it is now, in nats, [B, T].
+        sampler_logp: Those with which the tokens were drawn, [B, T].
+        advantages: Advantage of each sequence, [B, 1].
+        mask: True at completion tokens, [B, T].
+        threshold: :math:`\delta`, nats a token, >= 0.
+
+    Returns:
+        True at the sequences that count, bool [B, 1]. Multiplied into the weights of `policy_loss`, it leaves the
+        denominator as it is.
+
+    Raises:
+        ValueError: If shapes differ, or the threshold is negative.
+
+    Example:
+        >>> logp, drawn = torch.tensor([[-3.0, -3.0], [-3.0, -3.0]]), torch.tensor([[-1.0, -2.0], [-1.0, -2.0]])
+        >>> mask = torch.ones(2, 2, dtype=torch.bool)
+        >>> off_policy_mask(logp, drawn, torch.tensor([[1.0], [-1.0]]), mask, threshold=1.0)
+        tensor([[ True],
+                [False]])
+    """
+    _check_shapes(logp, sampler_logp=sampler_logp, mask=mask)
+    if advantages.shape != (logp.shape[0], 1):
+        raise ValueError(f"advantages has shape {tuple(advantages.shape)}; expected ({logp.shape[0]}, 1)")
+    if not threshold >= 0:
+        raise ValueError(f"threshold is {threshold}; expected >= 0")
+    with torch.no_grad():
+        mask = mask.bool()
+        away = (_kept(sampler_logp, mask) - _kept(logp, mask)).sum(1, keepdim=True)
+        return ~((advantages < 0) & (away > threshold * mask.sum(1, keepdim=True)))
 
 
 def sft_loss(logp: Tensor, mask: Tensor, denominator: float | Tensor | None = None) -> Tensor:

@@ -58,6 +58,16 @@ def translated(settings: Mapping[str, Any]) -> dict[str, Any]:
         for part in between:
             into = into.setdefault(part, {"class_path": _CLASSES[part], "init_args": {}})["init_args"]
         into[last] = settings[name]
+    if isinstance(algorithm := found.get("algorithm"), Mapping):
+        found["algorithm"] = _translated_algorithm(algorithm)
+    return found
+
+
+def _translated_algorithm(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `Algorithm`: corrections were only truncated, and so had no mode in their names."""
+    found = {"importance_sampling_clip_max" if n == "importance_sampling_cap" else n: v for n, v in settings.items()}
+    if found.get("importance_sampling") in ("token", "sequence"):
+        found["importance_sampling"] += "_truncate"
     return found
 
 

@@ -88,6 +88,7 @@ class BatchUpdate:
             learning_rate=learning_rate,
             with_kl=self.loss.reference is not None,
             with_extra=self.loss.extra is not None,
+            with_off_policy_mask=self.loss.algorithm.off_policy_mask_threshold is not None,
         )
 
     def _steps(self, groups: Sequence[RolloutGroup]) -> list[tuple[list[Experience | None], Tensor]]:

@@ -14,6 +14,7 @@ from masa_lightning.functional.losses import (
     importance_weights,
     kl_loss,
     loss_denominator,
+    off_policy_mask,
     policy_loss,
 )
 from masa_lightning.protocols import LogProbs, ProgressFn
@@ -152,14 +153,25 @@ class PolicyUpdate:
         alg, mask = self.algorithm, batch.tokens.mask
         logp, entropy = self.policy(batch.tokens, self.temperature)
         old_logp = logp.detach() if batch.old_logp is None else batch.old_logp
-        level = "token" if alg.importance_sampling == "off" else alg.importance_sampling
         weights, mismatch = importance_weights(
-            old_logp, batch.sampler_logp, mask, level=level, cap=alg.importance_sampling_cap
+            old_logp,
+            batch.sampler_logp,
+            mask,
+            mode="token_truncate" if alg.importance_sampling == "off" else alg.importance_sampling,
+            clip_max=alg.importance_sampling_clip_max,
+            clip_min=alg.importance_sampling_clip_min,
         )
         stats = {f"sampling_{name}": value for name, value in mismatch.items()}
+        if alg.importance_sampling == "off":
+            weights = mask.to(weights)
+        if alg.off_policy_mask_threshold is not None:
+            near = off_policy_mask(
+                logp, batch.sampler_logp, batch.advantages[:, None], mask, alg.off_policy_mask_threshold
+            )
+            stats["off_policy_masked"] = (mask & ~near).sum().float()
+            weights = weights * near
         stats["entropy_sum"] = entropy.sum()
         stats["sampling_logp_difference"] = (old_logp - batch.sampler_logp).abs()[mask]
-        assert alg.clip_low is not None and alg.clip_high is not None  # since `Algorithm` was made
         extra = None if self.extra is None else self._extra(logp, batch)
         loss = logp.new_zeros(())
         for kind, kind_weight in enumerate(self.kind_weights):
@@ -175,8 +187,9 @@ class PolicyUpdate:
                 clip_low=alg.clip_low,
                 clip_high=alg.clip_high,
                 dual_clip=alg.dual_clip,
+                sapo_temperatures=(alg.sapo_temperature_pos, alg.sapo_temperature_neg),
                 aggregation=self._aggregation,
-                weights=None if alg.importance_sampling == "off" else weights[rows],
+                weights=weights[rows],
                 denominator=denominators[kind],
                 norm_length=self._norm_lengths[kind],
             )

@@ -41,6 +41,7 @@ def update_metrics(
     learning_rate: float,
     with_kl: bool,
     with_extra: bool = False,
+    with_off_policy_mask: bool = False,
 ) -> dict[str, float]:
     """Statistics of a whole update (`PolicyUpdate.loss`, merged) as means.
 
@@ -51,6 +52,7 @@ def update_metrics(
         learning_rate: Of the first step.
         with_kl: Whether the loss has a KL term.
         with_extra: Whether it has a further one, of a subclass.
+        with_off_policy_mask: Whether rollouts may leave it that have become too unlikely.
     """
     finite = [norm for norm in norms if norm == norm]
     metrics = {
@@ -75,7 +77,10 @@ def update_metrics(
         "sampling/importance_sampling_ratio/mean": s["sampling_ratio_sum"] / tokens,
         "sampling/importance_sampling_ratio/min": s["sampling_ratio_min"],
         "sampling/importance_sampling_ratio/max": s["sampling_ratio_max"],
+        "sampling/importance_sampling_ratio/clipped_ratio": s["sampling_clipped"] / tokens,
     }
+    if with_off_policy_mask:
+        metrics["off_policy_masked_ratio"] = s["off_policy_masked"] / tokens
     if with_extra:
         metrics["extra_loss"] = s["extra_loss_sum"] / steps
     return metrics | ({"kl": s["kl_sum"] / tokens} if with_kl else {})

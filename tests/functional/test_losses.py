@@ -17,12 +17,13 @@ from masa_lightning.functional.losses import (
     kl_loss,
     kl_penalty,
     loss_denominator,
+    off_policy_mask,
     policy_loss,
     sft_loss,
 )
 
 AGGREGATIONS = ["token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"]
-LOSS_TYPES = ["ppo_clip", "gspo", "cispo"]
+LOSS_TYPES = ["ppo_clip", "gspo", "cispo", "sapo"]
 EVERY = list(itertools.product(LOSS_TYPES, AGGREGATIONS))
 
 
@@ -63,6 +64,10 @@ def oracle(
                 loss, slope = -bounded * a * logp[i][t], -bounded * a
                 counts["clip_low"] += r < 1 - low
                 counts["clip_high"] += r > 1 + high
+            elif loss_type == "sapo":
+                tau = 1.0 if a >= 0 else 1.05
+                gate = 1 / (1 + math.exp(-tau * (r - 1)))
+                loss, slope = -4 / tau * gate * a, -4 * gate * (1 - gate) * a * r
             elif a >= 0 and r > 1 + high:
                 loss, slope = -a * (1 + high), 0.0
                 counts["clip_high"] += 1
@@ -105,9 +110,8 @@ def test_equals_a_loop_over_tokens(loss_type: str, aggregation: str, dual: float
             assert not stats[name].requires_grad
         for name in seen:
             seen[name] += counts[name]
-    assert seen["clip_low"] > 0
-    assert seen["clip_high"] > 0
-    assert (seen["dual_clip"] > 0) == (dual is not None and loss_type != "cispo")
+    assert (seen["clip_low"] > 0) == (seen["clip_high"] > 0) == (loss_type != "sapo")
+    assert (seen["dual_clip"] > 0) == (dual is not None and loss_type not in ("cispo", "sapo"))
 
 
 @pytest.mark.parametrize(("loss_type", "aggregation"), EVERY)
@@ -246,6 +250,8 @@ def test_kl_penalty_is_unbiased(kind: str) -> None:
         ("k3", 500.0, 10.0, 0.0),
         ("k3", -12.0, 10.0, 0.0),
         ("k3", 0.0, 0.0, 0.0),
+        ("k3+", 0.5, math.exp(0.5) - 1.5, -0.5),  # k3 with the gradient of k2
+        ("k3+", 500.0, 10.0, -500.0),
     ],
 )
 def test_kl_loss(kind: str, at: float, value: float, slope: float) -> None:
@@ -256,10 +262,10 @@ def test_kl_loss(kind: str, at: float, value: float, slope: float) -> None:
     (gradient,) = torch.autograd.grad(kl.sum(), logp)
     assert kl.tolist() == pytest.approx([value, 0.0], abs=1e-12)
     assert gradient.tolist() == pytest.approx([slope, 0.0], abs=1e-12)
-    assert torch.equal(kl, kl_penalty(logp, ref, kind, mask))  # type: ignore[arg-type]
+    assert torch.equal(kl, kl_penalty(logp, ref, kind.removesuffix("+"), mask))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("kind", "forward"), [("k1", False), ("k2", False), ("k3", True)])
+@pytest.mark.parametrize(("kind", "forward"), [("k1", False), ("k2", False), ("k3", True), ("k3+", False)])
 def test_whose_gradient_it_is(kind: str, forward: bool) -> None:
     """In the mean over tokens drawn from the policy: of KL(policy || reference), or of KL(reference || policy)."""
     logits = torch.tensor([0.3, -0.4, 0.9, 0.1], dtype=torch.float64, requires_grad=True)
@@ -271,35 +277,53 @@ def test_whose_gradient_it_is(kind: str, forward: bool) -> None:
     mean = (p.detach() * kl_loss(logp, q.log(), kind)).sum()  # type: ignore[arg-type]
     (got,) = torch.autograd.grad(mean, logits, retain_graph=True)
     torch.testing.assert_close(got, expected)
-    plain = (p.detach() * kl_penalty(logp, q.log(), kind)).sum()  # type: ignore[arg-type]
+    plain = (p.detach() * kl_penalty(logp, q.log(), kind.removesuffix("+"))).sum()  # type: ignore[arg-type]
     (unmended,) = torch.autograd.grad(plain, logits)
-    assert torch.allclose(unmended, expected) is (kind != "k1")
+    assert torch.allclose(unmended, expected) is (kind not in ("k1", "k3+"))
     if kind == "k1":
         torch.testing.assert_close(unmended, torch.zeros(4, dtype=torch.float64))
 
 
-def test_importance_weights() -> None:
-    old = torch.tensor([[0.1, 0.9, math.nan], [-0.2, -0.3, 0.4]])
-    sampler = torch.tensor([[0.0, 0.0, math.inf], [0.0, 0.0, 0.0]])
-    mask = torch.tensor([[True, True, False], [True, True, True]])
-    weights, stats = importance_weights(old, sampler, mask, cap=2.0)
-    expected = torch.tensor([[math.exp(0.1), 2.0, 0.0], [math.exp(-0.2), math.exp(-0.3), math.exp(0.4)]])
+@pytest.mark.parametrize("clip_min", [None, 0.0, 0.8])
+@pytest.mark.parametrize("mode", ["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"])
+def test_importance_weights(mode: str, clip_min: float | None) -> None:
+    old = torch.tensor([[0.1, 0.9, math.nan], [-0.2, -0.3, 0.4], [-0.1, -0.2, 0.0], [0.3, 0.2, 0.0]])
+    sampler = torch.tensor([[0.0, 0.0, math.inf], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    mask = torch.tensor([[True, True, False], [True, True, True], [True, True, False], [True, True, True]])
+    expected, clipped = torch.zeros(4, 3), 0
+    for i, differences in enumerate([[0.1, 0.9], [-0.2, -0.3, 0.4], [-0.1, -0.2], [0.3, 0.2, 0.0]]):
+        for t, difference in enumerate(differences):
+            ratio = math.exp(difference if mode.startswith("token") else sum(differences))
+            beyond = ratio > 2 or (clip_min is not None and ratio < clip_min)
+            clipped += beyond
+            expected[i, t] = 0 if beyond and mode.endswith("mask") else min(max(ratio, clip_min or 0), 2)
+    weights, stats = importance_weights(old.requires_grad_(), sampler, mask, mode=mode, clip_max=2.0, clip_min=clip_min)
     torch.testing.assert_close(weights, expected)
+    assert not weights.requires_grad
+    of_tokens = mode.startswith("token")
     assert {k: round(v.item(), 5) for k, v in stats.items()} == {
-        "tokens": 5,
-        "ratio_sum": round(expected.sum().item(), 5),
+        "tokens": 10,
+        "ratio_sum": pytest.approx(expected.sum().item(), abs=1e-5),
         "ratio_min": round(math.exp(-0.3), 5),
-        "ratio_max": round(math.exp(0.9), 5),
-        "capped": 1,
-        "logp_difference_sum": 1.9,
+        "ratio_max": round(math.exp(0.9 if of_tokens else 1.0), 5),
+        "clipped": clipped,
+        "logp_difference_sum": 2.7,
         "logp_difference_max": 0.9,
     }
-    weights, _ = importance_weights(old.requires_grad_(), sampler, mask, level="sequence", cap=2.0)
-    torch.testing.assert_close(weights, torch.tensor([[2.0, 2.0, 0.0], [math.exp(-0.1)] * 3]))
-    assert not weights.requires_grad
-    weights, stats = importance_weights(old, sampler, torch.zeros_like(mask), cap=2.0)
+    weights, stats = importance_weights(old, sampler, torch.zeros_like(mask), mode=mode)
     assert (weights == 0).all()
     assert stats["tokens"] == stats["ratio_max"] == stats["logp_difference_max"] == 0
+
+
+def test_off_policy_mask_leaves_failures_that_have_become_unlikely() -> None:
+    drawn = torch.tensor([[-1.0, -2.0, math.nan]]).repeat(5, 1)
+    logp = torch.tensor([[-2.0, -2.1], [-2.0, -2.1], [-2.0, -1.9], [-0.1, -0.1], [-9.0, -9.0]])
+    logp = torch.nn.functional.pad(logp, (0, 1), value=math.inf)
+    mask = torch.tensor([[True, True, False]] * 4 + [[False] * 3])
+    advantages = torch.tensor([[-1.0], [0.0], [-1.0], [-1.0], [-1.0]])
+    keep = off_policy_mask(logp, drawn, advantages, mask, threshold=0.5)  # .55, .55, .45, -1.4 and nothing, a token
+    assert keep.tolist() == [[False], [True], [True], [True], [True]]
+    assert off_policy_mask(logp[:1], drawn[:1], advantages[:1], mask[:1], threshold=0.56).item()
 
 
 def test_sft_loss() -> None:
@@ -324,13 +348,25 @@ def test_sft_loss() -> None:
         ({"clip_high": -0.1}, "clip_high is -0.1"),
         ({"dual_clip": 1.0}, "dual_clip is 1.0"),
         ({"loss_type": "ppo"}, "loss_type is 'ppo'"),
+        ({"clip_low": None}, "clip_low is None"),
+        ({"loss_type": "sapo", "sapo_temperatures": (0.0, 1.0)}, "sapo_temperatures are"),
         ({"aggregation": "mean"}, "aggregation is 'mean'"),
     ],
 )
 def test_refuses(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         policy_loss(**{**batch(0), **changes})
-    with pytest.raises(ValueError, match="cap is 0"):
-        importance_weights(torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1, 1), cap=0)
+    one = torch.zeros(1, 1)
+    for changed, message in (
+        ({"clip_max": 0}, "clip_max is 0"),
+        ({"clip_min": 3.0}, "clip_min is 3.0"),
+        ({"mode": "token"}, "mode"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            importance_weights(one, one, one + 1, **changed)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="threshold is -1"):
+        off_policy_mask(one, one, one, one + 1, -1.0)
+    with pytest.raises(ValueError, match=r"advantages has shape \(1,\)"):
+        off_policy_mask(one, one, one[0], one + 1, 1.0)
     with pytest.raises(ValueError, match="kind is"):
         kl_penalty(torch.zeros(1), torch.zeros(1), "k4")  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from masa_lightning import (
     TransformersSampler,
 )
 from masa_lightning.modules.moved import MOVED, translated
+from masa_lightning.settings import Algorithm
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*`load_from_checkpoint`")
 
@@ -178,6 +179,14 @@ def test_settings_of_earlier_versions() -> None:
         for part in MOVED[name].split("."):
             found = found.get("init_args", found)[part]
         assert found == index
+
+
+def test_corrections_of_earlier_versions_had_no_mode() -> None:
+    old = {"importance_sampling": "sequence", "importance_sampling_cap": 3.0, "kl_coef": 0.1}
+    now = translated({"algorithm": old})["algorithm"]
+    assert now == {"importance_sampling": "sequence_truncate", "importance_sampling_clip_max": 3.0, "kl_coef": 0.1}
+    assert translated({"algorithm": now})["algorithm"] == now
+    Algorithm(**now)
 
 
 class Rated(MASALightningModule):

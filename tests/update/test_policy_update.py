@@ -26,7 +26,7 @@ WEIGHTS = (0.75, 1.5)
 TEMPERATURE = 0.8
 NORM_LENGTH = 10
 IDLE = pack([([0], [0])])
-BASE = Algorithm(clip_low=0.2, clip_high=0.28, dual_clip=1.5, importance_sampling_cap=1.25)
+BASE = Algorithm(clip_low=0.2, clip_high=0.28, dual_clip=1.5, importance_sampling_clip_max=1.25)
 
 
 # -- models and rollouts -----------------------------------------------------------------------------------------------
@@ -197,23 +197,29 @@ def surrogate(ratio, advantage, a, counts):
 def token_losses(logp, old, sampler, ref, advantage, a, counts):
     n = len(logp)
     difference = [float(old[t]) - sampler[t] for t in range(n)]
-    if a.importance_sampling == "token":
-        factors = [min(math.exp(d), a.importance_sampling_cap) for d in difference]
-    elif a.importance_sampling == "sequence":
-        factors = [min(math.exp(sum(difference)), a.importance_sampling_cap)] * n
-    else:
-        factors = [1.0] * n
+    ratios = {"token": [math.exp(d) for d in difference], "sequence": [math.exp(sum(difference))] * n}
+    level, _, mode = a.importance_sampling.partition("_")
+    least, most = a.importance_sampling_clip_min or 0.0, a.importance_sampling_clip_max
+    factors = [
+        r if least <= r <= most else 0.0 if mode == "mask" else min(max(r, least), most)
+        for r in ratios.get(level, [1.0] * n)
+    ]
+    threshold = a.off_policy_mask_threshold
+    if threshold is not None and advantage < 0 and sum(sampler[t] - logp[t].item() for t in range(n)) / n > threshold:
+        counts["off_policy_masked"] += n
+        factors = [0.0] * n
     losses = []
     for t in range(n):
         if a.loss_type == "ppo_clip":
             loss = surrogate(torch.exp(logp[t] - old[t]), advantage, a, counts)
         elif a.loss_type == "gspo":
             s = torch.exp(sum(logp[u] - old[u] for u in range(n)) / n)
-            if (
-                a.importance_sampling == "token"
-            ):  # factors within a sequence differ: each token has a gradient of its own
+            if level == "token":  # factors within a sequence differ: each token has a gradient of its own
                 s = s.item() * torch.exp(logp[t] - logp[t].item())
             loss = surrogate(s, advantage, a, counts)
+        elif a.loss_type == "sapo":
+            tau = a.sapo_temperature_neg if advantage < 0 else a.sapo_temperature_pos
+            loss = -advantage * 4 / tau / (1 + torch.exp(tau * (1 - torch.exp(logp[t] - old[t]))))
         else:
             ratio = math.exp(logp[t].item() - float(old[t]))
             counts["clip_low"] += ratio < 1 - a.clip_low
@@ -222,9 +228,9 @@ def token_losses(logp, old, sampler, ref, advantage, a, counts):
         loss = factors[t] * loss
         if a.kl_coef:
             d = float(ref[t]) - logp[t]
-            kl = {"k1": -d, "k2": d * d / 2, "k3": (torch.exp(d) - d - 1).clamp(max=10)}[a.kl_kind]
+            kl = {"k1": -d, "k2": d * d / 2, "k3": (torch.exp(d) - d - 1).clamp(max=10)}[a.kl_kind.rstrip("+")]
             counts["kl_sum"] += kl.item()
-            if a.kl_kind == "k1":
+            if a.kl_kind in ("k1", "k3+"):
                 kl = kl.item() + (d * d - (d * d).item()) / 2  # its own gradient is 0 in the mean: it takes that of k2
             loss = loss + a.kl_coef * kl
         losses.append(loss)
@@ -233,7 +239,7 @@ def token_losses(logp, old, sampler, ref, advantage, a, counts):
 
 def oracle(models, rollouts, a):
     total = torch.zeros((), dtype=torch.float64)
-    counts = dict.fromkeys(("clip_low", "clip_high", "dual_clip", "kl_sum", "tokens"), 0)
+    counts = dict.fromkeys(("clip_low", "clip_high", "dual_clip", "kl_sum", "tokens", "off_policy_masked"), 0)
     for kind, kind_weight in zip(("solution", "meta"), WEIGHTS, strict=True):
         members = [r for r in rollouts if r.kind == kind and r.completion.token_ids]
         tokens = sum(len(r.completion.token_ids) for r in members)
@@ -261,11 +267,18 @@ def oracle(models, rollouts, a):
 CASES = [replace(BASE, loss_type=loss, aggregation=agg) for loss, agg in product(LOSSES, AGGREGATIONS)]
 CASES += [
     replace(BASE, loss_type=loss, aggregation="seq-mean-token-mean", importance_sampling=level, kl_coef=0.3, kl_kind=kl)
-    for loss, (level, kl) in product(LOSSES, [("off", "k1"), ("token", "k2"), ("sequence", "k3")])
+    for loss, (level, kl) in product(LOSSES, [("off", "k1"), ("token_truncate", "k2"), ("sequence_truncate", "k3")])
 ]
 CASES += [
     replace(BASE, dual_clip=None, aggregation="seq-mean-token-sum-norm", kl_coef=0.5),
     replace(BASE, loss_type="cispo", clip_low=1.0),
+    Algorithm(loss_type="sapo"),
+    Algorithm(loss_type="sapo", sapo_temperature_pos=2.0, sapo_temperature_neg=0.5, kl_coef=0.3, kl_kind="k3+"),
+    replace(BASE, importance_sampling="token_mask", importance_sampling_clip_min=0.8),
+    replace(BASE, importance_sampling="sequence_mask", importance_sampling_clip_min=0.5),
+    replace(BASE, importance_sampling="sequence_truncate", importance_sampling_clip_min=1.1),
+    replace(BASE, off_policy_mask_threshold=0.0, loss_type="gspo"),
+    replace(BASE, off_policy_mask_threshold=0.05, importance_sampling="off"),
 ]
 
 
@@ -277,6 +290,7 @@ def test_equals_the_oracle(models, rollouts, algorithm):
     assert_same_gradients(gradients, expected_gradients, 1e-9)
     for name in ("tokens", "clip_low", "clip_high", "dual_clip"):
         assert stats[name].item() == counts[name], name
+    assert stats.get("off_policy_masked", torch.zeros(())).item() == counts["off_policy_masked"]
     assert stats.get("kl_sum", torch.zeros(())).item() == pytest.approx(counts["kl_sum"], rel=1e-9)
     expected = [
         abs(o.item() - s) for r in rollouts for o, s in zip(row_logp(models.old, r), r.completion.logprobs, strict=True)
@@ -318,7 +332,7 @@ def test_micro_batches_add_up(models, rollouts, loss_type, aggregation):
 @settings(deadline=None, max_examples=12)
 def test_any_budget(budget):
     models = Models()
-    algorithm = replace(BASE, kl_coef=0.1, importance_sampling="sequence")
+    algorithm = replace(BASE, kl_coef=0.1, importance_sampling="sequence_truncate")
     draw = torch.Generator().manual_seed(budget)
     made = []
     for _ in range(6):
@@ -496,7 +510,7 @@ def test_an_extra_loss_of_another_shape_is_refused(models, rollouts, gave):
 
 @pytest.mark.parametrize("budget", [1, 24, 10_000])
 def test_the_pass_for_old_log_probabilities_changes_nothing(models, rollouts, budget):
-    algorithm = replace(BASE, importance_sampling="sequence")
+    algorithm = replace(BASE, importance_sampling="sequence_truncate")
     plain = run(models, micro_batches(rollouts, budget), algorithm, Policy)
     batches = micro_batches(rollouts, budget)
     update = make_update(models, algorithm, Policy)
