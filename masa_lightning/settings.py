@@ -100,6 +100,10 @@ class Algorithm:
         kl_coef: Weight of the KL term to the reference, >= 0; 0 loads no reference.
         kl_kind: Estimator of the KL term. "k1", "k2" and "k3+" have the gradient of KL(policy || reference), "k3" that of
             KL(reference || policy); see `functional.losses.kl_loss`.
+        entropy_coef: Weight of the entropy bonus, nats a token, which the loss is lowered by, >= 0; 0 is off.
+        top_entropy_quantile: Share of the tokens, those of the highest entropy, that the surrogate trains, in (0, 1]: 0.2 in
+            "Beyond the 80/20 rule" (arXiv 2506.01939); 1 is all. It is taken over an optimiser step, of each kind of rollout
+            apart, with the entropies before the update, which take a pass through the policy more.
         importance_sampling: Correct for the sampler's log-probabilities differing from the trainer's, by token or by
             sequence, with factors that are held within the bounds ("..._truncate") or 0 beyond them ("..._mask"); or not.
         importance_sampling_clip_max: Largest correction factor, > 0.
@@ -127,6 +131,8 @@ class Algorithm:
     baseline: Baseline = "mean"
     kl_coef: float = 0.0
     kl_kind: KLKind = "k3"
+    entropy_coef: float = 0.0
+    top_entropy_quantile: float = 1.0
     importance_sampling: Literal["off", Correction] = "token_truncate"
     importance_sampling_clip_max: float = 2.0
     importance_sampling_clip_min: float | None = None
@@ -167,6 +173,8 @@ class Algorithm:
             least = f"> {1 + (self.clip_high or 0.0):g}"
             check_number("dual_clip", self.dual_clip, least, note="(1 + clip_high), or None to turn it off")
         check_number("kl_coef", self.kl_coef, ">= 0", note="(0 is off)")
+        check_number("entropy_coef", self.entropy_coef, ">= 0", note="(0 is off)")
+        check_number("top_entropy_quantile", self.top_entropy_quantile, "> 0", "<= 1", note="(1 is all tokens)")
         check_number("importance_sampling_clip_max", self.importance_sampling_clip_max, "> 0")
         if self.importance_sampling_clip_min is not None:
             most = f"<= {self.importance_sampling_clip_max!r}"

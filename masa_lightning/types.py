@@ -580,3 +580,5 @@ class Experience:
     kind: torch.Tensor  # [B] 0 solution, 1 meta
     old_logp: torch.Tensor | None = None  # [B, T] under the policy before this batch's first update
     ref_logp: torch.Tensor | None = None  # [B, T] under the reference
+    entropy: torch.Tensor | None = None  # [B, T] of the policy before this batch's first update, nats
+    chosen: torch.Tensor | None = None  # [B, T] bool: the tokens that the surrogate trains; None is all

@@ -125,6 +125,7 @@ BAD = {
         "multi_objective_aggregation": ["sum", None],
         "kl_kind": ["k4"], "importance_sampling": ["on", True, "token"], "importance_sampling_clip_max": [0.0, -1.0],
         "importance_sampling_clip_min": [-0.1, 2.1], "off_policy_mask_threshold": [-0.1, "1"],
+        "entropy_coef": [-0.1], "top_entropy_quantile": [0.0, 1.1],
         "sapo_temperature_pos": [0.0, -1], "sapo_temperature_neg": [0.0, None],
         "dynamic_sampling": ["no"], "mask_truncated_completions": ["no"], "max_refills": [-1, 1.5],
         "overlong_buffer": [-1, 1.5],

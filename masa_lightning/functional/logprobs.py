@@ -48,8 +48,8 @@ def token_logprobs(
             CPU, 2**27 elsewhere.
 
     Returns:
-        Log-probabilities in nats, float32, <= 0, [N], differentiable in `hidden`, `weight` and `bias`; and entropies in
-        nats, float32, in [0, log V], detached, [N].
+        Log-probabilities in nats, float32, <= 0, [N], and entropies in nats, float32, in [0, log V], [N]; both
+        differentiable in `hidden`, `weight` and `bias`. A gradient of entropies that nobody asks for costs nothing.
 
     Raises:
         ValueError: If shapes do not fit, `temperature` is not positive or `chunk_tokens` is less than 1.
@@ -90,13 +90,15 @@ class _ChunkedLogprobs(torch.autograd.Function):
         ]
         logp, normaliser, entropy = (torch.cat(columns) for columns in zip(*parts, strict=True))
         ctx.save_for_backward(hidden, weight, targets, bias, normaliser)
+        ctx.entropy = entropy.detach()  # of no use to autograd, so no saved tensor
         ctx.temperature, ctx.chunk = temperature, chunk
-        ctx.mark_non_differentiable(entropy)
+        ctx.set_materialize_grads(False)
         return logp, entropy
 
     @staticmethod
-    def backward(ctx: Any, grad_logp: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_logp: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, bias, normaliser = ctx.saved_tensors
+        grad_logp = torch.zeros_like(normaliser) if grad_logp is None else grad_logp
         needs_hidden, needs_weight, _, _, needs_bias, _ = ctx.needs_input_grad
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
@@ -108,7 +110,13 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 h = hidden[rows]
                 grad = _logits(h, cast, bias, ctx.temperature)
                 scale = grad_logp[rows, None] / ctx.temperature
-                grad = grad.sub_(normaliser[rows, None]).exp_().mul_(-scale)  # d logp / d z = onehot - p
+                grad = grad.sub_(normaliser[rows, None])
+                if grad_entropy is None:
+                    grad = grad.exp_().mul_(-scale)  # d logp / d z = onehot - p
+                else:
+                    entropy_scale = grad_entropy[rows, None] / ctx.temperature
+                    slope = _entropy_slope(grad, ctx.entropy[rows]).mul_(entropy_scale)
+                    grad = slope.sub_(grad.exp_().mul_(scale))
                 grad.scatter_add_(1, targets[rows, None], scale)
                 if grad_bias is not None:
                     grad_bias += grad.sum(0)
@@ -127,6 +135,26 @@ class _ChunkedLogprobs(torch.autograd.Function):
         )
 
 
+class _Entropy(torch.autograd.Function):
+    """Gives entropies that are known already their gradient by logits, which are in memory anyway."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, normaliser: Tensor, entropy: Tensor) -> Tensor:
+        ctx.save_for_backward(z, normaliser, entropy)
+        return entropy.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        z, normaliser, entropy = ctx.saved_tensors
+        return _entropy_slope(z - normaliser[:, None], entropy).mul_(grad[:, None]), None, None
+
+
+def _entropy_slope(logp: Tensor, entropy: Tensor) -> Tensor:
+    """D H / d z = -p (log p + H), [N, V], of log-probabilities [N, V] of distributions with entropies [N]."""
+    logp = logp.clamp(min=-1e4)  # of an impossible token: 0, and not 0 times infinity
+    return logp.exp().neg_().mul_(logp.add_(entropy[:, None]))
+
+
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
     z = torch.nn.functional.linear(hidden, weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype))
     return z.float() if temperature == 1.0 else z.float().div_(temperature)
@@ -142,6 +170,7 @@ def _reduce(z: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         normaliser = total.log() + largest
         entropy = total.log() - torch.linalg.vecdot(e, below) / total
     if z.requires_grad:
+        entropy = _Entropy.apply(z, normaliser, entropy)  # type: ignore[no-untyped-call]
         normaliser = z.logsumexp(1)
     return z.gather(1, targets[:, None])[:, 0] - normaliser, normaliser, entropy
 

@@ -16,6 +16,7 @@ from masa_lightning.types import Experience, Rollout, RolloutGroup
 from masa_lightning.update.experience import micro_batches, mini_batches, token_costs
 from masa_lightning.update.policy_update import PolicyUpdate
 from masa_lightning.update.summary import compact, merge_processes, update_metrics
+from masa_lightning.update.top_entropy import choose_tokens
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,6 +70,8 @@ class BatchUpdate:
             for i, (batches, _) in enumerate(steps):
                 for batch in batches:  # the first step is taken with the policy as it is
                     self.loss.annotate(batch, old=i > 0 or self.num_iterations > 1)
+                if self.loss.algorithm.top_entropy_quantile < 1:
+                    choose_tokens(batches, self.loss.algorithm.top_entropy_quantile, self.processes.gather)
         total = self.num_iterations * sum(len(batches) for batches, _ in steps)
         with self.watch.phase("update"):
             stats, norms = self.loss.run(

@@ -28,7 +28,8 @@ TokenLoss = Callable[[Tensor, Experience], Tensor]  # `GRPOLightningModule.extra
 class PolicyUpdate:
     r"""Computes the loss of one optimiser step, micro-batch by micro-batch.
 
-    .. math:: L = \sum_{k} w_k \left( L_k^{policy} + \beta L_k^{KL} + L_k^{extra} \right), \qquad k \in \{solution, meta\}
+    .. math:: L = \sum_{k} w_k \left( L_k^{policy} + \beta L_k^{KL} - c H_k + L_k^{extra} \right), \qquad
+        k \in \{solution, meta\}
 
     Each kind is aggregated on its own, so that the solution part equals that of GRPO without the meta path.
 
@@ -55,23 +56,25 @@ class PolicyUpdate:
     extra: TokenLoss | None = None
 
     def annotate(self, batch: Experience | None, *, old: bool) -> None:
-        """Fills in `ref_logp`, and `old_logp` if the policy will have changed when the batch is used."""
+        """Fills in `ref_logp`, and `old_logp` and `entropy` where the loss will need them."""
         tokens = self.idle if batch is None else batch.tokens
+        ranked = self.algorithm.top_entropy_quantile < 1
         with torch.no_grad():
-            old_logp = self.policy(tokens, self.temperature)[0] if old else None
+            logp, entropy = self.policy(tokens, self.temperature) if old or ranked else (None, None)
             ref_logp = None if self.reference is None else self.reference(tokens, self.temperature)[0]
         if batch is not None:
-            batch.old_logp, batch.ref_logp = old_logp, ref_logp
+            batch.old_logp, batch.ref_logp = logp if old else None, ref_logp
+            batch.entropy = entropy if ranked else None
 
     def select(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """Picks those of an optimiser step that its gradient needs.
 
-        Without a KL term or an extra loss a rollout with advantage 0, as in a group whose rewards are all equal, adds
-        exactly nothing.
+        Without a KL term, an entropy bonus or an extra loss, a rollout with advantage 0, as in a group whose rewards are
+        all equal, adds exactly nothing.
         The shortest stays if there is no other, so that every step has a backward pass.
         """
         rollouts = [r for r in rollouts if r.length]
-        if self.reference is not None or self.extra is not None:
+        if self.reference is not None or self.extra is not None or self.algorithm.entropy_coef:
             return rollouts
         return [r for r in rollouts if r.advantage != 0] or sorted(rollouts, key=lambda r: r.length)[:1]
 
@@ -170,7 +173,9 @@ class PolicyUpdate:
             )
             stats["off_policy_masked"] = (mask & ~near).sum().float()
             weights = weights * near
-        stats["entropy_sum"] = entropy.sum()
+        if batch.chosen is not None:
+            weights = weights * batch.chosen
+        stats["entropy_sum"] = entropy.detach().sum()
         stats["sampling_logp_difference"] = (old_logp - batch.sampler_logp).abs()[mask]
         extra = None if self.extra is None else self._extra(logp, batch)
         loss = logp.new_zeros(())
@@ -205,6 +210,15 @@ class PolicyUpdate:
                     denominator=denominators[kind],
                     norm_length=self._norm_lengths[kind],
                 )
+            if alg.entropy_coef:
+                bonus = aggregate_loss(
+                    entropy[rows],
+                    mask[rows],
+                    self._aggregation,
+                    denominator=denominators[kind],
+                    norm_length=self._norm_lengths[kind],
+                )
+                part = part - alg.entropy_coef * bonus
             if extra is not None:
                 own = aggregate_loss(
                     extra[rows],

@@ -45,9 +45,36 @@ def test_equals_log_softmax(chunk: int | None, temperature: float, with_bias: bo
 
     torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(entropy, expected_entropy, atol=1e-6, rtol=1e-6)
-    assert not entropy.requires_grad
     for name, a, b in zip(leaves, grads, expected_grads, strict=True):
         torch.testing.assert_close(a, b, atol=2e-6, rtol=1e-6, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 4, 11])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("with_logp", [True, False])
+def test_entropies_have_a_gradient(chunk: int | None, temperature: float, with_logp: bool) -> None:
+    x = inputs()
+    leaves = [v.requires_grad_() for k, v in x.items() if k != "targets"]
+    g = torch.Generator().manual_seed(5)
+    slope, other = torch.randn(11, generator=g), torch.randn(11, generator=g) * with_logp
+    expected, expected_entropy = plain(x, temperature)
+    expected_grads = torch.autograd.grad((expected_entropy * slope + expected * other).sum(), leaves)
+    logp, entropy = token_logprobs(**x, temperature=temperature, chunk_tokens=chunk)
+    loss = (entropy * slope).sum() + ((logp * other).sum() if with_logp else 0)
+    for a, b in zip(torch.autograd.grad(loss, leaves), expected_grads, strict=True):
+        torch.testing.assert_close(a, b, atol=3e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_entropies_beside_impossible_tokens_have_a_finite_gradient(chunk: int | None) -> None:
+    weight = torch.tensor([[0.0], [0.5], [-1e30]])  # the last token has probability 0
+    hidden = torch.tensor([[1.0], [2.0]], requires_grad=True)
+    _, entropy = token_logprobs(hidden, weight, torch.tensor([0, 1]), chunk_tokens=chunk)
+    (got,) = torch.autograd.grad(entropy.sum(), hidden)
+    p = torch.sigmoid(
+        0.5 * hidden.detach()
+    )  # of the second; dH/dx = -0.5 p (1 - p) log(p / (1 - p)) = -0.25 x p (1 - p)
+    torch.testing.assert_close(got, -0.25 * hidden.detach() * p * (1 - p))
 
 
 @pytest.mark.parametrize("needed", ["hidden", "weight", "bias"])

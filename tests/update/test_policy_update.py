@@ -19,6 +19,7 @@ from masa_lightning.types import Completion, Rollout
 from masa_lightning.update.experience import make_experience, micro_batches
 from masa_lightning.update.policy_update import PolicyUpdate, merge_stats
 from masa_lightning.update.summary import compact, merge_processes
+from masa_lightning.update.top_entropy import choose_tokens
 
 LOSSES = ("ppo_clip", "gspo", "cispo")
 AGGREGATIONS = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm")
@@ -90,12 +91,13 @@ class FullLogits(nn.Module):
     def forward(self, tokens, temperature):
         input_ids, _ = padded(tokens)
         logps = torch.log_softmax(self.model(input_ids).logits / temperature, -1)
-        rows = torch.zeros(tokens.mask.shape, dtype=logps.dtype)
+        rows, entropies = (torch.zeros(tokens.mask.shape, dtype=logps.dtype) for _ in range(2))
         targets = iter(tokens.targets)
         for b, (start, end, *_) in enumerate(tokens.spans):
             for t in range(int(tokens.mask[b].sum())):
-                rows[b, t] = logps[b, end - start - 1 + t, next(targets)]
-        return rows, torch.zeros(tokens.mask.shape, dtype=torch.float64)
+                logp = logps[b, end - start - 1 + t]
+                rows[b, t], entropies[b, t] = logp[next(targets)], -(logp.exp() * logp).sum()
+        return rows, entropies
 
 
 def make_update(models, algorithm, wrap=FullLogits, extra=None):
@@ -117,6 +119,8 @@ def prepare(models, rollouts, algorithm, budget, wrap=FullLogits, **share):
     before = replace(make_update(models, algorithm, wrap), policy=wrap(models.old))
     for batch in batches:
         before.annotate(batch, old=True)
+    if algorithm.top_entropy_quantile < 1:
+        choose_tokens(batches, algorithm.top_entropy_quantile, lambda value: [value])
     return batches
 
 
@@ -175,11 +179,17 @@ def of_length(length, kind="solution", advantage=1.0):
 # -- the oracle --------------------------------------------------------------------------------------------------------
 
 
-def row_logp(model, r):
-    """Log-probability of each token of a completion, [T]."""
+def row(model, r):
+    """Log-probability of each token of a completion, and the entropy of the distribution that it comes from, [T]."""
     ids = r.prompt_ids + r.completion.token_ids
     logp = torch.log_softmax(model(torch.tensor([ids])).logits[0].double() / TEMPERATURE, -1)
-    return torch.stack([logp[t - 1, ids[t]] for t in range(len(r.prompt_ids), len(ids))]) if r.length else logp[:0, 0]
+    logp = logp[len(r.prompt_ids) - 1 : len(ids) - 1]
+    of_tokens = [logp[t, token] for t, token in enumerate(r.completion.token_ids)]
+    return torch.stack(of_tokens) if r.length else logp[:, 0], -(logp.exp() * logp).sum(-1)
+
+
+def row_logp(model, r):
+    return row(model, r)[0]
 
 
 def surrogate(ratio, advantage, a, counts):
@@ -194,7 +204,7 @@ def surrogate(ratio, advantage, a, counts):
     return -advantage * (ratio if ratio >= 1 - a.clip_low else 1 - a.clip_low)
 
 
-def token_losses(logp, old, sampler, ref, advantage, a, counts):
+def token_losses(logp, old, sampler, ref, advantage, a, counts, chosen, entropy):
     n = len(logp)
     difference = [float(old[t]) - sampler[t] for t in range(n)]
     ratios = {"token": [math.exp(d) for d in difference], "sequence": [math.exp(sum(difference))] * n}
@@ -208,6 +218,7 @@ def token_losses(logp, old, sampler, ref, advantage, a, counts):
     if threshold is not None and advantage < 0 and sum(sampler[t] - logp[t].item() for t in range(n)) / n > threshold:
         counts["off_policy_masked"] += n
         factors = [0.0] * n
+    factors = [factor * bool(is_chosen) for factor, is_chosen in zip(factors, chosen, strict=True)]
     losses = []
     for t in range(n):
         if a.loss_type == "ppo_clip":
@@ -233,7 +244,7 @@ def token_losses(logp, old, sampler, ref, advantage, a, counts):
             if a.kl_kind in ("k1", "k3+"):
                 kl = kl.item() + (d * d - (d * d).item()) / 2  # its own gradient is 0 in the mean: it takes that of k2
             loss = loss + a.kl_coef * kl
-        losses.append(loss)
+        losses.append(loss - a.entropy_coef * entropy[t])
     return losses
 
 
@@ -244,11 +255,15 @@ def oracle(models, rollouts, a):
         members = [r for r in rollouts if r.kind == kind and r.completion.token_ids]
         tokens = sum(len(r.completion.token_ids) for r in members)
         counts["tokens"] += tokens
+        with torch.no_grad():
+            certain = sorted((h for r in members for h in row(models.old, r)[1].tolist()), reverse=True)
+        least = certain[round(a.top_entropy_quantile * tokens) - 1]
         for r in members:
             with torch.no_grad():
-                old, ref = row_logp(models.old, r), row_logp(models.reference, r)
-            args = (row_logp(models.policy, r), old, r.completion.logprobs, ref, r.advantage, a, counts)
-            losses = token_losses(*args)
+                (old, before), ref = row(models.old, r), row_logp(models.reference, r)
+            logp, entropy = row(models.policy, r)
+            args = (logp, old, r.completion.logprobs, ref, r.advantage, a, counts)
+            losses = token_losses(*args, before > least - 1e-9, entropy)
             of_row = sum(losses)
             if a.aggregation == "token-mean":
                 part = of_row / tokens
@@ -279,6 +294,10 @@ CASES += [
     replace(BASE, importance_sampling="sequence_truncate", importance_sampling_clip_min=1.1),
     replace(BASE, off_policy_mask_threshold=0.0, loss_type="gspo"),
     replace(BASE, off_policy_mask_threshold=0.05, importance_sampling="off"),
+    replace(BASE, entropy_coef=0.1),
+    replace(BASE, entropy_coef=0.5, kl_coef=0.3, aggregation="seq-mean-token-mean"),
+    replace(BASE, top_entropy_quantile=0.3),
+    replace(BASE, top_entropy_quantile=0.6, entropy_coef=0.1, loss_type="sapo", clip_low=None, clip_high=None),
 ]
 
 
