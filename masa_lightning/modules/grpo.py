@@ -21,7 +21,7 @@ from masa_lightning.modules.base import PolicyLightningModule
 from masa_lightning.modules.checkpoint_entry import entry_of, restore
 from masa_lightning.modules.defaults import fitting_prompts, warn_of_hub
 from masa_lightning.modules.listeners import callbacks_of, phase_progress
-from masa_lightning.modules.moved import check_names
+from masa_lightning.modules.moved import check_methods, check_names
 from masa_lightning.modules.resume import Resumption
 from masa_lightning.modules.run_state import RunState
 from masa_lightning.modules.trainer_checks import check_batches, check_monitors
@@ -85,6 +85,7 @@ class GRPOLightningModule(PolicyLightningModule):
         **settings: Any,
     ) -> None:
         check_names(type(self), settings, parameters(PolicyLightningModule))
+        check_methods(type(self))
         algorithm = Algorithm() if algorithm is None else algorithm
         check_object("prompts", prompts, PromptTemplates)
         check_object("evaluation", evaluation, Evaluation)

@@ -40,6 +40,13 @@ GONE: Final = {
 }
 """Arguments of modules that are no more, and what there is in their place."""
 
+_METHODS: Final = {
+    "messages": "chats(), which gives a function of a group by kind of rollout",
+    "prompt_ids": "chats(), which gives a function of a group by kind of rollout",
+    "completion_limit": "the attribute completion_limits, a dictionary by kind of rollout",
+}
+"""Methods of modules that nobody calls any more, and what there is in their place."""
+
 _CLASSES: Final = {"optimizer": "masa_lightning.AdamW", "lr_scheduler": "masa_lightning.ConstantWithWarmup"}
 
 
@@ -88,6 +95,17 @@ def check_names(kind: type, given: Iterable[str], taken: Iterable[str]) -> None:
         close = difflib.get_close_matches(name, parameters(kind), n=1)
         meant = f"; did you mean {close[0]!r}?" if close else f"; expected of {', '.join(parameters(kind))}"
         raise TypeError(f"{kind.__name__} has no argument {name!r}{meant}")
+
+
+def check_methods(kind: type) -> None:
+    """Refuses a module that overrides what nobody calls any more.
+
+    Raises:
+        TypeError: If it has one of these methods.
+    """
+    for name, now in _METHODS.items():
+        if callable(getattr(kind, name, None)):
+            raise TypeError(f"{kind.__name__} overrides {name}(), which is not called any more; expected {now}")
 
 
 def phrases(names: Iterable[str]) -> str:

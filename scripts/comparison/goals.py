@@ -91,6 +91,7 @@ def goals(results: Results) -> list[Goal]:
     r = {kind: of("masa", last(f"test/calibration/{kind}/pearson")) for kind in ("pass_rate", "length")}
     lift = of("masa_hints", lambda result: result.acting_mean("hinting", "lift"))
     equal_tokens = pair("masa", "grpo", gain_at_equal("tokens"))
+    notions = "MASA with notions weighted most"
     after, end = (
         "MASA-efficient against {} after the start",
         "to GRPO's last pass@1: MASA-efficient sooner by the factor",
@@ -162,4 +163,19 @@ def goals(results: Results) -> list[Goal]:
         Goal(what="lift of hints where they act", found=lift, least=0, sign=True),
         Goal(what="pass@1, MASA less GRPO, at equal steps", found=gain("masa", "grpo"), least=0, sign=True),
         Goal(what="pass@1, MASA less GRPO, at equal tokens (validation)", found=equal_tokens, least=0, sign=True),
+        Goal(
+            what=f"correlation of predicted and actual pass rate, {notions}",
+            found=of("notion_most", last("test/calibration/pass_rate/pearson")),
+            least=0.8,
+            within=(-1, 1),
+        ),
+        Goal(
+            what=f"pass@1, {notions} less GRPO, at equal steps", found=gain("notion_most", "grpo"), least=0, sign=True
+        ),
+        Goal(
+            what=f"pass@1, {notions} less GRPO, at equal tokens (validation)",
+            found=pair("notion_most", "grpo", gain_at_equal("tokens")),
+            least=0,
+            sign=True,
+        ),
     ]

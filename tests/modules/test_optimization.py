@@ -189,6 +189,15 @@ def test_corrections_of_earlier_versions_had_no_mode() -> None:
     Algorithm(**now)
 
 
+@pytest.mark.parametrize("name", ["messages", "prompt_ids", "completion_limit"])
+def test_methods_that_are_not_called_any_more_are_not_overridden_in_vain(name: str) -> None:
+    kind = type("Own", (MASALightningModule,), {name: lambda self, *given: []})
+    with pytest.raises(
+        TypeError, match=rf"Own overrides {name}\(\), which is not called any more; expected .*(chats|limits)"
+    ):
+        kind("tiny")
+
+
 class Rated(MASALightningModule):
     """A user's module that passes settings on."""
 
