@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from masa_lightning.quantities.quantity import Quantity as Quantity
     from masa_lightning.quantities.solution_length import SolutionLength as SolutionLength
     from masa_lightning.rewards.remote import RemoteReward as RemoteReward
+    from masa_lightning.rewards.reward_model import RewardModel as RewardModel
     from masa_lightning.sampling.transformers import TransformersSampler as TransformersSampler
     from masa_lightning.sampling.vllm import VLLMSampler as VLLMSampler
     from masa_lightning.settings import Algorithm as Algorithm
@@ -80,6 +81,7 @@ _HOMES = {
     "Quantity": "quantities.quantity",
     "ReasoningGymDataModule": "data.reasoning_gym",
     "RemoteReward": "rewards.remote",
+    "RewardModel": "rewards.reward_model",
     "RolloutProgressBar": "callbacks.progress",
     "RolloutTable": "callbacks.rollout_table",
     "RunSummary": "callbacks.run_summary",
