@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal
 
+import torch
+
 from masa_lightning.protocols import RewardFunction
 from masa_lightning.types import Problem, Rollout
 
@@ -16,7 +18,7 @@ Form = Literal["completion", "problem", "batch"]
 
 READERS: Final[dict[str, Callable[[Problem, Rollout], Any]]] = {
     "problem": lambda problem, _: problem,
-    "metadata": lambda problem, _: problem.metadata,
+    "metadata": lambda problem, _: dict(problem.metadata),
     "completion": lambda _, rollout: rollout.text,
     "completion_ids": lambda _, rollout: [*rollout.completion.token_ids],
     "length": lambda _, rollout: rollout.length,
@@ -93,10 +95,13 @@ def read_signature(function: RewardFunction, who: str) -> Asked:
             f"{who} is a generator, which gives no rewards when it is called; expected `return`, not `yield`"
         )
     try:
-        parameters = [*inspect.signature(function).parameters.values()]
+        parameters = [*inspect.signature(_called(function)).parameters.values()]
     except (TypeError, ValueError) as error:
         raise TypeError(f"{who} has a signature that cannot be read ({error}); expected a function of Python") from None
-    by_name = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    bound = _bound(function)  # by the user, who means it
+    by_name = {
+        p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in bound
+    }
     required = [name for name, p in by_name.items() if p.default is p.empty]
     form = _form(required or [*by_name])
     known = [*NAMES[form], *SERVICES]
@@ -107,12 +112,26 @@ def read_signature(function: RewardFunction, who: str) -> Asked:
             f"expected names of {_all_names()}: rename {'it' if len(unknown) == 1 else 'them'}, or give a default"
         )
     takes_all = any(p.kind == p.VAR_KEYWORD for p in parameters)
-    names = tuple(name for name in known if name in by_name or takes_all)
+    names = tuple(name for name in known if name in by_name or (takes_all and name not in bound))
     if not any(name in NAMES[form] and NAMES[form][name] not in OF_PROBLEM for name in names):
         raise TypeError(
             f"{who} asks for nothing of a completion, which it is to reward; expected names of {_all_names()}"
         )
     return Asked(form, names, is_async(function))
+
+
+def _called(function: Any) -> Any:
+    """What has the signature of a callable: a torch module takes anything, and its `forward` does not."""
+    return function.forward if isinstance(function, torch.nn.Module) else function
+
+
+def _bound(function: Any) -> set[str]:
+    """Names that `functools.partial` has filled in."""
+    names: set[str] = set()
+    while isinstance(function, partial):
+        names |= {*function.keywords}
+        function = function.func
+    return names
 
 
 def is_async(function: Any) -> bool:

@@ -5,25 +5,81 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
+import warnings
 from collections.abc import Callable, Coroutine
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from functools import cache
+from contextlib import suppress
 from typing import Any, Final, Self, TypeVar
 
 T = TypeVar("T")
 
 _GLANCE: Final = 0.2  # seconds between two looks at how far they are
+_PATIENCE: Final = 60.0  # seconds in which a loop that works runs what it was asked to
 
 
-@cache
-def _loop(process: int) -> asyncio.AbstractEventLoop:
-    """The event loop of a process, in a thread that does not keep it alive.
+class _Loop:
+    """An event loop in a thread that does not keep the process alive.
 
     There is one for all, as long as the process lives: clients of servers belong to the loop in which they were first used.
     """
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="reward-functions", daemon=True).start()
-    return loop
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.ended = False
+        self._seen = time.monotonic()
+        self._asked = self._warned = False
+        threading.Thread(target=self._run, name="reward-functions", daemon=True).start()
+
+    def _run(self) -> None:
+        with suppress(SystemExit, KeyboardInterrupt):  # of a task of a function
+            self.loop.run_forever()
+        self.ended = True  # which only a function of the user brings about
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        for _ in range(10):  # from a task to those that wait for it; what goes on regardless is left
+            self.loop.call_soon(self.loop.stop)
+            with suppress(SystemExit, KeyboardInterrupt):
+                self.loop.run_forever()
+        self.loop.close()
+
+    def check(self) -> None:
+        """Looks whether the loop runs.
+
+        Raises:
+            RuntimeError: If a function has ended it: nothing in it will ever be done.
+        """
+        if self.ended:
+            raise RuntimeError(
+                "the event loop of reward functions has ended: one of them stopped it, or a task of one raised SystemExit; "
+                "expected functions that raise errors of their own, and leave the loop running"
+            )
+        now = time.monotonic()
+        if not self._asked:
+            self._asked, self._seen = True, now
+            self.loop.call_soon_threadsafe(self._answer)
+        elif now - self._seen > _PATIENCE and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"an `async def` reward function has blocked its event loop for {_PATIENCE:g} seconds, so no other call "
+                "goes on and no timeout works; expected one that awaits what takes long (an async client). A plain "
+                "function, which RemoteReward calls in a thread, may block",
+                stacklevel=2,
+            )
+
+    def _answer(self) -> None:
+        self._asked = False
+
+
+_LOOPS: Final[dict[int, _Loop]] = {}
+
+
+def _loop() -> _Loop:
+    """The loop of this process; another one after a fork, or where the last one has ended."""
+    process = os.getpid()
+    if process not in _LOOPS or _LOOPS[process].ended:
+        _LOOPS[process] = _Loop()
+    return _LOOPS[process]
 
 
 class Background:
@@ -37,11 +93,13 @@ class Background:
     """
 
     def __init__(self) -> None:
+        self._loop: _Loop | None = None
         self._futures: list[Future[Any]] = []
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Starts one."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, _loop(os.getpid()))  # another one after a fork
+        self._loop = self._loop or _loop()
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop.loop)
         self._futures.append(future)
         return future
 
@@ -53,13 +111,18 @@ class Background:
 
         Raises:
             Exception: That of the one that failed.
+            RuntimeError: If one has ended the loop that all run in.
         """
         running = set(self._futures)
         while running:
             done, running = wait(running, timeout=_GLANCE, return_when=FIRST_EXCEPTION)
             for future in done:
+                if self._loop is not None and future.cancelled():
+                    self._loop.check()
                 future.result()
             glance()
+            if running and self._loop is not None:
+                self._loop.check()
 
     def __enter__(self) -> Self:
         return self

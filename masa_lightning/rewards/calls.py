@@ -102,12 +102,17 @@ class Calls:
     async def _awaited(self, pairs: Pairs) -> list[float]:
         try:
             given = await self.named.function(**self._arguments(pairs))
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # the step is ending
+                raise
+            raise self._failed(pairs, error) from error
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # the latter would end the loop, and be waited for
             raise self._failed(pairs, error) from error
         return self._read(pairs, given)
 
     def _arguments(self, pairs: Pairs) -> dict[str, Any]:
-        """What the function asks for, made for this call alone: it may change it."""
+        """What the function asks for; lists and metadata are made for this call alone, problems are not."""
         asked, found = self.named.asked, NAMES[self.named.asked.form]
         arguments: dict[str, Any] = {}
         for name in asked.names:

@@ -66,10 +66,17 @@ class Figures:
         for name, value in given:
             values.setdefault(name, []).append(value)
         # Exact sums: in which order calls ended does not show.
-        parts = processes.gather({name: (math.fsum(of), len(of)) for name, of in values.items()})
+        parts = processes.gather({name: (_sum(of), len(of)) for name, of in values.items()})
         self._known |= dict.fromkeys(name for part in parts for name in part)
         taken = {}
         for name in self._known:
             totals, counts = zip(*(part.get(name, (0.0, 0)) for part in parts), strict=True)
             taken[name] = sum(totals) / sum(counts) if any(counts) else math.nan
         return taken
+
+
+def _sum(values: list[float]) -> float:
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        return math.inf

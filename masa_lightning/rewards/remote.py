@@ -108,18 +108,31 @@ class RemoteReward:
         return await self._try(asked, count)
 
     async def _try(self, asked: dict[str, Any], count: int) -> list[float]:
-        own = {name: [*value] if isinstance(value, list) else value for name, value in asked.items()}
-        call = self.function(**own) if self._asked.is_async else _in_thread(self.function, own)
+        own: dict[str, Any] = {name: [*value] if isinstance(value, list) else value for name, value in asked.items()}
+        late = False
+        if log_metric := asked.get("log_metric"):
+            own["log_metric"] = lambda name, value: None if late else log_metric(name, value)
+        answer = asyncio.ensure_future(self._answer(own))
+        answer.add_done_callback(_look)
         try:
-            async with asyncio.timeout(self.timeout) as limit:
-                given = await call
-        except TimeoutError:
-            if limit.expired():
-                raise TimeoutError(f"no answer within {self.timeout:g} seconds") from None
-            raise
+            await asyncio.wait({answer}, timeout=self.timeout)
+        finally:
+            late = answer.cancel()  # and nobody waits for it: it may go on regardless
+        if late:
+            raise TimeoutError(f"no answer within {self.timeout:g} seconds")
+        if answer.cancelled():
+            raise RuntimeError("it cancelled itself")
+        given = answer.result()
         if self._asked.form == "completion":
             return [read_reward(given, "it", "of this call")]
         return read_rewards(given, count, "it", "of this call")
+
+    async def _answer(self, asked: dict[str, Any]) -> Any:
+        try:
+            given = await (self.function(**asked) if self._asked.is_async else _in_thread(self.function, asked))
+            return await given if inspect.isawaitable(given) else given  # of a plain function around an async one
+        except (SystemExit, KeyboardInterrupt, StopIteration) as error:  # which would end more than this call
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
     def _warn(self, error: Exception) -> None:
         if not self._warned:
@@ -134,6 +147,12 @@ class RemoteReward:
 _CHANCE: Final = random.Random()  # of its own: the draws of a run do not depend on failures
 
 
+def _look(answer: asyncio.Future[Any]) -> None:
+    """Takes note of an error that comes too late, of which asyncio would complain else."""
+    if not answer.cancelled():
+        answer.exception()
+
+
 async def _in_thread(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     """Calls a function in a thread of its own, which does not keep the process alive."""
     loop = asyncio.get_running_loop()
@@ -146,7 +165,9 @@ async def _in_thread(function: Callable[..., Any], arguments: dict[str, Any]) ->
     def call() -> None:
         try:
             given = function(**arguments)
-        except Exception as error:
+        except BaseException as error:
+            if isinstance(error, StopIteration) or not isinstance(error, Exception):  # what no future takes
+                error = RuntimeError(f"{type(error).__name__}: {error}")
             loop.call_soon_threadsafe(settle, answer.set_exception, error)
         else:
             loop.call_soon_threadsafe(settle, answer.set_result, given)

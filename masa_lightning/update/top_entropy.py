@@ -16,6 +16,8 @@ _BINS: Final = 4096
 def choose_tokens(batches: Sequence[Experience | None], share: float, gather: Callable[[Tensor], list[Tensor]]) -> None:
     """Fills in `Experience.chosen`: of each kind of rollout, the tokens with the highest entropy; a collective.
 
+    They are tokens of rollouts with an advantage: the others train nothing, whether they are in the update or not.
+
     Args:
         batches: Of one optimiser step on this process, with `entropy`.
         share: Of the tokens of the step on all processes, in (0, 1); ties at the threshold are all chosen.
@@ -25,7 +27,8 @@ def choose_tokens(batches: Sequence[Experience | None], share: float, gather: Ca
     for batch, _ in known:
         batch.chosen = None
     for kind in (0, 1):
-        masks = [batch.tokens.mask & (batch.kind == kind)[:, None] for batch, _ in known]
+        rows = [(batch.kind == kind) & (batch.advantages != 0) for batch, _ in known]
+        masks = [batch.tokens.mask & of_kind[:, None] for (batch, _), of_kind in zip(known, rows, strict=True)]
         values = [entropy[mask] for (_, entropy), mask in zip(known, masks, strict=True)]
         least = threshold(torch.cat(values).cpu() if values else torch.empty(0), share, gather)
         for (batch, entropy), mask in zip(known, masks, strict=True):

@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any
 
 import pytest
+import torch
 
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.rewards.asked import read_signature
+from masa_lightning.rewards.asked import Asked, read_signature
 
 OF_ONE = ("problem", "metadata", "completion", "completion_ids", "length", "finish_reason", "correct")
 OF_MANY = ("completions", "completion_ids", "lengths", "finish_reasons", "correct", "metadata")
@@ -106,3 +107,23 @@ def test_what_there_is_not_is_refused_when_the_module_is_made(
 ) -> None:
     with pytest.raises(TypeError, match=said):
         loop.module(GRPOLightningModule, reward_functions=[function])
+
+
+def test_what_the_user_has_filled_in_stays() -> None:
+    def about(completion: Any, metadata: Any, **kwargs: Any) -> Any: ...
+
+    asked = read_signature(partial(about, metadata={"mine": 1}), "it")
+    assert "metadata" not in asked.names
+    assert "completion" in asked.names
+
+
+def test_a_torch_module_asks_with_its_forward() -> None:
+    class Scorer(torch.nn.Module):
+        def forward(self, problem: Any, completions: Any) -> Any: ...
+
+    class Other(torch.nn.Module):
+        def forward(self, x: Any) -> Any: ...
+
+    assert read_signature(Scorer(), "it") == Asked("problem", ("problem", "completions"), is_async=False)
+    with pytest.raises(TypeError, match="requires 'x'"):
+        read_signature(Other(), "it")

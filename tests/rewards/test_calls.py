@@ -8,12 +8,14 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
 import torch
 
 from masa_lightning.distributed import Processes
+from masa_lightning.rewards import background
 from masa_lightning.rollouts.solution_scorer import SolutionScorer
 from masa_lightning.types import Completion, Problem, Rollout, RolloutGroup
 
@@ -323,3 +325,60 @@ def test_figures_that_are_refused(name: Any, value: Any, said: str) -> None:
 
     with pytest.raises(ValueError, match=f"'judge' failed on a completion .* log_metric .*{said}"):
         scored(judge)
+
+
+def test_a_function_that_cancels_itself_is_named() -> None:
+    async def tired(completion: str) -> float:
+        raise asyncio.CancelledError
+
+    with pytest.raises(ValueError, match="'tired' failed on a completion of problem 'p0' with Cancelled"):
+        scored(tired)
+
+
+@pytest.mark.parametrize("how", ["stop", "exit"])
+def test_a_loop_that_was_ended_is_told_and_made_anew(how: str) -> None:
+    async def ends(completion: str) -> float:
+        async def leave() -> None:
+            raise SystemExit(1)
+
+        if how == "stop":
+            asyncio.get_running_loop().stop()
+        else:
+            await asyncio.create_task(leave())
+        await asyncio.sleep(60)
+        return 1.0
+
+    with pytest.raises((RuntimeError, ValueError), match=r"event loop of reward functions has ended|SystemExit"):
+        scored(ends)
+    assert scored(later)[0]["later"] == scored(later)[0]["later"]
+
+
+def test_a_loop_that_is_blocked_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "_PATIENCE", 0.3)
+
+    async def blocks(completions: list[str]) -> list[float]:
+        time.sleep(1.5)  # noqa: ASYNC251 - the fault
+        return [1.0] * len(completions)
+
+    with pytest.warns(UserWarning, match=r"has blocked its event loop for 0\.3 seconds.*expected one that awaits"):
+        assert scored(blocks)[0] == {"blocks": [1.0] * 3}
+
+
+def test_metadata_that_is_changed_stays_as_it_was() -> None:
+    def spoils(metadata: dict[str, Any], completion: str) -> float:
+        metadata["level"] = -1
+        return 0.0
+
+    def level(metadata: dict[str, Any], completion: str) -> float:
+        return float(metadata["level"])
+
+    assert scored(spoils, level)[0]["level"] == [0.0, 0.0, 2.0]
+
+
+def test_figures_without_a_finite_sum_do_not_end_the_run() -> None:
+    def large(completion: str, log_metric: Any) -> float:
+        log_metric("size", 1.7e308)
+        return 0.0
+
+    _, scorer = scored(large)
+    assert scorer.take_figures(Processes(0, 1)) == {"rewards/large/size": math.inf}

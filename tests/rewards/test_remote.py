@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import math
 import pickle
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -233,3 +235,76 @@ def test_checkpoints_name_it_and_what_it_calls(loop: Any) -> None:
     assert kept["init_args"]["function"] == {"python": f"{__name__}.pickled"}
     assert (kept["init_args"]["timeout"], kept["init_args"]["on_failure"]) == (7, 0.5)
     assert [*module.scorer.functions] == ["pickled"]
+
+
+def test_a_judge_that_does_not_let_itself_be_cancelled_is_not_waited_for() -> None:
+    waited, stop = [], threading.Event()
+
+    async def stubborn(completion: str) -> float:
+        while not stop.is_set():
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.05)
+                waited.append(True)
+        return 1.0
+
+    with pytest.warns(UserWarning, match=r"no answer within 0\.2 seconds"):
+        assert scored(RemoteReward(stubborn, timeout=0.2, max_retries=1, on_failure=0.5), "x") == ([0.5], 1.0)
+    assert waited  # it goes on, and nobody waits for it
+    stop.set()
+
+
+def test_what_a_late_call_logs_is_not_counted() -> None:
+    ended, logged = threading.Event(), threading.Event()
+
+    def late(completion: str, log_metric: Any) -> float:
+        ended.wait(60)
+        log_metric("words", 1)
+        logged.set()
+        return 1.0
+
+    scorer = SolutionScorer(
+        Loop.Grades(), [RemoteReward(late, timeout=0.2, max_retries=0, on_failure=0.0)], max_length=8
+    )
+    with pytest.warns(UserWarning, match="no answer"):
+        scorer.score(groups("x"), lambda phase, total: lambda done, of: None)
+    ended.set()
+    assert logged.wait(60)
+    assert scorer.take_figures(Processes(0, 1)) == {"rewards/late/failed_ratio": 1.0}
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (StopIteration("no more"), "no more|StopIteration"),  # which no future takes
+        (SystemExit(3), "SystemExit: 3"),
+        (KeyboardInterrupt("now"), "KeyboardInterrupt: now"),
+        (asyncio.CancelledError(), "cancelled itself|CancelledError"),
+        (OSError("closed"), "closed"),
+    ],
+)
+def test_whatever_a_judge_raises_is_a_failure_of_its_call(kind: str, error: BaseException, said: str) -> None:
+    def plain(completion: str) -> float:
+        raise error
+
+    async def later(completion: str) -> float:
+        raise error
+
+    function = plain if kind == "plain" else later
+    remote = RemoteReward(function, timeout=20, max_retries=0, on_failure=-1.0)
+    with pytest.warns(UserWarning, match=said):
+        assert scored(remote, "x", "y") == ([-1.0, -1.0], 1.0)
+    with pytest.raises(ValueError, match=rf"the reward function '{function.__name__}' failed .*({said})"):
+        scored(RemoteReward(function, timeout=20, max_retries=0), "x")
+
+
+def test_a_plain_function_around_an_async_one_is_awaited() -> None:
+    async def later(completion: str) -> float:
+        await asyncio.sleep(0)
+        return float(completion)
+
+    @functools.wraps(later)
+    def wrapped(completion: str) -> Any:
+        return later(completion)
+
+    assert scored(RemoteReward(wrapped, timeout=20, max_retries=0, on_failure=0.0), "2", "3") == ([2.0, 3.0], 0.0)

@@ -56,16 +56,21 @@ def test_no_values_at_all():
     assert threshold(torch.empty(0), 0.5, lambda value: [value]) == float("inf")
 
 
-def experience(entropies, kinds):
+def experience(entropies, kinds, advantages=None):
     """Rows of tokens with entropies; None is no token."""
     mask = torch.tensor([[h is not None for h in row] for row in entropies])
     values = torch.tensor([[float("nan") if h is None else h for h in row] for row in entropies])
     none = torch.empty(0, dtype=torch.long)  # of no use here
     tokens = PackedTokens(input_ids=none, position_ids=none, spans=[], targets=none, mask=mask)
-    nothing = torch.zeros(mask.shape)
-    return Experience(
-        tokens=tokens, sampler_logp=nothing, advantages=nothing[:, 0], kind=torch.tensor(kinds), entropy=values
-    )
+    given = torch.ones(len(kinds)) if advantages is None else torch.tensor(advantages)
+    drawn = torch.zeros(mask.shape)
+    return Experience(tokens=tokens, sampler_logp=drawn, advantages=given, kind=torch.tensor(kinds), entropy=values)
+
+
+def test_rollouts_without_an_advantage_take_no_place():
+    batch = experience([[0.1, 0.2], [0.9, 0.8]], [0, 0], [1.0, 0.0])
+    choose_tokens([batch], 0.5, lambda value: [value])
+    assert batch.chosen.tolist() == [[False, True], [False, False]]
 
 
 def test_kinds_are_ranked_apart_and_micro_batches_together():

@@ -126,22 +126,32 @@ def kill(process: subprocess.Popen[bytes]) -> None:
             pipe.close()
 
 
-@cache
+_LIFE: Final[list[tuple[int, int]]] = []
+"""Both ends of the pipe of this process, once it has started a sandbox."""
+
+
 def _life() -> int:
     """Returns a descriptor to read from, which is at its end once this process is gone, however it died.
 
     Bubblewrap takes a moment to tie its life to that of this process (`--die-with-parent`). A process that is killed in that
     moment would leave a sandbox behind; so `inside.py`, which comes later, looks here before it begins.
     """
-    ends = os.pipe()
+    if not _LIFE:
+        _forget_in_children()
+        _LIFE.append(os.pipe())
+    return _LIFE[0][0]
 
-    def forget() -> None:  # a child would hold the other end open, and is a parent of sandboxes of its own
-        _life.cache_clear()
-        for end in ends:
+
+@cache
+def _forget_in_children() -> None:
+    """Closes the pipe in processes that are forked: they would hold it open, and are parents of sandboxes of their own."""
+    os.register_at_fork(after_in_child=_forget)  # once for all generations, which inherit it
+
+
+def _forget() -> None:
+    while _LIFE:
+        for end in _LIFE.pop():
             os.close(end)
-
-    os.register_at_fork(after_in_child=forget)
-    return ends[0]
 
 
 @cache

@@ -145,12 +145,22 @@ os.kill(os.getpid(), 9)
 
 @sandboxed
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_sandboxes_of_a_forked_process_are_its_own(tmp_path):
-    assert run(tmp_path, "print(1)")[0] == "1\n"
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            os._exit(0 if run(tmp_path, "print(2)")[0] == "2\n" else 1)
-        os._exit(2)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert run(tmp_path, "print(3)")[0] == "3\n"
+def test_sandboxes_of_forked_processes_are_their_own_and_other_files_stay_open(tmp_path):
+    def generation(number):
+        """Runs a sandbox, opens files where closed ones were, forks, and says whether all that went well there too."""
+        if run(tmp_path, f"print({number})")[0] != f"{number}\n":
+            return 1
+        pipes = [os.pipe() for _ in range(8)]
+        child = os.fork() if number < 3 else None
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                for end in (end for pipe in pipes for end in pipe):
+                    os.fstat(end)
+                os._exit(generation(number + 1))
+            os._exit(2)
+        for end in (end for pipe in pipes for end in pipe):
+            os.close(end)
+        return 0 if child is None else os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    assert generation(0) == 0
+    assert run(tmp_path, "print(4)")[0] == "4\n"
