@@ -170,7 +170,9 @@ def logged(tiny_checkpoint: Path) -> set[str]:
         sampler=loop.Spy(),
         reward_functions=[brief],
         evaluation=Evaluation(num_generations=2, num_meta_generations=2, pass_at=(2,)),
-        algorithm=Algorithm(kl_coef=0.1, overlong_buffer=4, dynamic_sampling=True, max_refills=1),
+        algorithm=Algorithm(
+            kl_coef=0.1, overlong_buffer=4, dynamic_sampling=True, max_refills=1, off_policy_mask_threshold=1.0
+        ),
     )
     controls = [PredictiveGating(rule="risk"), EarlyCutoff(rule="risk"), NotionHinting(start_step=0)]
     recorder = loop.fit(module, loop.Problems(4, 2), *controls, ExpertSFT(batch_size=2), max_epochs=1)

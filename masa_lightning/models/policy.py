@@ -70,7 +70,7 @@ class Policy(nn.Module):
             temperature: The softmax temperature that the tokens were drawn with, > 0.
 
         Returns:
-            Log-probabilities in nats and entropies in nats (without graph), both float32 [B, T], 0 where masked.
+            Log-probabilities and entropies in nats, both with a graph, float32 [B, T], 0 where masked.
         """
         if self.packs:
             plan = AttentionPlan(tokens.spans, tokens.mask.device)
