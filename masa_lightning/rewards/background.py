@@ -95,11 +95,13 @@ class Background:
     def __init__(self) -> None:
         self._loop: _Loop | None = None
         self._futures: list[Future[Any]] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Starts one."""
         self._loop = self._loop or _loop()
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop.loop)
+        future = asyncio.run_coroutine_threadsafe(self._tracked(coroutine), self._loop.loop)
         self._futures.append(future)
         return future
 
@@ -128,5 +130,20 @@ class Background:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for future in self._futures:
-            future.cancel()
+        self._closed = True
+        if self._loop is not None and not self._loop.ended:
+            self._loop.loop.call_soon_threadsafe(self._cancel)
+
+    async def _tracked(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine, which is known before it begins: an interrupt may come before `start` returns."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        if self._closed:
+            coroutine.close()
+            raise asyncio.CancelledError
+        return await coroutine
+
+    def _cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()

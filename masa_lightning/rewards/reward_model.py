@@ -109,7 +109,7 @@ class RewardModel:
                 f"the reward model {self.model!r} is a folder without a config.json; expected a model's"
             )
         try:
-            config: PretrainedConfig = AutoConfig.from_pretrained(self.model)
+            config: PretrainedConfig = AutoConfig.from_pretrained(self.model, trust_remote_code=False)
         except OSError as error:
             raise FileNotFoundError(
                 f"the reward model {self.model!r} was not found; expected a folder, or a name on the hub, which has to be "
@@ -121,8 +121,10 @@ class RewardModel:
         if self._loaded is None:
             from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-            model = AutoModelForSequenceClassification.from_pretrained(self.model, dtype=self.dtype)
-            tokenizer = AutoTokenizer.from_pretrained(self.model)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                self.model, dtype=self.dtype, trust_remote_code=False
+            )
+            tokenizer = AutoTokenizer.from_pretrained(self.model, trust_remote_code=False)
             self._loaded = (model.eval().requires_grad_(False), tokenizer)
         return self._loaded
 
