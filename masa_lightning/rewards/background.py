@@ -131,8 +131,9 @@ class Background:
 
     def __exit__(self, *_: object) -> None:
         self._closed = True
-        if self._loop is not None and not self._loop.ended:
-            self._loop.loop.call_soon_threadsafe(self._cancel)
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it has ended, and all in it
+                self._loop.loop.call_soon_threadsafe(self._cancel)
 
     async def _tracked(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine, which is known before it begins: an interrupt may come before `start` returns."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -183,6 +184,11 @@ class PolicyUpdate:
             rows = batch.kind == kind
             if not rows.any():
                 continue
+            aggregated: dict[str, Any] = {
+                "aggregation": self._aggregation,
+                "denominator": denominators[kind],
+                "norm_length": self._norm_lengths[kind],
+            }
             part, surrogate = policy_loss(
                 logp[rows],
                 old_logp[rows],
@@ -193,40 +199,19 @@ class PolicyUpdate:
                 clip_high=alg.clip_high,
                 dual_clip=alg.dual_clip,
                 sapo_temperatures=(alg.sapo_temperature_pos, alg.sapo_temperature_neg),
-                aggregation=self._aggregation,
                 weights=weights[rows],
-                denominator=denominators[kind],
-                norm_length=self._norm_lengths[kind],
+                **aggregated,
             )
             merge_stats(stats, surrogate)
             merge_stats(stats, {"policy_loss_sum": kind_weight * part.detach()})
             if batch.ref_logp is not None:
                 kl = kl_loss(logp[rows], batch.ref_logp[rows], alg.kl_kind, mask=mask[rows])
                 merge_stats(stats, {"kl_sum": kl.detach().sum()})
-                part = part + alg.kl_coef * aggregate_loss(
-                    kl,
-                    mask[rows],
-                    self._aggregation,
-                    denominator=denominators[kind],
-                    norm_length=self._norm_lengths[kind],
-                )
+                part = part + alg.kl_coef * aggregate_loss(kl, mask[rows], **aggregated)
             if alg.entropy_coef:
-                bonus = aggregate_loss(
-                    entropy[rows],
-                    mask[rows],
-                    self._aggregation,
-                    denominator=denominators[kind],
-                    norm_length=self._norm_lengths[kind],
-                )
-                part = part - alg.entropy_coef * bonus
+                part = part - alg.entropy_coef * aggregate_loss(entropy[rows], mask[rows], **aggregated)
             if extra is not None:
-                own = aggregate_loss(
-                    extra[rows],
-                    mask[rows],
-                    self._aggregation,
-                    denominator=denominators[kind],
-                    norm_length=self._norm_lengths[kind],
-                )
+                own = aggregate_loss(extra[rows], mask[rows], **aggregated)
                 merge_stats(stats, {"extra_loss_sum": kind_weight * own.detach()})
                 part = part + own
             loss = loss + kind_weight * part

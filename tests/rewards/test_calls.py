@@ -244,20 +244,48 @@ def test_the_first_call_that_fails_ends_the_others(error: type[BaseException]) -
 
 
 def test_an_error_elsewhere_ends_what_is_running() -> None:
-    ended = threading.Event()
+    begun, ended = threading.Event(), threading.Event()
 
     async def judge(completions: Any) -> Any:
         try:
+            begun.set()
             await asyncio.sleep(600)
         finally:
             ended.set()
 
     def broken(completions: Any) -> Any:
+        assert begun.wait(60)
         raise KeyError("broken")
 
-    with pytest.raises(ValueError, match="'broken' failed"):
+    with pytest.raises(ValueError, match=r"'broken' failed .* with KeyError"):
         scored(judge, broken)
     assert ended.wait(60)
+
+
+def test_what_has_not_begun_when_all_ends_never_does() -> None:
+    begun = threading.Event()
+
+    async def judge() -> None:
+        begun.set()
+
+    with background.Background() as running:
+        held, go_on = threading.Event(), threading.Event()
+
+        async def holds_the_loop() -> None:
+            held.set()
+            go_on.wait(60)
+
+        running.start(holds_the_loop())
+        assert held.wait(60)
+        running.start(judge())
+    go_on.set()
+
+    async def after() -> None: ...
+
+    with background.Background() as later_on:
+        later_on.start(after())
+        later_on.wait(lambda: None)
+    assert not begun.is_set()
 
 
 def test_an_interrupt_ends_the_wait_and_what_is_running() -> None:
