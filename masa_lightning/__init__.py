@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from masa_lightning.callbacks.overview import RunOverview as RunOverview
     from masa_lightning.callbacks.prediction_writer import PredictionWriter as PredictionWriter
     from masa_lightning.callbacks.progress import RolloutProgressBar as RolloutProgressBar
+    from masa_lightning.callbacks.reference_sync import ReferenceSync as ReferenceSync
     from masa_lightning.callbacks.rollout_table import RolloutTable as RolloutTable
     from masa_lightning.callbacks.run_summary import RunSummary as RunSummary
     from masa_lightning.callbacks.validate_first import ValidateFirst as ValidateFirst
@@ -80,6 +81,7 @@ _HOMES = {
     "PromptTemplates": "functional.prompts",
     "Quantity": "quantities.quantity",
     "ReasoningGymDataModule": "data.reasoning_gym",
+    "ReferenceSync": "callbacks.reference_sync",
     "RemoteReward": "rewards.remote",
     "RewardModel": "rewards.reward_model",
     "RolloutProgressBar": "callbacks.progress",
