@@ -11,8 +11,8 @@ if __name__ == "__main__":
         count = torch.full((64,), 8)
         correct = torch.binomial(count.float(), chance).long()
         metric.update(predicted=(chance + 0.1).clamp(max=1), correct=correct, count=count)
-    figures = metric.compute()
+    values = metric.compute()
     for name in ("mae", "bias", "pearson", "ece"):
-        print(f"{name} {figures[name].item():.3f}")
+        print(f"{name} {values[name].item():.3f}")
     figure, _ = metric.plot()
     figure.savefig("calibration.png")

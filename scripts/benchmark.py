@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-r"""Measure what limits a training step, each figure side by side with what it is to be compared to.
+r"""Measure what limits a training step, each number side by side with what it is to be compared to.
 
     python scripts/benchmark.py OUT_DIR [--only generation update ...] [--config YAML] [--rounds 3] [-- --model... ]
 

@@ -145,7 +145,7 @@ def page_name(logged: str) -> str:
     name = re.sub(r"^(maj|maj_predicted)@\d+$", r"\1@<n>", re.sub(r"^pass@(?!1$|1_)\d+$", "pass@<k>", name))
     name = re.sub(r"^timing_s/rewards/[^/]+$", "timing_s/rewards/<name>", name)
     return re.sub(r"^rewards/(?!correct/|overlong/)[^/]+/(mean|letters)$", r"rewards/<name>/\1", name).replace(
-        "/letters", "/<figure>"
+        "/letters", "/<metric>"
     )
 
 

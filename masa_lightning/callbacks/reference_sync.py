@@ -49,7 +49,7 @@ class ReferenceSync(Callback):
         self.steps = 0
         """Training steps so far."""
         self._reference: Policy | None = None
-        self._weights: dict[str, Tensor] | None = None  # of a checkpoint, until the reference is there
+        self._weights: dict[str, Any] | None = None  # of a checkpoint, until the reference is there
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuses modules without a reference of its own; after `configure_model`, which loads it.
@@ -97,7 +97,7 @@ class ReferenceSync(Callback):
                 _local(mine).lerp_(_local(policys.detach()).to(mine.device, mine.dtype), self.mixup_alpha)
 
     def state_dict(self) -> dict[str, Any]:
-        """The counter, and the reference's weights once they are not those of the model's files; a collective under FSDP2."""
+        """The counter, and the reference's weights from its first change on; a collective under FSDP2."""
         weights = self._weights
         if self._reference is not None and self.steps >= self.every_n_steps:
             weights = get_model_state_dict(self._reference, options=_FULL)

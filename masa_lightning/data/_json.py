@@ -148,8 +148,8 @@ def _columns(value: Any) -> Iterator[Any]:
     """Rows of a table that is written by columns, {"a": {"0": 1, "1": 2}} or {"a": [1, 2]}; another value is one row."""
     columns = [*value.values()] if isinstance(value, dict) else []
     by_number = all(isinstance(column, dict) and {*column} == {*map(str, range(len(column)))} for column in columns)
-    by_place = all(isinstance(column, list) and len(column) > 1 for column in columns)
-    if len(columns) > 1 and (by_number or by_place) and len({len(column) for column in columns}) == 1:
+    by_position = all(isinstance(column, list) and len(column) > 1 for column in columns)
+    if len(columns) > 1 and (by_number or by_position) and len({len(column) for column in columns}) == 1:
         for i in range(len(columns[0])):
             yield {name: column[str(i) if by_number else i] for name, column in value.items()}
     else:

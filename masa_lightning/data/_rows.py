@@ -199,13 +199,6 @@ def _leave_out(table: Table, numbers: list[int], reasons: Mapping[int, str]) -> 
     return [number for index, number in enumerate(numbers) if index not in reasons]
 
 
-def check_share(max_unusable_share: float) -> float:
-    """Returns a share; raises a ValueError if it is none."""
-    if not 0 <= max_unusable_share <= 1:
-        raise ValueError(f"max_unusable_share is {max_unusable_share}; expected a share in [0, 1]")
-    return max_unusable_share
-
-
 def choose_columns(
     columns: list[str], problem: str | None, answer: str | None, *, answered: bool = True
 ) -> tuple[str, str | None] | str:

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from masa_lightning.checks import check_number
 from masa_lightning.data.loader import ProblemLoader
 from masa_lightning.types import Problem
 
@@ -43,8 +44,7 @@ class ProblemDataModule(LightningDataModule):
     def __init__(self, batch_size: int = 8, val_batch_size: int = 64, seed: int = 0) -> None:
         super().__init__()
         for name, value in (("batch_size", batch_size), ("val_batch_size", val_batch_size)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; expected the problems a step on each process, >= 1")
+            check_number(name, value, ">= 1", whole=True, note="problems a step on each process")
         self.batch_size = batch_size
         self.val_batch_size = val_batch_size
         self.seed = seed
@@ -82,7 +82,7 @@ class ProblemDataModule(LightningDataModule):
             ValueError: If there are fewer training problems than one step takes.
         """
         rank, world_size = self._ranks()
-        problems = self._problems("train")
+        problems = self.problems_of("train")
         if len(problems) < self.batch_size * world_size:
             raise ValueError(
                 f"{type(self).__name__} has {len(problems)} training problems, but a step takes"
@@ -113,17 +113,17 @@ class ProblemDataModule(LightningDataModule):
 
     def val_dataloader(self) -> ProblemLoader | list[ProblemLoader]:
         """Makes the validation loader; during `fit`, no loaders if there are no validation problems."""
-        if not self._problems("validation") and self._stage() == TrainerFn.FITTING:
+        if not self.problems_of("validation") and self.stage() == TrainerFn.FITTING:
             return []
-        return self._evaluation_loader("validation")
+        return self.evaluation_loader("validation")
 
     def test_dataloader(self) -> ProblemLoader:
         """Makes the test loader."""
-        return self._evaluation_loader("test")
+        return self.evaluation_loader("test")
 
     def predict_dataloader(self) -> ProblemLoader:
         """Makes a loader of the test problems, or of the validation problems if there are none."""
-        return self._evaluation_loader("test" if self._problems("test") else "validation")
+        return self.evaluation_loader("test" if self.problems_of("test") else "validation")
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Leaves the batch alone: Lightning would copy every problem in search of tensors."""
@@ -137,11 +137,16 @@ class ProblemDataModule(LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Makes the next training loader start at the saved position. Evaluating a checkpoint moves nothing."""
-        if self._stage() in (None, TrainerFn.FITTING):
+        if self.stage() in (None, TrainerFn.FITTING):
             self._train_state = state_dict["train"]
 
-    def _evaluation_loader(self, split: Split) -> ProblemLoader:
-        problems = self._problems(split)
+    def evaluation_loader(self, split: Split) -> ProblemLoader:
+        """Makes a loader that goes through a split once.
+
+        Raises:
+            ValueError: If it has no problems.
+        """
+        problems = self.problems_of(split)
         if not problems:
             raise ValueError(
                 f"{type(self).__name__} has no {split} problems: its {split} split is not set, is empty, or all of its"
@@ -150,7 +155,8 @@ class ProblemDataModule(LightningDataModule):
         rank, world_size = self._ranks()
         return ProblemLoader(problems, self.val_batch_size, rank=rank, world_size=world_size)
 
-    def _problems(self, split: Split) -> list[Problem]:
+    def problems_of(self, split: Split) -> list[Problem]:
+        """The problems of a split, loaded the first time."""
         if split not in self.splits:
             self.splits[split] = self.load_split(split)
         return self.splits[split]
@@ -159,7 +165,8 @@ class ProblemDataModule(LightningDataModule):
         trainer = self.trainer
         return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
-    def _stage(self) -> TrainerFn | None:
+    def stage(self) -> TrainerFn | None:
+        """What the trainer is doing; None without one."""
         return None if self.trainer is None else self.trainer.state.fn
 
 
@@ -170,13 +177,13 @@ class _TrainLoader(ProblemLoader):
         super().__init__(problems, batch_size, **kwargs)
         self.trainer = trainer
 
-    def _epoch_length(self) -> int:
+    def epoch_length(self) -> int:
         length = len(self)
         limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
         # Lightning keeps the kind of number apart: 1 is one batch and 1.0 is all of them.
         return min(length, limit) if isinstance(limit, int) else int(length * limit)
 
-    def _in_flight(self) -> int:
+    def in_flight(self) -> int:
         # A checkpoint written inside a training step (on an exception or a scheduler's signal) must not skip its batch.
         if self.trainer is None:
             return 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import partial
 from itertools import chain
 
+from masa_lightning.checks import check_number
 from masa_lightning.data._benchmarks import BENCHMARKS
 from masa_lightning.data._choices import counting_of, read_choice
-from masa_lightning.data._rows import check_share, read_rows
+from masa_lightning.data._rows import read_rows
 from masa_lightning.data._sources import load_rows
 from masa_lightning.data.base import ProblemDataModule, Split
 from masa_lightning.types import Problem
@@ -57,12 +58,13 @@ class BenchmarkDataModule(ProblemDataModule):
         for setting, names in (("benchmarks", benchmarks), ("sources", sources or {})):
             if unknown := [name for name in names if name not in BENCHMARKS]:
                 raise ValueError(f"{setting} names {', '.join(unknown)}; expected some of {', '.join(BENCHMARKS)}")
-        if max_problems is not None and max_problems < 1:
-            raise ValueError(f"max_problems is {max_problems}; expected the problems of each benchmark, >= 1, or None")
+        if max_problems is not None:
+            check_number("max_problems", max_problems, ">= 1", whole=True, note="problems of each benchmark, or None")
         self.benchmarks = list(benchmarks)
         self.sources = dict(sources or {})
         self.max_problems = max_problems
-        self.max_unusable_share = check_share(max_unusable_share)
+        check_number("max_unusable_share", max_unusable_share, ">= 0", "<= 1")
+        self.max_unusable_share = max_unusable_share
         self.unusable = 0
 
     def load_split(self, split: Split) -> list[Problem]:

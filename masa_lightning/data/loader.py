@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 
+from masa_lightning.checks import check_number
 from masa_lightning.types import Problem
 
 
@@ -58,8 +59,7 @@ class ProblemLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; expected the problems a batch on each process, >= 1")
+        check_number("batch_size", batch_size, ">= 1", whole=True, note="problems a batch on each process")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank is {rank} of world_size {world_size}; expected 0 <= rank < world_size")
         self.problems = list(problems)
@@ -86,7 +86,7 @@ class ProblemLoader:
         epoch, first = self._position(self._taken)
         order = self._order(epoch)
         step = self.batch_size * self.world_size
-        for i in range(first, self._epoch_length()):
+        for i in range(first, self.epoch_length()):
             self._epoch, self._taken, self._resumed = epoch, i + 1, False
             yield [self.problems[j] for j in order[i * step : (i + 1) * step][self.rank :: self.world_size]]
 
@@ -96,7 +96,7 @@ class ProblemLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """The position of the next batch, equal on all ranks, and what tells whether it means the same on loading."""
-        epoch, batch = self._position(self._taken if self._resumed else self._taken - self._in_flight())
+        epoch, batch = self._position(self._taken if self._resumed else self._taken - self.in_flight())
         return {"epoch": epoch, "batch": batch, **self._identity()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -119,7 +119,7 @@ class ProblemLoader:
         self._epoch, self._taken, self._resumed = state_dict["epoch"], state_dict["batch"], True
 
     def _position(self, taken: int) -> tuple[int, int]:
-        return (self._epoch + 1, 0) if taken >= max(1, self._epoch_length()) else (self._epoch, taken)
+        return (self._epoch + 1, 0) if taken >= max(1, self.epoch_length()) else (self._epoch, taken)
 
     def _order(self, epoch: int) -> list[int]:
         order = list(range(len(self.problems)))
@@ -127,11 +127,11 @@ class ProblemLoader:
             random.Random(f"{self.seed}/{epoch}").shuffle(order)
         return order
 
-    def _epoch_length(self) -> int:
+    def epoch_length(self) -> int:
         """Batches after which whoever iterates goes to the next epoch."""
         return len(self)
 
-    def _in_flight(self) -> int:
+    def in_flight(self) -> int:
         """Batches taken but not yet trained on."""
         return 0
 

@@ -6,9 +6,10 @@ import random
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from masa_lightning.checks import check_number
 from masa_lightning.data._programs import program_reader
 from masa_lightning.data._questions import same_text_key
-from masa_lightning.data._rows import ColumnReader, Reader, check_share, choose_columns, read_rows
+from masa_lightning.data._rows import ColumnReader, Reader, choose_columns, read_rows
 from masa_lightning.data._sources import Rows, load_lines, load_rows, source_label
 from masa_lightning.data.base import ProblemDataModule, Split
 from masa_lightning.data.loader import ProblemLoader
@@ -101,7 +102,8 @@ class MathDataModule(ProblemDataModule):
         self.problem_column = problem_column
         self.answer_column = answer_column
         self.validation_size = validation_size
-        self.max_unusable_share = check_share(max_unusable_share)
+        check_number("max_unusable_share", max_unusable_share, ">= 0", "<= 1")
+        self.max_unusable_share = max_unusable_share
         self.unusable = 0
         self.duplicates = 0
         self._train_and_held_out: tuple[list[Problem], list[Problem]] | None = None
@@ -109,7 +111,7 @@ class MathDataModule(ProblemDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Loads the splits of a stage, and warns of training problems that are validation problems too."""
         if stage == "predict" and self.sources["predict"][0] is not None:
-            self._problems("predict")
+            self.problems_of("predict")
             return
         super().setup(stage)
         if "train" in self.splits and self.sources["validation"][0] is not None:
@@ -122,9 +124,7 @@ class MathDataModule(ProblemDataModule):
 
     def predict_dataloader(self) -> ProblemLoader:
         """Makes a loader of the problems of `predict`, or as the base class without that source."""
-        return (
-            super().predict_dataloader() if self.sources["predict"][0] is None else self._evaluation_loader("predict")
-        )
+        return super().predict_dataloader() if self.sources["predict"][0] is None else self.evaluation_loader("predict")
 
     def load_split(self, split: Split) -> list[Problem]:
         """Reads a split from its source; without a `validation` source, train and validation share `train`."""

@@ -25,6 +25,6 @@ class TextDataModule(ProblemDataModule):
 
     def load_split(self, split: Split) -> list[Problem]:
         """The problems, for `predict` alone: nobody knows their answers."""
-        if split != "test" or (self.trainer is not None and self._stage() not in (None, "predict")):
+        if split != "test" or (self.trainer is not None and self.stage() not in (None, "predict")):
             return []
         return [Problem(id=str(i), problem=text, answer="") for i, text in enumerate(self.problems, 1)]

@@ -141,7 +141,7 @@ class GRPOLightningModule(PolicyLightningModule):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies, also pickled ones: the parts that a batch goes through are made when a run begins."""
-        parts = ("rollouter", "scorers", "rollouts", "_evaluator", "_predictor")
+        parts = ("rollouter", "scorers", "rollouts", "evaluator", "_predictor")
         return {name: None if name in parts else value for name, value in super().__getstate__().items()}
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------------
@@ -161,25 +161,25 @@ class GRPOLightningModule(PolicyLightningModule):
         check_roles(self.tokenizer, model=self.model_name, system=system, template_kwargs=self.chat_template_kwargs)
 
     def on_validation_epoch_start(self) -> None:
-        self._begin_evaluation("validate", self.trainer.num_val_batches, self.trainer.val_dataloaders)
+        self.begin_evaluation("validate", self.trainer.num_val_batches, self.trainer.val_dataloaders)
 
     def on_test_epoch_start(self) -> None:
-        self._begin_evaluation("test", self.trainer.num_test_batches, self.trainer.test_dataloaders)
+        self.begin_evaluation("test", self.trainer.num_test_batches, self.trainer.test_dataloaders)
 
     def on_predict_epoch_start(self) -> None:
-        self._begin_evaluation("predict", self.trainer.num_predict_batches, self.trainer.predict_dataloaders)
+        self.begin_evaluation("predict", self.trainer.num_predict_batches, self.trainer.predict_dataloaders)
 
     def validation_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> Drawn:
         """As `test_step`."""
-        return self._evaluator.step(batch, "validate")
+        return self.evaluator.step(batch, "validate")
 
     def test_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> Drawn:
         """Draws and scores rollouts with the settings of `evaluation`, but of problems that a `RolloutStore` has them of."""
-        return self._evaluator.step(batch, "test", callbacks_of(self.trainer, RolloutStore))
+        return self.evaluator.step(batch, "test", callbacks_of(self.trainer, RolloutStore))
 
     def predict_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> Drawn:
         """As `test_step`."""
-        return self._evaluator.step(batch, "predict")
+        return self.evaluator.step(batch, "predict")
 
     def on_validation_epoch_end(self) -> None:
         """Logs what was measured.
@@ -189,7 +189,7 @@ class GRPOLightningModule(PolicyLightningModule):
         """
         self._log_evaluation("val")
         if not self.trainer.sanity_checking:
-            self.run_state.validated(self, self._evaluator.measured)
+            self.run_state.validated(self, self.evaluator.measured)
 
     def on_validation_end(self) -> None:
         """Writes a checkpoint of the same step again, which lacks the results; after the hooks of all callbacks."""
@@ -333,7 +333,7 @@ class GRPOLightningModule(PolicyLightningModule):
     ) -> dict[str, float]:
         """What a training step logs of its rollouts, update, tokens and seconds."""
         metrics = self.training_metrics(groups) | update | {"num_tokens": float(self.run_state.num_tokens)}
-        metrics |= self.scorer.take_figures(self.processes)
+        metrics |= self.scorer.take_metrics(self.processes)
         add_token_sums(metrics, self.run_state.ledger)
         return metrics | speed_metrics(
             generated=self.rollouter.take_generated(),
@@ -367,7 +367,7 @@ class GRPOLightningModule(PolicyLightningModule):
             watch=self.watch,
             expected=self.run_state.expected_lengths,
         )
-        self.scorers = Scorers(self._all_scorers(), processes=self.processes, progress=progress, watch=self.watch)
+        self.scorers = Scorers(self.all_scorers(), processes=self.processes, progress=progress, watch=self.watch)
         self.rollouts = TrainingRollouts(
             rollouts=self.controlled_rollouts(),
             sampling=self.sampling,
@@ -383,19 +383,20 @@ class GRPOLightningModule(PolicyLightningModule):
         """Draws and scores."""
         return ControlledRollouts(rollouter=self.rollouter, scorers=self.scorers, budget=self.max_completion_length)
 
-    def _all_scorers(self) -> list[Scorer]:
+    def all_scorers(self) -> list[Scorer]:
+        """Those of each kind of rollout."""
         return [self.scorer]
 
     # -- evaluation --------------------------------------------------------------------------------------------------
 
-    def _begin_evaluation(self, stage: Stage, batches: list[int | float], loaders: Any) -> None:
+    def begin_evaluation(self, stage: Stage, batches: list[int | float], loaders: Any) -> None:
         """Gets ready; `batches` are those of this process, of each loader."""
         for loader in CombinedLoader(loaders, "sequential").flattened:
             if hasattr(loader, "rewind"):  # `limit_val_batches` and the sanity check end early
                 loader.rewind()
         check_batches(self.processes.gather(list(batches)))
         self._start()
-        self._evaluator = Evaluator(
+        self.evaluator = Evaluator(
             rollouter=self.rollouter,
             scorers=self.scorers,
             metrics=self.evaluation_metrics(),
@@ -407,7 +408,7 @@ class GRPOLightningModule(PolicyLightningModule):
     def _log_evaluation(self, prefix: str) -> None:
         self.sampler.sleep()
         # A sanity check looks at the first problems alone.
-        metrics = self._evaluator.compute(stage=prefix, some=not self.trainer.sanity_checking)
-        metrics |= self.scorer.take_figures(self.processes)
+        metrics = self.evaluator.compute(stage=prefix, some=not self.trainer.sanity_checking)
+        metrics |= self.scorer.take_metrics(self.processes)
         self.rollouter.take_generated()  # the next training step counts its own
         self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()} | self._step_and_epoch())

@@ -64,10 +64,10 @@ def arguments(frame: FrameType | None) -> tuple[dict[str, Any], dict[str, Any]]:
     init = inspect.signature(next(vars(base)["__init__"] for base in kind.__mro__ if "__init__" in vars(base)))
     if len(calls) > 1 and any(p.kind == p.VAR_POSITIONAL for p in init.parameters.values()):
         # What a class of yours passes on as *args has its names one class above.
-        by_place = {
+        by_position = {
             n: v for n, v in calls[-2].items() if n in takes and takes[n].kind == takes[n].POSITIONAL_OR_KEYWORD
         }
-        given = by_place | given
+        given = by_position | given
     return _plain_items(given), _plain_items({name: held[name] for name in held if name in takes or name in given})
 
 

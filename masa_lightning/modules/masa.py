@@ -116,9 +116,9 @@ class MASALightningModule(GRPOLightningModule):
             num_acting=self.num_acting_meta_generations,
         )
 
-    def _all_scorers(self) -> list[Scorer]:
+    def all_scorers(self) -> list[Scorer]:
         cut = CutScorer(self.scorer, lambda completion: self.rollouter.texts([completion])[0])
-        return [*super()._all_scorers(), cut, self.meta_scorer]
+        return [*super().all_scorers(), cut, self.meta_scorer]
 
     def on_predict_epoch_start(self) -> None:
         """Gets ready to predict.
@@ -179,10 +179,10 @@ class MASALightningModule(GRPOLightningModule):
         calibration = ("calibration", self._new_calibration())
         return [*super().evaluation_metrics(), ("", self._meta_statistics()), calibration]
 
-    def _begin_evaluation(self, stage: Stage, batches: list[int | float], loaders: Any) -> None:
-        super()._begin_evaluation(stage, batches, loaders)
+    def begin_evaluation(self, stage: Stage, batches: list[int | float], loaders: Any) -> None:
+        super().begin_evaluation(stage, batches, loaders)
         if stage != "predict":  # for callbacks, such as CalibrationPlots
-            self.calibration[stage] = self._evaluator.measured.named("calibration")
+            self.calibration[stage] = self.evaluator.measured.named("calibration")
 
     def _meta_statistics(self) -> MetaStatistics:
         return MetaStatistics(self.meta_scorer.parts, sync_on_compute=False)

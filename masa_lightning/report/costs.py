@@ -28,7 +28,7 @@ _SOLVED: Final[dict[Stage, str]] = {"validate": "Solved", "test": "Solved in the
 def costs(arms: Sequence[Arm]) -> list[Table]:
     r"""Compares each experiment with the first, in what both have logged.
 
-    Figures are means over the seeds that both have, or over all where they share none. The change of pass@1 is over the
+    Values are means over the seeds that both have, or over all where they share none. The change of pass@1 is over the
     problems of the last validations (or tests) of both, or over pairs of seeds, with its 95% interval.
 
     Returns:
@@ -84,7 +84,7 @@ def _compared(one: Arm, other: Arm) -> Table:
 def _change(
     name: str, one: Arm, other: Arm, of: Callable[[Run], float | None], *, digits: int = 0, share: bool = True
 ) -> list[str]:
-    """A row of means over seeds; none where one has no figure, or there is nothing to have a share of."""
+    """A row of means over seeds; none where one has no value, or there is nothing to have a share of."""
     known = [[value for run in arm.runs if (value := of(run)) is not None] for arm in (one, other)]
     return _row(name, *map(fmean, known), digits=digits, share=share) if all(known) else []
 
@@ -173,7 +173,7 @@ def _rates(run: Run, stage: Stage) -> dict[tuple[str, ...], float]:
 
 
 def _unequal(one: Arm, other: Arm) -> list[str]:
-    """Says what the figures depend on and both do not share, as far as known: steps, seeds, model, data and more."""
+    """Says what the values depend on and both do not share, as far as known: steps, seeds, model, data and more."""
     facts = [[_facts(run) for run in arm.runs] for arm in (one, other)]
     what = []
     for name in dict.fromkeys(name for of_arm in facts for of_run in of_arm for name in of_run):

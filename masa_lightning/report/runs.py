@@ -59,7 +59,7 @@ class Run:
         return unlike(validations[0], validations[-1]) if validations else ""
 
     def of_steps(self, tags: Sequence[str]) -> list[float]:
-        """A sum of figures, of each training step that was logged."""
+        """A sum of metrics, of each training step that was logged."""
         found = [self.series(tag) for tag in tags]
         return [sum(series.get(step, 0.0) for series in found) for step in sorted({s for each in found for s in each})]
 

@@ -104,7 +104,7 @@ def controls(arms: Sequence[Arm]) -> list[str]:
 
 
 def control_table(arms: Sequence[Arm]) -> Table:
-    """What each control did, by its last figures, which look back on a window of steps, and what it saved in all."""
+    """What each control did, by its last metrics, which look back on a window of steps, and what it saved in all."""
     columns = (
         ("acted on", "acted_share"),
         ("would act on", "share"),
@@ -121,7 +121,7 @@ def control_table(arms: Sequence[Arm]) -> Table:
     for number, arm in enumerate(arms):
         for name in controls([arm]):
             stem = f"controls/{name}/"
-            cells = [_cell(_last(arm, stem + figure), digits=0 if figure == "evidence" else 3) for _, figure in columns]
+            cells = [_cell(_last(arm, stem + metric), digits=0 if metric == "evidence" else 3) for _, metric in columns]
             totals = [_cell(_last(arm, f"tokens_total/{kind}_{name}"), digits=0) for kind in ("saved", "audit")]
             rows.append([arm.label, name, _mode(arm, name), *cells, *totals])
             owners.append(number)
@@ -158,13 +158,13 @@ def benchmark_table(arms: Sequence[Arm]) -> Table:
     """Pass@1 and more of each benchmark, of `BenchmarkReport`."""
     known = {name for arm in arms for run in arm.runs for b in run.benchmarks for name in b["metrics"]}
     quantities = [q for n, q in enumerate(predicted(arms)) if n == 0 or q.tag("pearson") in known]
-    figures = [("pass@1", 3), ("maj", 3), *((q.tag("pearson"), 2) for q in quantities), ("completions/mean_length", 0)]
+    shown = [("pass@1", 3), ("maj", 3), *((q.tag("pearson"), 2) for q in quantities), ("completions/mean_length", 0)]
     rows, owners = [], []
     for number, arm in enumerate(arms):
         names = dict.fromkeys(b["name"] for run in arm.runs for b in run.benchmarks)
         for name in names:
             found = [b for run in arm.runs for b in run.benchmarks if b["name"] == name]
-            cells = [_benchmark(found, figure, digits) for figure, digits in figures]
+            cells = [_benchmark(found, metric, digits) for metric, digits in shown]
             rows.append([arm.label, name, span([b["problems"] for b in found]), *cells])
             owners.append(number)
     head = ["", "benchmark", "problems", "pass@1", "vote", *(f"r of the {q.words}" for q in quantities)]
@@ -190,17 +190,17 @@ def _setting(arm: Arm, name: str) -> str:
     return text if len(text) <= 300 else f"{text[:300]} [...]"
 
 
-def _benchmark(found: Sequence[dict[str, Any]], figure: str, digits: int) -> str:
+def _benchmark(found: Sequence[dict[str, Any]], metric: str, digits: int) -> str:
     values = []
     for each in found:
         metrics = each["metrics"]
-        key = next((k for k in metrics if k.startswith("maj@")), "") if figure == "maj" else figure
+        key = next((k for k in metrics if k.startswith("maj@")), "") if metric == "maj" else metric
         if key in metrics:
             values.append(
                 Estimate(metrics[key], metrics.get(f"{key}_low"), metrics.get(f"{key}_high"), each["problems"])
             )
     one = values[0] if len(values) == 1 else statistics.mean([v.value for v in values])
-    return _cell(one and one.within(*_bounds(figure)), digits=digits)
+    return _cell(one and one.within(*_bounds(metric)), digits=digits)
 
 
 def _mode(arm: Arm, control: str) -> str:
@@ -218,7 +218,7 @@ def _last(arm: Arm, tag: str) -> Estimate | None:
 
 
 def last_evaluated(arm: Arm, tag: str) -> Estimate | None:
-    """A figure of the last validations or tests."""
+    """A metric of the last validations or tests."""
     return _evaluated(arm, tag, [max(run.series(tag), default=0) for run in arm.runs])
 
 
@@ -238,7 +238,7 @@ def _evaluated(arm: Arm, tag: str, steps: Sequence[int]) -> Estimate | None:
 
 
 def _bounds(tag: str) -> tuple[float | None, float | None]:
-    """What a figure cannot leave: Student's interval over seeds knows nothing of it."""
+    """What a metric cannot leave: Student's interval over seeds knows nothing of it."""
     return next((bounds for pattern, bounds in _BOUNDS if pattern.search(tag)), (None, None))
 
 

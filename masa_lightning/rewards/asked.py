@@ -105,8 +105,8 @@ def read_signature(function: RewardFunction, who: str) -> Asked:
     required = [name for name, p in by_name.items() if p.default is p.empty]
     form = _form(required or [*by_name])
     known = [*NAMES[form], *SERVICES]
-    by_place = [p.name for p in parameters if p.kind == p.POSITIONAL_ONLY and p.default is p.empty]
-    if unknown := [*by_place, *(name for name in required if name not in known)]:
+    by_position = [p.name for p in parameters if p.kind == p.POSITIONAL_ONLY and p.default is p.empty]
+    if unknown := [*by_position, *(name for name in required if name not in known)]:
         raise TypeError(
             f"{who} requires {', '.join(map(repr, unknown))}, and is called {_PHRASES[form]} with what it asks for by name; "
             f"expected names of {_all_names()}: rename {'it' if len(unknown) == 1 else 'them'}, or give a default"

@@ -11,7 +11,7 @@ import torch
 
 from masa_lightning.protocols import RewardFunction
 from masa_lightning.rewards.asked import NAMES, OF_PROBLEM, READERS, Asked
-from masa_lightning.rewards.figures import Figures
+from masa_lightning.rewards.logged import LoggedMetrics
 from masa_lightning.rewards.values import of, read_reward, read_rewards
 from masa_lightning.timing import Stopwatch
 from masa_lightning.types import Problem, Rollout, RolloutGroup
@@ -45,7 +45,7 @@ class Calls:
     Args:
         named: The function.
         groups: Those without solutions are passed over.
-        figures: Take what it logs.
+        logged: Takes what it logs.
         watch: Measures it.
         device: Of the policy.
     """
@@ -55,11 +55,11 @@ class Calls:
         named: NamedFunction,
         groups: Sequence[RolloutGroup],
         *,
-        figures: Figures,
+        logged: LoggedMetrics,
         watch: Stopwatch,
         device: torch.device,
     ) -> None:
-        self.named, self.figures, self.watch, self.device = named, figures, watch, device
+        self.named, self.logged, self.watch, self.device = named, logged, watch, device
         pairs = [[(g.problem, r) for r in g.solutions] for g in groups if g.solutions]
         if named.asked.form == "completion":
             pairs = [[pair] for group in pairs for pair in group]
@@ -117,7 +117,7 @@ class Calls:
         arguments: dict[str, Any] = {}
         for name in asked.names:
             if name == "log_metric":
-                arguments[name] = self.figures.log_metric(self.named.name)
+                arguments[name] = self.logged.log_metric(self.named.name)
             elif name == "device":
                 arguments[name] = self.device
             else:

@@ -15,7 +15,7 @@ from masa_lightning.protocols import Grader, PhaseProgress, ProgressFn, RewardFu
 from masa_lightning.rewards.asked import gives_at_once, read_signature
 from masa_lightning.rewards.background import Background
 from masa_lightning.rewards.calls import Calls, NamedFunction
-from masa_lightning.rewards.figures import Figures
+from masa_lightning.rewards.logged import LoggedMetrics
 from masa_lightning.rewards.names import reward_names
 from masa_lightning.rewards.values import listed, number, of, shown
 from masa_lightning.timing import Stopwatch
@@ -69,7 +69,7 @@ class SolutionScorer:
         self.weights = _read_weights(weights, list(self.functions))
         self.max_length = max_length
         self.overlong_buffer = overlong_buffer
-        self.figures = Figures()
+        self.logged = LoggedMetrics()
         """What reward functions log of themselves."""
         self._watch, self._device = Stopwatch(), torch.device("cpu")
 
@@ -106,11 +106,11 @@ class SolutionScorer:
             device: Of the policy.
         """
         self._watch, self._device = watch, device
-        self.figures.restart()
+        self.logged.restart()
 
-    def take_figures(self, processes: Processes) -> dict[str, float]:
+    def take_metrics(self, processes: Processes) -> dict[str, float]:
         """As `Figures.take`; nothing without reward functions. A collective."""
-        return self.figures.take(processes) if self._named else {}
+        return self.logged.take(processes) if self._named else {}
 
     def grade(self, groups: Sequence[RolloutGroup], on_progress: ProgressFn | None = None) -> None:
         """Sets the verdicts of solutions, in place; where nobody knows the answer they are ungraded.
@@ -155,7 +155,7 @@ class SolutionScorer:
         return {name: (each, background.start(each.together())) for name, each in calls.items()}
 
     def _calls(self, named: NamedFunction, groups: Sequence[RolloutGroup]) -> Calls:
-        return Calls(named, groups, figures=self.figures, watch=self._watch, device=self._device)
+        return Calls(named, groups, logged=self.logged, watch=self._watch, device=self._device)
 
     def _reward(
         self,

@@ -304,10 +304,10 @@ def test_an_interrupt_ends_the_wait_and_what_is_running() -> None:
     assert ended.wait(60)
 
 
-# -- figures -----------------------------------------------------------------------------------------------------------
+# -- metrics -----------------------------------------------------------------------------------------------------------
 
 
-def test_figures_are_means_over_calls() -> None:
+def test_metrics_are_means_over_calls() -> None:
     def one(completion: str, log_metric: Any) -> float:
         log_metric("letters", len(completion))
         return 0.0
@@ -322,7 +322,7 @@ def test_figures_are_means_over_calls() -> None:
     scorer = SolutionScorer(Grader(), [one, batch], max_length=8)
     for _ in range(2):
         scorer.score(groups(), quiet)
-        log.append(scorer.take_figures(Processes(0, 1)))
+        log.append(scorer.take_metrics(Processes(0, 1)))
     first, second = log
     assert first == {
         "rewards/one/letters": pytest.approx(11 / 3),
@@ -346,7 +346,7 @@ def test_figures_are_means_over_calls() -> None:
         ("letters", sys.float_info.max * 10, "was given inf"),
     ],
 )
-def test_figures_that_are_refused(name: Any, value: Any, said: str) -> None:
+def test_metrics_that_are_refused(name: Any, value: Any, said: str) -> None:
     def judge(completion: str, log_metric: Any) -> float:
         log_metric(name, value)
         return 0.0
@@ -403,10 +403,10 @@ def test_metadata_that_is_changed_stays_as_it_was() -> None:
     assert scored(spoils, level)[0]["level"] == [0.0, 0.0, 2.0]
 
 
-def test_figures_without_a_finite_sum_do_not_end_the_run() -> None:
+def test_metrics_without_a_finite_sum_do_not_end_the_run() -> None:
     def large(completion: str, log_metric: Any) -> float:
         log_metric("size", 1.7e308)
         return 0.0
 
     _, scorer = scored(large)
-    assert scorer.take_figures(Processes(0, 1)) == {"rewards/large/size": math.inf}
+    assert scorer.take_metrics(Processes(0, 1)) == {"rewards/large/size": math.inf}

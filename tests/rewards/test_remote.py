@@ -47,8 +47,8 @@ def scored(function: Any, *texts: str) -> tuple[list[float], float]:
     scorer, batch = SolutionScorer(Loop.Grades(), [function], max_length=8), groups(*texts)
     scorer.score(batch, lambda phase, total: lambda done, of: None)
     (name,) = scorer.functions
-    figures = scorer.take_figures(Processes(0, 1))
-    return [g.solutions[0].rewards[name] for g in batch], figures[f"rewards/{name}/failed_ratio"]
+    metrics = scorer.take_metrics(Processes(0, 1))
+    return [g.solutions[0].rewards[name] for g in batch], metrics[f"rewards/{name}/failed_ratio"]
 
 
 def answered(question: str, before: int) -> tuple[float, int, str]:
@@ -174,7 +174,7 @@ def test_what_the_function_logs_is_logged() -> None:
 
     scorer = SolutionScorer(Loop.Grades(), [RemoteReward(judge)], max_length=8)
     scorer.score(groups("a", "abc"), lambda phase, total: lambda done, of: None)
-    assert scorer.take_figures(Processes(0, 1)) == {"rewards/judge/letters": 2.0, "rewards/judge/failed_ratio": 0.0}
+    assert scorer.take_metrics(Processes(0, 1)) == {"rewards/judge/letters": 2.0, "rewards/judge/failed_ratio": 0.0}
 
 
 def test_copies_have_a_limit_of_their_own() -> None:
@@ -269,7 +269,7 @@ def test_what_a_late_call_logs_is_not_counted() -> None:
         scorer.score(groups("x"), lambda phase, total: lambda done, of: None)
     ended.set()
     assert logged.wait(60)
-    assert scorer.take_figures(Processes(0, 1)) == {"rewards/late/failed_ratio": 1.0}
+    assert scorer.take_metrics(Processes(0, 1)) == {"rewards/late/failed_ratio": 1.0}
 
 
 @pytest.mark.parametrize("kind", ["plain", "async"])

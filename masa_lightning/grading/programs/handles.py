@@ -32,7 +32,7 @@ class Program:
         self._requests, self._replies, self._lost = requests, replies, lost
         self.ledger = Ledger() if ledger is None else ledger
         self._apart = apart
-        self._shared = Shared(self._keep, self._give)
+        self._shared = Shared(self.keep, self.give)
         self._handles: dict[int, Handle] = {}
         self._backs: list[Any] = []  # functions and iterators of the tests that were given to the program
         self._errors: dict[int, type[Exception]] = {}
@@ -87,9 +87,9 @@ class Program:
         if callable(other) or isinstance(other, Approx):
             return
         try:
-            Shared(self._keep, self._give).pack(other)
+            Shared(self.keep, self.give).pack(other)
         except UntoldError:
-            pass  # noted by `_keep`
+            pass  # noted by `keep`
         except Exception:
             self.ledger.cannot("the tests compare what cannot travel")
 
@@ -108,7 +108,8 @@ class Program:
             reply = {"error": [kind.__name__, str(error)[:1000]]}
         write_line(self._requests, reply)
 
-    def _keep(self, value: Any) -> dict[str, Any]:
+    def keep(self, value: Any) -> dict[str, Any]:
+        """Names what stays on this side: a number by which the other side asks for it."""
         if isinstance(value, Handle):
             return {"handle": value._number}
         if isinstance(value, type) and value in self._errors.values():
@@ -122,7 +123,8 @@ class Program:
             self._backs.append(value)
         return {"back": index}
 
-    def _give(self, name: str, content: Any) -> Any:
+    def give(self, name: str, content: Any) -> Any:
+        """What the other side named: a handle of its own, or what stayed here."""
         match name:
             case "handle":
                 return self._handles.setdefault(int(content), Handle(self, int(content)))

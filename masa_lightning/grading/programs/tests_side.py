@@ -230,7 +230,7 @@ class _Empty(Program):
         self._made = 1
 
     def ask(self, name: str, *arguments: Any) -> Any:
-        Shared(self._keep, self._give).pack(arguments)  # or it cannot be given to any program
+        Shared(self.keep, self.give).pack(arguments)  # or it cannot be given to any program
         if self._does is None:
             raise KeyError(name)
         match name:

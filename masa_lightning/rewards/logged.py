@@ -12,8 +12,8 @@ from masa_lightning.rewards.values import number, shown
 LogMetric = Callable[[str, float], None]
 
 
-class Figures:
-    """Figures of reward functions, added up until somebody takes them; may be added to from any thread."""
+class LoggedMetrics:
+    """Metrics that reward functions log, added up until somebody takes them; may be added to from any thread."""
 
     def __init__(self) -> None:
         self._given: list[tuple[str, float]] = []
@@ -24,14 +24,14 @@ class Figures:
         self._given = []
 
     def log_metric(self, name: str) -> LogMetric:
-        """Makes what a reward function logs figures of its own with.
+        """Makes what a reward function logs metrics of its own with.
 
         Args:
             name: Of the reward function.
         """
 
         def log_metric(metric: str, value: float) -> None:
-            """Adds to the mean of a figure.
+            """Adds to the mean of a metric.
 
             Args:
                 metric: Its name, of letters, digits, '_', '-', '.' and, for groups, '/'.
@@ -56,10 +56,10 @@ class Figures:
         """Returns what was added since, and begins anew; a collective.
 
         Args:
-            processes: Those of the run: figures are means over what was added in all of them.
+            processes: Those of the run: metrics are means over what was added in all of them.
 
         Returns:
-            By ``rewards/NAME/figure``; NaN for those that were added before and now were not.
+            By ``rewards/NAME/METRIC``; NaN for those that were added before and now were not.
         """
         given, self._given = self._given, []
         values: dict[str, list[float]] = {}
