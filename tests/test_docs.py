@@ -7,13 +7,24 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import masa_lightning
-from masa_lightning import EarlyCutoff, ExpertSFT, MASALightningModule, NotionHinting, PredictiveGating, functional
+from masa_lightning import (
+    EarlyCutoff,
+    ExpertSFT,
+    MASALightningModule,
+    MetaSettings,
+    NotionHinting,
+    Optimization,
+    PredictiveGating,
+    functional,
+    metrics,
+)
 from masa_lightning.settings import Algorithm, Evaluation
 from masa_lightning.types import Problem
 
@@ -89,6 +100,12 @@ def test_no_page_has_a_place_of_this_machine() -> None:
 def test_a_file_of_the_repository_that_a_page_names_is_there(page: str) -> None:
     named = set(re.findall(r"`((?:tests|scripts|examples|configs|masa_lightning)/[\w/.-]+\.\w+)`", PAGES[page]))
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_a_test_that_a_page_names_is_there() -> None:
+    named = {name for text in PAGES.values() for name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)}
+    gone = [f"{path}::{test}" for path, test in sorted(named) if f"def {test}(" not in (ROOT / path).read_text()]
+    assert len(named) > 40 and gone == []
 
 
 @pytest.mark.parametrize("picture", sorted(DOCS.rglob("*.png")), ids=lambda path: path.name)
@@ -185,6 +202,32 @@ def test_all_that_is_logged_is_on_the_page(logged: set[str]) -> None:
 
 def test_all_that_is_on_the_page_is_logged(logged: set[str]) -> None:
     assert names_on_the_page() - {page_name(name) for name in logged} - _ELSEWHERE == set()
+
+
+# -- other trainers ------------------------------------------------------------------------------------------------------
+
+
+def compared() -> list[list[str]]:
+    """Rows of the tables of docs/comparison.md: what, four other trainers, here, shown by."""
+    rows = [line.strip("|").split("|") for line in PAGES["docs/comparison.md"].splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in row] for row in rows if len(row) == 7 and row[1].strip() != "TRL"]
+
+
+def test_what_is_here_is_shown_and_no_cell_is_empty() -> None:
+    """A row without a test or a page behind it says that we have it not."""
+    rows = compared()
+    assert len(rows) > 60 and all(all(row[:6]) for row in rows)
+    shown = {row[0]: row[6].startswith(("`tests/", "[", "the same")) for row in rows}
+    assert [row[0] for row in rows if not shown[row[0]] and not re.match(r"no\b", row[5])] == []
+
+
+def test_what_is_here_is_named_as_the_settings_are() -> None:
+    parts = {"algorithm": Algorithm, "evaluation": Evaluation, "meta": MetaSettings, "optimization": Optimization}
+    named = {name for row in compared() for name in re.findall(r"`(\w+)\.(\w+)[`:]", row[5]) if name[0] in parts}
+    assert len(named) > 15
+    assert [name for name in sorted(named) if name[1] not in {field.name for field in fields(parts[name[0]])}] == []
+    classes = {name for row in compared() for name in re.findall(r"`([A-Z][a-z]\w+[A-Z]?\w*)`", row[5])}
+    assert sorted(classes - {*masa_lightning.__all__, *metrics.__all__}) == []
 
 
 # -- errors --------------------------------------------------------------------------------------------------------------
