@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -220,6 +221,8 @@ class Evaluation:
         for name in ("solve", "compare"):
             check_choice(name, getattr(self, name), (False, True))
         SamplingSettings(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)
+        if isinstance(self.pass_at, str) or not isinstance(self.pass_at, Sequence):
+            raise ValueError(f"pass_at is {self.pass_at!r}; expected a list, such as [1, 4]")
         for k in self.pass_at:
             check_number("a value of pass_at", k, "", whole=True)
         if any(not 1 <= k <= self.num_generations for k in self.pass_at):

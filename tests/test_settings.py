@@ -133,7 +133,7 @@ BAD = {
     Evaluation: {
         "num_generations": [0, 1.5], "num_meta_generations": [-1, 1.5], "temperature": [-1], "top_p": [0, 1.1],
         "top_k": [-1, 1.5],
-        "pass_at": [(0,), (9,), (1.5,), (True,)], "solve": ["yes"], "compare": ["yes"],
+        "pass_at": [(0,), (9,), (1.5,), (True,), 3, "14"], "solve": ["yes"], "compare": ["yes"],
     },
     SamplingSettings: {
         "temperature": [-1], "top_p": [0, 1.1], "top_k": [-1, 0.5], "min_p": [-0.1, 1.1], "stop": [("",), (7,), "###", 7],

@@ -75,6 +75,7 @@ _OF_CALLABLE: Final = re.compile(r"\. Got value: (?:Namespace\(class_path=')?([\
 _NO_MODULE: Final = re.compile(r"No module named '(.+?)'.*")
 _GOT: Final = re.compile(r"\. Got value: .+$")
 _GOT_ALL: Final = re.compile(r"\. Got value: Namespace\(.+$")
+_CHOICES: Final = re.compile(r"typing\.Literal(\[.*?\])\. Got value: (\w+)$")
 _TYPE: Final = re.compile(r"<class '(?:[\w.]+\.)?(\w+)'>|typing\.Literal(\[.*?\])")
 
 
@@ -171,7 +172,7 @@ def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None, 
         first, last = name.partition(".")[0], name.rpartition(".")[2]
         if last == "class_path":
             return "beside class_path stands what is none of it; expected its settings under init_args"
-        if (moved := MOVED.get(last) or GONE.get(first)) and _is_module(kind):
+        if (moved := MOVED.get(last) or MOVED.get(first) or GONE.get(first)) and _is_module(kind):
             return f"there is no setting {name!r} any more; expected {moved}"
         if name in _settings(kind):  # found with a + behind it
             return f"{name} takes its values at once and not with a +; expected --{key}.{name} [VALUE, VALUE]"
@@ -202,6 +203,10 @@ def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None, 
     if text.endswith("masa_lightning.protocols.Sampler is a protocol"):
         return "of which class? Expected it first: --model.sampler VLLMSampler, or in a YAML class_path with init_args"
     got = f", got {given}" if given and _TYPE_ALONE.match(text) else ""
+    if match := _CHOICES.search(text):
+        choices = re.findall(r"'(\w+)'", match[1])
+        longer = [choice for choice in choices if choice.startswith(match[2])][:1]
+        got += f"; did you mean {longer[0]}?" if longer else _meant(match[2], choices)
     text = _TYPE.sub(lambda match: match[1] or f"one of {match[2]}", text)
     return text.replace("Expected a ", "expected ").replace(". Got value: ", ", got ") + got
 

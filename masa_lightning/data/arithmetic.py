@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
+from masa_lightning.checks import check_number
 from masa_lightning.data.arithmetic_strategies import STRATEGIES, ArithmeticKind
 from masa_lightning.data.base import ProblemDataModule
 from masa_lightning.types import Problem
@@ -265,6 +266,8 @@ class ArithmeticDataModule(ProblemDataModule):
     ) -> None:
         super().__init__(batch_size=batch_size, val_batch_size=val_batch_size, seed=seed)
         self.sizes: dict[Split, int] = {"train": train_size, "validation": validation_size, "test": test_size}
+        for split, size in self.sizes.items():
+            check_number(f"{split}_size", size, ">= 0", whole=True, note="problems")
         self.kinds = get_args(ArithmeticKind) if kinds is None else tuple(kinds)
         if not self.kinds or not {*self.kinds} <= {*get_args(ArithmeticKind)}:
             raise ValueError(f"kinds is {kinds}; expected some of {', '.join(get_args(ArithmeticKind))}")

@@ -45,6 +45,7 @@ class ProblemDataModule(LightningDataModule):
         super().__init__()
         for name, value in (("batch_size", batch_size), ("val_batch_size", val_batch_size)):
             check_number(name, value, ">= 1", whole=True, note="problems a step on each process")
+        check_number("seed", seed, "", whole=True)
         self.batch_size = batch_size
         self.val_batch_size = val_batch_size
         self.seed = seed

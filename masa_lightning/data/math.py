@@ -88,11 +88,13 @@ class MathDataModule(ProblemDataModule):
             raise ValueError(
                 "none of train, validation, test and predict is set; expected a file or hub name for one at least"
             )
-        if validation_size < 0 or (isinstance(validation_size, float) and validation_size >= 1):
-            raise ValueError(
-                f"validation_size is {validation_size}; expected a number of problems (an int >= 0) or a share (a float"
-                " in [0, 1))"
+        if isinstance(validation_size, float):
+            check_number(
+                "validation_size", validation_size, ">= 0", "< 1", note="as a share, or a whole number of problems"
             )
+        else:
+            note = "problems, or a share in [0, 1)"
+            check_number("validation_size", validation_size, ">= 0", whole=True, note=note)
         self.sources: dict[Split, tuple[str | None, str]] = {
             "train": (train, train_split),
             "validation": (validation, validation_split),

@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from masa_lightning.checks import check_number
 from masa_lightning.data._questions import same_text_key
 from masa_lightning.data.base import ProblemDataModule, Split
 from masa_lightning.functional.boxes import last_box
@@ -53,6 +54,8 @@ class ReasoningGymDataModule(ProblemDataModule):
         if not self.weights or not all(weight > 0 for weight in self.weights.values()):
             raise ValueError(f"tasks is {tasks}; expected at least one task name, and weights > 0")
         self.sizes: dict[Split, int] = {"train": train_size, "validation": validation_size, "test": test_size}
+        for split, size in self.sizes.items():
+            check_number(f"{split}_size", size, ">= 0", whole=True, note="problems")
         self._generated: dict[Split, list[Problem]] = {}
         self._seen: set[str] = set()
 

@@ -204,8 +204,9 @@ def check_asked(templates: PromptTemplates, questions: Sequence[Question]) -> No
     known = {NOTIONS.key, PASS_RATE.key, SOLUTION_LENGTH.key}
     if missing := [q.key for q in questions if q.key not in text and q.key not in known]:
         raise ValueError(
-            f"the meta template, which starts with {templates.meta[:60]!r}, does not ask for {', '.join(missing)}; name it "
-            "there, put {quantities} and {json} where all of them are to be asked for, or leave prompts.meta out"
+            f"the meta template, which starts with {templates.meta[:60]!r}, does not ask for {', '.join(missing)}; expected "
+            "a template that names it, or has {quantities} and {json} where all of them are asked for. Set it as "
+            "prompts.meta: without that it is the one that the model was trained with, if it was"
         )
 
 

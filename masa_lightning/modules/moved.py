@@ -27,6 +27,7 @@ MOVED: Final = {
     "weight_decay": "optimization.optimizer.weight_decay",
     "warmup_steps": "optimization.lr_scheduler.num_warmup_steps",
     **{name: f"optimization.{name}" for name in _OPTIMIZATION},
+    "importance_sampling_cap": "algorithm.importance_sampling_clip_max",
     "meta_reward_weights": "meta.reward_weights",
     "meta_weight": "meta.loss_weight",
     "solution_weight": "meta.solution_loss_weight",
@@ -66,12 +67,16 @@ def translated(settings: Mapping[str, Any]) -> dict[str, Any]:
             into = into.setdefault(part, {"class_path": _CLASSES[part], "init_args": {}})["init_args"]
         into[last] = settings[name]
     if isinstance(algorithm := found.get("algorithm"), Mapping):
-        found["algorithm"] = _translated_algorithm(algorithm)
+        found["algorithm"] = translated_algorithm(algorithm)
     return found
 
 
-def _translated_algorithm(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `Algorithm`: corrections were only truncated, and so had no mode in their names."""
+def translated_algorithm(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of `Algorithm` as they are called now: corrections were only truncated, and so had no mode in their names.
+
+    >>> translated_algorithm({"importance_sampling": "token", "importance_sampling_cap": 2.0})
+    {'importance_sampling': 'token_truncate', 'importance_sampling_clip_max': 2.0}
+    """
     found = {"importance_sampling_clip_max" if n == "importance_sampling_cap" else n: v for n, v in settings.items()}
     if found.get("importance_sampling") in ("token", "sequence"):
         found["importance_sampling"] += "_truncate"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
 
-from masa_lightning.modules.moved import MOVED
+from masa_lightning.modules.moved import MOVED, translated_algorithm
 from masa_lightning.modules.provenance import described, module_settings
 
 if TYPE_CHECKING:
@@ -61,7 +61,10 @@ def _as_now(recorded: Mapping[str, Any]) -> dict[str, Any]:
         group, _, setting = MOVED.get(name, "").partition(".")
         if setting and "." not in setting:
             groups.setdefault(group, {})[setting] = value
-    return {**groups, **recorded}
+    found = {**groups, **recorded}
+    if isinstance(algorithm := found.get("algorithm"), Mapping):
+        found["algorithm"] = translated_algorithm(algorithm)
+    return found
 
 
 def _size(data: Mapping[str, Any] | None, processes: int) -> Any:

@@ -59,6 +59,20 @@ MOVED = (
             "model.init_args.algorithm.difficulty_scoring=brier",
             "model.algorithm: there is no setting 'difficulty_scoring' any more; expected meta.difficulty_scoring",
         ),
+        (
+            "model.init_args.meta_reward_weights={length: 0}",
+            "model: there is no setting 'meta_reward_weights.length' any more; expected meta.reward_weights",
+        ),
+        (
+            "model.init_args.algorithm.importance_sampling_cap=3",
+            "model.algorithm: there is no setting 'importance_sampling_cap' any more; expected "
+            "algorithm.importance_sampling_clip_max",
+        ),
+        (
+            "model.init_args.algorithm.importance_sampling=token",
+            "model.algorithm.importance_sampling: expected one of ['off', 'token_truncate', 'token_mask', "
+            "'sequence_truncate', 'sequence_mask'], got token; did you mean token_truncate?",
+        ),
         ("model.help=Nothing", "there is no class 'Nothing'; did you mean Notions?"),
         (
             "model.init_args.optimization.optimizer.lr=abc",
@@ -175,7 +189,7 @@ MOVED = (
         ),
         (
             "trainer.callbacks=[{class_path: masa_lightning.EarlyCutoff, init_args: {mode: shadw}}]",
-            "trainer.callbacks.mode: expected one of ['off', 'shadow', 'act'], got shadw",
+            "trainer.callbacks.mode: expected one of ['off', 'shadow', 'act'], got shadw; did you mean shadow?",
         ),
         (
             'config={"trainr": {"max_steps": 3}}',

@@ -1,5 +1,8 @@
 """What every datamodule has: splits by stage, errors, dropping problems, ranks."""
 
+import math
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,7 +10,10 @@ import pytest
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
+from masa_lightning.data.arithmetic import ArithmeticDataModule
 from masa_lightning.data.base import ProblemDataModule, Split
+from masa_lightning.data.math import MathDataModule
+from masa_lightning.data.reasoning_gym import ReasoningGymDataModule
 from masa_lightning.types import Problem
 
 SIZES: dict[Split, int] = {"train": 10, "validation": 5, "test": 3}
@@ -87,11 +93,30 @@ def test_drop_problems_stays() -> None:
     assert data.drop_problems(lambda p: p.id in {"train3", "test0"}) == 1
 
 
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize("wrong", [-1, 2.5, True, math.nan, "8", None])
+def test_sizes_are_whole_numbers(split: str, wrong: Any) -> None:
+    makers: list[Callable[..., ProblemDataModule]] = [ArithmeticDataModule, partial(ReasoningGymDataModule, ["basic"])]
+    for make in makers:
+        with pytest.raises(ValueError, match=f"^{split}_size is {wrong!r}; expected"):
+            make(**{f"{split}_size": wrong})
+
+
+@pytest.mark.parametrize("wrong", [-1, -0.5, 1.0, True, math.nan, "5", None])
+def test_the_size_of_a_held_out_part_is_a_number_or_a_share(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"^validation_size is .*expected .*share"):
+        MathDataModule(train="rows.jsonl", validation_size=wrong)
+
+
 def test_errors() -> None:
     with pytest.raises(ValueError, match="batch_size is 0"):
         Data(batch_size=0)
     with pytest.raises(ValueError, match="val_batch_size is -1"):
         Data(val_batch_size=-1)
+    for name in ("batch_size", "val_batch_size", "seed"):
+        for wrong in (2.5, True, math.nan, "8", None):
+            with pytest.raises(ValueError, match=f"^{name} is {wrong!r}"):
+                Data(**{name: wrong})
     nothing: dict[Split, int] = {"train": 0, "validation": 0, "test": 0}
     with pytest.raises(ValueError, match="no training problems"):
         Data(nothing).train_dataloader()

@@ -62,6 +62,17 @@ def test_changes_since_an_earlier_version_are_told(loop: Loop) -> None:
     assert changed_settings(now, {"module": recorded, **others}) == ["meta.pass_rate_scale was 8, is 16"]
 
 
+def test_a_correction_of_an_earlier_version_is_the_same(loop: Loop) -> None:
+    now = module(loop)
+    recorded = module_settings(now, arguments_only=True)
+    del recorded["algorithm"]["importance_sampling_clip_max"]
+    recorded["algorithm"] |= {"importance_sampling": "token", "importance_sampling_cap": 3.0}
+    trainer = now.trainer = loop.trainer()
+    others = {"data": None, "callbacks": [], "precision": trainer.precision, "processes": 1}
+    phrases = changed_settings(now, {"module": recorded, **others})
+    assert phrases == ["algorithm.importance_sampling_clip_max was 3.0, is 2.0"]
+
+
 @pytest.mark.parametrize("name", ["loss_weight", "solution_loss_weight"])
 def test_refused(name: str) -> None:
     with pytest.raises(ValueError, match=rf"{name} is -1; expected"):

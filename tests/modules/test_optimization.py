@@ -173,7 +173,7 @@ def test_refused_when_they_are_set(settings: dict[str, Any], error: type[Excepti
 def test_settings_of_earlier_versions() -> None:
     old = {name: index for index, name in enumerate(MOVED)}
     now = translated({"model": "tiny", "inference": 1, **old})
-    assert now.keys() == {"model", "optimization", "meta"}
+    assert now.keys() == {"model", "optimization", "meta", "algorithm"}
     for name, index in old.items():
         found: Any = now
         for part in MOVED[name].split("."):

@@ -252,7 +252,10 @@ def test_names_that_do_not_fit_are_refused(quantities, error, message):
 
 
 def test_a_template_that_does_not_ask_is_refused(loop):
-    with pytest.raises(ValueError, match=r"does not ask for steps; name it there, put \{quantities\} and \{json\}"):
+    with pytest.raises(
+        ValueError,
+        match=r"does not ask for steps; expected a template that names it, or has \{quantities\} and \{json\}",
+    ):
         loop.module(quantities=[PassRate(), Steps()], prompts=PromptTemplates(meta="{problem} pass_rate?"))
 
 
