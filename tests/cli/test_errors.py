@@ -29,7 +29,8 @@ MOVED = (
         ("model.num_generations=abc", "model.num_generations: expected int, got abc"),
         (
             "model.init_args.algorithm.loss_type=ppo",
-            "model.algorithm.loss_type: expected one of ['ppo_clip', 'gspo', 'cispo', 'sapo'], got ppo",
+            "model.algorithm.loss_type: expected one of ['ppo_clip', 'gspo', 'cispo', 'sapo'], got ppo; "
+            "did you mean ppo_clip?",
         ),
         (
             "model.init_args.num_generation=3",
