@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from masa_lightning.modules.optimization import ConstantWithWarmup as ConstantWithWarmup
     from masa_lightning.modules.optimization import CosineWithWarmup as CosineWithWarmup
     from masa_lightning.modules.optimization import Optimization as Optimization
+    from masa_lightning.quantities.confidence import StatedConfidence as StatedConfidence
     from masa_lightning.quantities.notions import Notions as Notions
     from masa_lightning.quantities.pass_rate import PassRate as PassRate
     from masa_lightning.quantities.quantity import Quantity as Quantity
@@ -91,6 +92,7 @@ _HOMES = {
     "SampleAllocation": "callbacks.allocation",
     "SamplingSettings": "settings",
     "SolutionLength": "quantities.solution_length",
+    "StatedConfidence": "quantities.confidence",
     "TextDataModule": "data.texts",
     "TransformersSampler": "sampling.transformers",
     "ValidateFirst": "callbacks.validate_first",

@@ -283,7 +283,9 @@ class Completion:
 
 @dataclass(slots=True, kw_only=True, init=False)  # not frozen: Lightning takes no frozen dataclass among predictions
 class MetaPrediction:
-    """What a meta rollout predicts of its own solution rollouts; what is absent or malformed is None.
+    """What a rollout says of how the policy does: a meta rollout of its problem's solutions, a solution of itself.
+
+    What is absent or malformed is None.
 
     Args:
         pass_rate: In 0..pass_rate_scale.
@@ -393,9 +395,9 @@ class Rollout:
     ungraded: bool = False
     """Solution rollouts: no verdict could be had."""
     prediction: MetaPrediction | None = None
-    """Meta rollouts: what was parsed."""
+    """Meta rollouts: what was parsed. Solution rollouts: the confidence that they state, where they are asked for one."""
     rewards: dict[str, float] = field(default_factory=dict)
-    """Parts of the reward by name: "correct" and reward functions, or "length", "difficulty", "notion"."""
+    """Parts of the reward by name: "correct", "confidence" and reward functions, or "length", "difficulty", "notion"."""
     reward: float | None = None
     """Total; None keeps the rollout out of the update."""
     advantage: float = 0.0

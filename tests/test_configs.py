@@ -20,7 +20,7 @@ from masa_lightning.modules.masa import MASALightningModule
 FOLDER = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(path for path in FOLDER.glob("*.yaml") if path.stem != "predict")
 EVALUATIONS = sorted((FOLDER / "eval").glob("*.yaml"))
-OVERLAYS = [FOLDER / "with" / f"{name}.yaml" for name in ("dapo", "efficient", "grpo", "risk")]
+OVERLAYS = [FOLDER / "with" / f"{name}.yaml" for name in ("dapo", "efficient", "grpo", "risk", "rlcr")]
 GPUS = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.precision=32-true", "--trainer.strategy=auto"]
 
 
@@ -59,9 +59,11 @@ def test_methods_are_laid_over_any_other(
     changed = {
         "num_meta_generations": cli.model.num_meta_generations != plain.model.num_meta_generations,
         "algorithm": cli.model.algorithm != plain.model.algorithm,
+        "confidence": cli.model.confidence is not plain.model.confidence,
         "callbacks": len(cli.trainer.callbacks) - len(plain.trainer.callbacks) == {"risk": 3}.get(overlay.stem, 4),
     }
-    expected = {"grpo": "num_meta_generations", "dapo": "algorithm"}.get(overlay.stem, "callbacks")
+    own = {"grpo": "num_meta_generations", "dapo": "algorithm", "rlcr": "confidence"}
+    expected = own.get(overlay.stem, "callbacks")
     assert [name for name, is_other in changed.items() if is_other] == [expected]
     assert (cli.model.num_meta_generations == 0) == (overlay.stem == "grpo")
     assert cli.model.algorithm.dynamic_sampling == (overlay.stem == "dapo")

@@ -22,6 +22,7 @@ from masa_lightning import (
     NotionHinting,
     Optimization,
     PredictiveGating,
+    StatedConfidence,
     functional,
     metrics,
 )
@@ -161,9 +162,9 @@ def page_name(logged: str) -> str:
     name = re.sub(r"^(val|test)/", "", logged)
     name = re.sub(r"^(maj|maj_predicted)@\d+$", r"\1@<n>", re.sub(r"^pass@(?!1$|1_)\d+$", "pass@<k>", name))
     name = re.sub(r"^timing_s/rewards/[^/]+$", "timing_s/rewards/<name>", name)
-    return re.sub(r"^rewards/(?!correct/|overlong/)[^/]+/(mean|letters)$", r"rewards/<name>/\1", name).replace(
-        "/letters", "/<metric>"
-    )
+    return re.sub(
+        r"^rewards/(?!correct/|overlong/|confidence/)[^/]+/(mean|letters)$", r"rewards/<name>/\1", name
+    ).replace("/letters", "/<metric>")
 
 
 def brief(problem: Problem, completions: Sequence[str], log_metric: Callable[[str, float], None]) -> list[float]:
@@ -186,6 +187,7 @@ def logged(tiny_checkpoint: Path) -> set[str]:
         Own,
         sampler=loop.Spy(),
         reward_functions=[brief],
+        confidence=StatedConfidence(instruction="?"),
         evaluation=Evaluation(num_generations=2, num_meta_generations=2, pass_at=(2,)),
         algorithm=Algorithm(
             kl_coef=0.1, overlong_buffer=4, dynamic_sampling=True, max_refills=1, off_policy_mask_threshold=1.0

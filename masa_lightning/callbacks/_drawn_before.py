@@ -105,6 +105,7 @@ def rollout_settings(module: GRPOLightningModule) -> dict[str, Any]:
         "max_completion_length": module.max_completion_length,
         "max_meta_length": module.completion_limits["meta"],
         "prompts": asdict(module.prompts),
+        "confidence": None if module.confidence is None else module.confidence.instruction,
         "pass_rate_scale": getattr(module, "pass_rate_scale", None),  # which the meta prompt asks for
         "chat_template": module.tokenizer.chat_template,
         "chat_template_kwargs": module.chat_template_kwargs,

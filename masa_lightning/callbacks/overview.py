@@ -13,7 +13,7 @@ from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.listeners import callbacks_of
 from masa_lightning.modules.provenance import provenance
 from masa_lightning.protocols import RolloutControl
-from masa_lightning.quantities import Quantity, ShownQuantity, quantities_of, shown
+from masa_lightning.quantities import Quantity, ShownQuantity, StatedConfidence, quantities_of, shown
 
 _SOLVING: dict[str, Chart] = {
     "Solved: training, and held-out pass@1": ["pass_rate$", "val/pass@1$"],
@@ -72,7 +72,7 @@ class RunOverview(Callback):
             log_board(trainer.loggers, board, ("val/pass@1", *tags, "tokens_total/trained"))
 
     @staticmethod
-    def board(quantities: Iterable[Quantity], *, controls: bool) -> dict[str, dict[str, Chart]]:
+    def board(quantities: Iterable[Quantity | StatedConfidence], *, controls: bool) -> dict[str, dict[str, Chart]]:
         """Titles of pages and of their charts, and what these show, as of `loggers.media.log_board`.
 
         Args:

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from masa_lightning.distributed import collect
 from masa_lightning.functional.boxes import last_box
+from masa_lightning.functional.confidence import answer_text, stated_confidence
 from masa_lightning.functional.controls import named_notions
 from masa_lightning.functional.voting import ballot, most_common_answer
 from masa_lightning.models.checkpoints import set_aside
@@ -308,7 +309,7 @@ def describe_solutions(group: RolloutGroup) -> dict[str, Any]:
     votes, answer = _vote(group)
     known = bool(group.problem.answer)
     right = [r for r in group.solutions if r.correct]
-    return {
+    told: dict[str, Any] = {
         "answer": None if answer is None else _answer(group, answer),
         "votes": votes,
         "samples": len(group.solutions),
@@ -318,19 +319,23 @@ def describe_solutions(group: RolloutGroup) -> dict[str, Any]:
         "correct": (answer is not None and answer.correct) if known else None,
         "texts": [r.text for r in group.solutions],
     }
+    if any(r.prediction is not None for r in group.solutions):
+        told["confidences"] = [*map(stated_confidence, group.solutions)]
+    return told
 
 
 def _vote(group: RolloutGroup) -> tuple[int, Rollout | None]:
     """The first solution that gives the most common answer, and its votes; of programs, which have no vote, the first."""
     if group.problem.answer_type == "code":
         return min(1, len(group.solutions)), next(iter(group.solutions), None)
-    boxes = [ballot(group.problem, r.text) for r in group.solutions]
+    boxes = [ballot(group.problem, answer_text(r)) for r in group.solutions]
     answer, votes = most_common_answer(boxes)
     return votes, None if answer is None else group.solutions[boxes.index(answer)]
 
 
 def _answer(group: RolloutGroup, rollout: Rollout) -> str | None:
-    return rollout.text if group.problem.answer_type == "code" else last_box(rollout.text)
+    text = answer_text(rollout)
+    return text if group.problem.answer_type == "code" else last_box(text)
 
 
 def _of(statistic: Any, values: Sequence[float]) -> float | None:

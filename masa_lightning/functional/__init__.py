@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from masa_lightning.functional.advantages import decoupled_advantages as decoupled_advantages
     from masa_lightning.functional.advantages import group_advantages as group_advantages
+    from masa_lightning.functional.calibration import auroc as auroc
     from masa_lightning.functional.calibration import brier_score as brier_score
     from masa_lightning.functional.calibration import expected_calibration_error as expected_calibration_error
     from masa_lightning.functional.calibration import length_calibration as length_calibration
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from masa_lightning.functional.choices import chosen_letter as chosen_letter
     from masa_lightning.functional.choices import grade_choice as grade_choice
     from masa_lightning.functional.choices import grade_number as grade_number
+    from masa_lightning.functional.confidence import confidence_reward as confidence_reward
+    from masa_lightning.functional.confidence import parse_confidence as parse_confidence
     from masa_lightning.functional.controls import cutoff_tokens as cutoff_tokens
     from masa_lightning.functional.controls import gate as gate
     from masa_lightning.functional.controls import hint_notions as hint_notions
@@ -60,9 +63,11 @@ _HOMES = {
     "Question": "prompts",
     "Unreadable": "parsing",
     "aggregate_loss": "losses",
+    "auroc": "calibration",
     "brier_score": "calibration",
     "choose_expert": "experts",
     "chosen_letter": "choices",
+    "confidence_reward": "confidence",
     "cutoff_tokens": "controls",
     "decoupled_advantages": "advantages",
     "difficulty_reward": "rewards",
@@ -86,6 +91,7 @@ _HOMES = {
     "meta_reward": "rewards",
     "most_common_answer": "voting",
     "notion_reward": "rewards",
+    "parse_confidence": "confidence",
     "parse_meta_prediction": "parsing",
     "pass_at_k": "calibration",
     "pass_rate_calibration": "calibration",

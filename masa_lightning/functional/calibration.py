@@ -209,12 +209,45 @@ def expected_calibration_error(
     return torch.where(count > 0, count * gap, 0.0).sum() / count.sum()
 
 
+def auroc(predicted: Tensor, actual_correctness: Tensor, weights: Tensor | None = None) -> Tensor:
+    r"""Chance that a correct rollout has a greater prediction than a wrong one; of equal ones half counts.
+
+    .. math::
+
+        \text{AUROC} = \frac{\sum_{i: y_i = 1} \sum_{j: y_j = 0} w_i w_j \left([p_i > p_j] + \frac12 [p_i = p_j]\right)}
+                            {\sum_{i: y_i = 1} w_i \sum_{j: y_j = 0} w_j}
+
+    Args:
+        predicted: Probabilities, or any scores, [P].
+        actual_correctness: 1 where the rollout was correct, 0 where not, [P].
+        weights: How often each pair occurred, >= 0, [P]; default 1.
+
+    Returns:
+        A scalar in [0, 1]; 0.5 is what chance gives. NaN without a correct or without a wrong rollout.
+
+    Raises:
+        ValueError: If the shapes differ or a weight is negative or not finite.
+
+    Example:
+        >>> auroc(torch.tensor([0.9, 0.4, 0.4, 0.1]), torch.tensor([1, 1, 0, 0]))
+        tensor(0.8750, dtype=torch.float64)
+    """
+    _check(predicted, actual_correctness=actual_correctness, weights=weights)
+    w = torch.ones_like(predicted, dtype=torch.float64) if weights is None else weights.double()
+    right = w * actual_correctness.double()
+    values, index = torch.unique(predicted, return_inverse=True)
+    zeros = torch.zeros_like(values, dtype=torch.float64)
+    rights, wrongs = zeros.scatter_add(0, index, right), zeros.scatter_add(0, index, w - right)
+    below = wrongs.cumsum(0) - wrongs / 2
+    return (rights * below).sum() / (rights.sum() * wrongs.sum())
+
+
 def pass_rate_calibration(
     predicted: Tensor, correct: Tensor, count: Tensor, n_bins: int = 10, weights: Tensor | None = None
 ) -> dict[str, Tensor]:
     """All metrics of predicted against actual pass rates of problems.
 
-    A problem has its weight in the errors and correlations; each of its rollouts has it in ``brier`` and ``ece``.
+    A problem has its weight in the errors and correlations; each of its rollouts has it in ``brier``, ``ece`` and ``auroc``.
 
     Args:
         predicted: Predicted pass rate of each problem, in [0, 1], [P].
@@ -225,7 +258,7 @@ def pass_rate_calibration(
 
     Returns:
         ``mae`` (mean absolute error of the rate), ``bias`` (mean of predicted - actual; positive is over-confident),
-        ``pearson``, ``spearman``, ``brier`` and ``ece`` (predicted rate against each rollout's correctness),
+        ``pearson``, ``spearman``, ``brier``, ``ece`` and ``auroc`` (predicted rate against each rollout's correctness),
         ``predicted_mean``, ``predicted_std``, ``actual_mean``, ``actual_std`` (population standard deviations over
         problems) and ``count`` (problems given, whatever their weights; 0 and not NaN when empty).
 
@@ -259,6 +292,7 @@ def pass_rate_calibration(
         "spearman": spearman(predicted, actual, weights),
         "brier": brier_score(pairs, outcomes, rollouts),
         "ece": expected_calibration_error(pairs, outcomes, n_bins, rollouts),
+        "auroc": auroc(pairs, outcomes, rollouts),
         **_spread(predicted, actual, weights),
         "count": predicted.new_tensor(problems),
     }

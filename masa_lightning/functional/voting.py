@@ -9,6 +9,7 @@ from typing import Final
 
 from masa_lightning.functional.boxes import last_box
 from masa_lightning.functional.choices import chosen_letter
+from masa_lightning.functional.confidence import answer_text
 from masa_lightning.functional.grading import quick_box_verdict
 from masa_lightning.types import ChoiceAnswer, Problem, RolloutGroup
 
@@ -40,7 +41,7 @@ def count_votes(group: RolloutGroup) -> list[int | None] | None:
     """
     if not group.solutions or group.problem.answer_type not in ("math", "choice"):
         return None
-    return numbered([ballot(group.problem, r.text) for r in group.solutions], group.correct)
+    return numbered([ballot(group.problem, answer_text(r)) for r in group.solutions], group.correct)
 
 
 def numbered(boxes: Sequence[str | None], correct: Sequence[bool]) -> list[int | None]:

@@ -25,15 +25,17 @@ from masa_lightning.functional.intervals import share_interval
 
 BLUE, ORANGE, INK, GREY, PALE = "#0072B2", "#D55E00", "#222222", "#767676", "#E3E3E3"
 PREDICTED = "Predicted pass rate (mean of meta rollouts)"
+INTERVALS = "vertical lines: 95% intervals over problems"
 
 
-def pass_rate_scatter(predicted: Tensor, actual: Tensor, where: str = "") -> Figure:
+def pass_rate_scatter(predicted: Tensor, actual: Tensor, where: str = "", *, name: str = PREDICTED) -> Figure:
     """Predicted against actual pass rate; a dot's area grows with the number of problems at that place.
 
     Args:
         predicted: Predicted pass rate of each problem, in [0, 1], [P].
         actual: Share of its solution rollouts that were correct, in [0, 1], [P].
         where: Run, stage and step, for the second line of the title.
+        name: What is predicted, beside the axis; before its bracket also in the title, where it is not the pass rate.
 
     Returns:
         A square figure with the line y = x, and r and n in the title.
@@ -46,9 +48,10 @@ def pass_rate_scatter(predicted: Tensor, actual: Tensor, where: str = "") -> Fig
     figure = new_figure(5.2, 5.4)
     axes = figure.subplots()
     axes.set_box_aspect(1)
-    set_title(axes, f"Pass rate: {_correlation(predicted, actual)}", where)
+    title = "Pass rate" if name == PREDICTED else name.partition(" (")[0]
+    set_title(axes, f"{title}: {_correlation(predicted, actual)}", where)
     axes.set_xlabel("Actual pass rate (share of correct rollouts)")
-    axes.set_ylabel(PREDICTED)
+    axes.set_ylabel(name)
     axes.set_xlim(-0.04, 1.04)
     axes.set_ylim(-0.04, 1.04)
     ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
@@ -147,15 +150,26 @@ def draw_lengths(
     axes.scatter(x.numpy(), y.numpy(), s=26, color=BLUE, alpha=0.7, edgecolors="white", linewidths=0.6, zorder=3)
 
 
-def reliability_diagram(predicted: Tensor, correct: Tensor, count: Tensor, n_bins: int = 10, where: str = "") -> Figure:
+def reliability_diagram(
+    predicted: Tensor,
+    correct: Tensor,
+    count: Tensor | None = None,
+    n_bins: int = 10,
+    where: str = "",
+    *,
+    name: str = PREDICTED,
+    problem: Tensor | None = None,
+) -> Figure:
     """Share of correct rollouts against the predicted pass rate, over the number of problems in each bin.
 
     Args:
-        predicted: Predicted pass rate of each problem, in [0, 1], [P].
+        predicted: Predicted pass rate of each problem, or confidence of each solution, in [0, 1], [P].
         correct: Its correct solution rollouts, [P].
-        count: Its solution rollouts, >= 1, [P].
+        count: Its solution rollouts, >= 1, [P]; 1 each by default.
         n_bins: Equally wide bins.
         where: As of `pass_rate_scatter`.
+        name: What is predicted, below the axis.
+        problem: Where each entry is one solution, the index of its problem, [P].
 
     Returns:
         A figure of two axes that share the x-axis; the title has the expected calibration error and n.
@@ -167,45 +181,105 @@ def reliability_diagram(predicted: Tensor, correct: Tensor, count: Tensor, n_bin
     """
     figure = new_figure(5.2, 6.2)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-    draw_reliability(axes, predicted, correct, count, n_bins, where)
+    draw_reliability(axes, predicted, correct, count, n_bins, where, name=name, problem=problem)
     axes.set_xlabel("")
-    problems = reliability_bins(predicted.double().cpu(), (correct / count).cpu(), n_bins)[2]
-    left = [k / n_bins for k in range(n_bins)]
-    below.bar(left, problems.numpy(), 1 / n_bins, align="edge", color=GREY, edgecolor="white", zorder=2)
-    below.set_xlabel(PREDICTED)
-    below.set_ylabel("Problems")
-    below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-    set_note(below, "vertical lines: 95% intervals over problems")
-    tidy(below)
+    _draw_counts(below, predicted, n_bins, name, "Problems" if problem is None else "Solutions")
+    set_note(below, INTERVALS)
+    return figure
+
+
+def self_knowledge(
+    rate: tuple[Tensor, Tensor, Tensor], stated: tuple[Tensor, Tensor, Tensor], n_bins: int = 10, where: str = ""
+) -> Figure:
+    """Two kinds of self-knowledge in one figure: the pass rate predicted before, and the confidence stated after.
+
+    Args:
+        rate: Predicted pass rate of each problem, its correct solution rollouts, and all of them, each [P].
+        stated: Confidence of each solution, 1 where it is correct and else 0, and the index of its problem, each [S].
+        n_bins: Equally wide bins.
+        where: As of `pass_rate_scatter`.
+
+    Returns:
+        A wide figure: a reliability diagram of each, with its expected calibration error and n in the title, over the
+        numbers of problems and of solutions in each bin.
+
+    Example:
+        >>> rate = torch.tensor([0.5]), torch.tensor([1]), torch.tensor([2])
+        >>> figure = self_knowledge(rate, (torch.tensor([0.9, 0.2]), torch.tensor([1, 0]), torch.tensor([0, 0])))
+        >>> [axes.get_title(loc="left") for axes in figure.axes[:2]]
+        ['Before: ECE = 0.00, n = 1 problem', 'After: ECE = 0.15, n = 2 solutions of 1 problem']
+    """
+    figure = new_figure(10.2, 6.2)
+    (left, right), (below_left, below_right) = figure.subplots(2, 2, sharex=True, height_ratios=[4, 1])
+    (predicted, correct, count), (confidence, verdict, problem) = rate, stated
+    draw_reliability(left, predicted, correct, count, n_bins, where, title="Before")
+    draw_reliability(right, confidence, verdict, None, n_bins, where, title="After", problem=problem)
+    for axes in (left, right):
+        axes.set_xlabel("")
+    right.set_ylabel("")
+    _draw_counts(below_left, predicted, n_bins, PREDICTED, "Problems")
+    _draw_counts(below_right, confidence, n_bins, "Confidence stated by the solution", "Solutions")
+    set_note(below_right, INTERVALS)
     return figure
 
 
 def draw_reliability(
-    axes: Axes, predicted: Tensor, correct: Tensor, count: Tensor, n_bins: int = 10, where: str = ""
+    axes: Axes,
+    predicted: Tensor,
+    correct: Tensor,
+    count: Tensor | None = None,
+    n_bins: int = 10,
+    where: str = "",
+    *,
+    name: str = PREDICTED,
+    title: str = "Reliability",
+    problem: Tensor | None = None,
 ) -> None:
     """Draws the upper part of `reliability_diagram` on axes: a dot a bin, with a 95% interval over its problems."""
+    count = torch.ones_like(predicted) if count is None else count
     predicted, correct, count = (x.double().cpu() for x in (predicted, correct, count))
     actual = correct / count
     ece = expected_calibration_error(predicted, actual, n_bins, count).item() if len(predicted) else None
     error = "n/a" if ece is None else f"{ece:.2f}"
-    set_title(axes, f"Reliability: ECE = {error}, n = {_problems(len(predicted))}", where)
+    entries = _problems(len(predicted)) if problem is None else _solutions(problem)
+    set_title(axes, f"{title}: ECE = {error}, n = {entries}", where)
     _identity(axes, 0, 1)
     axes.text(0.03, 0.94, "right more often\nthan predicted", color=GREY, fontsize=8, va="top")
     axes.text(0.97, 0.06, "right less often\nthan predicted", color=GREY, fontsize=8, ha="right")
-    means, shares, mass = reliability_bins(predicted, actual, n_bins, count)
-    # Problems of equal weight that tell as much as those in the bin (Kish): rollouts of one problem are not independent.
-    square = reliability_bins(predicted, actual, n_bins, count.square())[2]
-    for mean, share, size, squared in zip(*(x.tolist() for x in (means, shares, mass, square)), strict=True):
-        if not size:
+    means, shares, _ = reliability_bins(predicted, actual, n_bins, count)
+    evidence = _evidence(predicted, count, n_bins, problem)
+    for mean, share, problems in zip(*(x.tolist() for x in (means, shares, evidence)), strict=True):
+        if not problems:
             continue
-        low, high = share_interval(share, max(1, round(size**2 / squared)))
+        low, high = share_interval(share, max(1, round(problems)))
         axes.plot([mean, mean], [low, high], color=BLUE, alpha=0.55, linewidth=1.6, zorder=3)
         axes.plot([mean, mean], [mean, share], color=ORANGE, linewidth=1.2, linestyle=":", zorder=3)
         axes.plot([mean], [share], color=BLUE, marker="o", markersize=6, markeredgecolor="white", zorder=5)
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
-    axes.set_xlabel(PREDICTED)
+    axes.set_xlabel(name)
     axes.set_ylabel("Share of correct rollouts")
+    tidy(axes)
+
+
+def _evidence(predicted: Tensor, count: Tensor, n_bins: int, problem: Tensor | None) -> Tensor:
+    """Problems that the intervals of bins rest on, [n_bins]: rollouts of one problem are not independent.
+
+    Those of equal weight that tell as much as those in the bin (Kish); of single solutions, each is a share of its problem.
+    """
+    if problem is not None:
+        return reliability_bins(predicted, predicted, n_bins, 1 / torch.bincount(problem.cpu())[problem.cpu()])[2]
+    mass, square = (reliability_bins(predicted, predicted, n_bins, count**power)[2] for power in (1, 2))
+    return torch.where(mass > 0, mass.square() / square, 0.0)
+
+
+def _draw_counts(axes: Axes, predicted: Tensor, n_bins: int, name: str, what: str) -> None:
+    counts = reliability_bins(predicted.double().cpu(), predicted.double().cpu(), n_bins)[2]
+    left = [k / n_bins for k in range(n_bins)]
+    axes.bar(left, counts.numpy(), 1 / n_bins, align="edge", color=GREY, edgecolor="white", zorder=2)
+    axes.set_xlabel(name)
+    axes.set_ylabel(what)
+    axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     tidy(axes)
 
 
@@ -295,3 +369,7 @@ def _correlation(predicted: Tensor, actual: Tensor) -> str:
 
 def _problems(count: int) -> str:
     return f"{count:,} problem{'s' * (count != 1)}"
+
+
+def _solutions(problem: Tensor) -> str:
+    return f"{len(problem):,} solution{'s' * (len(problem) != 1)} of {_problems(len(torch.unique(problem)))}"

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from masa_lightning.functional.confidence import CONFIDENCE_FAILURES
 from masa_lightning.functional.parsing import FAILURE_REASONS
 from masa_lightning.metrics.series import SeriesMetric
 from masa_lightning.types import Rollout, RolloutGroup
@@ -58,12 +59,13 @@ class SolutionStatistics(_RolloutStatistics):
     """Rewards, with the parts they are made of, and lengths of the solution rollouts.
 
     Args:
-        parts: Names of the parts.
+        parts: Names of the parts; with "confidence" among them, what solutions state of themselves is counted too.
         kwargs: Those of every `torchmetrics.Metric`.
     """
 
     def __init__(self, parts: Sequence[str], **kwargs: Any) -> None:
-        super().__init__(_SOLUTIONS, parts, **kwargs)
+        self.asked = ("stated", *CONFIDENCE_FAILURES) if "confidence" in parts else ()
+        super().__init__([*_SOLUTIONS, *self.asked], parts, **kwargs)
 
     def update(self, groups: Sequence[RolloutGroup]) -> None:
         """Adds groups with scored solutions."""
@@ -75,6 +77,9 @@ class SolutionStatistics(_RolloutStatistics):
         self.add("clipped", [float(r.completion.finish_reason == "length") for r in rollouts])
         self.add("ungraded", [float(r.ungraded) for r in rollouts])
         self.add("prompt", [len(r.prompt_ids) for r in rollouts])
+        stated = [r.prediction for r in rollouts if r.prediction is not None]
+        for name in self.asked:
+            self.add(name, [float(p.failures.get("confidence", "stated") == name) for p in stated])
 
     def compute(self) -> dict[str, Tensor]:
         """Metrics of all rollouts of all processes, float64 scalars."""
@@ -93,6 +98,8 @@ class SolutionStatistics(_RolloutStatistics):
             "tokens/solution": self._sum("length"),
         }
         metrics |= {f"rewards/{part}/mean": self._mean(f"rewards/{part}") for part in self.parts}
+        for name in self.asked:
+            metrics["confidence/parse_rate" if name == "stated" else f"confidence/failures/{name}"] = self._mean(name)
         return _scalars(metrics)
 
 

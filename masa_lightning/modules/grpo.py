@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import CombinedLoader
-from torch import Tensor
+from torch import Tensor, nn
 
 from masa_lightning.checks import check_number, check_object, parameters
 from masa_lightning.functional.prompts import PromptTemplates
@@ -27,6 +27,7 @@ from masa_lightning.modules.run_state import RunState
 from masa_lightning.modules.trainer_checks import check_batches, check_monitors
 from masa_lightning.modules.validated import save_validated
 from masa_lightning.protocols import Grader, RewardFunction, RolloutStore, Sampler
+from masa_lightning.quantities import Quantities, StatedConfidence
 from masa_lightning.rollouts.controlled import ControlledRollouts
 from masa_lightning.rollouts.evaluation import Drawn, Evaluator, Stage
 from masa_lightning.rollouts.measurement import Named, measure
@@ -67,6 +68,7 @@ class GRPOLightningModule(PolicyLightningModule):
         num_generations: Solution rollouts a problem, >= 2: they are compared (G).
         evaluation: How validation, test and predict draw theirs.
         algorithm: Surrogate, aggregation, advantages, KL; by default the paper's GRPO.
+        confidence: Asks solutions how sure they are, and rewards being as sure as they are right (RLCR); off by default.
         **settings: Of the model, its lengths, sampling, optimiser and precision: arguments of `PolicyLightningModule`.
     """
 
@@ -82,6 +84,7 @@ class GRPOLightningModule(PolicyLightningModule):
         num_generations: int = 8,
         evaluation: Evaluation = Evaluation(),
         algorithm: Algorithm | None = None,  # a default made here would override what belongs to a `loss_type`
+        confidence: StatedConfidence | None = None,
         **settings: Any,
     ) -> None:
         check_names(type(self), settings, parameters(PolicyLightningModule))
@@ -110,7 +113,12 @@ class GRPOLightningModule(PolicyLightningModule):
             reward_weights,
             max_length=self.max_completion_length,
             overlong_buffer=algorithm.overlong_buffer,
+            confidence=confidence,
         )
+        self.confidence = confidence
+        self.quantities: Any = None  # `Quantities`, where something is predicted or stated
+        if confidence is not None:
+            self.calibrate(Quantities([], budget=self.max_completion_length, confidence=confidence))
         self.prompts = fitting_prompts(model, prompts)
         self.evaluation = evaluation
         self.num_generations = num_generations
@@ -124,6 +132,11 @@ class GRPOLightningModule(PolicyLightningModule):
         """What the run has counted, logged and validated so far; checkpoints have it."""
         self.resumption = Resumption()
         self._unfinished = UnfinishedWarning()
+
+    def calibrate(self, quantities: Quantities) -> None:
+        """Sets what validations, tests and training steps calibrate."""
+        self.quantities = quantities
+        self.calibration = nn.ModuleDict({stage: quantities.calibration() for stage in ("fit", "validate", "test")})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what an exact resume needs beyond weights, optimisers and loops, and what an export needs."""
@@ -278,7 +291,7 @@ class GRPOLightningModule(PolicyLightningModule):
 
     def chats(self) -> dict[Kind, Chat]:
         """By kind, a function that makes the messages of a prompt from a `RolloutGroup`."""
-        return {"solution": SolutionChat(self.prompts)}
+        return {"solution": SolutionChat(self.prompts, self.confidence)}
 
     def training_counts(self) -> dict[Kind, int]:
         """Rollouts a problem in training, by kind."""
@@ -290,7 +303,12 @@ class GRPOLightningModule(PolicyLightningModule):
 
     def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         """What a training step logs of its rollouts; of their texts by `distributed.share`, as each process has its own."""
-        return measure([("", SolutionStatistics(self.scorer.parts, sync_on_compute=False))], groups)
+        metrics: list[Named] = [("", SolutionStatistics(self.scorer.parts, sync_on_compute=False))]
+        if self.quantities is not None and (self.confidence is not None or self.training_counts().get("meta")):
+            self.scorers.note(groups, votes=False)
+            self.calibration["fit"] = calibration = self.quantities.calibration()
+            metrics.append(("calibration", calibration))
+        return measure(metrics, groups)
 
     def evaluation_metrics(self) -> list[Named]:
         """What validation and test log of their rollouts: new metrics with names, filled batch by batch (`Measurement`).
@@ -304,7 +322,8 @@ class GRPOLightningModule(PolicyLightningModule):
             metrics.append((f"maj@{n}", MajorityVote(sync_on_compute=False)))
         if n > 1 and counts.get("meta"):
             metrics.append((f"maj_predicted@{n}", PredictedVote(sync_on_compute=False)))
-        return [*metrics, ("", SolutionStatistics(self.scorer.parts, sync_on_compute=False))]
+        metrics.append(("", SolutionStatistics(self.scorer.parts, sync_on_compute=False)))
+        return metrics if self.quantities is None else [*metrics, ("calibration", self.quantities.calibration())]
 
     def extra_loss(self, logp: Tensor, batch: Experience) -> Tensor:
         """A further loss of each token, for a subclass to override; aggregated and weighed as the policy's loss is.
@@ -404,6 +423,8 @@ class GRPOLightningModule(PolicyLightningModule):
             sampling=self.evaluation_sampling,
             processes=self.processes,
         )
+        if self.quantities is not None and stage != "predict":  # for callbacks, such as CalibrationPlots
+            self.calibration[stage] = self.evaluator.measured.named("calibration")
 
     def _log_evaluation(self, prefix: str) -> None:
         self.sampler.sleep()

@@ -7,11 +7,8 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from torch import nn
-
 from masa_lightning.checks import check_number, check_object
 from masa_lightning.functional.prompts import check_asked
-from masa_lightning.metrics.calibration import Calibration
 from masa_lightning.metrics.rollouts import MetaStatistics
 from masa_lightning.modules.defaults import default_meta_length, fitting_scale
 from masa_lightning.modules.grpo import GRPOLightningModule
@@ -22,7 +19,7 @@ from masa_lightning.quantities import Quantity
 from masa_lightning.rollouts.control_checks import measured_by
 from masa_lightning.rollouts.controlled import ControlledRollouts
 from masa_lightning.rollouts.cut_scorer import CutScorer
-from masa_lightning.rollouts.evaluation import Predicted, Predictor, Stage
+from masa_lightning.rollouts.evaluation import Predicted, Predictor
 from masa_lightning.rollouts.expert_examples import ExpertExamples
 from masa_lightning.rollouts.measurement import Named, measure
 from masa_lightning.rollouts.meta_scorer import MetaScorer
@@ -79,14 +76,13 @@ class MASALightningModule(GRPOLightningModule):
         self.num_meta_generations = num_meta_generations
         self.num_acting_meta_generations = num_acting_meta_generations
         self.completion_limits["meta"] = self.max_meta_length = min(max_meta_length, self.max_completion_length)
-        self.quantities = meta.quantities(quantities, self.max_completion_length)
+        self.calibrate(meta.quantities(quantities, self.max_completion_length, self.confidence))
         if quantities is not None:
             check_asked(self.prompts, self.quantities.questions())
         self.pass_rate_scale = self.quantities.pass_rate_scale
         self.meta_scorer = MetaScorer(self.quantities, meta.reward_weights)
         self.meta = replace(meta, reward_weights=self.meta_scorer.weights)
         self.kind_weights = (meta.solution_loss_weight, meta.loss_weight)
-        self.calibration = nn.ModuleDict({stage: self._new_calibration() for stage in ("fit", "validate", "test")})
 
     def training_counts(self) -> dict[Kind, int]:
         return super().training_counts() | {"meta": self.num_meta_generations}
@@ -164,10 +160,6 @@ class MASALightningModule(GRPOLightningModule):
 
     def training_metrics(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         metrics = super().training_metrics(groups) | measure([("", self._meta_statistics())], groups)
-        if self.num_meta_generations:
-            self.scorers.note(groups, votes=False)
-            calibration = self.calibration["fit"] = self._new_calibration()
-            metrics |= measure([("calibration", calibration)], groups)
         controls = callbacks_of(self.trainer, RolloutControl)
         for control in controls:
             metrics |= measured_by(control, groups, metrics)
@@ -176,17 +168,7 @@ class MASALightningModule(GRPOLightningModule):
         return metrics
 
     def evaluation_metrics(self) -> list[Named]:
-        calibration = ("calibration", self._new_calibration())
-        return [*super().evaluation_metrics(), ("", self._meta_statistics()), calibration]
-
-    def begin_evaluation(self, stage: Stage, batches: list[int | float], loaders: Any) -> None:
-        super().begin_evaluation(stage, batches, loaders)
-        if stage != "predict":  # for callbacks, such as CalibrationPlots
-            self.calibration[stage] = self.evaluator.measured.named("calibration")
+        return [*super().evaluation_metrics(), ("", self._meta_statistics())]
 
     def _meta_statistics(self) -> MetaStatistics:
         return MetaStatistics(self.meta_scorer.parts, sync_on_compute=False)
-
-    def _new_calibration(self) -> Calibration:
-        """Every process sees all predictions."""
-        return Calibration(self.quantities.metrics(sync_on_compute=False), self.quantities.calibrate)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from masa_lightning.checks import check_number
 from masa_lightning.functional.rewards import Counting, Scoring
-from masa_lightning.quantities import Quantities, Quantity, chosen_quantities
+from masa_lightning.quantities import Quantities, Quantity, StatedConfidence, chosen_quantities
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -43,12 +43,15 @@ class MetaSettings:
         for name in ("loss_weight", "solution_loss_weight"):
             check_number(name, getattr(self, name), ">= 0")
 
-    def quantities(self, given: list[Quantity] | None, budget: int) -> Quantities:
+    def quantities(
+        self, given: list[Quantity] | None, budget: int, confidence: StatedConfidence | None = None
+    ) -> Quantities:
         """Puts what is predicted together.
 
         Args:
             given: By the user; None for the paper's three.
             budget: Most tokens of a solution, >= 1.
+            confidence: What solutions state of themselves, beside them.
 
         Raises:
             ValueError: If they cannot be asked together, or a setting is out of range.
@@ -61,7 +64,7 @@ class MetaSettings:
             notion_counting=self.notion_counting,
             min_expert_reward=self.min_expert_reward,
         )
-        return Quantities(chosen, budget=budget)
+        return Quantities(chosen, budget=budget, confidence=confidence)
 
     def check_counts(self, num_meta_generations: int, num_acting_meta_generations: int | None) -> None:
         """Compares the weights with how many meta rollouts a problem gets.

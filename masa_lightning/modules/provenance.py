@@ -90,6 +90,7 @@ def evaluation_settings(module: GRPOLightningModule) -> dict[str, Any]:
     """
     counts, sampling, prompts = module.evaluation_counts(), module.evaluation_sampling, module.prompts
     chat = [module.tokenizer.chat_template, module.chat_template_kwargs, prompts.system]
+    asked = [] if module.confidence is None else [module.confidence.instruction]
     settings: dict[str, Any] = {
         "num_generations": counts["solution"],
         "num_meta_generations": counts.get("meta", 0),
@@ -102,14 +103,14 @@ def evaluation_settings(module: GRPOLightningModule) -> dict[str, Any]:
         "stop_token_ids": [*module.stops.token_ids],
         "grader": type(module.scorer.grader).__name__,
         "grader_settings": _in_words(described(module.scorer.grader, arguments_only=True)),
-        "solution_prompt": _digest([*chat, prompts.solution, prompts.choice, prompts.code]),
+        "solution_prompt": _digest([*chat, prompts.solution, prompts.choice, prompts.code, *asked]),
     }
     if counts.get("meta"):
         quantities: Quantities | None = getattr(module, "quantities", None)
-        asked = [] if quantities is None else [asdict(question) for question in quantities.questions()]
+        questions = [] if quantities is None else [asdict(question) for question in quantities.questions()]
         settings |= {
             "max_meta_length": module.completion_limits["meta"],
-            "meta_prompt": _digest([*chat, prompts.meta, asked]),
+            "meta_prompt": _digest([*chat, prompts.meta, questions]),
         }
     return settings
 

@@ -1,6 +1,10 @@
-"""What a meta rollout predicts, one file each. `Quantities` is the list of them that a run has; the method is that list."""
+"""What a meta rollout predicts, one file each. `Quantities` is the list of them that a run has; the method is that list.
+
+`confidence` is what a solution states of itself: calibrated and drawn beside them.
+"""
 
 from masa_lightning.quantities.collection import Quantities, chosen_quantities, default_quantities, quantities_of
+from masa_lightning.quantities.confidence import StatedConfidence
 from masa_lightning.quantities.notions import Notions
 from masa_lightning.quantities.pass_rate import PassRate
 from masa_lightning.quantities.quantity import Quantity
@@ -15,6 +19,7 @@ __all__ = [
     "Quantity",
     "ShownQuantity",
     "SolutionLength",
+    "StatedConfidence",
     "chosen_quantities",
     "default_quantities",
     "quantities_of",

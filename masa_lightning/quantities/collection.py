@@ -14,6 +14,7 @@ from masa_lightning.functional.experts import best_rollout, has_reasoning, rewri
 from masa_lightning.functional.parsing import Unreadable, read_members, render_members
 from masa_lightning.functional.prompts import Question
 from masa_lightning.functional.rewards import Counting, Scoring
+from masa_lightning.quantities.confidence import StatedConfidence
 from masa_lightning.quantities.notions import Notions
 from masa_lightning.quantities.pass_rate import PassRate
 from masa_lightning.quantities.quantity import Quantity
@@ -23,6 +24,8 @@ from masa_lightning.types import Comparisons, MetaPrediction, Rollout, RolloutGr
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from masa_lightning.metrics.calibration import Calibration
 
 _PAPERS: Final = (PassRate, SolutionLength, Notions)
 _NAME: Final = re.compile(r"[A-Za-z]\w*", re.ASCII)
@@ -87,8 +90,9 @@ class Quantities:
     """The quantities that meta rollouts predict, in the order in which they are asked for.
 
     Args:
-        quantities: At least one; their names differ.
+        quantities: At least one, but where there is a `confidence`; their names differ.
         budget: Most tokens of a solution, >= 1.
+        confidence: What solutions state of themselves, which is calibrated and drawn with the quantities.
 
     Raises:
         TypeError: If they are no list of objects of `Quantity`.
@@ -103,18 +107,22 @@ class Quantities:
         {'math_notion': 'missing_key', 'solution_length': 'out_of_range'}
     """
 
-    def __init__(self, quantities: Sequence[Quantity], *, budget: int) -> None:
-        _check(quantities)
+    def __init__(
+        self, quantities: Sequence[Quantity], *, budget: int, confidence: StatedConfidence | None = None
+    ) -> None:
+        _check(quantities, confidence)
         self._all = tuple(quantities)
         self.budget = budget
+        self.confidence = confidence
         for quantity in self._all:
             if (asked := quantity.ask(budget).key) != quantity.key:
                 raise ValueError(
                     f"{_who(quantity)} asks for {asked!r}; expected its `key`, under which its value is then looked for"
                 )
 
-    def __iter__(self) -> Iterator[Quantity]:
-        return iter(self._all)
+    def __iter__(self) -> Iterator[Quantity | StatedConfidence]:
+        """All that is calibrated and drawn: the quantities, then the confidence."""
+        return iter((*self._all, *([] if self.confidence is None else [self.confidence])))
 
     @property
     def names(self) -> list[str]:
@@ -133,7 +141,7 @@ class Quantities:
 
     def shown(self) -> list[ShownQuantity]:
         """What tables and charts say of them."""
-        return shown(self._all)
+        return shown(self)
 
     def questions(self) -> list[Question]:
         """How they are asked for."""
@@ -211,13 +219,19 @@ class Quantities:
             _check_truth(quantity, truths[quantity.key], group)
         return best, rewritten(best.text, render_members(truths))
 
+    def calibration(self) -> Calibration:
+        """Makes the metrics, as one; every process adds all rollouts to them."""
+        from masa_lightning.metrics.calibration import Calibration  # the report does without torch
+
+        return Calibration(self.metrics(sync_on_compute=False), self.calibrate)
+
     def metrics(self, **settings: Any) -> dict[str, Any]:
         """Makes the metrics that calibrate them, by `Quantity.metric_name`.
 
         Args:
             settings: Those of every `torchmetrics.Metric`.
         """
-        made = {quantity.metric_name: quantity.metric(**settings) for quantity in self._all}
+        made = {each.metric_name: each.metric(**settings) for each in self}
         return {name: metric for name, metric in made.items() if metric is not None}
 
     def compare(self, group: RolloutGroup) -> Comparisons:
@@ -239,13 +253,17 @@ class Quantities:
         return found
 
     def calibrate(self, metrics: Mapping[str, Any], groups: Sequence[RolloutGroup]) -> None:
-        """Adds what was predicted, and what happened, to metrics.
+        """Adds what was predicted, or stated, and what happened, to metrics.
 
         Args:
             metrics: Of `metrics`.
             groups: With scored rollouts, each of the weight that it has now. Those without `comparisons` are compared.
         """
         compared = [self.compare(g) if g.comparisons is None else g.comparisons for g in groups]
+        if (stated := self.confidence) is not None:
+            compared = [
+                {**rows, stated.metric_name: stated.compare(g)} for g, rows in zip(groups, compared, strict=True)
+            ]
         for name, metric in metrics.items():
             known = [
                 (*row, group.weight, index)
@@ -266,10 +284,19 @@ class Quantities:
             where: Run, stage and step, for the second line of titles.
         """
         figures: dict[str, Figure] = {}
-        for quantity in self._all:
-            known = points.get(quantity.metric_name)
-            if known is not None and len(known.predicted):
-                figures |= quantity.pictures(known, where)
+        drawn: dict[str, Any] = {name: known for name, known in points.items() if len(known.predicted)}
+        for each in self:
+            if each.metric_name in drawn:
+                figures |= each.pictures(drawn[each.metric_name], where)
+        if PassRate.metric_name in drawn and self.confidence is not None and self.confidence.metric_name in drawn:
+            from masa_lightning.metrics.figures import self_knowledge
+
+            rate, stated = drawn[PassRate.metric_name], drawn[self.confidence.metric_name]
+            figures["self_knowledge"] = self_knowledge(
+                (rate.predicted, rate.correct, rate.count),
+                (stated.confidence, stated.verdict, stated.problem),
+                where=where,
+            )
         return figures
 
 
@@ -318,8 +345,8 @@ def _who(quantity: Quantity) -> str:
     return f"the quantity {quantity.key!r} ({type(quantity).__name__})"
 
 
-def _check(quantities: Any) -> None:
-    if not isinstance(quantities, (list, tuple)) or not quantities:
+def _check(quantities: Any, confidence: StatedConfidence | None) -> None:
+    if not isinstance(quantities, (list, tuple)) or not (quantities or confidence):
         raise TypeError(f"quantities is {quantities!r}; expected a list with at least one masa_lightning.Quantity")
     for i, quantity in enumerate(quantities):
         if not isinstance(quantity, Quantity):
@@ -342,6 +369,11 @@ def _check(quantities: Any) -> None:
             )
     for what in ("key", "name", "reward_name", "metric_name"):
         names = [getattr(quantity, what) for quantity in quantities]
+        if confidence is not None and confidence.metric_name in names:
+            raise ValueError(
+                f"a quantity has the {what} {confidence.metric_name!r}, which is that of the confidence that solutions "
+                "state; expected another one, or no confidence"
+            )
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"{len(twice)} of the quantities have the {what} {twice[0]!r}; expected different ones")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from masa_lightning.quantities.confidence import StatedConfidence
     from masa_lightning.quantities.quantity import Quantity
 
 _METRIC: Final = re.compile(r"(?:(?:val|test)/)?calibration/([A-Za-z]\w{0,39})/\w+", re.ASCII)
@@ -21,6 +22,7 @@ LABELS: Final[dict[str, tuple[str, str, int]]] = {
     "bias": ("bias", "bias", 3),
     "brier": ("Brier score", "Brier", 3),
     "ece": ("ECE", "ECE", 3),
+    "auroc": ("AUROC", "AUROC", 3),
     "in_range": ("in range", "in range", 2),
 }
 """Of the metrics that calibrate a quantity: a label, the head of a column, and the digits."""
@@ -61,7 +63,7 @@ class ShownQuantity:
         return ((self.tag(metric), *LABELS.get(metric, (metric, metric, 3))) for metric in self.shown)
 
 
-def shown(quantities: Iterable[Quantity]) -> list[ShownQuantity]:
+def shown(quantities: Iterable[Quantity | StatedConfidence]) -> list[ShownQuantity]:
     """What quantities say of themselves; of those that show no metric nothing is said."""
     return [
         ShownQuantity(metric_name=q.metric_name, title=q.title, unit=q.unit, greatest=q.greatest, shown=tuple(q.shown))

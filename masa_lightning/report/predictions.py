@@ -48,7 +48,7 @@ def _others(evaluations: Sequence[Evaluated]) -> list[dict[str, Any]]:
     found = []
     for name in names:
         known = [[r.compared[name] for r in e.problems if r.compared.get(name)] for e in evaluations]
-        seeds = [[(fmean(p for p, _ in rows), rows[0][1]) for rows in problems] for problems in known]
+        seeds = [[(fmean(p for p, _ in rows), fmean(a for _, a in rows)) for rows in problems] for problems in known]
         if (scatter := _scatter(seeds)) is not None:
             found.append({"name": name.replace("_", " "), "scatter": scatter})
     return found

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final, Literal
 
+from masa_lightning.functional.confidence import CONFIDENCE
 from masa_lightning.report.text import shown
 
 Stage = Literal["train", "validate", "test"]
@@ -203,6 +204,8 @@ def _take(records: dict[tuple[Any, ...], ProblemRecord], line: Any, chosen: bool
             record.lengths.append(tokens)
             if correct:
                 record.right_lengths.append(tokens)
+        if (stated := _number(prediction.get(CONFIDENCE))) is not None and 0 <= stated <= 1:
+            record.compared.setdefault(CONFIDENCE, []).append((stated, float(correct)))
     else:
         record.rates += [rate] if rate is not None else []
         record.predicted_lengths += [length] if length is not None else []

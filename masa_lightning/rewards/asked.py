@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 import torch
 
+from masa_lightning.functional.confidence import stated_confidence
 from masa_lightning.protocols import RewardFunction
 from masa_lightning.types import Problem, Rollout
 
@@ -24,6 +25,7 @@ READERS: Final[dict[str, Callable[[Problem, Rollout], Any]]] = {
     "length": lambda _, rollout: rollout.length,
     "finish_reason": lambda _, rollout: rollout.completion.finish_reason,
     "correct": lambda _, rollout: None if rollout.ungraded else rollout.correct,
+    "confidence": lambda _, rollout: stated_confidence(rollout),
 }
 """What there is of a completion, by name."""
 OF_PROBLEM: Final = ("problem", "metadata")
@@ -37,6 +39,7 @@ _MANY: Final = {
     "lengths": "length",
     "finish_reasons": "finish_reason",
     "correct": "correct",
+    "confidences": "confidence",
     "metadata": "metadata",
 }
 NAMES: Final[dict[Form, dict[str, str]]] = {
@@ -75,9 +78,9 @@ class Asked:
 def read_signature(function: RewardFunction, who: str) -> Asked:
     """Reads what a reward function asks for.
 
-    It is called for one completion if it requires `completion`, `length` or `finish_reason`; for all completions of a
-    problem if it requires `problem` beside other names; and for those of the whole batch else. Parameters with a default are
-    given what they ask for where their name is one of those of the form, and ``**kwargs`` all of these.
+    It is called for one completion if it requires `completion`, `length`, `finish_reason` or `confidence`; for all
+    completions of a problem if it requires `problem` beside other names; and for those of the whole batch else. Parameters
+    with a default are given what they ask for where their name is one of those of the form, and ``**kwargs`` all of these.
 
     Args:
         function: Any callable.
@@ -153,7 +156,7 @@ def _is_any(function: Any, *kinds: Callable[[Any], bool]) -> bool:
 
 
 def _form(names: list[str]) -> Form:
-    if {*names} & {"completion", "length", "finish_reason"}:
+    if {*names} & {"completion", "length", "finish_reason", "confidence"}:
         return "completion"
     return "problem" if "problem" in names else "batch"
 

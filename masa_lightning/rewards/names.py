@@ -11,7 +11,7 @@ from typing import Any
 from masa_lightning.protocols import RewardFunction
 from masa_lightning.rewards.values import shown
 
-RESERVED = ("correct", "overlong", "length", "difficulty", "notion")
+RESERVED = ("correct", "confidence", "overlong", "length", "difficulty", "notion")
 """Names of the parts of a reward that are no reward functions."""
 
 _FORBIDDEN = re.compile(r"[^\w.-]+")  # in a metric's name, as TensorBoard has it; "/" makes groups

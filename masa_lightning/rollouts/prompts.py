@@ -8,6 +8,7 @@ from typing import Any
 
 from masa_lightning.functional.prompts import PromptTemplates, Question, meta_messages, solution_messages
 from masa_lightning.models.loading import check_prompt, vocabulary_size
+from masa_lightning.quantities import StatedConfidence
 from masa_lightning.types import Kind, RolloutGroup
 
 Chat = Callable[[RolloutGroup], list[dict[str, str]]]
@@ -20,13 +21,16 @@ class SolutionChat:
 
     Args:
         templates: The instructions.
+        confidence: Asks how sure the solution is; None if nobody does.
     """
 
     templates: PromptTemplates
+    confidence: StatedConfidence | None = None
 
     def __call__(self, group: RolloutGroup) -> list[dict[str, str]]:
         problem = group.problem
-        return solution_messages(self.templates, problem.problem, group.hint, problem.answer_type)
+        messages = solution_messages(self.templates, problem.problem, group.hint, problem.answer_type)
+        return messages if self.confidence is None else self.confidence.ask(messages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

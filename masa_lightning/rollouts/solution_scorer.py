@@ -9,9 +9,12 @@ from typing import Any
 
 import torch
 
+from masa_lightning.checks import check_object
 from masa_lightning.distributed import Processes
+from masa_lightning.functional.confidence import answer_text, stated_confidence
 from masa_lightning.functional.rewards import soft_overlong_penalty
 from masa_lightning.protocols import Grader, PhaseProgress, ProgressFn, RewardFunction
+from masa_lightning.quantities import StatedConfidence
 from masa_lightning.rewards.asked import gives_at_once, read_signature
 from masa_lightning.rewards.background import Background
 from masa_lightning.rewards.calls import Calls, NamedFunction
@@ -27,7 +30,7 @@ Running = tuple[Calls, Future[list[float]]]
 class SolutionScorer:
     r"""Grades solution rollouts and adds up their rewards.
 
-    .. math:: r = [\text{correct}] + \sum_i w_i f_i(\text{problem}, \text{completion}) + \text{overlong}
+    .. math:: r = [\text{correct}] + \text{confidence} + \sum_i w_i f_i(\text{problem}, \text{completion}) + \text{overlong}
 
     Functions that are ``async def`` are called while the grader works, but those that ask for its verdicts.
 
@@ -37,9 +40,11 @@ class SolutionScorer:
         weights: One factor w a function, finite; 1 each by default.
         max_length: Most tokens of a solution.
         overlong_buffer: Tokens before `max_length` over which the soft overlong penalty grows; 0 is no penalty.
+        confidence: Reads and rewards what solutions state of themselves; None if they are not asked.
 
     Raises:
-        TypeError: If the functions are no list of callables, one requires what there is not, or `grader` is no grader.
+        TypeError: If the functions are no list of callables, one requires what there is not, `grader` is no grader, or
+            `confidence` no confidence.
         ValueError: If a function's name is taken, or there is not one finite weight a function.
     """
 
@@ -51,6 +56,7 @@ class SolutionScorer:
         *,
         max_length: int,
         overlong_buffer: int = 0,
+        confidence: StatedConfidence | None = None,
     ) -> None:
         grade = getattr(grader, "grade", None)
         closes = callable(getattr(grader, "close", None))
@@ -59,6 +65,8 @@ class SolutionScorer:
                 f"grader is {shown(grader)}; expected an object with a plain method `grade(problems, completions, "
                 "on_progress)` that gives a list with True, False or None a completion, and a method `close()`"
             )
+        if confidence is not None:
+            check_object("confidence", confidence, StatedConfidence, note="such as StatedConfidence()")
         self.grader = grader
         self.functions = dict(zip(reward_names(functions or []), functions or [], strict=True))
         """By their names in metrics."""
@@ -69,6 +77,7 @@ class SolutionScorer:
         self.weights = _read_weights(weights, list(self.functions))
         self.max_length = max_length
         self.overlong_buffer = overlong_buffer
+        self.confidence = confidence
         self.logged = LoggedMetrics()
         """What reward functions log of themselves."""
         self._watch, self._device = Stopwatch(), torch.device("cpu")
@@ -76,27 +85,39 @@ class SolutionScorer:
     @property
     def parts(self) -> list[str]:
         """Names of what a reward is made of."""
-        return ["correct", *self.functions, *["overlong"] * bool(self.overlong_buffer)]
+        first, *others = self._of_correctness
+        return [first, *self.functions, *others]
 
     @property
     def objectives(self) -> list[Objective]:
-        """What the reward is the weighted sum of; the overlong penalty is one on correctness."""
+        """What the reward is the weighted sum of; the overlong penalty is one on correctness.
+
+        So is the score of the confidence: the two together are what it is best to be sure of, and to be right by.
+        """
         functions = zip(self.weights, self.functions, strict=True)
-        return [
-            (1.0, ("correct", *["overlong"] * bool(self.overlong_buffer))),
-            *((weight, (name,)) for weight, name in functions if weight),
-        ]
+        return [(1.0, self._of_correctness), *((weight, (name,)) for weight, name in functions if weight)]
+
+    @property
+    def _of_correctness(self) -> tuple[str, ...]:
+        return ("correct", *["confidence"] * (self.confidence is not None), *["overlong"] * bool(self.overlong_buffer))
 
     phase = "grade"
 
     def score(self, groups: Sequence[RolloutGroup], progress: PhaseProgress) -> None:
         """Grades solutions and sets their rewards, in place; where nobody knows the answer they are ungraded."""
         total = sum(len(g.solutions) for g in groups if g.problem.answer)
+        self.read(groups)
         with Background() as background:
             early = [each for each in self._named if each.asked.is_async and not each.asked.waits_for_verdicts]
             begun = self._begin(early, groups, background)
             self.grade(groups, progress(self.phase, total))
             self._reward(groups, begun, background, progress)
+
+    def read(self, groups: Sequence[RolloutGroup]) -> None:
+        """Reads what solutions state of themselves, in place; a control may have cut them shorter since."""
+        if self.confidence is not None:
+            for rollout in (r for g in groups for r in g.solutions):
+                rollout.prediction = self.confidence.read(rollout.text)
 
     def start(self, watch: Stopwatch, device: torch.device) -> None:
         """Gets ready for a run, of which nothing is logged yet.
@@ -129,7 +150,7 @@ class SolutionScorer:
             return
         problems = [problem for problem, _ in pairs]
         try:
-            given = self.grader.grade(problems, [rollout.text for _, rollout in pairs], on_progress)
+            given = self.grader.grade(problems, [answer_text(rollout) for _, rollout in pairs], on_progress)
         except Exception as error:
             raise ValueError(
                 f"the grader {type(self.grader).__name__} failed on the {len(pairs)} completions {of(problems)} with "
@@ -179,6 +200,9 @@ class SolutionScorer:
             rollout.reward = rollout.rewards["correct"]
             for named, weight in zip(self._named, self.weights, strict=True):
                 self._add(rollout, named.name, values[named.name][i], weight, problem)
+            if self.confidence is not None:
+                score = self.confidence.reward(stated_confidence(rollout), rollout.correct)
+                self._add(rollout, "confidence", score, 1.0, problem)
             if self.overlong_buffer:
                 penalty = soft_overlong_penalty(rollout.length, self.max_length, self.overlong_buffer)
                 self._add(rollout, "overlong", penalty, 1.0, problem)

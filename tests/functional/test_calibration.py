@@ -85,6 +85,9 @@ def test_pass_rate_calibration_equals_a_loop_over_rollouts() -> None:
         "spearman": scipy.stats.spearmanr(predicted, actual).statistic,
         "brier": statistics.fmean((p - y) ** 2 for p, y in rollouts),
         "ece": ece,
+        "auroc": statistics.fmean(
+            (p > q) + 0.5 * (p == q) for p, right in rollouts if right for q, other in rollouts if not other
+        ),
         "predicted_mean": statistics.fmean(predicted),
         "predicted_std": statistics.pstdev(predicted),
         "actual_mean": statistics.fmean(actual),
@@ -169,6 +172,7 @@ def test_weighted_figures_by_hand() -> None:
             "spearman": 1,
             "brier": 3 * 4 * 0.25 / 16,
             "ece": 3 * 4 * 0.25 / 16,
+            "auroc": (4 * 9 + 3 * 9 / 2) / (7 * 9),
             "predicted_mean": 2.5 / 4,
             "predicted_std": math.sqrt((3 * 0.125**2 + 0.375**2) / 4),
             "actual_mean": 1.75 / 4,

@@ -12,8 +12,8 @@ import torch
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.rewards.asked import Asked, read_signature
 
-OF_ONE = ("problem", "metadata", "completion", "completion_ids", "length", "finish_reason", "correct")
-OF_MANY = ("completions", "completion_ids", "lengths", "finish_reasons", "correct", "metadata")
+OF_ONE = ("problem", "metadata", "completion", "completion_ids", "length", "finish_reason", "correct", "confidence")
+OF_MANY = ("completions", "completion_ids", "lengths", "finish_reasons", "correct", "confidences", "metadata")
 
 
 def of_trl(completions: Any, completion_ids: Any, log_metric: Any = None, **kwargs: Any) -> Any: ...
