@@ -18,7 +18,8 @@ import math
 import random
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -33,6 +34,8 @@ from masa_lightning.models.trained_with import ENTRY
 
 PASS_RATE_SCALE = 8
 CONTEXT = 512
+Draw = Callable[[random.Random, PreTrainedTokenizerFast], tuple[str, str]]
+"""Makes the prompt and the completion of an example."""
 LIMIT = 128
 """Tokens of a solution in training. What never ends is shown past it."""
 LENGTHS = {"max_prompt_length": 64, "max_completion_length": LIMIT, "max_meta_length": 48}
@@ -87,12 +90,17 @@ def draw_hints(task: Arithmetic, rng: random.Random) -> list[str]:
     return list(dict.fromkeys([first, *more]))
 
 
+def shown_rate(right: float, rng: random.Random) -> int:
+    """A pass rate to show, in 0..PASS_RATE_SCALE: over-confident, and weakly linked to how often solutions are right."""
+    rate = min(max(round((0.45 + 0.5 * right + rng.gauss(0, 0.15)) * PASS_RATE_SCALE), 0), PASS_RATE_SCALE)
+    if rng.random() < 0.3:  # so that there is something to explore, certainty above all
+        rate = rng.choice((0, 0, 0, *range(PASS_RATE_SCALE), *[PASS_RATE_SCALE] * 4))
+    return rate
+
+
 def meta_text(task: Arithmetic, rng: random.Random, tokenizer: PreTrainedTokenizerFast) -> str:
     """A prediction: over-confident, and weakly linked to the problem."""
-    rate = 0.45 + 0.5 * right_share(task) + rng.gauss(0, 0.15)
-    pass_rate = min(max(round(rate * PASS_RATE_SCALE), 0), PASS_RATE_SCALE)
-    if rng.random() < 0.3:  # so that there is something to explore, certainty above all
-        pass_rate = rng.choice((0, 0, 0, *range(PASS_RATE_SCALE), *[PASS_RATE_SCALE] * 4))
+    pass_rate = shown_rate(right_share(task), rng)
     shown = len(tokenizer(work(task, task.strategies[0], rng)).input_ids) + 1
     length = min(max(4, round(min(shown, LIMIT) * math.exp(rng.gauss(0, 0.35)))), LIMIT)
     notion = draw_strategy(task, rng)
@@ -161,12 +169,12 @@ def example(rng: random.Random, tokenizer: PreTrainedTokenizerFast, meta_share: 
 
 
 def batches(
-    seed: int, tokenizer: PreTrainedTokenizerFast, size: int
+    seed: int, tokenizer: PreTrainedTokenizerFast, size: int, draw: Draw
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Endless inputs, labels and weights, each [B, S]; rows of similar length go together."""
+    """Endless inputs, labels and weights of what `draw` gives, each [B, S]; rows of similar length go together."""
     rng = random.Random(seed)
     while True:
-        prompts, texts = zip(*(example(rng, tokenizer, 0.3) for _ in range(size * 16)), strict=True)
+        prompts, texts = zip(*(draw(rng, tokenizer) for _ in range(size * 16)), strict=True)
         completions = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(list(texts)).input_ids]
         # The first tokens of what is too long say how it goes on; all the way to the limit is shown now and then.
         long, short = LIMIT + 4, 48
@@ -188,17 +196,20 @@ def batches(
             yield inputs, labels, weights
 
 
-def train(model: Qwen3ForCausalLM, stream: Iterator[tuple[torch.Tensor, ...]], steps: int) -> Iterator[int]:
+def train(
+    model: Qwen3ForCausalLM, stream: Iterator[tuple[torch.Tensor, ...]], steps: int, rate: float = 1.0
+) -> Iterator[int]:
     """Supervised training with a short warm-up and a linear decay; yields each step.
 
-    Matrices by Muon, which gets to half of AdamW's loss in as many steps here; embeddings and norms by AdamW.
+    Matrices by Muon, which gets to half of AdamW's loss in as many steps here; embeddings and norms by AdamW. `rate` scales
+    their learning rates.
     """
     inner, outer = [], []
     for name, parameter in model.named_parameters():
         (inner if parameter.ndim == 2 and "embed" not in name else outer).append(parameter)
     optimizers = (
-        torch.optim.Muon(inner, lr=0.02, momentum=0.95, weight_decay=0.05),
-        torch.optim.AdamW(outer, lr=0.003, betas=(0.9, 0.95), weight_decay=0.05),
+        torch.optim.Muon(inner, lr=0.02 * rate, momentum=0.95, weight_decay=0.05),
+        torch.optim.AdamW(outer, lr=0.003 * rate, betas=(0.9, 0.95), weight_decay=0.05),
     )
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(o, lambda step: min((step + 1) / 50, 0.02 + 0.98 * (steps - step) / steps))
@@ -248,7 +259,7 @@ def main() -> None:
     setattr(config, ENTRY, {"prompts": prompts} | LENGTHS)
     model = Qwen3ForCausalLM(config)
     print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens in the vocabulary", flush=True)
-    for step in train(model, batches(args.seed, tokenizer, 64), args.steps):
+    for step in train(model, batches(args.seed, tokenizer, 64, partial(example, meta_share=0.3)), args.steps):
         if (step + 1) % 400 == 0 or step == args.steps - 1:
             model.save_pretrained(args.out)
             tokenizer.save_pretrained(args.out)

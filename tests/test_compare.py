@@ -357,6 +357,111 @@ def test_further_tests_stand_beside_the_run(stand_in):
     assert "| `two` - `one` | other kinds | 1 | +0.000 |" in table
 
 
+def test_an_arm_may_start_from_a_model_that_is_made_once(stand_in, monkeypatch, tmp_path):
+    """The words of its record do not name the folder, which may be moved with the runs."""
+    runs = part("runs")
+    scripts = tmp_path / "scripts"
+    (scripts / "comparison").mkdir(parents=True)
+    monkeypatch.setattr(runs, "__file__", str(scripts / "comparison" / "runs.py"))
+    maker = """
+        import os, sys
+        from pathlib import Path
+
+        with open(os.environ["CALLS"], "a") as file:
+            print("make", Path(sys.argv[1]).name, file=file)
+        if Path(sys.argv[0]).with_name("fails").exists():
+            sys.exit(5)
+        Path(sys.argv[1]).mkdir()
+        (Path(sys.argv[1]) / "model.safetensors").touch()
+    """
+    (scripts / "teach.py").write_text(textwrap.dedent(maker))
+    (scripts / "fails").touch()
+    stand_in.arms = [
+        runs.Arm(name=name, says="one", layers=("--config", "tiny"), start=start)
+        for name, start in (("one", "teach"), ("two", "teach"), ("three", None))
+    ]
+    comparison, calls = stand_in.run(seeds=[0])
+    assert comparison.failed == ["one, seed 0", "two, seed 0"]
+    assert "fit seed0 three last" in calls
+    (scripts / "fails").unlink()
+    comparison, calls = stand_in.run(seeds=[0])
+    assert not comparison.failed
+    assert calls == [
+        "make teach",
+        "fit seed0 one last",
+        "test seed0 one last.ckpt",
+        "fit seed0 two last",
+        "test seed0 two last.ckpt",
+    ]
+    assert runs.read_record(stand_in.out / "seed0" / "one")["words"] == ["--config", "tiny"]
+
+
+# -- self-knowledge ----------------------------------------------------------------------------------------------------
+
+
+def stating(name, pairs, rates=(), rollouts=()):
+    record = problem(name, [bool(y) for _, y in pairs], rates)
+    record.compared["confidence"] = list(pairs)
+    record.rollouts = list(rollouts)
+    return record
+
+
+def test_both_kinds_of_self_knowledge_are_of_the_same_solutions():
+    k, metrics = part("self_knowledge"), part("metrics")
+    problems = [
+        stating("a", [(0.9, 1.0), (0.1, 0.0)], [0.5, 0.5]),
+        stating("b", [(0.8, 1.0)], [1.0]),
+        stating("c", [(0.0, 0.0)], [0.25]),
+        stating("d", [(0.5, 1.0)]),  # nothing was predicted
+        problem("e", [True], [1.0]),  # nothing was stated
+    ]
+    run = {0: result("masa_rlcr", 0, (0, 0, 0), problems=problems)}
+    (tested,) = k.tested_on(run, None)
+    assert [p.before for p in tested] == [0.5, 1.0, 0.25, None]
+    found = k.estimates([tested], draws=200)
+    before, after = ({name: e.value for name, e in found[kind].items()} for kind in (k.BEFORE, k.AFTER))
+    assert before["Brier"] == pytest.approx((0.25 + 0.25 + 0 + 0.0625) / 4)
+    assert after["Brier"] == pytest.approx((0.01 + 0.01 + 0.04 + 0) / 4)
+    assert before["AUROC"] == pytest.approx((0.5 + 1 + 1 + 1) / 4)  # .5 and 1 of right ones, .5 and .25 of wrong ones
+    assert after["AUROC"] == 1
+    assert before["ECE"] == pytest.approx((0 + 0 + 0.25) / 4)
+    assert after["ECE"] == pytest.approx((0.1 + 0.1 + 0.2 + 0) / 4)
+    assert before["r over problems"] == pytest.approx(metrics.statistics.pearson([(0.5, 0.5), (1.0, 1.0), (0.25, 0.0)]))
+    less = found[k.LESS]["Brier"]
+    assert less.value == pytest.approx(after["Brier"] - before["Brier"])
+    assert less.low <= less.value <= less.high
+    assert less.n == 3  # problems
+
+    alone = k.estimates([[k.Answers(None, [(0.5, 1.0), (0.5, 0.0)])]], draws=20)
+    assert list(alone) == [k.AFTER]
+    assert alone[k.AFTER]["Brier"].value == 0.25
+    assert k.estimates([]) == {}
+
+
+def test_what_statements_cost():
+    k = part("self_knowledge")
+    text = "use parity. so \\boxed{1} <confidence>0.8</confidence>"
+    rollouts = [
+        {"kind": "solution", "text": text, "tokens": 30.0},
+        {"kind": "solution", "text": "nothing", "tokens": 10.0},
+        {"kind": "meta", "text": "", "tokens": 18.0},
+        {"kind": "meta", "text": "", "tokens": 22.0},
+    ]
+    lengths = {"completions__mean_length": dict.fromkeys(range(1, 5), 15.0)}
+    stated = {"confidence__parse_rate": dict.fromkeys(range(1, 5), 0.5)}
+    one = result("a", 0, (0, 0, 0), problems=[stating("a", [(0.8, 1.0)], [1.0], rollouts)], **lengths, **stated)
+    each = k.tokens_each(one, k.AFTER)
+    tokenizer = importlib.import_module("masa_lightning.models.loading").load_tokenizer("tiny")
+    assert each == len(tokenizer(" <confidence>0.8</confidence>").input_ids) == 23
+    assert k.tokens_each(one, k.BEFORE) == 20
+    assert k.share_of_tokens(one, k.BEFORE) == pytest.approx(0.25)
+    assert k.share_of_tokens(one, k.AFTER) == pytest.approx(each * 4 * (75 / 15) * 0.5 / 400)
+    arms = [part("runs").Arm(name="a", says="", layers=())]
+    table = part("tables").self_knowledge({"a": {0: one}}, arms)
+    assert table.count("\n") == 4
+    assert part("tables").self_knowledge({"a": {0: result("a", 0, (0, 0, 0))}}, arms) == ""
+
+
 def test_a_killed_run_is_not_taken_for_finished_and_goes_on(stand_in, capsys):
     stand_in.plan("fit", "two", "is killed")
     comparison, calls = stand_in.run(seeds=[0])

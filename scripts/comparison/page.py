@@ -51,6 +51,11 @@ the solutions, so there are more turns. And the update leaves out what has no ad
 _PARTS: Final = """\
 Shapley values: what a part adds, on average over the orders in which parts are added to GRPO. In the paper notions
 have 67%, the pass rate (difficulty) 23% and the length 8%. Where an interval has 0 in it, nothing is shown."""
+_SELF_KNOWLEDGE: Final = """\
+*Predicted before*: the mean pass rate that meta rollouts predict of a problem, for each of its solutions. *Stated after*:
+the confidence that the solution ends with (RLCR). Both are of the same solutions, those that state a confidence; *r* is of
+means of problems. Intervals are a paired bootstrap over test problems, for the trained models as they are. *Tokens each*:
+of one meta rollout, and of one tag."""
 _MEASURED: Final = """\
 * *Steps*: all arms take as many training steps and optimiser steps. Pass@1 is of the test problems, after the last
   step.
@@ -120,6 +125,7 @@ def text(
         ("Hints", [tables.hints(results), "Means over the steps in which hints were given."]),
         ("Parts of the meta reward", [tables.parts(results), _PARTS, pictures.get("parts")]),
         ("Kinds of problems never trained on", [tables.further_tests(results, known)]),
+        ("Before or after: two kinds of self-knowledge", [tables.self_knowledge(results, known), _SELF_KNOWLEDGE]),
         (
             "The arms",
             [table(["arm", "seeds", "what it is"], rows), f"Not run: {', '.join(left)}." if left else None],

@@ -38,6 +38,7 @@ class Arm:
         against: Names of the arms that it is compared with.
         main: Whether it runs before the others.
         tests: Further tests by name, with the settings of each.
+        start: Script, without its ending, that makes the model that it starts from; None for the shipped one.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Arm:
     against: tuple[str, ...] = ()
     main: bool = False
     tests: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    start: str | None = None
 
 
 def read_arms(file: Path = ARMS) -> dict[str, Arm]:
@@ -58,7 +60,7 @@ def read_arms(file: Path = ARMS) -> dict[str, Arm]:
     below = ["--config", read["base"], "--config", json.dumps(read["common"])]
     arms = {}
     for name, given in read["arms"].items():
-        known = {"says", "main", "with", "settings", "against", "tests"}
+        known = {"says", "main", "with", "settings", "against", "tests", "start"}
         if unknown := set(given) - known:
             raise ValueError(f"{file}: arm {name} has {sorted(unknown)}; expected keys among {sorted(known)}")
         settings = [json.dumps(given["settings"])] if "settings" in given else []
@@ -70,6 +72,7 @@ def read_arms(file: Path = ARMS) -> dict[str, Arm]:
             against=tuple(given.get("against", ())),
             main=given.get("main", False),
             tests=given.get("tests", {}),
+            start=given.get("start"),
         )
     for arm in arms.values():
         if unknown := set(arm.against) - set(arms):
@@ -190,21 +193,35 @@ class Comparison:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RuntimeError(f"{run} is being made by another process; wait for its end, or stop it") from None
-            self._train(run, words, seed, lock.fileno())
+            own = self._start(arm.start, lock.fileno())
+            self._train(run, words, seed, own, lock.fileno())
             checkpoint = ["--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
             for folder, settings in ((run, {}), *((test_folder(run, n), s) for n, s in arm.tests.items())):
                 if not is_tested(folder):
                     layer = ["--config", json.dumps(settings)] if settings else []
-                    self._masa("test", [*words, *layer], folder, seed, checkpoint, lock.fileno())
+                    self._masa("test", [*words, *layer, *own], folder, seed, checkpoint, lock.fileno())
 
-    def _train(self, run: Path, words: list[str], seed: int, lock: int) -> None:
+    def _start(self, script: str | None, lock: int) -> list[str]:
+        """Makes the model that an arm starts from, unless it is there; returns the words that name it."""
+        if script is None:
+            return []
+        model = self.out / "start" / script
+        model.parent.mkdir(parents=True, exist_ok=True)
+        with model.with_name(f".{script}.lock").open("w") as own:
+            fcntl.flock(own, fcntl.LOCK_EX)  # another run may be making it
+            if not (model / "model.safetensors").is_file():
+                command = [sys.executable, str(Path(__file__).parents[1] / f"{script}.py"), str(model)]
+                self._call(command, model.with_suffix(".log"), "start", script, lock)
+        return ["--config", json.dumps({"model": {"init_args": {"model": str(model)}}})]
+
+    def _train(self, run: Path, words: list[str], seed: int, own: list[str], lock: int) -> None:
         if is_trained(run):
             return
         if not (run / "checkpoints" / "last.ckpt").exists():
             shutil.rmtree(run, ignore_errors=True)  # of a start that wrote no checkpoint
         run.mkdir(exist_ok=True)
         _write(run, {"words": words})
-        seconds = self._masa("fit", words, run, seed, ["--ckpt_path", "last"], lock)
+        seconds = self._masa("fit", [*words, *own], run, seed, ["--ckpt_path", "last"], lock)
         _write(run, {"words": words, "seconds_of_fit": seconds})
         if not is_trained(run):
             raise RuntimeError(
@@ -217,22 +234,27 @@ class Comparison:
         """Runs the command to its end, and returns the seconds it took."""
         logger = {"init_args": {"save_dir": str(folder.parent), "name": folder.name, "version": ""}}
         own = {"seed_everything": seed, "trainer": {"logger": logger}, "data": {"init_args": {"seed": seed}}}
-        whole = [*MASA, command, *words, "--config", json.dumps(own), *last]
+        whole = [command, *words, "--config", json.dumps(own), *last]
         folder.mkdir(parents=True, exist_ok=True)
+        name = folder.relative_to(self.out).as_posix()
+        return self._call([*MASA, *whole], folder / f"{command}.log", name, command, lock)
+
+    def _call(self, words: Sequence[str], file: Path, name: str, command: str, lock: int) -> float:
+        """Runs a program to its end, and returns the seconds it took."""
         start = time.monotonic()
-        with (folder / f"{command}.log").open("ab") as log:
+        with file.open("ab") as log:
             with self._lock:
                 if self._stopped:
                     raise RuntimeError("stopped")
-                process = subprocess.Popen(whole, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[lock])
+                process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[lock])
                 self._processes.add(process)
             code = process.wait()
             with self._lock:
                 self._processes.discard(process)
         seconds = time.monotonic() - start
-        name = folder.relative_to(self.out).as_posix()
         if code:
-            raise RuntimeError(f"masa {command} ended with status {code}; see {folder / command}.log")
+            program = command if name == "start" else f"masa {command}"
+            raise RuntimeError(f"{program} ended with status {code}; see {file}")
         print(f"{name}: {command} took {seconds:.0f} s", flush=True)
         return seconds
 

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Final
 
 from comparison import metrics as m
+from comparison import self_knowledge as k
 from comparison.goals import goals
 from comparison.runs import Arm
 from comparison.shapley import PARTS, shapley_by_seed
@@ -278,3 +279,25 @@ def further_tests(results: m.Results, arms: Sequence[Arm]) -> str:
             cells = [cell(pair, digits, sign=True) for pair, (_, digits) in zip(pairs, metrics.values(), strict=True)]
             rows.append([label, said, str(pairs[0].n if pairs[0] else 0), *cells])
     return table(["arm", "tested on", "seeds", *metrics], rows) if rows else ""
+
+
+def self_knowledge(results: m.Results, arms: Sequence[Arm]) -> str:
+    """Predicted pass rates beside stated confidences, of the same solutions, and what each costs; empty without any."""
+    rows = []
+    for arm in arms:
+        runs = results[arm.name]
+        for test in (None, *arm.tests):
+            said = "kinds of training" if test is None and arm.tests else test or "all"
+            for kind, found in k.estimates(k.tested_on(runs, test)).items():
+                sign = kind == k.LESS
+                within = {"sign": sign, "within": (-1, 1) if sign else (0, 1)}
+                cells = [cell(found[name], **within) for name in k.METRICS[:-1]]
+                cells.append(cell(found[k.METRICS[-1]], 2, sign=sign))
+                cost = [NONE, NONE]
+                if not sign and test is None:
+                    each = m.estimate(runs, lambda r, kind=kind: k.tokens_each(r, kind))
+                    part = m.estimate(runs, lambda r, kind=kind: k.share_of_tokens(r, kind))
+                    cost = [cell(each, 1), cell(part, 0, percent=True)]
+                rows.append([f"`{arm.name}`", said, str(len(runs)), kind, *cells, *cost])
+    head = ["arm", "tested on", "seeds", "self-knowledge", *k.METRICS, "tokens each", "of the tokens of training"]
+    return table(head, rows) if rows else ""
