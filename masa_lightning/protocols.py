@@ -24,7 +24,8 @@ class Sampler(Protocol):
 
     One that cannot be right on every model may also have `check_model(model_path, config, device)`, which raises a
     ValueError and is called before weights are loaded; `config` is transformers'. One that holds memory may have `close()`,
-    called at the end of fit, validate, test and predict; `setup` is then called again before the next use.
+    called at the end of fit, validate, test and predict; `setup` is then called again before the next use. One that heeds
+    `SamplingRequest.structure` has an attribute `structured_outputs`, which is True.
     """
 
     def setup(

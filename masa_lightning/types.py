@@ -254,6 +254,20 @@ class Problem:
             raise ValueError(f"problem {self.id!r}: {error}") from None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Structure:
+    """What a completion has to be: free text up to a mark, a JSON object, and its end (`sampling.structured`)."""
+
+    mark: str
+    """What free text ends with, such as "</meta>"."""
+    schema: str
+    """JSON schema of the object, as JSON."""
+    ending: tuple[int, ...]
+    """The tokens behind the object; the last one is a stop."""
+    stop_token_ids: tuple[int, ...]
+    """Any of these ends a completion, so that none stands before its end."""
+
+
 @dataclass(slots=True, kw_only=True)
 class SamplingRequest:
     """One completion to draw. Equal requests give equal tokens, whatever else is in the batch; on a GPU up to rounding."""
@@ -265,6 +279,8 @@ class SamplingRequest:
     """Of this request alone, in [0, 2**63)."""
     logprobs: bool = True
     """Whether the log-probabilities of the drawn tokens are wanted; a completion without is drawn sooner."""
+    structure: Structure | None = None
+    """What the completion has to be; None for anything. Tokens that would break it have probability 0."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -274,8 +290,8 @@ class Completion:
     token_ids: Sequence[int]
     """Generated tokens, the stop token, or those of a stop text, included when there are any."""
     logprobs: Sequence[float]
-    """Of each token under the distribution it was drawn from (after temperature and truncation), in nats; empty if the
-    request wanted none.
+    """Of each token under the distribution it was drawn from (after structure, temperature and truncation), in nats;
+    empty if the request wanted none.
     """
     finish_reason: FinishReason
     """"stop" at any of the stops, "length" where the request's limit cut it short."""
@@ -548,6 +564,18 @@ class RolloutGroup:
 
 
 @dataclass(slots=True, kw_only=True)
+class AllowedTokens:
+    """Which tokens each of K tokens was drawn from, as bits; many of them share a row."""
+
+    rows: torch.Tensor  # [U, 4 W] uint8: bit i % 8 of byte i // 8 is that of token i; W words of 32 tokens
+    index: torch.Tensor  # [K] the row of each
+
+    def to(self, device: torch.device | str) -> AllowedTokens:
+        """Moves its tensors to a device."""
+        return AllowedTokens(rows=self.rows.to(device), index=self.index.to(device))
+
+
+@dataclass(slots=True, kw_only=True)
 class PackedTokens:
     """B completions behind their prompts, in one row without padding (`models.packing.pack`).
 
@@ -560,6 +588,7 @@ class PackedTokens:
     spans: list[tuple[int, int, int, int]]  # [B] start and end of the prompt, start and end of the completion
     targets: torch.Tensor  # [K] the completion tokens, row by row
     mask: torch.Tensor  # [B, T] bool, True at completion tokens
+    allowed: AllowedTokens | None = None  # what targets were drawn from; None is all tokens
 
     def to(self, device: torch.device | str) -> PackedTokens:
         """Moves its tensors to a device."""
@@ -569,6 +598,7 @@ class PackedTokens:
             spans=self.spans,
             targets=self.targets.to(device),
             mask=self.mask.to(device),
+            allowed=None if self.allowed is None else self.allowed.to(device),
         )
 
 

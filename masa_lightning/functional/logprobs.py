@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from masa_lightning.types import AllowedTokens
+
 MAX_CHUNK_ELEMENTS = 2**24
 """Largest default chunk on a CPU, tokens times vocabulary: 64 MiB in float32."""
 
@@ -26,6 +28,7 @@ def token_logprobs(
     *,
     temperature: float = 1.0,
     bias: Tensor | None = None,
+    allowed: AllowedTokens | None = None,
     dtype: torch.dtype | None = None,
     chunk_tokens: int | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -43,6 +46,8 @@ def token_logprobs(
         targets: Token ids in [0, V), [N].
         temperature: tau > 0.
         bias: Of the output layer, [V].
+        allowed: Tokens that each target was drawn from, itself among them: the others have probability 0, before tau
+            counts. By default all.
         dtype: That the matrix product runs in; by default autocast's where it is on, else that of `hidden`.
         chunk_tokens: Tokens whose logits are in memory at once; by default as many as keep them within 2**24 elements on a
             CPU, 2**27 elsewhere.
@@ -59,7 +64,7 @@ def token_logprobs(
         >>> logp, entropy
         (tensor([-1.3863, -1.3863]), tensor([1.3863, 1.3863]))
     """
-    _check(hidden, weight, targets, temperature, bias, chunk_tokens)
+    _check(hidden, weight, targets, temperature, bias, allowed, chunk_tokens)
     device = hidden.device.type
     chunk = chunk_tokens or max(
         1, (MAX_CHUNK_ELEMENTS if device == "cpu" else MAX_CHUNK_ELEMENTS_OF_GPU) // len(weight)
@@ -69,11 +74,11 @@ def token_logprobs(
     hidden = hidden.to(dtype)
     with torch.autocast(device, enabled=False):
         if len(hidden) <= chunk:
-            z = _logits(hidden, weight, bias, temperature)
+            z = _masked(_logits(hidden, weight, bias, temperature), allowed)
             logp, _, entropy = _reduce(z, targets)
             return logp, entropy
         apply: Callable[..., tuple[Tensor, Tensor]] = _ChunkedLogprobs.apply
-        return apply(hidden, weight, targets, temperature, bias, chunk)
+        return apply(hidden, weight, targets, temperature, bias, allowed, chunk)
 
 
 class _ChunkedLogprobs(torch.autograd.Function):
@@ -81,17 +86,24 @@ class _ChunkedLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, bias: Tensor | None, chunk: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        temperature: float,
+        bias: Tensor | None,
+        allowed: AllowedTokens | None,
+        chunk: int,
     ) -> tuple[Tensor, Tensor]:
         cast = weight.to(hidden.dtype)
         parts = [
-            _reduce(_logits(h, cast, bias, temperature), y)
-            for h, y in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
+            _reduce(_masked(_logits(hidden[rows], cast, bias, temperature), allowed, rows), targets[rows])
+            for rows in (slice(start, start + chunk) for start in range(0, len(hidden), chunk))
         ]
         logp, normaliser, entropy = (torch.cat(columns) for columns in zip(*parts, strict=True))
         ctx.save_for_backward(hidden, weight, targets, bias, normaliser)
         ctx.entropy = entropy.detach()  # of no use to autograd, so no saved tensor
-        ctx.temperature, ctx.chunk = temperature, chunk
+        ctx.temperature, ctx.allowed, ctx.chunk = temperature, allowed, chunk
         ctx.set_materialize_grads(False)
         return logp, entropy
 
@@ -99,7 +111,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
     def backward(ctx: Any, grad_logp: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, bias, normaliser = ctx.saved_tensors
         grad_logp = torch.zeros_like(normaliser) if grad_logp is None else grad_logp
-        needs_hidden, needs_weight, _, _, needs_bias, _ = ctx.needs_input_grad
+        needs_hidden, needs_weight, _, _, needs_bias, *_ = ctx.needs_input_grad
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if needs_bias else None
@@ -108,7 +120,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
             for start in range(0, len(hidden), ctx.chunk):
                 rows = slice(start, start + ctx.chunk)
                 h = hidden[rows]
-                grad = _logits(h, cast, bias, ctx.temperature)
+                grad = _masked(_logits(h, cast, bias, ctx.temperature), ctx.allowed, rows)
                 scale = grad_logp[rows, None] / ctx.temperature
                 grad = grad.sub_(normaliser[rows, None])
                 if grad_entropy is None:
@@ -131,6 +143,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
             None,
             None,
             None if grad_bias is None else grad_bias.to(bias.dtype),
+            None,
             None,
         )
 
@@ -160,6 +173,15 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: fl
     return z.float() if temperature == 1.0 else z.float().div_(temperature)
 
 
+def _masked(z: Tensor, allowed: AllowedTokens | None, rows: slice = slice(None)) -> Tensor:
+    """Logits [n, V] of some rows in place, minus infinity where a token was not allowed."""
+    if allowed is None:
+        return z
+    masks = allowed.rows[allowed.index[rows]]
+    bits = 1 << torch.arange(8, dtype=torch.uint8, device=masks.device)
+    return z.masked_fill_(((masks[..., None] & bits) == 0).flatten(1)[:, : z.shape[1]], -torch.inf)
+
+
 def _reduce(z: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probability of the targets, log-normaliser and entropy, each [N], of logits [N, V]."""
     with torch.no_grad():  # every pass over the logits counts: one exponential, no logarithm, serves both
@@ -176,7 +198,13 @@ def _reduce(z: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _check(
-    hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, bias: Tensor | None, chunk_tokens: int | None
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    temperature: float,
+    bias: Tensor | None,
+    allowed: AllowedTokens | None,
+    chunk_tokens: int | None,
 ) -> None:
     if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
         raise ValueError(
@@ -186,6 +214,11 @@ def _check(
         raise ValueError(f"targets has shape {tuple(targets.shape)}; expected ({len(hidden)},), one a hidden state")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias has shape {tuple(bias.shape)}; expected ({len(weight)},)")
+    if allowed is not None and (allowed.index.shape != targets.shape or 8 * allowed.rows.shape[1] < len(weight)):
+        raise ValueError(
+            f"allowed has an index of shape {tuple(allowed.index.shape)} and rows of {8 * allowed.rows.shape[1]} bits; "
+            f"expected ({len(hidden)},), one a hidden state, and at least {len(weight)}, one a token"
+        )
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; expected > 0: take 1.0 for greedily drawn tokens")
     if chunk_tokens is not None and chunk_tokens < 1:

@@ -66,7 +66,8 @@ class Policy(nn.Module):
         """Computes log-probabilities of completion tokens.
 
         Args:
-            tokens: B completions behind their prompts, on the model's device.
+            tokens: B completions behind their prompts, on the model's device. Where they were drawn from some tokens alone
+                (`PackedTokens.allowed`), all is of the distribution over these.
             temperature: The softmax temperature that the tokens were drawn with, > 0.
 
         Returns:
@@ -86,6 +87,7 @@ class Policy(nn.Module):
             tokens.targets,
             temperature=temperature,
             bias=getattr(head, "bias", None),
+            allowed=tokens.allowed,
             dtype=self.head_dtype,
         )
         empty = torch.zeros(tokens.mask.shape, dtype=logp.dtype, device=logp.device)

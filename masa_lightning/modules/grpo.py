@@ -385,6 +385,7 @@ class GRPOLightningModule(PolicyLightningModule):
             progress=progress,
             watch=self.watch,
             expected=self.run_state.expected_lengths,
+            structures={kind: each.structure for kind, each in self.session.structured.items()},
         )
         self.scorers = Scorers(self.all_scorers(), processes=self.processes, progress=progress, watch=self.watch)
         self.rollouts = TrainingRollouts(

@@ -76,7 +76,7 @@ class MASALightningModule(GRPOLightningModule):
         self.num_meta_generations = num_meta_generations
         self.num_acting_meta_generations = num_acting_meta_generations
         self.completion_limits["meta"] = self.max_meta_length = min(max_meta_length, self.max_completion_length)
-        self.calibrate(meta.quantities(quantities, self.max_completion_length, self.confidence))
+        self.calibrate(meta.quantities(quantities, self.max_completion_length, self.sampler, self.confidence))
         if quantities is not None:
             check_asked(self.prompts, self.quantities.questions())
         self.pass_rate_scale = self.quantities.pass_rate_scale

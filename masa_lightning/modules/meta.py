@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from masa_lightning.checks import check_number
+from masa_lightning.checks import check_choice, check_number
 from masa_lightning.functional.rewards import Counting, Scoring
+from masa_lightning.protocols import Sampler
 from masa_lightning.quantities import Quantities, Quantity, StatedConfidence, chosen_quantities
+from masa_lightning.sampling.structured import Structured, check_xgrammar
+from masa_lightning.types import Kind, Structure
+
+if TYPE_CHECKING:
+    from masa_lightning.modules.base import PolicyLightningModule
+
+_MARK = "</meta>"
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -28,6 +37,9 @@ class MetaSettings:
             each by default, 0 removes a part.
         loss_weight: Weight of the meta rollouts' loss, >= 0.
         solution_loss_weight: Weight of the solution rollouts' loss, >= 0.
+        structured_outputs: Draw predictions under a JSON schema made from the quantities, in training and evaluation: each
+            ends with an object that can be read. Their log-probabilities, and all that the update makes of them, are then
+            those of the constrained distribution ([structured outputs](structured_outputs.md)).
     """
 
     pass_rate_scale: int = 8
@@ -38,23 +50,32 @@ class MetaSettings:
     reward_weights: dict[str, float] | None = None
     loss_weight: float = 1.0
     solution_loss_weight: float = 1.0
+    structured_outputs: bool = False
 
     def __post_init__(self) -> None:
+        check_choice("structured_outputs", self.structured_outputs, (False, True))
         for name in ("loss_weight", "solution_loss_weight"):
             check_number(name, getattr(self, name), ">= 0")
 
     def quantities(
-        self, given: list[Quantity] | None, budget: int, confidence: StatedConfidence | None = None
+        self,
+        given: list[Quantity] | None,
+        budget: int,
+        sampler: Sampler,
+        confidence: StatedConfidence | None = None,
     ) -> Quantities:
         """Puts what is predicted together.
 
         Args:
             given: By the user; None for the paper's three.
             budget: Most tokens of a solution, >= 1.
+            sampler: Draws them.
             confidence: What solutions state of themselves, beside them.
 
         Raises:
-            ValueError: If they cannot be asked together, or a setting is out of range.
+            ImportError: If they are to be structured, and xgrammar is not installed.
+            ValueError: If they cannot be asked together, a setting is out of range, or they are to be structured and a
+                quantity has no schema, or the sampler knows none.
         """
         chosen = chosen_quantities(
             given,
@@ -64,7 +85,10 @@ class MetaSettings:
             notion_counting=self.notion_counting,
             min_expert_reward=self.min_expert_reward,
         )
-        return Quantities(chosen, budget=budget, confidence=confidence)
+        quantities = Quantities(chosen, budget=budget, confidence=confidence)
+        if self.structured_outputs:
+            _check_structured(quantities, sampler)
+        return quantities
 
     def check_counts(self, num_meta_generations: int, num_acting_meta_generations: int | None) -> None:
         """Compares the weights with how many meta rollouts a problem gets.
@@ -91,3 +115,49 @@ class MetaSettings:
         if num_acting_meta_generations is not None:
             least = ">= 2" if self.loss_weight else ">= 1"
             check_number("num_acting_meta_generations", num_acting_meta_generations, least, whole=True)
+
+
+def _check_structured(quantities: Quantities, sampler: Sampler) -> None:
+    check_xgrammar()
+    quantities.schema()
+    if getattr(sampler, "structured_outputs", False) is not True:
+        raise ValueError(
+            f"meta.structured_outputs is true and the sampler a {type(sampler).__name__}, which does not say that it "
+            "heeds `SamplingRequest.structure`; expected one that has structured_outputs = True: use VLLMSampler or "
+            "TransformersSampler, or set meta.structured_outputs to false"
+        )
+
+
+def structured_kinds(module: PolicyLightningModule) -> dict[Kind, Structured]:
+    """What completions of a module are drawn under, by kind, once its policy is loaded; nothing of those that are free.
+
+    Raises:
+        ValueError: If a text ends completions, or predictions have too few tokens for an object.
+    """
+    settings, policy = getattr(module, "meta", None), module.policy
+    quantities: Any = getattr(module, "quantities", None)
+    if not isinstance(settings, MetaSettings) or not settings.structured_outputs or policy is None:
+        return {}
+    stops = module.stops
+    ends = [i for i, token in enumerate(stops.closing, start=1) if token in stops.token_ids][:1]
+    if stops.texts or not ends:
+        raise ValueError(
+            f"meta.structured_outputs is true and completions are ended by {stops.described(module.tokenizer)}; expected "
+            "tokens alone, as a text could end a prediction before its object: leave sampling.stop empty and use a chat "
+            "template whose turns end with a token of their own, or set meta.structured_outputs to false"
+        )
+    structure = Structure(
+        mark=_MARK,
+        schema=quantities.schema(),
+        ending=stops.closing[: ends[0]],
+        stop_token_ids=stops.token_ids,
+    )
+    model: Any = policy.model
+    made = Structured(structure, module.tokenizer, len(model.get_output_embeddings().weight))
+    limits: Any = module.completion_limits
+    if (most := limits["meta"]) < made.reserve:
+        raise ValueError(
+            f"max_meta_length is {most} with meta.structured_outputs; expected at least {made.reserve} tokens, which are "
+            f"kept for {_MARK} and the JSON object of {', '.join(quantities.names)}: raise max_meta_length"
+        )
+    return {"meta": made}

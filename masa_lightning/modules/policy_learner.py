@@ -95,6 +95,7 @@ class PolicyLearner:
             processes=module.processes,
             progress=phase_progress(module.trainer),
             watch=module.watch,
+            structured={kind: (s, module.completion_limits[kind]) for kind, s in module.session.structured.items()},
         )
         metrics = update.run(
             groups,

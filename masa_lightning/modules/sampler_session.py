@@ -12,8 +12,11 @@ from torch import Tensor
 from masa_lightning.checks import check_number
 from masa_lightning.models import loading
 from masa_lightning.models.policy import Policy
+from masa_lightning.modules.meta import structured_kinds
 from masa_lightning.modules.parity import ParityGuard, claim
+from masa_lightning.sampling.structured import Structured
 from masa_lightning.settings import SamplingSettings
+from masa_lightning.types import Kind
 from masa_lightning.update.learner import are_finite
 
 if TYPE_CHECKING:
@@ -40,16 +43,19 @@ class SamplerSession:
         """Compares sampler and policy; made by `start`."""
         self.is_ready = False
         """Whether the sampler has the policy."""
+        self.structured: dict[Kind, Structured] = {}
+        """What completions are drawn under, by kind; nothing of those that are free."""
 
     def start(self, module: PolicyLightningModule) -> None:
         """Readies the sampler and compares it with the policy; a collective.
 
         Raises:
-            ValueError: If the policy has weights that are not finite.
+            ValueError: If the policy has weights that are not finite, or completions cannot be structured as asked.
             RuntimeError: If another module uses the sampler, or it does not draw from the policy.
         """
         policy, trainer = module.policy, module.trainer
         assert policy is not None
+        self.structured = structured_kinds(module)
         with torch.inference_mode(False), torch.enable_grad(), module.watch.phase("start"):
             claim(module.sampler, module)
             if not self.is_ready:
@@ -102,7 +108,7 @@ class SamplerSession:
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies, whose sampler has no policy yet."""
-        return vars(self) | {"guard": None, "is_ready": False}
+        return vars(self) | {"guard": None, "is_ready": False, "structured": {}}
 
     def _set_up(self, module: PolicyLightningModule, policy: Policy) -> None:
         """Gives the sampler the policy, the first time; the two may come to share weights."""

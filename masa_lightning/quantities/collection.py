@@ -147,6 +147,24 @@ class Quantities:
         """How they are asked for."""
         return [quantity.ask(self.budget) for quantity in self._all]
 
+    def schema(self) -> str:
+        """The JSON schema of the object that a prediction ends with, as JSON; its members in the order of the prompt.
+
+        Raises:
+            ValueError: If a quantity has none.
+        """
+        members = {quantity.key: quantity.schema(self.budget) for quantity in self._all}
+        for quantity in self._all:
+            if not isinstance(members[quantity.key], dict):
+                raise ValueError(
+                    f"{_who(quantity)} has the schema {members[quantity.key]!r}, and meta.structured_outputs draws "
+                    'predictions under one; expected a JSON schema such as {"type": "integer", "minimum": 0, "maximum": 9}: '
+                    f"give {type(quantity).__name__} a method `schema`, or set meta.structured_outputs to false"
+                )
+        return json.dumps(
+            {"type": "object", "properties": members, "required": [*members], "additionalProperties": False}
+        )
+
     def read(self, text: str) -> MetaPrediction:
         """Reads what a meta completion predicts; each quantity is judged alone.
 

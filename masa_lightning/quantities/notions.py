@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from masa_lightning.checks import check_choice, check_number
 from masa_lightning.functional.parsing import read_notions
@@ -11,6 +11,10 @@ from masa_lightning.functional.prompts import NOTIONS, Question
 from masa_lightning.functional.rewards import Counting, PreparedTexts, notion_reward, prepare_texts
 from masa_lightning.quantities.quantity import Quantity
 from masa_lightning.types import RolloutGroup
+
+_LETTER: Final = r"0-9A-Za-z\u00C0-\u167F\u2070-\u2FFF\u3001-\uD7FF"  # or a sign, and no space of Unicode
+_NOTION: Final = rf"^[{_LETTER}][^\"\\\u0000-\u001F\u007F]{{0,39}}$"
+_MOST: Final = 8  # notions that structured outputs draw
 
 
 class Notions(Quantity):
@@ -41,6 +45,11 @@ class Notions(Quantity):
 
     def read(self, value: Any) -> tuple[str, ...]:
         return read_notions(value)
+
+    def schema(self, budget: int) -> dict[str, Any]:
+        """A list of 1 to 8 texts of 1 to 40 characters, none of them a quote or a backslash."""
+        notion = {"type": "string", "pattern": _NOTION}
+        return {"type": "array", "items": notion, "minItems": 1, "maxItems": _MOST}
 
     def reward(self, predicted: tuple[str, ...], group: RolloutGroup) -> float:
         texts = _prepared(tuple(rollout.text for rollout in group.solutions))

@@ -54,6 +54,9 @@ class PassRate(Quantity):
     def read(self, value: Any) -> int:
         return read_integer(value, 0, self.scale)
 
+    def schema(self, budget: int) -> dict[str, Any]:
+        return {"type": "integer", "minimum": 0, "maximum": self.scale}
+
     def reward(self, predicted: int, group: RolloutGroup) -> float:
         return difficulty_reward(predicted / self.scale, group.correct, self.base, self.scoring)
 

@@ -91,6 +91,17 @@ class Quantity(ABC):
             group: Of the problem; at least one solution is correct.
         """
 
+    def schema(self, budget: int) -> dict[str, Any] | None:
+        """Says which values structured outputs may give it, as JSON schema; None where it is for free drawing alone.
+
+        Every value of the schema is one that `read` takes. Texts and lists have a greatest length, and an item of a list
+        takes few tokens: objects inside of lists may be cut.
+
+        Args:
+            budget: Most tokens of a solution.
+        """
+        return None
+
     def metric(self, **settings: Any) -> Metric | None:
         """Makes the metric that calibrates it; None for none.
 

@@ -30,6 +30,9 @@ class SolutionLength(Quantity):
     def read(self, value: Any) -> int:
         return read_integer(value, 1)
 
+    def schema(self, budget: int) -> dict[str, Any]:
+        return {"type": "integer", "minimum": 1, "maximum": budget}
+
     def reward(self, predicted: int, group: RolloutGroup) -> float:
         return length_reward(predicted, group.lengths, group.correct)
 

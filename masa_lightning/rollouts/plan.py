@@ -10,7 +10,7 @@ from typing import Any
 
 from masa_lightning.distributed import rank_zero_warn
 from masa_lightning.rollouts.prompts import Prompts
-from masa_lightning.types import Completion, Kind, Problem, Rollout, RolloutGroup, SamplingRequest
+from masa_lightning.types import Completion, Kind, Problem, Rollout, RolloutGroup, SamplingRequest, Structure
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,6 +104,7 @@ def plan_rollouts(
     limits: Mapping[Kind, int],
     keys: Sequence[str],
     logprobs: bool = True,
+    structures: Mapping[Kind, Structure] | None = None,
 ) -> RolloutPlan:
     """Plans one call of the sampler.
 
@@ -115,19 +116,22 @@ def plan_rollouts(
         keys: One a group. Every request's seed is a function of its group's key, of the kind and of the rollout's index
             alone: a resumed run draws what an undisturbed one would have drawn.
         logprobs: Whether the log-probabilities of the drawn tokens are wanted.
+        structures: What completions have to be, by kind.
     """
     plan = RolloutPlan(groups=list(groups))
     for owner, group in enumerate(groups):
         for kind, count in counts.items():
             if not count or (kind == "solution" and group.gated):
                 continue
-            ids, most = group.prompts[kind], limits[kind]
+            ids, most, structure = group.prompts[kind], limits[kind], (structures or {}).get(kind)
             if kind == "solution":
                 most = most if group.token_limit is None else min(most, group.token_limit)
                 count = count if group.num_solutions is None else group.num_solutions
             for index in range(count):
                 seed = _seed(f"{keys[owner]}/{kind}/{index}")
-                plan.requests.append(SamplingRequest(prompt_ids=ids, max_tokens=most, seed=seed, logprobs=logprobs))
+                plan.requests.append(
+                    SamplingRequest(prompt_ids=ids, max_tokens=most, seed=seed, logprobs=logprobs, structure=structure)
+                )
                 plan.owners.append((owner, kind))
     return plan
 

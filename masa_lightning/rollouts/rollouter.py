@@ -15,7 +15,7 @@ from masa_lightning.rollouts.plan import collect_rollouts, make_groups, plan_rol
 from masa_lightning.rollouts.prompts import Prompts
 from masa_lightning.settings import SamplingSettings
 from masa_lightning.timing import Stopwatch
-from masa_lightning.types import Completion, Kind, Problem, RolloutGroup
+from masa_lightning.types import Completion, Kind, Problem, RolloutGroup, Structure
 
 
 class Rollouter:
@@ -33,6 +33,7 @@ class Rollouter:
         progress: Told how far "generate" is.
         watch: Measures "generate" and "exchange".
         expected: Mean tokens of a completion by kind, as far as known; updated in place by `expect`.
+        structures: What completions have to be, by kind; without those that may become anything.
     """
 
     def __init__(
@@ -49,11 +50,12 @@ class Rollouter:
         progress: PhaseProgress,
         watch: Stopwatch,
         expected: dict[Kind, float],
+        structures: Mapping[Kind, Structure] | None = None,
     ) -> None:
         self.sampler, self.tokenizer, self.stops = sampler, tokenizer, stops
         self.prompts, self.limits, self.max_prompt_length = prompts, dict(limits), max_prompt_length
         self.seed, self.processes, self.progress, self.watch = seed, processes, progress, watch
-        self.expected = expected
+        self.expected, self.structures = expected, structures
         self.generated: list[list[int]] = []
         """Tokens that each process drew, one list for each call of `generate`, until somebody empties it."""
 
@@ -105,7 +107,9 @@ class Rollouter:
             logprobs: Whether the log-probabilities of the drawn tokens are wanted, which an update needs.
         """
         keys = [f"{self.seed}/{key}" for key in keys]
-        plan = plan_rollouts(groups, counts, limits=self.limits, keys=keys, logprobs=logprobs)
+        plan = plan_rollouts(
+            groups, counts, limits=self.limits, keys=keys, logprobs=logprobs, structures=self.structures
+        )
         expected = [
             min(request.max_tokens, self.expected.get(kind, request.max_tokens))
             for request, (_, kind) in zip(plan.requests, plan.owners, strict=True)

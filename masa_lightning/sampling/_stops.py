@@ -8,12 +8,19 @@ from typing import Any
 _MARGIN = 8  # tokens in front of a stop string: decoders treat the first ones otherwise
 
 
-def load_tokenizer(model_path: str, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(
+    model_path: str,
+    trust_remote_code: bool = False,
+    why: str = "stop strings need the text of completions",
+    instead: str = "Use stop_token_ids",
+) -> Any:
     """The tokenizer that stop strings are looked for with.
 
     Args:
         model_path: Folder or hub name.
         trust_remote_code: Run Python code that it brings.
+        why: Begins the error.
+        instead: Ends it.
 
     Raises:
         ValueError: If the model has none.
@@ -26,8 +33,8 @@ def load_tokenizer(model_path: str, trust_remote_code: bool = False) -> Any:
             raise ValueError("it has no tokens of text")
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"stop strings need the text of completions, and the tokenizer of model {model_path!r} could not be loaded "
-            f"({error}); expected one beside the model. Use stop_token_ids"
+            f"{why}, and the tokenizer of model {model_path!r} could not be loaded ({error}); expected one beside the "
+            f"model. {instead}"
         ) from error
     return tokenizer
 

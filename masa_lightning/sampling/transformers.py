@@ -13,6 +13,7 @@ from torch import nn
 from masa_lightning.checks import check_number, trusts_code
 from masa_lightning.sampling._limits import check_requests
 from masa_lightning.sampling._stops import StopStrings, load_tokenizer
+from masa_lightning.sampling.structured import Walk, Walks, unpack_bits
 from masa_lightning.types import Completion, SamplingRequest
 
 if TYPE_CHECKING:
@@ -35,12 +36,15 @@ class TransformersSampler:
         batch_size: Most completions decoded at once.
     """
 
+    structured_outputs = True
+
     def __init__(self, batch_size: int = 64) -> None:
         check_number("batch_size", batch_size, ">= 1", whole=True)
         self.batch_size = batch_size
         self._policy: Any = None
         self._model_path = ""
         self._tokenizer: Any = None  # once there are stop strings
+        self._walks: Walks | None = None
         self._max_model_length = 0
         self._stop_token_ids: frozenset[int] = frozenset()
 
@@ -69,6 +73,7 @@ class TransformersSampler:
                 "language model: pass the model itself and not a wrapper of it"
             )
         self._policy = policy
+        self._walks = self._walks or Walks(policy, model_path)
         self._model_path = model_path
         self._max_model_length = max_model_length
         self._stop_token_ids = frozenset(stop_token_ids)
@@ -88,8 +93,8 @@ class TransformersSampler:
 
         Raises:
             RuntimeError: `setup` was not called.
-            ValueError: A prompt is empty, or too long for the completion it may get; there are stop strings, and the model
-                has no tokenizer.
+            ValueError: A prompt is empty, or too long for the completion it may get; there are stop strings or structures,
+                and the model has no tokenizer, or there are both.
         """
         if self._policy is None:
             raise RuntimeError("this TransformersSampler has no policy yet; call setup(policy, model_path, ...) first")
@@ -110,7 +115,7 @@ class TransformersSampler:
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings without the policy: a copy has to be set up anew."""
-        return {**self.__dict__, "_policy": None}
+        return {**self.__dict__, "_policy": None, "_walks": None}
 
     def _batches(self, requests: Sequence[SamplingRequest]) -> Iterator[list[int]]:
         """Indices of the requests that are decoded together, those of like size.
@@ -137,7 +142,8 @@ class TransformersSampler:
         for row, request in enumerate(requests):
             input_ids[row, width - len(request.prompt_ids) :] = torch.tensor(request.prompt_ids)
             attention_mask[row, width - len(request.prompt_ids) :] = 1
-        draw = _Draw([request.seed for request in requests], settings)
+        assert self._walks is not None  # since `setup`
+        draw = _Draw([request.seed for request in requests], settings, self._walks.of(requests, settings))
         limits = torch.tensor([request.max_tokens for request in requests], device=device)
 
         def reached_limit(ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
@@ -198,10 +204,11 @@ class _Draw:
     With E_v ~ Exponential(1), argmax_v (log p_v - log E_v) is distributed as p.
     """
 
-    def __init__(self, seeds: Sequence[int], settings: SamplingSettings) -> None:
+    def __init__(self, seeds: Sequence[int], settings: SamplingSettings, walks: Sequence[Walk | None]) -> None:
         from transformers import LogitsProcessorList
         from transformers.generation.logits_process import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+        self.walks = walks
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.temperature = settings.temperature
         self.truncate: Any = LogitsProcessorList()  # in vLLM's order
@@ -215,7 +222,7 @@ class _Draw:
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores [B, V] with noise; as a side effect, the log-probabilities of their argmax."""
-        scores = scores.float()
+        scores = self._structured(input_ids, scores.float())
         if self.temperature > 0:
             scores = self.truncate(input_ids, scores / self.temperature)
         logp = scores.log_softmax(-1)
@@ -227,6 +234,19 @@ class _Draw:
             noisy = logp - noise.clamp_min_(torch.finfo(noise.dtype).tiny).log_().to(logp.device)
         self.logprobs.append(logp.gather(1, noisy.argmax(-1, keepdim=True))[:, 0])
         return noisy
+
+    def _structured(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores, minus infinity where a token would break the structure of its row."""
+        last = input_ids[:, -1].tolist() if self.logprobs else []
+        for row, walk in enumerate(self.walks):
+            if walk is None or walk.done:
+                continue
+            if (not last or walk.accept(last[row])) and not walk.done:  # behind a row's end comes padding
+                masks = walk.new_masks(1)
+                walk.fill(masks, 0)
+                allowed = unpack_bits(masks[0])[: scores.shape[1]].to(scores.device)
+                scores[row] = scores[row].masked_fill(~allowed, -torch.inf)
+        return scores
 
 
 @contextlib.contextmanager

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 import torch
 
 from masa_lightning.distributed import cut
 from masa_lightning.models.packing import pack, split
-from masa_lightning.types import Experience, Rollout, RolloutGroup
+from masa_lightning.sampling.structured import Structured, allowed_tokens
+from masa_lightning.types import Experience, Kind, Rollout, RolloutGroup
+
+StructuredKinds = Mapping[Kind, tuple[Structured, int]]
+"""The structure of completions, and most tokens of one, by kind of rollout; without those that may become anything."""
 
 
-def make_experience(rollouts: Sequence[Rollout], device: torch.device | str = "cpu") -> Experience:
+def make_experience(
+    rollouts: Sequence[Rollout], device: torch.device | str = "cpu", structured: StructuredKinds | None = None
+) -> Experience:
     """Makes a micro-batch of rollouts.
 
     Args:
         rollouts: B rollouts with tokens and an advantage.
         device: Where the tensors go.
+        structured: What their completions were drawn under; None for no structure.
     """
     tokens = pack([(r.prompt_ids, r.completion.token_ids) for r in rollouts])
+    known = [(structured or {}).get(r.kind) for r in rollouts]
+    masks = [each and each[0].allowed(r.completion.token_ids, each[1]) for each, r in zip(known, rollouts, strict=True)]
+    tokens = replace(tokens, allowed=allowed_tokens(masks, [r.length for r in rollouts]))
     longest = tokens.mask.shape[1]
     # Not the default dtype, which Lightning's precision "bf16-true" changes.
     logps = [[*r.completion.logprobs, *[0.0] * (longest - r.length)] for r in rollouts]
@@ -39,6 +50,7 @@ def micro_batches(
     share_prompts: bool = True,
     rank: int = 0,
     processes: int = 1,
+    structured: StructuredKinds | None = None,
 ) -> list[Experience | None]:
     """Splits the rollouts of an optimiser step into micro-batches of at most `max_tokens` tokens, or of one rollout.
 
@@ -49,6 +61,7 @@ def micro_batches(
         share_prompts: As `models.packing.split`.
         rank: Of this process.
         processes: Number of processes that share the rollouts.
+        structured: As `make_experience`.
 
     Returns:
         Those of this process; None where it has nothing left to do and another process has.
@@ -59,7 +72,7 @@ def micro_batches(
         split([(r.prompt_ids, r.completion.token_ids) for r in own], max_tokens, share_prompts=share_prompts)
         for own in dealt
     ]
-    mine = [make_experience([dealt[rank][i] for i in indices], device) for indices in parts[rank]]
+    mine = [make_experience([dealt[rank][i] for i in indices], device, structured) for indices in parts[rank]]
     return [*mine, *[None] * (max(map(len, parts)) - len(mine))]
 
 

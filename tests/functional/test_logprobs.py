@@ -10,6 +10,7 @@ from torch import Tensor
 
 from masa_lightning.functional import logprobs
 from masa_lightning.functional.logprobs import token_logprobs
+from masa_lightning.types import AllowedTokens
 
 
 def inputs(n: int = 11, h: int = 8, v: int = 23, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -184,3 +185,55 @@ def test_impossible_tokens_have_no_entropy() -> None:
 def test_refuses(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         token_logprobs(**{**inputs(), **changes})
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 4, 11])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_tokens_that_were_not_allowed_have_no_probability(
+    chunk: int | None, temperature: float, with_bias: bool
+) -> None:
+    """Values and gradients, entropies' too, against autograd through a masked matrix of all logits."""
+    x = inputs(v=43)
+    if not with_bias:
+        del x["bias"]
+    leaves = [v.requires_grad_() for k, v in x.items() if k != "targets"]
+    g = torch.Generator().manual_seed(5)
+    slope, other = torch.randn(11, generator=g), torch.randn(11, generator=g)
+    masks = torch.rand(4, 64, generator=g) < 0.3
+    masks[0], masks[1] = True, False  # anything; and the target alone
+    index = torch.tensor([0, 1, 2, 3, 3, 2, 1, 0, 2, 3, 1])
+    x["targets"][[1, 6, 10]] = 7
+    masks[1, 7] = True
+    for row in (2, 3):
+        masks[row, x["targets"][index == row]] = True
+    rows = (masks.view(4, 8, 8) * 2 ** torch.arange(8)).sum(-1).to(torch.uint8)
+    allowed = AllowedTokens(rows=rows, index=index)
+
+    logits = (x["hidden"] @ x["weight"].T + x.get("bias", 0)).masked_fill(~masks[index][:, :43], -math.inf)
+    logp = (logits / temperature).log_softmax(-1)
+    expected = logp[torch.arange(11), x["targets"]]
+    expected_entropy = torch.special.entr(logp.exp()).sum(-1)
+    expected_grads = torch.autograd.grad((expected * slope).sum(), leaves, retain_graph=True)
+    safe = logp.clamp(min=-1e4)
+    entropy_grads = torch.autograd.grad(-(safe.exp() * safe * other[:, None]).sum(), leaves)
+    actual, entropy = token_logprobs(**x, allowed=allowed, temperature=temperature, chunk_tokens=chunk)
+    grads = torch.autograd.grad((actual * slope).sum() + (entropy * other).sum(), leaves)
+
+    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(entropy, expected_entropy, atol=1e-6, rtol=1e-6)
+    for a, b, c in zip(grads, expected_grads, entropy_grads, strict=True):
+        torch.testing.assert_close(a, b + c, atol=5e-6, rtol=1e-5)
+    assert actual[[1, 6, 10]].tolist() == [0, 0, 0]
+    alone = torch.autograd.grad(token_logprobs(**x, allowed=allowed)[0][[1, 6, 10]].sum(), leaves)
+    assert all(not grad.any() for grad in alone)
+
+
+def test_masks_that_do_not_fit_are_refused() -> None:
+    x = inputs()
+    rows, index = torch.full((1, 4), 255, dtype=torch.uint8), torch.zeros(11, dtype=torch.long)
+    token_logprobs(**x, allowed=AllowedTokens(rows=rows, index=index))
+    with pytest.raises(ValueError, match=r"index of shape \(10,\) and rows of 32 bits; expected \(11,\)"):
+        token_logprobs(**x, allowed=AllowedTokens(rows=rows, index=index[1:]))
+    with pytest.raises(ValueError, match=r"rows of 16 bits; expected \(11,\), .* at least 23"):
+        token_logprobs(**x, allowed=AllowedTokens(rows=rows[:, :2], index=index))

@@ -15,6 +15,7 @@ from conftest import installed_vllm
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from masa_lightning.sampling.transformers import TransformersSampler
+from masa_lightning.settings import SamplingSettings
 from masa_lightning.types import Completion, SamplingRequest
 
 LENGTH = 96
@@ -102,6 +103,19 @@ class Tools:
             expected = logp.gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0]
             worst = max(worst, (expected - torch.tensor(completion.logprobs)).abs().max().item())
         return worst
+
+    @staticmethod
+    def distribution(logits: torch.Tensor, settings: SamplingSettings) -> torch.Tensor:
+        """An independent statement of temperature, then min-p, then top-k, then top-p."""
+        p = (logits / settings.temperature).softmax(-1)
+        p = torch.where(p >= settings.min_p * p.max(), p, 0)
+        order = p.argsort(descending=True)
+        kept = order[: settings.top_k] if settings.top_k else order
+        mass = p[kept] / p[kept].sum()
+        kept = kept[mass.cumsum(0) - mass < settings.top_p]
+        result = torch.zeros_like(p)
+        result[kept] = p[kept]
+        return result / result.sum()
 
     @staticmethod
     def change(policy: PreTrainedModel) -> None:

@@ -144,11 +144,11 @@ def test_progress_ends_at_the_total(sampler, tools):
         SamplingSettings(temperature=0.8, top_k=20, top_p=0.7, min_p=0.02),
     ],
 )
-def test_frequencies_and_logprobs_match_the_settings(sampler, policy, settings):
+def test_frequencies_and_logprobs_match_the_settings(sampler, policy, tools, settings):
     draws, prompt = 3000, [17, 30, 60]
     requests = [SamplingRequest(prompt_ids=prompt, max_tokens=1, seed=seed) for seed in range(draws)]
     with torch.no_grad():
-        expected = _distribution(
+        expected = tools.distribution(
             policy(torch.tensor([prompt], device=policy.device)).logits[0, -1].double().cpu(), settings
         )
     counts = torch.zeros_like(expected)
@@ -175,16 +175,3 @@ def test_a_copy_of_the_settings_travels_without_the_policy(kind):
     twin = pickle.loads(pickle.dumps(Sampler()))
     with pytest.raises(RuntimeError, match=r"call setup\(policy"):
         twin.generate([], SamplingSettings())
-
-
-def _distribution(logits: torch.Tensor, settings: SamplingSettings) -> torch.Tensor:
-    """An independent statement of temperature, then min-p, then top-k, then top-p."""
-    p = (logits / settings.temperature).softmax(-1)
-    p = torch.where(p >= settings.min_p * p.max(), p, 0)
-    order = p.argsort(descending=True)
-    kept = order[: settings.top_k] if settings.top_k else order
-    mass = p[kept] / p[kept].sum()
-    kept = kept[mass.cumsum(0) - mass < settings.top_p]
-    result = torch.zeros_like(p)
-    result[kept] = p[kept]
-    return result / result.sum()

@@ -3,8 +3,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from masa_lightning.models import loading
 from masa_lightning.models.packing import padded
-from masa_lightning.types import Completion, Problem, Rollout, RolloutGroup
+from masa_lightning.models.policy import Policy
+from masa_lightning.quantities import Quantities, default_quantities
+from masa_lightning.sampling.structured import Structured, unpack_bits
+from masa_lightning.types import Completion, Problem, Rollout, RolloutGroup, Structure
 from masa_lightning.update.experience import make_experience, micro_batches, mini_batches, token_costs
 
 
@@ -144,3 +148,47 @@ def test_mini_batches(problems, count, sizes):
     parts = mini_batches(groups, count)
     assert sorted(map(len, parts)) == sizes
     assert [g.problem.id for part in parts for g in part] == [g.problem.id for g in groups]
+
+
+@pytest.mark.parametrize("max_tokens", [30, 10_000])
+def test_predictions_under_a_structure_beside_free_solutions(max_tokens):
+    """Log-probabilities and gradients of micro-batches against autograd through masked logits, a rollout at a time."""
+    tokenizer, model = loading.load_tokenizer("tiny"), loading.load_model("tiny", "float32")
+    quantities = Quantities(default_quantities(), budget=128)
+    asked = Structure(mark="</meta>", schema=quantities.schema(), ending=(2,), stop_token_ids=(2,))
+    structured = Structured(asked, tokenizer, 577)
+    written = (
+        'two</meta>\n{"math_notion": ["sum"], "pass_rate": 7, "solution_length": 42}',
+        "x</meta>" + ('{"math_notion": ["a", "addition"], "pass_rate": 0, "solution_length": 1}'),
+    )
+    prompt = tokenizer("17+25 Predict.").input_ids
+    rollouts = [rollout(prompt, [*tokenizer(text).input_ids, 2], "meta", 0.5 - i) for i, text in enumerate(written)]
+    rollouts += [rollout(prompt, tokenizer("the answer is 42").input_ids, advantage=1.0)]
+
+    expected, total = [], torch.zeros(())
+    for each in rollouts:
+        ids = torch.tensor([[*prompt, *each.completion.token_ids]])
+        logits = model(ids).logits[0, len(prompt) - 1 : -1]
+        if each.kind == "meta":
+            allowed = unpack_bits(structured.allowed(each.completion.token_ids, 48))[:, :577]
+            logits = logits.masked_fill(~allowed, -torch.inf)
+        logp = (logits / 0.8).log_softmax(-1).gather(1, ids[0, len(prompt) :, None])[:, 0]
+        expected.append(logp.detach())
+        total = total + (logp * each.advantage).sum()
+    oracle = torch.autograd.grad(total, list(model.parameters()))
+
+    policy, found, total = Policy(model), [], torch.zeros(())
+    batches = micro_batches(rollouts, max_tokens, structured={"meta": (structured, 48)})
+    assert len(batches) == (1 if max_tokens > 100 else 3)
+    for batch in batches:
+        assert (batch.tokens.allowed is None) == (not batch.kind.any())
+        logp, entropy = policy(batch.tokens, 0.8)
+        found += [row[mask].detach() for row, mask in zip(logp, batch.tokens.mask, strict=True)]
+        assert entropy.isfinite().all()
+        total = total + (logp * batch.advantages[:, None]).sum()
+    order = {len(each): each for each in found}
+    for logp in expected:
+        torch.testing.assert_close(order[len(logp)], logp, atol=1e-5, rtol=0)
+    for a, b in zip(torch.autograd.grad(total, list(model.parameters())), oracle, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    assert sum(float(logp.eq(0).sum()) for logp in expected[:2]) >= 2  # the ends: nothing else is allowed there

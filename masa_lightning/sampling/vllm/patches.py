@@ -20,6 +20,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from masa_lightning.sampling.structured import Walk
+
 
 @contextlib.contextmanager
 def _replaced(owner: Any, name: str, value: Any) -> Iterator[Any]:
@@ -484,3 +486,78 @@ def give_tokenizer(llm: Any, load: Callable[[], Any]) -> None:
     processor = llm.llm_engine.output_processor
     if processor.tokenizer is None:
         processor.tokenizer = load()
+
+
+class StructuredOutputs:
+    """Draws structured outputs of an engine by walks of ours, which was made without a tokenizer.
+
+    vLLM asks it as one of its backends for the tokens that each request may go on with.
+
+    Args:
+        llm: The engine.
+
+    Names: vllm.v1.engine.llm_engine:LLMEngine.engine_core, vllm.v1.engine.core:EngineCore.structured_output_manager,
+        vllm.v1.structured_output:StructuredOutputManager.backend._use_async_grammar_compilation,
+        vllm.v1.structured_output.backend_types:StructuredOutputBackend.compile_grammar(request_type, grammar_spec, **),
+        vllm.v1.structured_output.backend_types:StructuredOutputBackend.allocate_token_bitmask(max_num_seqs),
+        vllm.v1.structured_output.backend_types:StructuredOutputGrammar.accept_tokens(request_id, tokens),
+        vllm.v1.structured_output.backend_types:StructuredOutputGrammar.fill_bitmask(bitmask, batch_index),
+        vllm.v1.structured_output.backend_types:StructuredOutputGrammar.is_terminated(),
+        vllm.sampling_params:SamplingParams._validate_structured_outputs(**)
+    Test: tests/sampling/test_structured.py
+    Until: vLLM takes a backend of a user, for an engine without a tokenizer.
+    """
+
+    def __init__(self, llm: Any) -> None:
+        self._manager = llm.llm_engine.engine_core.engine_core.structured_output_manager
+        self._walks: dict[str, Walk] = {}
+        self._new_masks: Callable[[int], torch.Tensor] | None = None
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        """Requests may be added inside, which vLLM would look through with a tokenizer."""
+        from vllm import SamplingParams
+
+        self._manager.backend, self._manager._use_async_grammar_compilation = self, False
+        with _replaced(SamplingParams, "_validate_structured_outputs", lambda *_: None):
+            yield
+
+    def parameters(self, name: str, walk: Walk) -> Any:
+        """What `SamplingParams` takes as `structured_outputs`.
+
+        Args:
+            name: Of the request.
+            walk: At its start.
+        """
+        from vllm.sampling_params import StructuredOutputsParams
+
+        self._walks[name], self._new_masks = walk, walk.new_masks
+        return StructuredOutputsParams(grammar=name)
+
+    def compile_grammar(self, request_type: Any, grammar_spec: str, **_: Any) -> _Grammar:
+        """The walk of a request; for vLLM."""
+        return _Grammar(self._walks.pop(grammar_spec))
+
+    def allocate_token_bitmask(self, max_num_seqs: int) -> torch.Tensor:
+        """Masks of so many requests; for vLLM."""
+        assert self._new_masks is not None
+        return self._new_masks(max_num_seqs)
+
+    def destroy(self) -> None:
+        """Frees nothing; for vLLM."""
+
+
+class _Grammar:
+    """A walk as vLLM's `StructuredOutputGrammar`."""
+
+    def __init__(self, walk: Walk) -> None:
+        self._walk = walk
+
+    def accept_tokens(self, request_id: str, tokens: list[int]) -> bool:
+        return all(self._walk.done or self._walk.accept(token) for token in tokens)
+
+    def fill_bitmask(self, bitmask: torch.Tensor, batch_index: int) -> None:
+        self._walk.fill(bitmask, batch_index)
+
+    def is_terminated(self) -> bool:
+        return self._walk.done

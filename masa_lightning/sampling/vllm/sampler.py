@@ -15,6 +15,7 @@ from torch import nn
 from masa_lightning.checks import check_choice, check_number, trusts_code
 from masa_lightning.sampling._limits import check_requests
 from masa_lightning.sampling._stops import load_tokenizer
+from masa_lightning.sampling.structured import Walks
 from masa_lightning.sampling.vllm.architectures import check_experts
 from masa_lightning.sampling.vllm.cpu import PackedLayers
 from masa_lightning.sampling.vllm.engine import (
@@ -26,7 +27,7 @@ from masa_lightning.sampling.vllm.engine import (
     warn_of_version,
 )
 from masa_lightning.sampling.vllm.isolation import apart_from_training, give_memory_back, no_compilation
-from masa_lightning.sampling.vllm.patches import Workspace, engine_group, give_tokenizer
+from masa_lightning.sampling.vllm.patches import StructuredOutputs, Workspace, engine_group, give_tokenizer
 from masa_lightning.sampling.vllm.weights import HandOver, MissingWeightsError
 from masa_lightning.settings import SamplingSettings
 from masa_lightning.types import Completion, SamplingRequest
@@ -65,6 +66,8 @@ class VLLMSampler:
             set here.
         verbose: Shows vLLM's own log. False keeps it to errors; VLLM_LOGGING_LEVEL in the environment wins.
     """
+
+    structured_outputs = True
 
     def __init__(
         self,
@@ -113,6 +116,8 @@ class VLLMSampler:
         self._end: Callable[[], None] | None = None  # of the engine
         self._hand_over: HandOver | None = None
         self._workspace: Workspace | None = None
+        self._walks: Walks | None = None
+        self._structured: StructuredOutputs | None = None
         self._packed = PackedLayers()  # of the engine, on CPU
         self._model_path = ""
         self._max_model_length = 0
@@ -209,6 +214,7 @@ class VLLMSampler:
             self._packed.pack()
             self._try(llm)
         self._llm, self._hand_over, self._workspace, self._end = llm, weights, workspace, end
+        self._walks, self._structured = Walks(policy, model_path), StructuredOutputs(llm)
         _with_engine.add(self)
 
     def sync_weights(self) -> None:
@@ -243,8 +249,8 @@ class VLLMSampler:
 
         Raises:
             RuntimeError: There is no engine yet, or it is asleep.
-            ValueError: A prompt is empty, or too long for the completion it may get; there are stop strings, and the model
-                has no tokenizer.
+            ValueError: A prompt is empty, or too long for the completion it may get; there are stop strings or structures,
+                and the model has no tokenizer, or there are both.
         """
         llm = self.llm
         if _WEIGHTS in self._asleep:
@@ -298,6 +304,7 @@ class VLLMSampler:
         """Settings without the engine: a copy has to be set up anew."""
         twin = dict(self.__dict__)
         twin.update(_llm=None, _end=None, _hand_over=None, _workspace=None, _packed=PackedLayers(), _asleep=[])
+        twin.update(_walks=None, _structured=None)
         return twin
 
     def _check_others(self) -> None:
@@ -360,6 +367,7 @@ class VLLMSampler:
         if settings.stop:
             trusted = self._hand_over is not None and trusts_code(self._hand_over.policy)
             give_tokenizer(llm, lambda: load_tokenizer(self._model_path, trusted))
+        walks = [None] * len(requests) if self._walks is None else self._walks.of(requests, settings)
         index_of: dict[str, int] = {}
         completions: list[Completion | None] = [None] * len(requests)
         try:
@@ -382,7 +390,13 @@ class VLLMSampler:
                 self._request_count += 1
                 request_id = str(self._request_count)
                 index_of[request_id] = index
-                engine.add_request(request_id, tokens_input(request.prompt_ids), params)
+                prompt, walk = tokens_input(request.prompt_ids), walks[index]
+                if walk is None or self._structured is None:
+                    engine.add_request(request_id, prompt, params)
+                    continue
+                params.structured_outputs = self._structured.parameters(request_id, walk)
+                with self._structured.taken():
+                    engine.add_request(request_id, prompt, params)
             done = 0
             while engine.has_unfinished_requests():
                 before = done
