@@ -409,7 +409,7 @@ def stating(name, pairs, rates=(), rollouts=()):
 def test_both_kinds_of_self_knowledge_are_of_the_same_solutions():
     k, metrics = part("self_knowledge"), part("metrics")
     problems = [
-        stating("a", [(0.9, 1.0), (0.1, 0.0)], [0.5, 0.5]),
+        stating("a", [(0.9, 1.0), (0.1, 0.0)], [0.5, 0.3]),
         stating("b", [(0.8, 1.0)], [1.0]),
         stating("c", [(0.0, 0.0)], [0.25]),
         stating("d", [(0.5, 1.0)]),  # nothing was predicted
@@ -417,7 +417,7 @@ def test_both_kinds_of_self_knowledge_are_of_the_same_solutions():
     ]
     run = {0: result("masa_rlcr", 0, (0, 0, 0), problems=problems)}
     (tested,) = k.tested_on(run, None)
-    assert [p.before for p in tested] == [0.5, 1.0, 0.25, None]
+    assert [list(p.rates) for p in tested] == [[0.5, 0.3], [1.0], [0.25], []]
     found = k.estimates([tested], draws=200)
     before, after = ({name: e.value for name, e in found[kind].items()} for kind in (k.BEFORE, k.AFTER))
     assert before["Brier"] == pytest.approx((0.25 + 0.25 + 0 + 0.0625) / 4)
@@ -427,12 +427,13 @@ def test_both_kinds_of_self_knowledge_are_of_the_same_solutions():
     assert before["ECE"] == pytest.approx((0 + 0 + 0.25) / 4)
     assert after["ECE"] == pytest.approx((0.1 + 0.1 + 0.2 + 0) / 4)
     assert before["r over problems"] == pytest.approx(metrics.statistics.pearson([(0.5, 0.5), (1.0, 1.0), (0.25, 0.0)]))
+    assert found[k.MEAN]["Brier"].value == pytest.approx((0.36 + 0.16 + 0 + 0.0625) / 4)
     less = found[k.LESS]["Brier"]
     assert less.value == pytest.approx(after["Brier"] - before["Brier"])
     assert less.low <= less.value <= less.high
     assert less.n == 3  # problems
 
-    alone = k.estimates([[k.Answers(None, [(0.5, 1.0), (0.5, 0.0)])]], draws=20)
+    alone = k.estimates([[k.Answers([], [(0.5, 1.0), (0.5, 0.0)])]], draws=20)
     assert list(alone) == [k.AFTER]
     assert alone[k.AFTER]["Brier"].value == 0.25
     assert k.estimates([]) == {}
@@ -458,7 +459,10 @@ def test_what_statements_cost():
     assert k.share_of_tokens(one, k.AFTER) == pytest.approx(each * 4 * (75 / 15) * 0.5 / 400)
     arms = [part("runs").Arm(name="a", says="", layers=())]
     table = part("tables").self_knowledge({"a": {0: one}}, arms)
-    assert table.count("\n") == 4
+    assert table.count("\n") == 5
+    figure = part("pictures").both_kinds({"masa_rlcr": {0: one}})
+    assert figure.axes[1].get_title(loc="left") == "After: ECE = 0.20, n = 1 solution of 1 problem"
+    assert part("pictures").both_kinds({}) is None
     assert part("tables").self_knowledge({"a": {0: result("a", 0, (0, 0, 0))}}, arms) == ""
 
 

@@ -22,6 +22,7 @@ _ABOUT: Final = {
     "gating": "Share of the problems gated, precision and recall over training (the paper's figure 4).",
     "alignment": "Predicted and actual means over training (the paper's figure 5).",
     "parts": "Pass@1 with each set of the meta reward's parts, and what each part adds.",
+    "both_kinds": "Predicted before (left) and stated after (right), on the test problems of `masa_rlcr`.",
     "cost": "Generated tokens and seconds of each training step.",
 }
 _INTRO: Final = """\
@@ -52,10 +53,11 @@ _PARTS: Final = """\
 Shapley values: what a part adds, on average over the orders in which parts are added to GRPO. In the paper notions
 have 67%, the pass rate (difficulty) 23% and the length 8%. Where an interval has 0 in it, nothing is shown."""
 _SELF_KNOWLEDGE: Final = """\
-*Predicted before*: the mean pass rate that meta rollouts predict of a problem, for each of its solutions. *Stated after*:
-the confidence that the solution ends with (RLCR). Both are of the same solutions, those that state a confidence; *r* is of
-means of problems. Intervals are a paired bootstrap over test problems, for the trained models as they are. *Tokens each*:
-of one meta rollout, and of one tag."""
+*Predicted before*: the pass rate that meta rollouts predict of a problem, for each of its solutions; the mean of all of the
+problem's, or the first one. *Stated after*: the confidence that the solution ends with (RLCR). All are of the same
+solutions, those that state a confidence; *r* is of means of problems. Intervals are a paired bootstrap over test problems,
+for the trained models as they are. *Read*: the share of meta rollouts, or of solutions, that say something that can be
+read; one that runs into its limit states nothing. *Tokens each*: of one meta rollout, and of one tag."""
 _MEASURED: Final = """\
 * *Steps*: all arms take as many training steps and optimiser steps. Pass@1 is of the test problems, after the last
   step.
@@ -125,7 +127,10 @@ def text(
         ("Hints", [tables.hints(results), "Means over the steps in which hints were given."]),
         ("Parts of the meta reward", [tables.parts(results), _PARTS, pictures.get("parts")]),
         ("Kinds of problems never trained on", [tables.further_tests(results, known)]),
-        ("Before or after: two kinds of self-knowledge", [tables.self_knowledge(results, known), _SELF_KNOWLEDGE]),
+        (
+            "Before or after: two kinds of self-knowledge",
+            [tables.self_knowledge(results, known), _SELF_KNOWLEDGE, pictures.get("both_kinds")],
+        ),
         (
             "The arms",
             [table(["arm", "seeds", "what it is"], rows), f"Not run: {', '.join(left)}." if left else None],

@@ -22,6 +22,7 @@ from comparison.metrics import (
     gate_of,
     paired,
 )
+from comparison.self_knowledge import answers
 from comparison.shapley import PARTS, arm_of_parts, shapley_by_seed
 from masa_lightning.metrics.figures import (
     BLUE,
@@ -31,6 +32,7 @@ from masa_lightning.metrics.figures import (
     draw_lengths,
     new_figure,
     save_figure,
+    self_knowledge,
     set_title,
     tidy,
 )
@@ -48,7 +50,7 @@ def draw_all(results: Results, folder: Path) -> list[str]:
     """Draws every picture that there are runs for; returns the names of their files, without endings."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
-    for draw in (calibration, progress, gating, alignment, parts, cost):
+    for draw in (calibration, progress, gating, alignment, parts, cost, both_kinds):
         if (figure := draw(results)) is not None:
             save_figure(figure, file := folder / f"{draw.__name__}.png")
             Image.open(file).convert("RGB").quantize(128).save(file, optimize=True)  # a third of the size
@@ -234,6 +236,20 @@ def cost(results: Results) -> Figure | None:
     panels[0].legend(frameon=False, fontsize=9)
     _note(figure, "means over seeds")
     return figure
+
+
+def both_kinds(results: Results) -> Figure | None:
+    """Reliability of predicted pass rates and of stated confidences, of the tested problems that have both."""
+    tested = [answers(result.tested) for result in results.get("masa_rlcr", {}).values()]
+    problems = [p for each in tested for p in each if p.rates]
+    if not problems:
+        return None
+    counts = torch.tensor([len(p.pairs) for p in problems])
+    pairs = torch.tensor([pair for p in problems for pair in p.pairs], dtype=torch.float64)
+    index = torch.repeat_interleave(torch.arange(len(problems)), counts)
+    right = torch.zeros(len(problems), dtype=torch.float64).scatter_add(0, index, pairs[:, 1])
+    rates = torch.tensor([fmean(p.rates) for p in problems], dtype=torch.float64)
+    return self_knowledge((rates, right, counts), (pairs[:, 0], pairs[:, 1], index), where="masa_rlcr, test problems")
 
 
 def _mean_over_steps(

@@ -21,7 +21,12 @@ from masa_lightning.models.loading import load_tokenizer
 from masa_lightning.report.records import Evaluated
 from masa_lightning.report.statistics import Estimate
 
-BEFORE, AFTER, LESS = "predicted before", "stated after", "after less before"
+MEAN, BEFORE, AFTER, LESS = (
+    "predicted before, mean",
+    "predicted before, once",
+    "stated after",
+    "after less before, once",
+)
 METRICS: Final = ("Brier", "ECE", "AUROC", "r over problems")
 DRAWS: Final = 1000
 _TAG: Final = re.compile(rf"\s*<{CONFIDENCE}>[^<]{{0,40}}</{CONFIDENCE}>")
@@ -32,27 +37,33 @@ class Answers:
     """The solutions of a problem that state a confidence.
 
     Args:
-        before: Mean predicted pass rate of the problem, in [0, 1]; None where nothing was predicted.
+        rates: Predicted pass rates of the problem, each in [0, 1]; none where nothing was predicted.
         pairs: Confidence and correctness (0 or 1) of each.
     """
 
-    before: float | None
+    rates: Sequence[float]
     pairs: Sequence[tuple[float, float]]
+
+    def said(self, kind: str) -> list[float]:
+        """What is said of each, by one kind of self-knowledge."""
+        if kind == AFTER:
+            return [q for q, _ in self.pairs]
+        return [fmean(self.rates) if kind == MEAN else self.rates[0]] * len(self.pairs)
 
 
 def answers(tested: Evaluated) -> list[Answers]:
     """Problems with at least one solution that states a confidence."""
-    rows = [(p.predicted, p.compared.get(CONFIDENCE, [])) for p in tested.problems]
-    return [Answers(before, pairs) for before, pairs in rows if pairs]
+    rows = [(p.rates, p.compared.get(CONFIDENCE, [])) for p in tested.problems]
+    return [Answers(rates, pairs) for rates, pairs in rows if pairs]
 
 
 def calibrated(problems: Sequence[Answers], kind: str) -> dict[str, float]:
     """Metrics of one kind of self-knowledge, of the very same solutions.
 
-    >>> calibrated([Answers(0.5, [(1.0, 1.0), (0.0, 0.0)])], BEFORE)["Brier"]
+    >>> calibrated([Answers([0.5], [(1.0, 1.0), (0.0, 0.0)])], BEFORE)["Brier"]
     0.25
     """
-    said = [[p.before if kind == BEFORE else q for q, _ in p.pairs] for p in problems]
+    said = [p.said(kind) for p in problems]
     stated = torch.tensor([q for each in said for q in each], dtype=torch.float64)
     right = torch.tensor([y for p in problems for _, y in p.pairs], dtype=torch.float64)
     means = (_means(said), _means([[y for _, y in p.pairs] for p in problems]))
@@ -75,11 +86,12 @@ def estimates(seeds: Sequence[Sequence[Answers]], draws: int = DRAWS) -> dict[st
         draws: Of the bootstrap.
 
     Returns:
-        Of `BEFORE`, of `AFTER`, and of `LESS`, the difference; without the first and the last where nothing is predicted.
+        Of `MEAN`, `BEFORE` and `AFTER`, and of `LESS`, the difference of the last two; of `AFTER` alone where nothing is
+        predicted.
     """
-    both = [[p for p in seed if p.before is not None] for seed in seeds]
-    kinds = (BEFORE, AFTER) if all(both) and both else (AFTER,)
-    seeds = [seed for seed in (both if len(kinds) == 2 else seeds) if seed]
+    both = [[p for p in seed if p.rates] for seed in seeds]
+    kinds = (MEAN, BEFORE, AFTER) if all(both) and both else (AFTER,)
+    seeds = [seed for seed in (both if len(kinds) > 1 else seeds) if seed]
     if not seeds:
         return {}
     rng = random.Random(0)
@@ -130,7 +142,7 @@ def _of(seeds: Sequence[Sequence[Answers]], kinds: Sequence[str]) -> dict[str, d
     for kind in kinds:
         values = [calibrated(seed, kind) for seed in seeds]
         means[kind] = {metric: fmean(v[metric] for v in values) for metric in METRICS}
-    if len(kinds) == 2:
+    if len(kinds) > 1:
         means[LESS] = {metric: means[AFTER][metric] - means[BEFORE][metric] for metric in METRICS}
     return means
 

@@ -260,11 +260,7 @@ def further_tests(results: m.Results, arms: Sequence[Arm]) -> str:
     }
 
     def of(test: str | None, tag: str) -> m.Metric:
-        def metric(result: m.Result) -> float | None:
-            run = result.run if test is None else result.tests.get(test)
-            return None if run is None else run.last(tag)
-
-        return metric
+        return lambda result: _tested(result, test, tag)
 
     rows = []
     tested = [arm for arm in arms if arm.tests]
@@ -281,6 +277,12 @@ def further_tests(results: m.Results, arms: Sequence[Arm]) -> str:
     return table(["arm", "tested on", "seeds", *metrics], rows) if rows else ""
 
 
+def _tested(result: m.Result, test: str | None, tag: str) -> float | None:
+    """What the usual test found, or a further one by its name."""
+    run = result.run if test is None else result.tests.get(test)
+    return None if run is None else run.last(tag)
+
+
 def self_knowledge(results: m.Results, arms: Sequence[Arm]) -> str:
     """Predicted pass rates beside stated confidences, of the same solutions, and what each costs; empty without any."""
     rows = []
@@ -293,11 +295,22 @@ def self_knowledge(results: m.Results, arms: Sequence[Arm]) -> str:
                 within = {"sign": sign, "within": (-1, 1) if sign else (0, 1)}
                 cells = [cell(found[name], **within) for name in k.METRICS[:-1]]
                 cells.append(cell(found[k.METRICS[-1]], 2, sign=sign))
+                tag = {k.AFTER: "test/confidence/parse_rate", k.LESS: ""}.get(kind, "test/meta/parse_rate")
+                read = m.estimate(runs, lambda r, test=test, tag=tag: _tested(r, test, tag))
                 cost = [NONE, NONE]
-                if not sign and test is None:
+                if kind in (k.BEFORE, k.AFTER) and test is None:
                     each = m.estimate(runs, lambda r, kind=kind: k.tokens_each(r, kind))
                     part = m.estimate(runs, lambda r, kind=kind: k.share_of_tokens(r, kind))
                     cost = [cell(each, 1), cell(part, 0, percent=True)]
-                rows.append([f"`{arm.name}`", said, str(len(runs)), kind, *cells, *cost])
-    head = ["arm", "tested on", "seeds", "self-knowledge", *k.METRICS, "tokens each", "of the tokens of training"]
+                rows.append([f"`{arm.name}`", said, str(len(runs)), kind, *cells, share(read, 2), *cost])
+    head = [
+        "arm",
+        "tested on",
+        "seeds",
+        "self-knowledge",
+        *k.METRICS,
+        "read",
+        "tokens each",
+        "of the tokens of training",
+    ]
     return table(head, rows) if rows else ""
