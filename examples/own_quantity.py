@@ -4,11 +4,11 @@ from lightning.pytorch import Trainer
 
 from masa_lightning import ArithmeticDataModule, MASALightningModule, PassRate, PromptTemplates, Quantity
 from masa_lightning.functional import Question, read_integer
-from masa_lightning.metrics import LengthCalibration
+from masa_lightning.metrics import ValueCalibration
 
 
 class Steps(Quantity):
-    key, unit, metric = "steps", "sentences", LengthCalibration
+    key, unit, metric = "steps", "sentences", ValueCalibration
 
     def ask(self, budget):
         return Question(
@@ -27,7 +27,7 @@ class Steps(Quantity):
 
     def compare(self, predicted, group, budget):
         counts = self.counts(group) or [float("nan")]
-        return min(predicted, budget), sum(counts) / len(counts), min(counts), max(counts)
+        return min(predicted, budget), sum(counts) / len(counts)
 
     def counts(self, group):
         return [1 + rollout.text.count(". ") for rollout in group.solutions if rollout.correct]

@@ -234,7 +234,7 @@ def _answered(run: dict[str, Any] | None) -> str:
     if run is None:
         return ""
     if run["skipped"]:
-        return "skipped: looks hopeless"
+        return f"skipped: looks {run['looks']}" if run["looks"] else "skipped"
     if run["answer"] is None:
         return "none"
     verdict = {True: ", right", False: ", wrong", None: ""}[run["correct"]]

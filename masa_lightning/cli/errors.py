@@ -238,7 +238,10 @@ def _no_module(name: str, path: str, folders: Sequence[Path]) -> str:
     meant = f"; did you mean {close[0]}?" if close and close[0] != name else ""
     if here.resolve() in looked:
         said += f" in the current folder {here} or installed"
-        return said + (meant or f"; expected {name}.py in the folder that masa is started in, or PYTHONPATH=FOLDER")
+        expected = f"; expected {name}.py in the folder that masa is started in, or PYTHONPATH=FOLDER"
+        if path.count(".") > 1:  # a package
+            expected = f"; expected it to be installed, or a folder {name} in the one that masa is started in"
+        return said + (meant or expected)
     said += f" installed, and the current folder {here} is looked at only with a configuration of your own"
     return f"{said}{meant or '.'} Expected --config FILE with it, or PYTHONPATH={here}"
 

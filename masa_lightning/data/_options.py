@@ -81,7 +81,7 @@ def read_options(value: Any, labels: list[str] | None = None) -> Options:
 
 
 def right_option(options: Options, answer: Any, counting: Counting) -> int:
-    """The place of the right option, from 0: by its label, letter, text or index.
+    """The index of the right option: by its label, letter, text or index.
 
     Args:
         options: As read.
@@ -96,21 +96,26 @@ def right_option(options: Options, answer: Any, counting: Counting) -> int:
         raise UnusableRowError(f"the answer is a {kind(answer)}, not one option")
     index, written = _index(answer), _option_text(answer)
     if index is None or isinstance(answer, str) or counting == "values" or written in (options.labels or ()):
-        place = _named(options, written)
+        position = _named(options, written)
     else:
-        place = None
+        position = None
     numbered = options.labels is not None and any(label.isdigit() for label in options.labels)
-    if place is not None and index is not None and not numbered and {*_places(options, index, counting)} - {place}:
+    if (
+        position is not None
+        and index is not None
+        and not numbered
+        and {*_positions(options, index, counting)} - {position}
+    ):
         raise UnusableRowError("the answer is the text of one option and the index of another")
-    if place is None and index is not None and not numbered and counting != "values":
-        place = _counted(options, index, counting)
-        if options.numbers and written in options.texts and options.texts[place : place + 1] != [written]:
+    if position is None and index is not None and not numbered and counting != "values":
+        position = _counted(options, index, counting)
+        if options.numbers and written in options.texts and options.texts[position : position + 1] != [written]:
             raise UnusableRowError("the answer is the index of one option and the value of another")
-    if place is None or not 0 <= place < len(options.texts):
+    if position is None or not 0 <= position < len(options.texts):
         raise UnusableRowError("the answer is not among the options")
-    if options.texts.count(options.texts[place]) > 1:
+    if options.texts.count(options.texts[position]) > 1:
         raise UnusableRowError("another option has the text of the right one")
-    return place
+    return position
 
 
 def usual_counting(options: str, answer: str | None) -> Counting:
@@ -133,7 +138,7 @@ def how_counted(rows: Iterable[tuple[Options, Any]], default: Counting = "unknow
         answer = _one(answer)
         index = _index(answer)
         if isinstance(answer, str) and answer.strip() in options.texts:
-            text |= not (_places(options, index, "unknown") if index is not None else _is_letter(answer))
+            text |= not (_positions(options, index, "unknown") if index is not None else _is_letter(answer))
         elif index is not None and str(index) not in (options.labels or ()):
             zero |= index == 0
             last |= index == len(options.texts)
@@ -175,7 +180,7 @@ def _is_letter(answer: str) -> bool:
 
 
 def _named(options: Options, name: str) -> int | None:
-    """The place of the option with a label, letter or text; None without."""
+    """The position of the option with a label, letter or text; None without."""
     texts, labels = options.texts, options.labels
     letters = labels or list(LETTERS[: len(texts)])
     stripped = name.strip("(). ")
@@ -185,8 +190,8 @@ def _named(options: Options, name: str) -> int | None:
     if by_text is None and by_letter is not None and name not in letters and stripped.casefold() in folded:
         by_text = folded.index(stripped.casefold())
     if by_text is None and (match := _LETTER.match(name)) and match[1].upper() in letters:  # "B) green"
-        place = letters.index(match[1].upper())
-        by_text = place if name[match.end() :].strip() == texts[place] else None
+        position = letters.index(match[1].upper())
+        by_text = position if name[match.end() :].strip() == texts[position] else None
     if labels is None and by_letter is not None and by_text is not None and by_letter != by_text:
         raise UnusableRowError("the answer is the letter of one option and the text of another")
     if labels is None and by_letter is not None and by_text is None and all(map(_LETTER.match, texts)):
@@ -199,13 +204,13 @@ def _counted(options: Options, index: int, counting: Counting) -> int:
         raise UnusableRowError(
             "the answer is an index, and the rows do not tell whether the first option is 0 or 1; write its letter"
         )
-    for place in _places(options, index, counting):
-        return place
+    for position in _positions(options, index, counting):
+        return position
     raise UnusableRowError("the answer is not among the options")
 
 
-def _places(options: Options, index: int, counting: Counting) -> list[int]:
-    """The places that an index may mean."""
+def _positions(options: Options, index: int, counting: Counting) -> list[int]:
+    """The positions that an index may mean."""
     from_one = {"from 0": [False], "from 1": [True], "unknown": [False, True], "values": []}[counting]
     return [index - one for one in from_one if 0 <= index - one < len(options.texts)]
 

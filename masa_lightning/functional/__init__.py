@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from masa_lightning.functional.calibration import rate_interval as rate_interval
     from masa_lightning.functional.calibration import reliability_bins as reliability_bins
     from masa_lightning.functional.calibration import spearman as spearman
+    from masa_lightning.functional.calibration import value_calibration as value_calibration
     from masa_lightning.functional.choices import chosen_letter as chosen_letter
     from masa_lightning.functional.choices import grade_choice as grade_choice
     from masa_lightning.functional.choices import grade_number as grade_number
@@ -83,6 +84,7 @@ _HOMES = {
     "kl_loss": "losses",
     "kl_penalty": "losses",
     "length_calibration": "calibration",
+    "value_calibration": "calibration",
     "length_reward": "rewards",
     "loss_denominator": "losses",
     "off_policy_mask": "losses",

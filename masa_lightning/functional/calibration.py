@@ -356,6 +356,42 @@ def length_calibration(
     }
 
 
+def value_calibration(predicted: Tensor, actual: Tensor, weights: Tensor | None = None) -> dict[str, Tensor]:
+    """All metrics of predicted against actual numbers of problems, of any size and sign.
+
+    Args:
+        predicted: Predicted number of each problem, [P].
+        actual: What it was, or NaN, which leaves the problem out, [P].
+        weights: How many problems each stands for, >= 0, [P]; default 1.
+
+    Returns:
+        ``mae`` (mean of |predicted - actual|), ``bias`` (mean of predicted - actual), ``pearson``, ``spearman``,
+        ``predicted_mean``, ``predicted_std``, ``actual_mean``, ``actual_std`` (population standard deviations over
+        problems) and ``count`` (problems that are not left out, whatever their weights).
+
+    Raises:
+        ValueError: If shapes differ or a weight is negative or not finite.
+
+    Example:
+        >>> metrics = value_calibration(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 4.0]))
+        >>> metrics["mae"].item(), metrics["bias"].item()
+        (1.0, 0.0)
+    """
+    _check(predicted, actual=actual, weights=weights)
+    known = ~actual.isnan()
+    predicted, actual = predicted.double()[known], actual.double()[known]
+    problems = len(predicted)
+    weights, (predicted, actual) = _kept(None if weights is None else weights[known], predicted, actual)
+    return {
+        "mae": _mean((predicted - actual).abs(), weights),
+        "bias": _mean(predicted - actual, weights),
+        "pearson": pearson(predicted, actual, weights),
+        "spearman": spearman(predicted, actual, weights),
+        **_spread(predicted, actual, weights),
+        "count": predicted.new_tensor(problems),
+    }
+
+
 def rate_interval(rates: Tensor, level: float = 0.95) -> tuple[float, float]:
     """Confidence interval of a mean rate over problems, which are a sample of what might have been asked.
 

@@ -1,6 +1,13 @@
 """torchmetrics: how often problems are solved, and how well a model predicts that; `figures` has the pictures."""
 
-from masa_lightning.metrics.calibration import LengthCalibration, LengthPoints, PassRateCalibration, PassRatePoints
+from masa_lightning.metrics.calibration import (
+    LengthCalibration,
+    LengthPoints,
+    PassRateCalibration,
+    PassRatePoints,
+    ValueCalibration,
+    ValuePoints,
+)
 from masa_lightning.metrics.confidence import ConfidenceCalibration, ConfidencePoints
 from masa_lightning.metrics.solving import MajorityVote, PassAtK, PredictedVote
 
@@ -14,4 +21,6 @@ __all__ = [
     "PassRateCalibration",
     "PassRatePoints",
     "PredictedVote",
+    "ValueCalibration",
+    "ValuePoints",
 ]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from masa_lightning.checks import check_number
-from masa_lightning.functional.calibration import length_calibration, pass_rate_calibration
+from masa_lightning.functional.calibration import length_calibration, pass_rate_calibration, value_calibration
 from masa_lightning.metrics.series import RowMetric
 from masa_lightning.types import RolloutGroup
 
@@ -47,6 +47,14 @@ class LengthPoints:
     actual: Tensor  # [P] mean actual length in tokens, > 0
     low: Tensor  # [P] least length of a correct solution rollout in tokens; NaN without one
     high: Tensor  # [P] greatest
+
+
+@dataclass(slots=True, kw_only=True, frozen=True)
+class ValuePoints:
+    """What `ValueCalibration` knows, one entry a problem, on the CPU."""
+
+    predicted: Tensor  # [P] mean predicted number
+    actual: Tensor  # [P] what it was
 
 
 class _PredictionMetric(RowMetric):
@@ -289,6 +297,79 @@ class LengthCalibration(_PredictionMetric):
         """One entry a problem, of all processes; every process has to call it."""
         predicted, _, actual, low, high, _ = self.synced_rows().unbind(1)
         return LengthPoints(predicted=predicted, actual=actual, low=low, high=high)
+
+
+class ValueCalibration(_PredictionMetric):
+    r"""Predicted against actual numbers over problems, of any size and sign; for quantities of your own.
+
+    With :math:`\hat v_q` the mean of the parsed predictions of problem q and :math:`v_q` what it was,
+
+    .. math::
+
+        \text{mae} = \operatorname{mean}_q |\hat v_q - v_q|, \qquad
+        \text{bias} = \operatorname{mean}_q (\hat v_q - v_q)
+
+    `compute` returns float32 scalars: all of `functional.calibration.value_calibration`, and ``within_std``: the mean over
+    problems with at least two predictions of the population standard deviation of a problem's predictions. Without entries
+    all are NaN and ``count`` is 0. With weights, all but ``count`` are of each problem repeated `weight` times.
+
+    Example:
+        >>> metric = ValueCalibration()
+        >>> metric.update(torch.tensor([1, 3, -2]), torch.tensor([0, 0, -1]), problem=torch.tensor([0, 0, 1]))
+        >>> metrics = metric.compute()
+        >>> metrics["mae"], metrics["bias"], metrics["within_std"]
+        (tensor(1.5000), tensor(0.5000), tensor(1.))
+    """
+
+    columns = 4
+
+    def update(
+        self, predicted: Tensor, actual: Tensor, problem: Tensor | None = None, weight: Tensor | None = None
+    ) -> None:
+        """Adds predictions.
+
+        Args:
+            predicted: Predicted number of each meta rollout; NaN (unparsed) is left out. [P].
+            actual: What it was, of its problem, [P]. Entries with NaN (nothing to compare with) are left out.
+            problem: Integer id of its problem, unique within this update, [P]; default each entry its own.
+            weight: How many problems its problem stands for, >= 0 and finite, [P]; default 1.
+
+        Raises:
+            ValueError: If shapes differ, a weight is negative or not finite or entries of a problem differ in one.
+        """
+        predicted = predicted.double()
+        if predicted.shape == actual.shape:
+            predicted = torch.where(actual.isnan(), torch.nan, predicted)
+        self._add(predicted, problem, weight, actual=actual)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Metrics over all problems of all processes."""
+        predicted, within, actual, weight = self.rows().unbind(1)
+        return self._with_spread(value_calibration(predicted, actual, weight), within, weight)
+
+    def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Any, Any]:
+        """Draws predicted against actual numbers of all that was added; every process has to call it.
+
+        Args:
+            val: As of `PassRateCalibration.plot`.
+            ax: Axes to draw on; by default a new figure's.
+
+        Returns:
+            Figure and axes.
+        """
+        if val is not None:
+            return self._plot(val, ax)
+        from masa_lightning.metrics.figures import draw_lengths
+
+        points = self.points()
+        figure, axes = self.axes(ax)
+        draw_lengths(axes, points.predicted, points.actual, None, None, title="Value", name="value", unit="")
+        return figure, axes
+
+    def points(self) -> ValuePoints:
+        """One entry a problem, of all processes; every process has to call it."""
+        predicted, _, actual, _ = self.synced_rows().unbind(1)
+        return ValuePoints(predicted=predicted, actual=actual)
 
 
 class Calibration(nn.ModuleDict):

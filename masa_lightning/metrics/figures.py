@@ -83,11 +83,11 @@ def length_scatter(
     name: str = "length",
     unit: str = "tokens",
 ) -> Figure:
-    """Predicted against actual length in tokens, or another quantity > 0, on logarithmic axes.
+    """Predicted against actual length in tokens, or another quantity, on logarithmic axes if all of it is > 0.
 
     Args:
-        predicted: Predicted solution length of each problem, in tokens, > 0, [P].
-        actual: Mean actual length, in tokens, > 0, [P].
+        predicted: Predicted solution length of each problem, in tokens, [P].
+        actual: Mean actual length, in tokens, [P].
         low: Least length of its correct rollouts, drawn with `high` as a thin line; NaN draws none. [P].
         high: Greatest, [P].
         where: As of `pass_rate_scatter`.
@@ -126,22 +126,26 @@ def draw_lengths(
     axes.set_xlabel(f"Actual {name} ({unit})" if unit else f"Actual {name}")
     axes.set_ylabel(f"Predicted {name} ({f'{unit}, ' if unit else ''}mean of meta rollouts)")
     x, y = actual.double().cpu(), predicted.double().cpu()
-    least, greatest = 1.0, 1000.0
+    least, greatest, logarithmic = 1.0, 1000.0, True
     if len(x):
         everything = torch.cat(
             [x, y] if low is None or high is None else [x, y, low.double().cpu(), high.double().cpu()]
         )
         everything = everything[~everything.isnan()]
-        least, greatest = everything.min().item() / 1.25, everything.max().item() * 1.25
+        least, greatest = everything.min().item(), everything.max().item()
+        logarithmic = least > 0
+        margin = 0.05 * (greatest - least) or 0.5
+        least, greatest = (least / 1.25, greatest * 1.25) if logarithmic else (least - margin, greatest + margin)
     for axis, scale, limits in (
         (axes.xaxis, axes.set_xscale, axes.set_xlim),
         (axes.yaxis, axes.set_yscale, axes.set_ylim),
     ):
-        scale("log")
         limits(least, greatest)
-        axis.set_major_locator(LogLocator(subs=_log_ticks(greatest / least)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axis.set_minor_formatter(NullFormatter())
+        if logarithmic:
+            scale("log")
+            axis.set_major_locator(LogLocator(subs=_log_ticks(greatest / least)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            axis.set_minor_formatter(NullFormatter())
     _identity(axes, least, greatest)
     tidy(axes)
     if low is not None and high is not None and len(x):

@@ -52,16 +52,16 @@ def default_meta_length(model: str, completion: int) -> int:
 
 
 def fitting_scale(model: str, meta: MetaSettings) -> MetaSettings:
-    """Puts the scale of pass rates that a model was trained with in place of one that was left at its default.
+    """Puts the scale of pass rates that a model was trained with where none is given.
 
     Args:
         model: As of the module.
         meta: The settings that were given.
     """
     own = trained_with(model)
-    if own is None or own.pass_rate_scale is None or meta.pass_rate_scale != MetaSettings.pass_rate_scale:
-        return meta
-    return replace(meta, pass_rate_scale=own.pass_rate_scale)
+    return (
+        meta if own is None or meta.pass_rate_scale is not None else replace(meta, pass_rate_scale=own.pass_rate_scale)
+    )
 
 
 def fitting_prompts(model: str, prompts: PromptTemplates) -> PromptTemplates:
@@ -77,7 +77,10 @@ def fitting_prompts(model: str, prompts: PromptTemplates) -> PromptTemplates:
     given = {f.name: getattr(prompts, f.name) for f in fields(prompts)}
     fitting = replace(own.prompts, **{name: text for name, text in given.items() if text != getattr(default, name)})
     if fitting != prompts and model != TINY:
-        rank_zero_info(f"model {model!r}: prompts and lengths that are not given are those that it was trained with")
+        rank_zero_info(
+            f"model {model!r}: prompts, lengths and the scale of pass rates that are not given are those that it was "
+            "trained with"
+        )
     return fitting
 
 

@@ -64,7 +64,8 @@ class MASALightningModule(GRPOLightningModule):
     ) -> None:
         super().__init__(model, sampler, **settings)
         check_object("meta", meta, MetaSettings)
-        meta = fitting_scale(model, meta)
+        if quantities is None:
+            meta = fitting_scale(model, meta)
         meta.check_counts(num_meta_generations, num_acting_meta_generations)
         if max_meta_length is None:
             max_meta_length = default_meta_length(model, self.max_completion_length)
@@ -81,7 +82,7 @@ class MASALightningModule(GRPOLightningModule):
             check_asked(self.prompts, self.quantities.questions())
         self.pass_rate_scale = self.quantities.pass_rate_scale
         self.meta_scorer = MetaScorer(self.quantities, meta.reward_weights)
-        self.meta = replace(meta, reward_weights=self.meta_scorer.weights)
+        self.meta = replace(meta, reward_weights=self.meta_scorer.weights, pass_rate_scale=self.pass_rate_scale)
         self.kind_weights = (meta.solution_loss_weight, meta.loss_weight)
 
     def training_counts(self) -> dict[Kind, int]:

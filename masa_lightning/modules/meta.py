@@ -42,7 +42,7 @@ class MetaSettings:
             those of the constrained distribution ([structured outputs](structured_outputs.md)).
     """
 
-    pass_rate_scale: int = 8
+    pass_rate_scale: int | None = None
     difficulty_scoring: Scoring = "exponential"
     difficulty_base: float = 0.01
     notion_counting: Counting = "count"
@@ -79,7 +79,7 @@ class MetaSettings:
         """
         chosen = chosen_quantities(
             given,
-            pass_rate_scale=self.pass_rate_scale,
+            **({} if self.pass_rate_scale is None else {"pass_rate_scale": self.pass_rate_scale}),
             difficulty_scoring=self.difficulty_scoring,
             difficulty_base=self.difficulty_base,
             notion_counting=self.notion_counting,

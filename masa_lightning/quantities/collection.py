@@ -66,7 +66,7 @@ def chosen_quantities(quantities: Sequence[Quantity] | None, **settings: Any) ->
 
     Args:
         quantities: Of a user; None for none.
-        settings: All of those of `default_quantities`.
+        settings: Of `default_quantities`.
 
     Raises:
         ValueError: If quantities are given, and settings that they do not see.
@@ -74,7 +74,7 @@ def chosen_quantities(quantities: Sequence[Quantity] | None, **settings: Any) ->
     if quantities is None:
         return default_quantities(**settings)
     for name, parameter in inspect.signature(default_quantities).parameters.items():
-        if settings[name] != parameter.default:
+        if settings.get(name, parameter.default) != parameter.default:
             where = {
                 "notion_counting": "Notions(counting=...)",
                 "min_expert_reward": "Notions(expert_reward=...)",
@@ -248,8 +248,13 @@ class Quantities:
 
         Args:
             settings: Those of every `torchmetrics.Metric`.
+
+        Raises:
+            TypeError: If one is none that problems can be given to (`Quantity.metric`).
         """
         made = {each.metric_name: each.metric(**settings) for each in self}
+        for quantity in self._all:
+            _check_metric(quantity, made[quantity.metric_name])
         return {name: metric for name, metric in made.items() if metric is not None}
 
     def compare(self, group: RolloutGroup) -> Comparisons:
@@ -292,7 +297,13 @@ class Quantities:
                 import torch  # the report does without
 
                 *columns, weight, index = torch.tensor(known, dtype=torch.float64).unbind(1)
-                metric.update(*columns, problem=index, weight=weight)
+                try:
+                    metric.update(*columns, problem=index, weight=weight)
+                except (TypeError, ValueError) as error:
+                    owner = next(each for each in self if each.metric_name == name)
+                    raise ValueError(
+                        f"the {type(metric).__name__} of {_who(owner)} did not take what its `compare` gives: {error}"
+                    ) from error
 
     def pictures(self, points: Mapping[str, Any], where: str = "") -> dict[str, Figure]:
         """Draws what metrics know; nothing of a quantity without a prediction.
@@ -359,8 +370,21 @@ def _check_truth(quantity: Quantity, truth: Any, group: RolloutGroup) -> None:
         )
 
 
-def _who(quantity: Quantity) -> str:
-    return f"the quantity {quantity.key!r} ({type(quantity).__name__})"
+def _check_metric(quantity: Quantity, metric: Any) -> None:
+    if metric is None:
+        return
+    update, points = (getattr(metric, name, None) for name in ("update", "points"))
+    takes = inspect.signature(update).parameters.values() if callable(update) else ()
+    names = {p.name for p in takes}
+    if not callable(points) or not (names >= {"problem", "weight"} or any(p.kind == p.VAR_KEYWORD for p in takes)):
+        raise TypeError(
+            f"{_who(quantity)} has a {type(metric).__name__} as its metric; expected one of masa_lightning.metrics, such as "
+            "ValueCalibration, or one with `update(..., problem=, weight=)` and `points()`, as these have"
+        )
+
+
+def _who(quantity: Quantity | StatedConfidence) -> str:
+    return f"the quantity {quantity.metric_name!r} ({type(quantity).__name__})"
 
 
 def _check(quantities: Any, confidence: StatedConfidence | None) -> None:

@@ -105,6 +105,11 @@ class Quantity(ABC):
     def metric(self, **settings: Any) -> Metric | None:
         """Makes the metric that calibrates it; None for none.
 
+        `masa_lightning.metrics` has `ValueCalibration` for any number, `LengthCalibration` for numbers above 0, and
+        `PassRateCalibration` for shares. Another one has to have the same two methods: `update`, which takes the columns
+        of `compare` and, by name, ``problem`` (which entries are of the same problem) and ``weight`` (how many problems
+        each stands for); and `points`, which gives an object with ``predicted`` and ``actual``, a number a problem.
+
         Args:
             settings: Those of every `torchmetrics.Metric`.
         """
@@ -124,26 +129,16 @@ class Quantity(ABC):
         return None
 
     def pictures(self, points: Any, where: str = "") -> dict[str, Figure]:
-        """Draws what its metric knows: by default the predicted against the actual values, on logarithmic axes.
+        """Draws what its metric knows: by default the predicted against the actual values.
 
         Args:
             points: What `points` of its metric gives: one entry a problem, at least one.
             where: Run, stage and step, for the second line of a title.
 
         Returns:
-            Figures by name; a name begins with `metric_name`. None, and a warning, where a value is not above 0.
+            Figures by name; a name begins with `metric_name`. Axes are logarithmic where all values are above 0.
         """
         from masa_lightning.metrics.figures import length_scatter
-
-        least = min(points.predicted.min().item(), points.actual.min().item())
-        if least <= 0:
-            from masa_lightning.distributed import rank_zero_warn  # torch, which a report of finished runs does without
-
-            rank_zero_warn(
-                f"{self.key} is not drawn: a value is {least:g}, and the axes of the picture that every quantity has are "
-                f"logarithmic; expected values above 0, or {type(self).__name__}.pictures to draw another one"
-            )
-            return {}
 
         figure = length_scatter(
             points.predicted,

@@ -145,6 +145,18 @@ def test_the_table_is_read_at_80_columns(loop: Any, tmp_path: Path, capsys: Any)
     assert max(map(len, printed.partition("{")[0].splitlines())) <= 80
 
 
+@pytest.mark.parametrize(
+    ("looks", "said"),
+    [("trivial", "skipped: looks trivial"), ("hopeless", "skipped: looks hopeless"), (None, "skipped")],
+)
+def test_what_was_skipped_is_said_with_its_reason(looks: str | None, said: str) -> None:
+    """Controls of a user skip problems too, and say of none how it looks."""
+    line = {"problem": "x", "pass_rate": {"mean": 1.0, "std": 0.0}, "solution_length": {"median": 3.0, "std": 0.0}}
+    solved = {"looks": looks, "skipped": True, "answer": None, "correct": False}
+    table = as_table([line | {"notions": {}, "quantities": {}, "solved": solved}])
+    assert str(next(iter(table.columns[-1].cells))) == said
+
+
 def test_texts_are_no_markup() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     line = {"problem": "[red]x[/red] " * 40, "pass_rate": {"mean": None, "std": None}, "notions": {"[bold]": 1}}

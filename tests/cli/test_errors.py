@@ -331,6 +331,11 @@ def test_what_is_written_otherwise_than_its_protocol_is_told_how(
         ),
         (
             "quite.other.Brief",
+            "there is no module 'quite' in the current folder {here} or installed; expected it to be installed, or a folder "
+            "quite in the one that masa is started in",
+        ),
+        (
+            "quite.Brief",
             "there is no module 'quite' in the current folder {here} or installed; expected quite.py in the folder that "
             "masa is started in, or PYTHONPATH=FOLDER",
         ),

@@ -7,6 +7,7 @@ import statistics
 import warnings
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from masa_lightning.functional.calibration import length_calibration, pass_rate_calibration, reliability_bins
-from masa_lightning.metrics import LengthCalibration, PassRateCalibration
+from masa_lightning.metrics import LengthCalibration, PassRateCalibration, ValueCalibration
 
 NAN = math.nan
 
@@ -73,6 +74,32 @@ def test_length_is_over_problems() -> None:
     assert points.predicted.tolist() == [200, 50]
     assert points.low.nan_to_num(-1).tolist() == [200, -1]
     assert points.high.nan_to_num(-1).tolist() == [300, -1]
+
+
+def test_values_are_over_problems() -> None:
+    metric = ValueCalibration()
+    predicted, actual = torch.tensor([1.0, 3.0, -4.0, 5.0, NAN]), torch.tensor([0.0, 0.0, -1.0, NAN, 2.0])
+    metric.update(predicted, actual, torch.tensor([7, 7, 2, 3, 4]), torch.tensor([1.0, 1.0, 3.0, 1.0, 1.0]))
+    metric.update(torch.tensor([6.0]), torch.tensor([8.0]))
+    metrics = values(metric.compute())
+    # Problems 2 against 0, -4 against -1 (counts three times) and 6 against 8.
+    repeated = np.array([[2, 0], [-4, -1], [-4, -1], [-4, -1], [6, 8]], dtype=float).T
+    difference = repeated[0] - repeated[1]
+    assert metrics == pytest.approx(
+        {
+            "mae": np.abs(difference).mean(),
+            "bias": difference.mean(),
+            "pearson": np.corrcoef(repeated)[0, 1],
+            "spearman": 1.0,
+            "predicted_mean": repeated[0].mean(),
+            "predicted_std": repeated[0].std(),
+            "actual_mean": repeated[1].mean(),
+            "actual_std": repeated[1].std(),
+            "count": 3,
+            "within_std": 1.0,
+        },
+        abs=1e-6,
+    )
 
 
 def test_weights_are_of_problems() -> None:
@@ -139,13 +166,13 @@ def test_entries_are_their_own_problems_by_default() -> None:
     assert metric.compute()["count"] == 2
 
 
-@pytest.mark.parametrize("metric", [PassRateCalibration(), LengthCalibration()])
+@pytest.mark.parametrize("metric", [PassRateCalibration(), LengthCalibration(), ValueCalibration()])
 def test_nothing_is_nan_without_warnings(metric: Metric) -> None:
     none = torch.empty(0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         first = values(metric.compute())
-        metric.update(*[none] * (3 if isinstance(metric, PassRateCalibration) else 4))
+        metric.update(*[none] * {PassRateCalibration: 3, LengthCalibration: 4, ValueCalibration: 2}[type(metric)])
         second = values(metric.compute())
     for metrics in (first, second):
         assert metrics.pop("count") == 0

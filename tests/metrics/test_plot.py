@@ -9,7 +9,7 @@ import torch
 from matplotlib import pyplot
 from torchmetrics import Metric
 
-from masa_lightning.metrics import LengthCalibration, MajorityVote, PassAtK, PassRateCalibration
+from masa_lightning.metrics import LengthCalibration, MajorityVote, PassAtK, PassRateCalibration, ValueCalibration
 
 
 @pytest.fixture(autouse=True)
@@ -22,12 +22,14 @@ def filled(kind: type[Metric]) -> Metric:
     metric, actual = kind(), torch.tensor([10.0, 20.0, 40.0])
     if isinstance(metric, PassRateCalibration):
         metric.update(torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0, 2, 4]), torch.tensor([4, 4, 4]))
+    elif isinstance(metric, ValueCalibration):
+        metric.update(actual * 1.1 - 20, actual - 20)
     else:
         metric.update(actual * 1.1, actual, actual * 0.9, actual * 1.2)
     return metric
 
 
-@pytest.mark.parametrize("kind", [PassRateCalibration, LengthCalibration])
+@pytest.mark.parametrize("kind", [PassRateCalibration, LengthCalibration, ValueCalibration])
 def test_what_was_added_is_drawn(kind: type[Metric]) -> None:
     figure, axes = filled(kind).plot()
     assert figure.number in pyplot.get_fignums()  # shown by a notebook, as torchmetrics' own are
@@ -38,7 +40,7 @@ def test_what_was_added_is_drawn(kind: type[Metric]) -> None:
     figure.canvas.draw()
 
 
-@pytest.mark.parametrize("kind", [PassRateCalibration, LengthCalibration])
+@pytest.mark.parametrize("kind", [PassRateCalibration, LengthCalibration, ValueCalibration])
 def test_figures_are_drawn_as_torchmetrics_does(kind: type[Metric]) -> None:
     metric = filled(kind)
     values = [metric.compute(), metric.compute()]
@@ -48,7 +50,7 @@ def test_figures_are_drawn_as_torchmetrics_does(kind: type[Metric]) -> None:
 
 
 def test_nothing_was_added() -> None:
-    for metric in (PassRateCalibration(), LengthCalibration()):
+    for metric in (PassRateCalibration(), LengthCalibration(), ValueCalibration()):
         figure, axes = metric.plot()
         assert "n = 0 problems" in axes.get_title(loc="left")
         figure.canvas.draw()

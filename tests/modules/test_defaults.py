@@ -10,9 +10,18 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from masa_lightning import GRPOLightningModule, MASALightningModule, PromptTemplates, TransformersSampler, VLLMSampler
+from masa_lightning import (
+    GRPOLightningModule,
+    MASALightningModule,
+    MetaSettings,
+    PassRate,
+    PromptTemplates,
+    TransformersSampler,
+    VLLMSampler,
+)
 from masa_lightning.models import loading, tiny
 from masa_lightning.models.tiny import PROMPTS
+from masa_lightning.models.trained_with import ENTRY, TrainedWith
 from masa_lightning.modules import defaults
 
 
@@ -44,13 +53,31 @@ def test_a_copy_of_the_embedded_model_brings_what_its_name_does(
         module = MASALightningModule(str(tmp_path / folder), TransformersSampler())
         assert module.prompts == by_name.prompts == PROMPTS
         assert (module.max_prompt_length, module.max_completion_length, module.max_meta_length) == (64, 128, 48)
-        assert f"{folder}': prompts and lengths that are not given are those that it was trained with" in caplog.text
+        assert f"{folder}': prompts, lengths and the scale of pass rates that are not given" in caplog.text
     assert GRPOLightningModule(str(tmp_path / "copy"), TransformersSampler()).prompts == PROMPTS
     given = MASALightningModule(
         str(tmp_path / "copy"), TransformersSampler(), prompts=PromptTemplates(meta="M {problem}"), max_meta_length=32
     )
     assert given.prompts == PromptTemplates(solution=PROMPTS.solution, meta="M {problem}", hint=PROMPTS.hint)
     assert given.max_meta_length == 32
+
+
+def test_the_scale_of_pass_rates_is_the_models_unless_it_is_given(tmp_path: Path) -> None:
+    folder = str(tmp_path / "copy")
+    shutil.copytree(tiny.PATH, folder)
+    config = AutoConfig.from_pretrained(folder)
+    config.update({ENTRY: TrainedWith(prompts=PROMPTS, pass_rate_scale=16).entry()})
+    config.save_pretrained(folder)
+
+    def scale(model: str, **settings: Any) -> tuple[int, int | None]:
+        made = MASALightningModule(model, TransformersSampler(), **settings)
+        return made.pass_rate_scale, made.meta.pass_rate_scale
+
+    assert scale(folder) == (16, 16)
+    assert scale(folder, meta=MetaSettings(pass_rate_scale=8)) == (8, 8)
+    assert scale("some/model") == (8, 8)
+    asking = PromptTemplates(meta="{problem} pass_rate")
+    assert scale(folder, quantities=[PassRate(scale=4)], prompts=asking) == (4, 4)
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -61,7 +61,7 @@ def test_one_of_a_user_is_in_all_of_a_run(loop, tmp_path):
     assert [r.rewards for r in metas] == [{"steps": 1.0}, {"steps": pytest.approx(1 / 3)}]
     assert logged["meta/rewards/steps/mean"] == pytest.approx(2 / 3) == logged["meta/reward"]
     assert "meta/rewards/difficulty/mean" not in logged
-    names = ("count", "predicted_mean", "actual_mean", "in_range")
+    names = ("count", "predicted_mean", "actual_mean", "mae")
     assert [logged[f"calibration/steps/{name}"] for name in names] == [1, 2, 3, 1]
     assert [logged[f"calibration/pass_rate/{name}"] for name in names[:3]] == [1, 0.75, 0.5]
     (path,) = tmp_path.glob("train_steps_over_steps_*.png")
@@ -110,7 +110,7 @@ def test_one_of_a_user_with_the_real_engine(tmp_path):
     trainer.fit(module, data)
     seen = teacher.seen
     logged = EventAccumulator(str(tmp_path / "run")).Reload()
-    for name in ("calibration/sentences/pearson", "val/calibration/sentences/abs_rel_error"):
+    for name in ("calibration/sentences/pearson", "val/calibration/sentences/mae"):
         assert logged.Scalars(name)
     assert 0 < logged.Scalars("meta/rewards/sentences/mean")[-1].value < 1
     assert logged.Scalars("calibration/sentences/actual_mean")[-1].value < 40  # sentences, not tokens

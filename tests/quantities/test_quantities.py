@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchmetrics
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from masa_lightning.functional.experts import choose_expert, expert_target
 from masa_lightning.functional.parsing import Unreadable, parse_meta_prediction, read_integer
 from masa_lightning.functional.prompts import PromptTemplates, Question, check_asked, meta_messages
 from masa_lightning.functional.rewards import meta_reward, weighted_mean
+from masa_lightning.metrics import LengthCalibration, ValueCalibration
 from masa_lightning.quantities import Notions, PassRate, Quantities, Quantity, SolutionLength, default_quantities
 from masa_lightning.rollouts.meta_scorer import MetaScorer
 from masa_lightning.types import Completion, MetaPrediction, Problem, Rollout, RolloutGroup
@@ -295,12 +297,46 @@ def test_a_second_pass_rate_has_a_scale_of_its_own():
     assert (prediction.rate, prediction.pass_rate_scale, prediction.values["friends"]) == (0.5, 8, 50)
 
 
-def test_values_that_logarithmic_axes_do_not_have_are_not_drawn():
-    """As where a share is predicted: a picture is no reason to end a run."""
+def test_values_that_logarithmic_axes_do_not_have_are_drawn_on_others():
     points = SimpleNamespace(predicted=torch.tensor([0.0, 0.5]), actual=torch.tensor([0.25, 0.5]))
-    with pytest.warns(
-        UserWarning, match=r"steps is not drawn: a value is 0, .* or Steps\.pictures to draw another one"
-    ):
-        assert Steps().pictures(points) == {}
+    figures = Steps().pictures(points)
+    axes = figures["steps_scatter"].axes[0]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "linear")
+    assert axes.get_xlim()[0] < 0 < 0.5 < axes.get_xlim()[1]
+    figures["steps_scatter"].canvas.draw()
     points.predicted += 0.1
-    assert list(Steps().pictures(points)) == ["steps_scatter"]
+    assert Steps().pictures(points)["steps_scatter"].axes[0].get_xscale() == "log"
+
+
+def quantity_with(metric):
+    class Own(Steps):
+        def metric(self, **settings):
+            return metric(**settings)
+
+        def compare(self, predicted, group, budget):
+            return float(predicted), 0.0
+
+    return Quantities([Own()], budget=9)
+
+
+class Blind(torchmetrics.MeanAbsoluteError):
+    """Takes all, and knows no points."""
+
+    def update(self, *columns, **others):
+        super().update(*columns)
+
+
+@pytest.mark.parametrize("metric", [torchmetrics.MeanAbsoluteError, Blind])
+def test_a_metric_that_takes_no_problems_is_refused(metric):
+    with pytest.raises(TypeError, match=rf"'steps' \(Own\) has a {metric.__name__} as its metric; expected .*ValueCal"):
+        quantity_with(metric).metrics()
+
+
+def test_an_error_of_a_metric_names_the_quantity(loop):
+    group = SimpleNamespace(comparisons={"steps": [(1.0, 0.0)]}, weight=1.0)
+    quantities = quantity_with(LengthCalibration)
+    with pytest.raises(ValueError, match=r"the LengthCalibration of the quantity 'steps' \(Own\) did not take"):
+        quantities.calibrate(quantities.metrics(), [group])
+    quantities = quantity_with(ValueCalibration)
+    quantities.calibrate(metrics := quantities.metrics(), [group])
+    assert (metrics["steps"].compute()["mae"], metrics["steps"].compute()["count"]) == (1, 1)
