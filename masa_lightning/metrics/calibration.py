@@ -3,7 +3,7 @@
 One entry of an update is one meta rollout's parsed prediction; a problem is the unit of every metric. The prediction of
 a problem is the mean of its parsed predictions, so a problem with many parsed meta rollouts weighs no more than one
 with few. A problem may stand for several, as one audited at a share of 5% does for 20: its `weight` says for how many.
-All entries of a problem belong into the same update, as all rollouts of a group are on the same process.
+All entries of a problem have to be in the same update, as all rollouts of a group are on the same process.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any, Final, get_args, get_origin, get_type_hints
+from types import FrameType, UnionType
+from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import torch
 from lightning.fabric.utilities.cloud_io import get_filesystem
@@ -467,4 +467,4 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
     origin = get_origin(annotation)
     if origin is None:
         return () if annotation is None else (annotation,)
-    return get_args(annotation) if str(origin) in ("typing.Union", "<class 'types.UnionType'>") else (annotation,)
+    return get_args(annotation) if origin in (Union, UnionType) else (annotation,)

@@ -308,7 +308,7 @@ def writable(folder: Path) -> Path:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        reason = None if os.access(folder, os.W_OK) else "no leave to write into it"
+        reason = None if os.access(folder, os.W_OK) else "no permission to write into it"
     except OSError as error:
         reason = error.strerror
     if reason is not None:

@@ -384,7 +384,7 @@ def _check_metric(quantity: Quantity, metric: Any) -> None:
 
 
 def _who(quantity: Quantity | StatedConfidence) -> str:
-    return f"the quantity {quantity.metric_name!r} ({type(quantity).__name__})"
+    return f"the quantity {getattr(quantity, 'key', quantity.metric_name)!r} ({type(quantity).__name__})"
 
 
 def _check(quantities: Any, confidence: StatedConfidence | None) -> None:

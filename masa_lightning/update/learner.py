@@ -46,7 +46,7 @@ class Learner:
         self.max_skipped_steps = max_skipped_steps
         self._of = f" of {owner}" if owner else ""
         self.skipped_in_a_row = 0
-        """Steps skipped since the last one that was taken; belongs into a checkpoint."""
+        """Steps skipped since the last one that was taken; part of a checkpoint."""
         self.keeps_gradients = False
         """Whether gradients stay where they are after a step, as zeros, because DDP's buckets hold them."""
 
@@ -94,8 +94,8 @@ class Learner:
                 "are not finite. Mend that and go on from the last checkpoint: --ckpt_path last"
             )
         warnings.warn(
-            f"the gradient norm{self._of} is {norm}: this optimiser step is skipped, the "
-            f"{self.skipped_in_a_row}. in a row of at most {self.max_skipped_steps}",
+            f"the gradient norm{self._of} is {norm}: this optimiser step is skipped, "
+            f"number {self.skipped_in_a_row} in a row; more than {self.max_skipped_steps} end the run",
             stacklevel=2,
         )
         return math.nan
