@@ -87,7 +87,7 @@ class PredictionWriter(Callback):
     ) -> None:
         """Writes the lines of a batch."""
         assert isinstance(pl_module, MASALightningModule)
-        lines = [describe(group) for group in outputs["groups"]]
+        lines = [describe(group, pl_module.quantities.names) for group in outputs["groups"]]
         if pl_module.evaluation.solve:
             with pl_module.processes.together():  # collectives: texts are where solutions were graded
                 for run, solve in (("groups", describe_solved), ("plain", describe_solutions)):
@@ -133,25 +133,29 @@ class PredictionWriter(Callback):
         console.print(f"{count}: {self._folder / 'predictions.jsonl'}", markup=False)
 
 
-def describe(group: RolloutGroup) -> dict[str, Any]:
+def describe(group: RolloutGroup, names: Sequence[str]) -> dict[str, Any]:
     """Describes in plain values what was predicted of a problem.
 
     Args:
         group: Of `MASALightningModule.predict_step`.
+        names: Of the quantities that are predicted; of the paper's three, those that are not have no member.
     """
     problem = group.problem
     predictions = [r.prediction for r in group.metas if r.prediction is not None]
     rates = [p.rate for p in predictions if p.rate is not None]
     lengths = [p.solution_length for p in predictions if p.solution_length is not None]
+    papers: dict[str, Any] = {
+        "pass_rate": {"mean": _of(fmean, rates), "std": _of(pstdev, rates), "values": rates},
+        "solution_length": {"median": _of(median, lengths), "std": _of(pstdev, lengths), "values": lengths},
+        "notions": dict(named_notions(predictions)),
+    }
     return {
         "id": problem.id,
         "source": problem.source,
         "problem": problem.problem,
         "predictions": len(predictions),
         "predictions_tokens": sum(r.length for r in group.metas),
-        "pass_rate": {"mean": _of(fmean, rates), "std": _of(pstdev, rates), "values": rates},
-        "solution_length": {"median": _of(median, lengths), "std": _of(pstdev, lengths), "values": lengths},
-        "notions": dict(named_notions(predictions)),
+        **{name: papers[name] for name in _PAPER if name in names},
         "quantities": _others(predictions),
         "failures": sorted(f"{key}: {reason}" for p in predictions for key, reason in p.failures.items()),
     }
@@ -189,32 +193,37 @@ def as_table(lines: Sequence[dict[str, Any]]) -> Table:
     """A table to read of lines that `describe` made: what was predicted of each problem, and what it was answered."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("problem", overflow="fold", ratio=2)
-    for column in ("pass rate", "tokens"):
-        table.add_column(column, justify="right", no_wrap=True)
+    papers = [name for name in _PAPER if any(name in line for line in lines)]
+    for name, column in (("pass_rate", "pass rate"), ("solution_length", "tokens")):
+        if name in papers:
+            table.add_column(column, justify="right", no_wrap=True)
     others = list(dict.fromkeys(name for line in lines for name in line.get("quantities", ())))
     for name in others:
         table.add_column(name.replace("_", " "), justify="right", overflow="fold")
-    table.add_column("notions", overflow="fold", ratio=1)
+    if "notions" in papers:
+        table.add_column("notions", overflow="fold", ratio=1)
     solved = any("solved" in line for line in lines)
     if solved:
         table.add_column("answer", overflow="fold")
     for line in lines:
         cells = [_clipped(line["problem"], 200)]
         if "left_out" in line:
-            cells += ["", "", *("" for _ in others), line["left_out"]]
+            cells += [""] * (len(papers) + len(others) - 1) + [line["left_out"]]
         else:
-            rate, length = line["pass_rate"], line["solution_length"]
-            notions = sorted(line["notions"], key=line["notions"].get, reverse=True)
-            cells += [
-                _with_spread(rate["mean"], rate["std"], "{:.2f}"),
-                _with_spread(length["median"], length["std"], "{:.0f}"),
-            ]
+            if "pass_rate" in papers:
+                cells.append(_with_spread(line["pass_rate"]["mean"], line["pass_rate"]["std"], "{:.2f}"))
+            if "solution_length" in papers:
+                length = line["solution_length"]
+                cells.append(_with_spread(length["median"], length["std"], "{:.0f}"))
             cells += [_other(line["quantities"].get(name)) for name in others]
-            cells.append(_clipped(", ".join(notions[:4]), 80))
+            if "notions" in papers:
+                notions = sorted(line["notions"], key=line["notions"].get, reverse=True)
+                cells.append(_clipped(", ".join(notions[:4]), 80))
         if solved:
             cells.append(_answered(line.get("solved")))
         table.add_row(*(Text(cell) for cell in cells))  # texts of models are no markup
-    table.caption = "pass rate and tokens of a solution as predicted: mean or median, and spread over the predictions"
+    what = "pass rate and tokens of a solution as predicted" if {*_PAPER[:2]} <= {*papers} else "as predicted"
+    table.caption = f"{what}: mean or median, and spread over the predictions"
     return table
 
 

@@ -11,7 +11,7 @@ import pytest
 from lightning.pytorch import LightningModule
 from rich.console import Console
 
-from masa_lightning import EarlyCutoff, Evaluation, PredictionWriter, PredictiveGating
+from masa_lightning import EarlyCutoff, Evaluation, PassRate, PredictionWriter, PredictiveGating, PromptTemplates
 from masa_lightning.callbacks.prediction_writer import as_table
 from masa_lightning.types import Problem
 
@@ -155,6 +155,24 @@ def test_what_was_skipped_is_said_with_its_reason(looks: str | None, said: str) 
     solved = {"looks": looks, "skipped": True, "answer": None, "correct": False}
     table = as_table([line | {"notions": {}, "quantities": {}, "solved": solved}])
     assert str(next(iter(table.columns[-1].cells))) == said
+
+
+def test_what_is_not_predicted_has_no_column(loop: Any, tmp_path: Path, capsys: Any) -> None:
+    module = loop.scripted(
+        lambda kind, text, index, call: '</meta>{"pass_rate": 4}',
+        quantities=[PassRate()],
+        prompts=PromptTemplates(solution="S:{problem}", meta="M:{problem} pass_rate"),
+        evaluation=Evaluation(num_meta_generations=4),
+    )
+    given = [Problem(id="a", problem="a", answer="2"), Problem(id="b", problem="b" * 40, answer="2")]
+    with pytest.warns(UserWarning, match="is left out"):
+        loop.trainer(PredictionWriter(str(tmp_path))).predict(module, loop.Problems(0, validation=given))
+    line, left_out = (json.loads(each) for each in (tmp_path / "predictions.jsonl").read_text().splitlines())
+    assert (line["pass_rate"]["mean"], "solution_length" in line, "notions" in line) == (0.5, False, False)
+    head, *rows = [row.split() for row in capsys.readouterr().out.splitlines() if row.strip()][:4]
+    assert head == ["problem", "pass", "rate"]
+    assert ["a", "0.50", "±", "0.00"] in rows
+    assert left_out["left_out"]
 
 
 def test_texts_are_no_markup() -> None:
