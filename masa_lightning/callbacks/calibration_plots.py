@@ -33,7 +33,8 @@ _Z = 1.96  # of a 95% interval
 class CalibrationPlots(Callback):
     """Draws predicted against actual pass rates and lengths, on training problems over steps and on held-out ones.
 
-    Of a validation or test: ``pass_rate_scatter``, ``pass_rate_reliability`` and ``length_scatter``. Of training, after each
+    Of a validation or test: ``pass_rate_scatter``, ``pass_rate_reliability`` and ``length_scatter``; of what solutions state
+    ``confidence_scatter`` and ``confidence_reliability``, and both kinds in ``self_knowledge``. Of training, after each
     validation and at the end: ``pass_rate_over_steps`` and ``length_over_steps``, the means of each step and those of the
     validations (the paper's figure 5), and where `PredictiveGating` acts or is in shadow mode ``gated_over_steps``, the
     share of problems that it skips (figure 4); each from its second point on. They go to every logger that takes pictures
@@ -81,7 +82,8 @@ class CalibrationPlots(Callback):
         if not isinstance(getattr(pl_module, "calibration", None), nn.ModuleDict):
             raise TypeError(
                 f"CalibrationPlots found no `calibration` metrics on {type(pl_module).__name__}; "
-                "expected a MASALightningModule: remove the callback where there are no meta rollouts"
+                "expected a MASALightningModule, or one with a `confidence`: remove the callback where nothing is predicted "
+                "or stated"
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
