@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import pickle
 import random
 from functools import cache
@@ -14,6 +15,7 @@ import torch
 from conftest import installed_vllm
 from tokenizers import Tokenizer, decoders, normalizers
 from tokenizers import models as tokenizer_models
+from torch import distributed, multiprocessing
 from transformers import PreTrainedTokenizerFast
 
 from masa_lightning.models import loading
@@ -386,3 +388,34 @@ def test_schemas_of_the_papers_quantities():
     assert PassRate(16).schema(512) == {"type": "integer", "minimum": 0, "maximum": 16}
     assert SolutionLength().schema(512) == {"type": "integer", "minimum": 1, "maximum": 512}
     assert Notions().schema(512)["minItems"] == 1
+
+
+def _half(rank, folder):
+    """One of the two processes that share an engine; each has requests of its own."""
+    from masa_lightning.sampling.vllm import VLLMSampler
+
+    os.environ |= {"LOCAL_RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
+    store = distributed.FileStore(str(folder / "store"), 2)
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    tokenizer, policy = loading.load_tokenizer("tiny"), loading.load_model("tiny", "float32")
+    sampler = VLLMSampler(2, kv_cache_gib=0.05)
+    sampler.setup(policy, loading.model_path("tiny"), max_model_length=200, stop_token_ids=[END])
+    made = Structured(structure(QUANTITIES), tokenizer, ROWS)
+    requests = requests_of(tokenizer, made.structure, 3 + rank) + requests_of(tokenizer, None, 2)
+    drawn = sampler.generate(requests, SamplingSettings(temperature=2.0))
+    for request, completion in zip(requests, drawn, strict=True):
+        logits = logits_of(policy, request, completion)
+        if request.structure is not None:
+            assert not read(QUANTITIES, tokenizer, completion.token_ids).failures
+            allowed = unpack_bits(made.allowed(completion.token_ids, request.max_tokens))[:, :ROWS]
+            logits = logits.masked_fill(~allowed, -math.inf)
+        expected = (logits / 2.0).log_softmax(-1).gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0]
+        torch.testing.assert_close(torch.tensor(completion.logprobs).double(), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_two_processes_share_an_engine(tmp_path):
+    pytest.importorskip("vllm")
+    if installed_vllm() != "cpu":
+        pytest.skip("needs a vLLM that is built for CPU")
+    multiprocessing.spawn(_half, (tmp_path,), nprocs=2)
