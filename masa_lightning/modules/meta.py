@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -128,8 +129,12 @@ def _check_structured(quantities: Quantities, sampler: Sampler) -> None:
         )
 
 
-def structured_kinds(module: PolicyLightningModule) -> dict[Kind, Structured]:
+def structured_kinds(module: PolicyLightningModule, known: Mapping[Kind, Structured]) -> dict[Kind, Structured]:
     """What completions of a module are drawn under, by kind, once its policy is loaded; nothing of those that are free.
+
+    Args:
+        module: With tokenizer and policy.
+        known: Of an earlier call; what is the same is not compiled again.
 
     Raises:
         ValueError: If a text ends completions, or predictions have too few tokens for an object.
@@ -152,6 +157,8 @@ def structured_kinds(module: PolicyLightningModule) -> dict[Kind, Structured]:
         ending=stops.closing[: ends[0]],
         stop_token_ids=stops.token_ids,
     )
+    if "meta" in known and known["meta"].structure == structure:
+        return dict(known)
     model: Any = policy.model
     made = Structured(structure, module.tokenizer, len(model.get_output_embeddings().weight))
     limits: Any = module.completion_limits

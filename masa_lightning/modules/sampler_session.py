@@ -55,7 +55,7 @@ class SamplerSession:
         """
         policy, trainer = module.policy, module.trainer
         assert policy is not None
-        self.structured = structured_kinds(module)
+        self.structured = structured_kinds(module, self.structured)
         with torch.inference_mode(False), torch.enable_grad(), module.watch.phase("start"):
             claim(module.sampler, module)
             if not self.is_ready:

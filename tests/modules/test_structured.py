@@ -90,11 +90,17 @@ def test_without_it_nothing_is_asked(loop):
 
 
 def test_predictions_alone(loop):
+    """Twice: the second time nothing is compiled again."""
     module = make(loop)
     problems = [loop.problem("1+1"), loop.problem("2+2")]
-    (batch,) = loop.trainer().predict(module, torch.utils.data.DataLoader(problems, batch_size=2, collate_fn=list))
+    loader = torch.utils.data.DataLoader(problems, batch_size=2, collate_fn=list)
+    (batch,) = loop.trainer().predict(module, loader)
     assert len(parsed(batch["groups"])) == 6
     assert all(parsed(batch["groups"]))
+    compiled = module.session.structured["meta"]
+    (again,) = loop.trainer().predict(module, loader)
+    assert [r.text for g in again["groups"] for r in g.metas] == [r.text for g in batch["groups"] for r in g.metas]
+    assert module.session.structured["meta"] is compiled
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
