@@ -12,11 +12,13 @@ on both sides.
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +29,7 @@ from masa_lightning.types import AllowedTokens, SamplingRequest, Structure
 if TYPE_CHECKING:
     from masa_lightning.settings import SamplingSettings
 
-_SPARE: Final = 4  # tokens by which a drawn one may put off the end: a comma, where letters are tokens, by ` "x"`
+_SPARE: Final = 4  # least of `Structured.spare`: a comma, where letters are tokens, is followed by ` "x"`
 _LETTER_AS_BYTE: Final = re.compile("<0x[2-7][0-9A-F]>")  # of vocabularies with bytes as tokens of their own
 _LONGEST: Final = 2000  # tokens; the shortest way out of an object that is longer than that leads nowhere
 
@@ -95,11 +97,14 @@ class Structured:
         """Tokens that text may have, [W] int32: all but those that end a completion."""
         self.plain = pack_bits(free & ~torch.isin(ids, torch.tensor(sorted(special), dtype=torch.long)))
         """Tokens that the object may have: special ones are no text either, and letters as bytes not always."""
-        self._rank = torch.tensor([_rank(text) for text in self.texts] + [0] * (len(ids) - len(self.texts)))
+        self._rank = np.array([_rank(text) for text in self.texts] + [0] * (len(ids) - len(self.texts)), np.int16)
+        written = [json.dumps(value, ensure_ascii=False) for value in _spelled_out(json.loads(structure.schema))]
+        self.spare = max([_SPARE, *(len(tokenizer(text, add_special_tokens=False).input_ids) for text in written)])
+        """Most tokens by which a drawn one may put off the end: a value that is begun has to be gone on with."""
         start = self.matcher()
         start.accept_string(structure.mark)
         least = len(self.way_out(start)) + len(structure.ending)
-        self.reserve = len(self.closing) + 2 * least + _SPARE
+        self.reserve = len(self.closing) + 2 * least + self.spare
         """Tokens of the limit at which text is closed: half of those of the object are for the model to choose."""
 
     def new_masks(self, count: int) -> Tensor:
@@ -122,7 +127,8 @@ class Structured:
         way: list[int] = []
         while not matcher.is_terminated():
             matcher.fill_next_token_bitmask(row)
-            token = int(self._rank.masked_fill(~unpack_bits(row[0] & self.plain), -1).argmax())
+            bits = np.unpackbits((row[0] & self.plain).numpy().view(np.uint8), bitorder="little")
+            token = int(np.where(bits, self._rank, -1).argmax())
             if len(way) == _LONGEST or not matcher.accept_token(token):
                 raise ValueError(
                     f"an object of the schema {self.structure.schema:.300} is not closed after {len(way)} tokens; expected "
@@ -223,7 +229,7 @@ class Walk:
         self._tail = b""  # of the text, as long as it has not come to the mark
         self._in_object = self._ended = False
         self._only: list[int] = []  # what has to come next
-        self._way_out: list[int] = []  # of the object, as far as it was looked for
+        self._unwatched = 0  # tokens that may come before the way out is looked for again
         self._look_ahead()
 
     def new_masks(self, count: int) -> Tensor:
@@ -254,7 +260,6 @@ class Walk:
     def accept(self, token: int) -> bool:
         """Goes on by a token; False if it may not come."""
         self._left -= 1
-        self._way_out = self._way_out[1:] if self._way_out[:1] == [token] else []
         if self._only:
             if token != self._only.pop(0):
                 return False
@@ -279,9 +284,15 @@ class Walk:
         if not self._in_object:
             self._only = [*structured.closing]
             return
-        self._way_out = self._way_out or structured.way_out(self._matcher)
-        if self._left <= len(self._way_out) + len(structured.structure.ending) + _SPARE:
-            self._only = [*self._way_out]
+        if self._unwatched:
+            self._unwatched -= 1
+            return
+        way_out = structured.way_out(self._matcher)
+        margin = self._left - len(way_out) - len(structured.structure.ending) - structured.spare
+        if margin <= 0:
+            self._only = way_out
+        else:  # each token takes one of what is left, and puts off the end by `spare` at most
+            self._unwatched = (margin - 1) // (1 + structured.spare)
 
 
 def pack_bits(allowed: Tensor) -> Tensor:
@@ -300,6 +311,15 @@ def unpack_bits(masks: Tensor) -> Tensor:
 
 
 _BITS: Final = torch.tensor([1 << i for i in range(31)] + [-(1 << 31)], dtype=torch.int32)
+
+
+def _spelled_out(schema: Any) -> Iterator[Any]:
+    """The values that a schema spells out, wherever it does."""
+    if isinstance(schema, dict):
+        yield from schema["enum"] if isinstance(schema.get("enum"), list) else ()
+        yield from [schema["const"]] if "const" in schema else ()
+    for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        yield from _spelled_out(part)
 
 
 def _words(size: int) -> int:

@@ -18,6 +18,7 @@ from tokenizers import models as tokenizer_models
 from torch import distributed, multiprocessing
 from transformers import PreTrainedTokenizerFast
 
+from masa_lightning.functional.prompts import Question
 from masa_lightning.models import loading
 from masa_lightning.quantities import Notions, PassRate, Quantities, SolutionLength, default_quantities
 from masa_lightning.sampling.structured import Structured, Walk, allowed_tokens, pack_bits, unpack_bits
@@ -134,6 +135,37 @@ def test_any_choice_of_allowed_tokens_ends_with_an_object_that_is_read(tokenizer
         assert ids.index(END) == len(ids) - 1
         lengths.append(len(ids))
     assert min(lengths) < made.reserve < max(lengths)
+
+
+class Kind(PassRate):
+    """One of a few texts, the longest of which has to be written whole once it is begun."""
+
+    key = name = reward_name = metric_name = "kind"
+
+    def ask(self, budget):
+        return Question("kind", "which kind", "<text>")
+
+    def read(self, value):
+        return value
+
+    def schema(self, budget):
+        return {"enum": ["a", "ab", "abc" * 30]}
+
+
+@pytest.mark.parametrize("name", ["tiny", "characters"])
+def test_a_long_value_that_is_begun_is_within_the_limit(tokenizer, name):
+    if name == "characters":
+        tokenizer = character_tokenizer()
+    quantities = Quantities([Kind(), PassRate(3)], budget=128)
+    made = Structured(structure(quantities), tokenizer, len(tokenizer))
+    draws, kinds = random.Random(0), set()
+    for most in (made.reserve + i % 13 for i in range(60)):
+        ids = draw(made, most, draws.choice)
+        assert len(ids) <= most
+        prediction = read(quantities, tokenizer, ids)
+        assert not prediction.failures
+        kinds.add(prediction.values["kind"])
+    assert "abc" * 30 in kinds and len(kinds) > 1
 
 
 def test_values_are_the_models_until_the_limit_is_near(tokenizer, structured, rated):
