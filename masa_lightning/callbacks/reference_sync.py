@@ -49,6 +49,7 @@ class ReferenceSync(Callback):
         self.steps = 0
         """Training steps so far."""
         self._reference: Policy | None = None
+        self._changed = False  # the reference is no longer the model of the files
         self._weights: dict[str, Any] | None = None  # of a checkpoint, until the reference is there
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -82,7 +83,7 @@ class ReferenceSync(Callback):
         if self._weights is not None:
             # Each process has all of them, as the checkpoint has.
             set_model_state_dict(reference, self._weights, options=StateDictOptions(full_state_dict=True))
-            self._weights = None
+            self._weights, self._changed = None, True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -92,6 +93,7 @@ class ReferenceSync(Callback):
         if self.steps % self.every_n_steps:
             return
         assert self._reference is not None and isinstance(pl_module.policy, Policy)
+        self._changed = True
         with torch.no_grad():
             for mine, policys in zip(self._reference.parameters(), pl_module.policy.parameters(), strict=True):
                 _local(mine).lerp_(_local(policys.detach()).to(mine.device, mine.dtype), self.mixup_alpha)
@@ -99,7 +101,7 @@ class ReferenceSync(Callback):
     def state_dict(self) -> dict[str, Any]:
         """The counter, and the reference's weights from its first change on; a collective under FSDP2."""
         weights = self._weights
-        if self._reference is not None and self.steps >= self.every_n_steps:
+        if self._reference is not None and self._changed:
             weights = get_model_state_dict(self._reference, options=_FULL)
         return {"steps": self.steps, "reference": weights}
 

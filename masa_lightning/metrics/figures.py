@@ -144,7 +144,7 @@ def draw_lengths(
         if logarithmic:
             scale("log")
             axis.set_major_locator(LogLocator(subs=_log_ticks(greatest / least)))
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())
     _identity(axes, least, greatest)
     tidy(axes)

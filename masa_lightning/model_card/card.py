@@ -202,8 +202,9 @@ class _Facts:
             meta = meta_messages(
                 prompts, "{problem}", pass_rate_scale=scale, max_completion_length=limit, questions=questions
             )[-1]["content"]
+        asked = _mapping(s.get("confidence")).get("instruction")  # behind the prompt
         return {
-            "solution": solution["content"],
+            "solution": " ".join(filter(None, [solution["content"], asked])),
             "meta": meta,
             "system": system[0]["content"] if system else None,
             "questions": [(question.key, question.text) for question in questions],

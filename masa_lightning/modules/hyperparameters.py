@@ -220,6 +220,14 @@ def read_record(checkpoint: Any) -> Record:
     path = path if isinstance(path, str) else ""
     if not path.startswith(f"{_OURS}."):
         return Record(path, settings)
+    run = state.get("run")
+    used = (
+        run["module"].get("pass_rate_scale") if isinstance(run, dict) and isinstance(run.get("module"), dict) else None
+    )
+    meta = settings.get("meta")
+    if isinstance(meta, dict) and used is not None and meta.get("pass_rate_scale") != used:
+        # Of a version in which 8 stood for "not given", and the scale was that of the model's training.
+        settings["meta"] = meta | {"pass_rate_scale": None}
     old = [name for name in settings if name in MOVED or name in GONE]
     now, kind = translated(settings), allowed_class(path)
     # What a user noted in `hparams`. A class of yours gets it, for it may take what it does not name.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -271,6 +272,11 @@ class Quantities:
             for prediction in (rollout.prediction for rollout in group.metas):
                 predicted = None if prediction is None else prediction.values.get(quantity.name)
                 row = None if predicted is None else quantity.compare(predicted, group, self.budget)
+                if row is not None and any(map(math.isinf, row)):
+                    raise ValueError(
+                        f"`compare` of {_who(quantity)} gave {row!r} for problem {group.problem.id!r}; expected finite "
+                        "numbers, or NaN where there is nothing to compare with"
+                    )
                 if row is not None:
                     found.setdefault(quantity.metric_name, []).append(row)
         return found
@@ -340,6 +346,8 @@ def _guarded(quantity: Quantity) -> Callable[[Any], Any]:
                 f"{_who(quantity)} failed to read {reprlib.repr(value)} with {type(error).__name__}: {error}; expected a "
                 'value, or functional.parsing.Unreadable("wrong_type"): a model may write anything'
             ) from error
+        if isinstance(found, float) and not math.isfinite(found):  # JSON of Python has NaN, and 1e999
+            raise Unreadable("out_of_range")
         if found is None:
             raise ValueError(f"{_who(quantity)} read {reprlib.repr(value)} as None; expected a value, or Unreadable")
         return found

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any, Final, get_args
 
 from masa_lightning.checks import check_choice, check_number
+from masa_lightning.functional.confidence import answer_text
 from masa_lightning.functional.parsing import read_notions
 from masa_lightning.functional.prompts import NOTIONS, Question
 from masa_lightning.functional.rewards import Counting, PreparedTexts, notion_reward, prepare_texts
@@ -52,7 +53,7 @@ class Notions(Quantity):
         return {"type": "array", "items": notion, "minItems": 1, "maxItems": _MOST}
 
     def reward(self, predicted: tuple[str, ...], group: RolloutGroup) -> float:
-        texts = _prepared(tuple(rollout.text for rollout in group.solutions))
+        texts = _prepared(tuple(map(answer_text, group.solutions)))
         return notion_reward(predicted, group.problem.problem, texts, group.correct, self.counting)
 
     def truth(self, predicted: tuple[str, ...], group: RolloutGroup) -> tuple[str, ...]:

@@ -79,7 +79,12 @@ class Structured:
             info = xgrammar.TokenizerInfo.from_huggingface(
                 tokenizer, vocab_size=size, stop_token_ids=list(structure.stop_token_ids)
             )
-            self._grammar = xgrammar.GrammarCompiler(info).compile_grammar(grammar)
+            compiler = xgrammar.GrammarCompiler(info)
+            self._grammar = compiler.compile_grammar(grammar)
+            entries = [
+                compiler.compile_json_schema(json.dumps(entry), any_whitespace=False, separators=(", ", ": "))
+                for entry in _entries(json.loads(structure.schema))
+            ]
         except (RuntimeError, TypeError, ValueError) as error:
             raise ValueError(
                 f"xgrammar {version('xgrammar')} makes no grammar of the schema {structure.schema:.300}: "
@@ -99,7 +104,9 @@ class Structured:
         """Tokens that the object may have: special ones are no text either, and letters as bytes not always."""
         self._rank = np.array([_rank(text) for text in self.texts] + [0] * (len(ids) - len(self.texts)), np.int16)
         written = [json.dumps(value, ensure_ascii=False) for value in _spelled_out(json.loads(structure.schema))]
-        self.spare = max([_SPARE, *(len(tokenizer(text, add_special_tokens=False).input_ids) for text in written)])
+        begun = [xgrammar.GrammarMatcher(entry, terminate_without_stop_token=True) for entry in entries]
+        lengths = [len(tokenizer(text, add_special_tokens=False).input_ids) for text in written]
+        self.spare = max([_SPARE, *lengths, *(_SPARE + len(self.way_out(entry)) for entry in begun)])
         """Most tokens by which a drawn one may put off the end: a value that is begun has to be gone on with."""
         start = self.matcher()
         start.accept_string(structure.mark)
@@ -320,6 +327,15 @@ def _spelled_out(schema: Any) -> Iterator[Any]:
         yield from [schema["const"]] if "const" in schema else ()
     for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
         yield from _spelled_out(part)
+
+
+def _entries(schema: Any) -> Iterator[dict[str, Any]]:
+    """The schemas of the entries of lists, where these are objects or lists themselves."""
+    entry = schema.get("items") if isinstance(schema, dict) else None
+    if isinstance(entry, dict) and entry.get("type") in ("object", "array"):
+        yield entry
+    for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        yield from _entries(part)
 
 
 def _words(size: int) -> int:

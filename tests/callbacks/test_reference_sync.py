@@ -79,6 +79,22 @@ def test_a_resumed_run_has_the_same_reference(loop, tmp_path, when):
     torch.testing.assert_close(rest.policies, whole.policies[when:], atol=0, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
+def test_a_reference_that_has_moved_is_kept_by_a_run_that_moves_it_later(loop, tmp_path):
+    saver = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=1, save_top_k=-1, filename="{step}")
+    whole = Weights()
+    loop.fit(module_of(loop), loop.Problems(6), whole, saver, ReferenceSync(2, 0.5), enable_checkpointing=True)
+    later, rest = ReferenceSync(100, 0.5), Weights()
+    with pytest.warns(UserWarning, match="every_n_steps was 2, is 100"):
+        trainer = loop.trainer(later, rest, limit_val_batches=0)
+        trainer.fit(module_of(loop), loop.Problems(6), ckpt_path=str(tmp_path / "step=2.ckpt"))
+    torch.testing.assert_close(rest.references[0], whole.references[2], atol=0, rtol=0)
+    kept = later.state_dict()["reference"]
+    kept = [kept[name] for name, _ in trainer.lightning_module.reference.named_parameters()]
+    torch.testing.assert_close(kept, [p.detach() for p in rest.references[0]], atol=0, rtol=0)
+
+
 def test_what_cannot_be_moved_is_refused(loop):
     with pytest.raises(ValueError, match="there is none: kl_coef is 0; raise"):
         loop.fit(loop.scripted(loop.boxes(1), GRPOLightningModule), loop.Problems(2), ReferenceSync())

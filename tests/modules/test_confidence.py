@@ -17,10 +17,10 @@ from masa_lightning.functional.parsing import read_integer
 from masa_lightning.functional.prompts import PromptTemplates, Question
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.masa import MASALightningModule
-from masa_lightning.quantities import Quantity
+from masa_lightning.quantities import Notions, Quantity
 from masa_lightning.report.records import read_records
 from masa_lightning.settings import Algorithm, Evaluation
-from masa_lightning.types import Problem
+from masa_lightning.types import Completion, Problem, Rollout, RolloutGroup
 
 TWO = [Problem(id=n, problem=n, answer="2") for n in "ab"]
 SURE = StatedConfidence(instruction="?")
@@ -37,6 +37,21 @@ def script(kind: str, text: str, index: int, call: int) -> str:
 
 def scripted(loop: Any, kind: Any = GRPOLightningModule, **settings: Any) -> Any:
     return loop.scripted(script, kind, **({"confidence": SURE} | settings))
+
+
+def test_a_notion_is_not_found_in_the_tag() -> None:
+    """Or "confidence" would be a notion of all that state theirs."""
+    completion = Completion(token_ids=[1], logprobs=[0.0], finish_reason="stop")
+    texts = ["by sums <confidence>0.8</confidence>", "by products"]
+    solutions = [
+        Rollout(kind="solution", prompt_ids=[1], completion=completion, text=text, correct=not index)
+        for index, text in enumerate(texts)
+    ]
+    for rollout in solutions:
+        rollout.prediction = SURE.read(rollout.text)
+    group = RolloutGroup(problem=Problem(id="p", problem="p", answer="1"), solutions=solutions)
+    assert Notions().reward(("sums",), group) == 1
+    assert Notions().reward(("confidence",), group) == 0
 
 
 # -- what it earns -------------------------------------------------------------------------------------------------------

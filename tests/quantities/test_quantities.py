@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -317,6 +318,29 @@ def quantity_with(metric):
             return float(predicted), 0.0
 
     return Quantities([Own()], budget=9)
+
+
+@pytest.mark.parametrize("written", ["1e999", "-1e999", "NaN", "Infinity"])
+def test_numbers_that_are_not_finite_are_out_of_range(written):
+    class Share(Steps):
+        def read(self, value):
+            return float(value)
+
+    prediction = Quantities([Share()], budget=9).read(f'{{"steps": {written}}}')
+    assert (prediction.values, prediction.failures) == ({}, {"steps": "out_of_range"})
+
+
+def test_a_comparison_without_end_is_refused(loop):
+    class Endless(Steps):
+        def compare(self, predicted, group, budget):
+            return predicted, math.inf
+
+    meta = SimpleNamespace(prediction=MetaPrediction(values={"steps": 1}))
+    group = SimpleNamespace(is_unbiased=True, metas=[meta], problem=Problem(id="p", problem="p", answer="1"))
+    with pytest.raises(
+        ValueError, match=r"`compare` of the quantity 'steps' \(Endless\) gave \(1, inf\) for problem 'p'"
+    ):
+        Quantities([Endless()], budget=9).compare(group)
 
 
 class Blind(torchmetrics.MeanAbsoluteError):

@@ -137,35 +137,46 @@ def test_any_choice_of_allowed_tokens_ends_with_an_object_that_is_read(tokenizer
     assert min(lengths) < made.reserve < max(lengths)
 
 
-class Kind(PassRate):
-    """One of a few texts, the longest of which has to be written whole once it is begun."""
+class Free(PassRate):
+    """Anything of a schema."""
 
-    key = name = reward_name = metric_name = "kind"
+    key = name = reward_name = metric_name = "free"
+
+    def __init__(self, schema):
+        super().__init__()
+        self._schema = schema
 
     def ask(self, budget):
-        return Question("kind", "which kind", "<text>")
+        return Question("free", "anything", "<value>")
 
     def read(self, value):
-        return value
+        return json.dumps(value)
 
     def schema(self, budget):
-        return {"enum": ["a", "ab", "abc" * 30]}
+        return self._schema
+
+
+TEXT = {"type": "string", "maxLength": 20}
+ENTRY = {"type": "object", "properties": {"name": TEXT, "number": {"type": "integer"}}, "additionalProperties": False}
+ENTRIES = {"type": "array", "items": ENTRY | {"required": ["name", "number"]}, "minItems": 1, "maxItems": 4}
 
 
 @pytest.mark.parametrize("name", ["tiny", "characters"])
-def test_a_long_value_that_is_begun_is_within_the_limit(tokenizer, name):
+@pytest.mark.parametrize("schema", [{"enum": ["a", "ab", "abc" * 30]}, ENTRIES], ids=["enum", "objects"])
+def test_a_long_value_that_is_begun_is_within_the_limit(tokenizer, name, schema):
+    """One of a few texts is written whole once it is begun, and so is an object in a list."""
     if name == "characters":
         tokenizer = character_tokenizer()
-    quantities = Quantities([Kind(), PassRate(3)], budget=128)
+    quantities = Quantities([Free(schema), PassRate(3)], budget=128)
     made = Structured(structure(quantities), tokenizer, len(tokenizer))
-    draws, kinds = random.Random(0), set()
+    draws, values = random.Random(0), set()
     for most in (made.reserve + i % 13 for i in range(60)):
         ids = draw(made, most, draws.choice)
         assert len(ids) <= most
         prediction = read(quantities, tokenizer, ids)
         assert not prediction.failures
-        kinds.add(prediction.values["kind"])
-    assert "abc" * 30 in kinds and len(kinds) > 1
+        values.add(prediction.values["free"])
+    assert len(values) > 1
 
 
 def test_values_are_the_models_until_the_limit_is_near(tokenizer, structured, rated):
