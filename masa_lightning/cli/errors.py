@@ -70,11 +70,17 @@ _OTHERS: Final = {  # what other libraries call a setting, or one would -> its k
     "steps": "trainer.max_steps",
     "output_dir": "trainer.logger.save_dir",
 }
+_OF_CALLBACKS: Final = {  # what other libraries have as a setting, and is an argument of a callback here
+    "sync_ref_model": "masa_lightning.ReferenceSync among trainer.callbacks",
+    "ref_model_sync_steps": "every_n_steps of masa_lightning.ReferenceSync among trainer.callbacks",
+    "ref_model_mixup_alpha": "mixup_alpha of masa_lightning.ReferenceSync among trainer.callbacks",
+}
 _CALLABLE: Final = re.compile(r"(?:- )?Type collections\.abc\.Callable\[.*\] expects a function or a callable class: ")
 _OF_CALLABLE: Final = re.compile(r"\. Got value: (?:Namespace\(class_path=')?([\w.]+)")
 _NO_MODULE: Final = re.compile(r"No module named '(.+?)'.*")
 _GOT: Final = re.compile(r"\. Got value: .+$")
 _GOT_ALL: Final = re.compile(r"\. Got value: Namespace\(.+$")
+_ABSTRACT: Final = re.compile(r"Expected an instantiatable class, but ([\w.]+) is abstract")
 _CHOICES: Final = re.compile(r"typing\.Literal(\[.*?\])\. Got value: (\w+)$")
 _TYPE: Final = re.compile(r"<class '(?:[\w.]+\.)?(\w+)'>|typing\.Literal(\[.*?\])")
 
@@ -93,6 +99,8 @@ def readable(message: str, options: Iterable[str] = (), folders: Sequence[Path] 
     """
     if match := _UNKNOWN_OPTION.fullmatch(message.strip()):
         option, known = match[1] or match[2], [name.lstrip("-") for name in options]
+        if other := _OF_CALLBACKS.get(option):
+            return f"there is no option {option!r}; expected {other}"
         if places := _places(option, known):
             return f"there is no option {option!r}; expected {' or '.join(places)}"
         return f"there is no option {option!r}{_meant(option, known)}"
@@ -176,6 +184,8 @@ def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None, 
             return f"there is no setting {name!r} any more; expected {moved}"
         if name in _settings(kind):  # found with a + behind it
             return f"{name} takes its values at once and not with a +; expected --{key}.{name} [VALUE, VALUE]"
+        if other := _OF_CALLBACKS.get(last):
+            return f"{kind.__name__} has no setting {name!r}; expected {other}"
         own = [place.removeprefix("model.") for place in _places(name, ()) if place.startswith("model.")]
         own = [place for place in own if place != name]  # of another class
         if own and _is_module(kind):
@@ -203,6 +213,9 @@ def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None, 
     if text.endswith("masa_lightning.protocols.Sampler is a protocol"):
         return "of which class? Expected it first: --model.sampler VLLMSampler, or in a YAML class_path with init_args"
     got = f", got {given}" if given and _TYPE_ALONE.match(text) else ""
+    if match := _ABSTRACT.search(text):
+        lacking = sorted(getattr(imported(match[1]), "__abstractmethods__", ()))
+        return f"{match[1]} lacks {' and '.join(lacking) or 'methods'}; expected a class with all methods of its base"
     if match := _CHOICES.search(text):
         choices = re.findall(r"'(\w+)'", match[1])
         longer = [choice for choice in choices if choice.startswith(match[2])][:1]
@@ -285,11 +298,13 @@ def _meant(word: str, known: Sequence[str], otherwise: str | None = None) -> str
 
 def _settings(kind: type) -> list[str]:
     """Returns the names of a class's arguments, and those of arguments that are groups of settings themselves."""
-    names = []
-    for name, parameter in parameters(kind).items():
+    from masa_lightning.modules.hyperparameters import alternatives, annotations_of  # torch, which a help does without
+
+    names, annotations = [], annotations_of(kind)
+    for name in parameters(kind):
         names.append(name)
-        if is_dataclass(parameter.default):
-            names += [f"{name}.{field.name}" for field in fields(parameter.default)]
+        for group in filter(is_dataclass, alternatives(annotations.get(name))):
+            names += [f"{name}.{field.name}" for field in fields(group)]
     return names
 
 

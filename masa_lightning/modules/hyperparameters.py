@@ -338,7 +338,7 @@ def remade(
 
 
 def _remade(value: Any, annotation: Any, where: str, refused: list[str]) -> Any:
-    kinds = _alternatives(annotation)
+    kinds = alternatives(annotation)
     before = len(refused)
     if wrong := unmade(value, annotation):
         refused.append(f"{where}: {wrong}")
@@ -382,7 +382,7 @@ def unmade(value: Any, annotation: Any = None) -> str | None:
     Returns:
         A phrase, or None if nothing is named but classes of this package.
     """
-    kinds = _alternatives(annotation)
+    kinds = alternatives(annotation)
     if isinstance(value, Mapping) and "class_path" in value:
         path, found = str(value["class_path"]), allowed_class(value["class_path"], kinds)
         if found is None:
@@ -396,7 +396,7 @@ def unmade(value: Any, annotation: Any = None) -> str | None:
     elif isinstance(value, Mapping) and "python" in value:
         return str(value["python"])
     elif isinstance(value, str):
-        held = [*kinds, *_alternatives(element_of(annotation))]  # of a list, too, which a text may stand for
+        held = [*kinds, *alternatives(element_of(annotation))]  # of a list, too, which a text may stand for
         if any(map(_is_of_objects, held)) and not {str, Path} & {*held}:
             return value  # jsonargparse would import what it names, or read the file
     return None
@@ -408,7 +408,7 @@ def element_of(annotation: Any) -> Any:
 
 
 def _several(annotation: Any) -> Any:
-    return next((k for k in _alternatives(annotation) if get_origin(k) in (list, tuple, Sequence)), None)
+    return next((k for k in alternatives(annotation) if get_origin(k) in (list, tuple, Sequence)), None)
 
 
 def _is_of_objects(kind: Any) -> bool:
@@ -456,7 +456,7 @@ def _of_torch(path: str, products: tuple[type, ...]) -> type | None:
 def _products(kinds: Sequence[Any]) -> tuple[type, ...]:
     """What functions return that are asked for."""
     returned = [get_args(kind)[1] for kind in kinds if get_origin(kind) is Callable and get_args(kind)]
-    return tuple(each for kind in returned for each in _alternatives(kind) if isinstance(each, type) and each in _MADE)
+    return tuple(each for kind in returned for each in alternatives(kind) if isinstance(each, type) and each in _MADE)
 
 
 def annotations_of(kind: type) -> dict[str, Any]:
@@ -471,7 +471,8 @@ def annotations_of(kind: type) -> dict[str, Any]:
     return found
 
 
-def _alternatives(annotation: Any) -> tuple[Any, ...]:
+def alternatives(annotation: Any) -> tuple[Any, ...]:
+    """Those of a union; of another annotation itself, and nothing of None."""
     origin = get_origin(annotation)
     if origin is None:
         return () if annotation is None else (annotation,)

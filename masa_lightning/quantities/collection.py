@@ -116,9 +116,14 @@ class Quantities:
         self.budget = budget
         self.confidence = confidence
         for quantity in self._all:
-            if (asked := quantity.ask(budget).key) != quantity.key:
+            asked = quantity.ask(budget)
+            if not isinstance(asked, Question):
+                raise TypeError(
+                    f"{_who(quantity)} asks with {asked!r}; expected a functional.Question(key, text, example)"
+                )
+            if asked.key != quantity.key:
                 raise ValueError(
-                    f"{_who(quantity)} asks for {asked!r}; expected its `key`, under which its value is then looked for"
+                    f"{_who(quantity)} asks for {asked.key!r}; expected its `key`, under which its value is then looked for"
                 )
 
     def __iter__(self) -> Iterator[Quantity | StatedConfidence]:
@@ -253,9 +258,16 @@ class Quantities:
         Raises:
             TypeError: If one is none that problems can be given to (`Quantity.metric`).
         """
+        for quantity in self._all:
+            if not callable(quantity.metric):
+                raise TypeError(
+                    f"{_who(quantity)} has {quantity.metric!r} as its metric; expected a class, such as "
+                    "masa_lightning.metrics.ValueCalibration, or a method"
+                )
         made = {each.metric_name: each.metric(**settings) for each in self}
         for quantity in self._all:
-            _check_metric(quantity, made[quantity.metric_name])
+            if made[quantity.metric_name] is not None:
+                _check_metric(quantity, made[quantity.metric_name])
         return {name: metric for name, metric in made.items() if metric is not None}
 
     def compare(self, group: RolloutGroup) -> Comparisons:
@@ -379,8 +391,6 @@ def _check_truth(quantity: Quantity, truth: Any, group: RolloutGroup) -> None:
 
 
 def _check_metric(quantity: Quantity, metric: Any) -> None:
-    if metric is None:
-        return
     update, points = (getattr(metric, name, None) for name in ("update", "points"))
     takes = inspect.signature(update).parameters.values() if callable(update) else ()
     names = {p.name for p in takes}

@@ -68,6 +68,11 @@ class Structured:
         self.mark = structure.mark.encode()
         self.closing: list[int] = tokenizer(structure.mark, add_special_tokens=False).input_ids
         """The mark, as tokens."""
+        if ends := sorted({*self.closing} & {*structure.stop_token_ids}):
+            raise ValueError(
+                f"stop_token_ids has {', '.join(map(str, ends))}, with which {structure.mark!r} is written, so that every "
+                "completion would end there; expected others, or structured_outputs=False"
+            )
         size = max(rows, max(tokenizer.get_vocab().values()) + 1)
         try:
             schema = xgrammar.Grammar.from_json_schema(structure.schema, any_whitespace=False, separators=(", ", ": "))

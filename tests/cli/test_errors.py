@@ -74,6 +74,20 @@ MOVED = (
             "model.algorithm.importance_sampling: expected one of ['off', 'token_truncate', 'token_mask', "
             "'sequence_truncate', 'sequence_mask'], got token; did you mean token_truncate?",
         ),
+        (
+            "model.init_args.loss_type=gspo",
+            "model: MASALightningModule has no setting 'loss_type'; expected algorithm.loss_type",
+        ),
+        (
+            "model.init_args.sync_ref_model=true",
+            "model: MASALightningModule has no setting 'sync_ref_model'; expected masa_lightning.ReferenceSync "
+            "among trainer.callbacks",
+        ),
+        (
+            "model.init_args.quantities=[{class_path: masa_lightning.Quantity}]",
+            "model.quantities: masa_lightning.Quantity lacks ask and read and reward and truth; expected a class with all "
+            "methods of its base",
+        ),
         ("model.help=Nothing", "there is no class 'Nothing'; did you mean Notions?"),
         (
             "model.init_args.optimization.optimizer.lr=abc",

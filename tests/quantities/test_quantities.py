@@ -343,6 +343,21 @@ def test_a_comparison_without_end_is_refused(loop):
         Quantities([Endless()], budget=9).compare(group)
 
 
+def test_a_quantity_that_asks_with_a_text_is_refused():
+    class Text(Steps):
+        def ask(self, budget):
+            return "how many?"
+
+    with pytest.raises(TypeError, match=r"'steps' \(Text\) asks with 'how many\?'; expected a .*Question"):
+        Quantities([Text()], budget=9)
+
+    class Named(Steps):
+        metric = "ValueCalibration"
+
+    with pytest.raises(TypeError, match=r"'steps' \(Named\) has 'ValueCalibration' as its metric; expected a class"):
+        Quantities([Named()], budget=9).metrics()
+
+
 class Blind(torchmetrics.MeanAbsoluteError):
     """Takes all, and knows no points."""
 

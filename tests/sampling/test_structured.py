@@ -179,6 +179,13 @@ def test_a_long_value_that_is_begun_is_within_the_limit(tokenizer, name, schema)
     assert len(values) > 1
 
 
+def test_a_stop_that_the_mark_is_written_with_is_refused(tokenizer):
+    stop = tokenizer("</meta>", add_special_tokens=False).input_ids[0]
+    asked = dataclasses.replace(structure(RATE), stop_token_ids=(END, stop))
+    with pytest.raises(ValueError, match=rf"stop_token_ids has {stop}, with which '</meta>' is written"):
+        Structured(asked, tokenizer, ROWS)
+
+
 def test_values_are_the_models_until_the_limit_is_near(tokenizer, structured, rated):
     draws, seen = random.Random(0), set()
     skeleton = tokenizer('x</meta>{"math_notion": ["sum"], "pass_rate": 7, "solution_length": 42}').input_ids
