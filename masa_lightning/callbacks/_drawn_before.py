@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from masa_lightning.callbacks._rollout_file import Name, RolloutFile, to_line
 from masa_lightning.models.checkpoints import replaced
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.provenance import evaluation_settings
+from masa_lightning.modules.provenance import drawn_under, evaluation_settings
 from masa_lightning.types import Problem, Rollout, RolloutGroup
 
 
@@ -106,6 +106,7 @@ def rollout_settings(module: GRPOLightningModule) -> dict[str, Any]:
         "max_meta_length": module.completion_limits["meta"],
         "prompts": asdict(module.prompts),
         "confidence": None if module.confidence is None else module.confidence.instruction,
+        "meta_schema": drawn_under(module),
         "pass_rate_scale": getattr(module, "pass_rate_scale", None),  # which the meta prompt asks for
         "chat_template": module.tokenizer.chat_template,
         "chat_template_kwargs": module.chat_template_kwargs,

@@ -95,7 +95,7 @@ def answer_text(rollout: Rollout) -> str:
 def stated_confidence(rollout: Rollout) -> float | None:
     """The confidence that a solution states, in [0, 1]; None where it states none, or was not asked for one."""
     value = None if rollout.prediction is None else rollout.prediction.values.get(CONFIDENCE)
-    return value if isinstance(value, float) else None
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def confidence_reward(confidence: float | None, correct: bool) -> float:

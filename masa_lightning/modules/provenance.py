@@ -112,7 +112,20 @@ def evaluation_settings(module: GRPOLightningModule) -> dict[str, Any]:
             "max_meta_length": module.completion_limits["meta"],
             "meta_prompt": _digest([*chat, prompts.meta, questions]),
         }
+        if schema := drawn_under(module):
+            settings["meta_schema"] = _digest([schema])
     return settings
+
+
+def drawn_under(module: GRPOLightningModule) -> str | None:
+    """The JSON schema that predictions are drawn under; None for free drawing.
+
+    Args:
+        module: The one that draws them.
+    """
+    meta, quantities = getattr(module, "meta", None), getattr(module, "quantities", None)
+    structured = quantities is not None and getattr(meta, "structured_outputs", False)
+    return quantities.schema() if structured and quantities is not None else None
 
 
 def _in_words(thing: dict[str, Any]) -> str:

@@ -116,7 +116,7 @@ class Quantities:
         self.budget = budget
         self.confidence = confidence
         for quantity in self._all:
-            asked = quantity.ask(budget)
+            asked = _of(quantity, "ask", budget)
             if not isinstance(asked, Question):
                 raise TypeError(
                     f"{_who(quantity)} asks with {asked!r}; expected a functional.Question(key, text, example)"
@@ -159,7 +159,7 @@ class Quantities:
         Raises:
             ValueError: If a quantity has none.
         """
-        members = {quantity.key: quantity.schema(self.budget) for quantity in self._all}
+        members = {quantity.key: _of(quantity, "schema", self.budget) for quantity in self._all}
         for quantity in self._all:
             if not isinstance(members[quantity.key], dict):
                 raise ValueError(
@@ -238,7 +238,7 @@ class Quantities:
             return None
         predicted = best.prediction.values
         written = [q for q in self._all if q.expert_reward is None or predicted.get(q.name) is not None]
-        truths = {quantity.key: quantity.truth(predicted.get(quantity.name), group) for quantity in written}
+        truths = {q.key: _of(q, "truth", predicted.get(q.name), group) for q in written}
         for quantity in written:
             _check_truth(quantity, truths[quantity.key], group)
         return best, rewritten(best.text, render_members(truths))
@@ -283,11 +283,11 @@ class Quantities:
         for quantity in self._all if group.is_unbiased else ():
             for prediction in (rollout.prediction for rollout in group.metas):
                 predicted = None if prediction is None else prediction.values.get(quantity.name)
-                row = None if predicted is None else quantity.compare(predicted, group, self.budget)
-                if row is not None and any(map(math.isinf, row)):
+                row = None if predicted is None else _of(quantity, "compare", predicted, group, self.budget)
+                if row is not None and not _is_row(row):
                     raise ValueError(
-                        f"`compare` of {_who(quantity)} gave {row!r} for problem {group.problem.id!r}; expected finite "
-                        "numbers, or NaN where there is nothing to compare with"
+                        f"`compare` of {_who(quantity)} gave {row!r} for problem {group.problem.id!r}; expected a tuple of "
+                        "finite numbers, with NaN where there is nothing to compare with, or None"
                     )
                 if row is not None:
                     found.setdefault(quantity.metric_name, []).append(row)
@@ -347,6 +347,19 @@ class Quantities:
         return figures
 
 
+def _of(quantity: Quantity, method: str, *given: Any) -> Any:
+    """What a method of a quantity gives; an error in it is told with the name of the quantity."""
+    try:
+        return getattr(quantity, method)(*given)
+    except Exception as error:
+        raise ValueError(f"{_who(quantity)} failed in `{method}` with {type(error).__name__}: {error}") from error
+
+
+def _is_row(row: Any) -> bool:
+    """Whether a quantity compared with numbers, tensors of one among them."""
+    return isinstance(row, (list, tuple)) and not any(map(math.isinf, row))
+
+
 def _guarded(quantity: Quantity) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
         try:
@@ -368,7 +381,7 @@ def _guarded(quantity: Quantity) -> Callable[[Any], Any]:
 
 
 def _reward(quantity: Quantity, predicted: Any, group: RolloutGroup) -> float:
-    reward = quantity.reward(predicted, group)
+    reward = _of(quantity, "reward", predicted, group)
     if not isinstance(reward, (int, float)) or not 0 <= reward <= 1:
         raise ValueError(
             f"{_who(quantity)} gave the reward {reward!r} for the prediction {reprlib.repr(predicted)} of problem "
@@ -420,6 +433,11 @@ def _check(quantities: Any, confidence: StatedConfidence | None) -> None:
                     f"quantities[{i}], a {type(quantity).__name__}, has the {what} {name!r}; expected {_FORM}, "
                     "and none that is in use already, such as 'keys': change it"
                 )
+        if isinstance(quantity.shown, str):
+            raise ValueError(
+                f"quantities[{i}], a {type(quantity).__name__}, has the text {quantity.shown!r} as `shown`; expected a "
+                f"tuple of names, such as ({quantity.shown!r},)"
+            )
         meant = next((kind for kind in _PAPERS if quantity.name == kind.name), Quantity)
         if not isinstance(quantity, meant):
             raise ValueError(

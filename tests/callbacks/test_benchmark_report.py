@@ -13,8 +13,9 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers.logger import DummyLogger
 from rich.console import Console
 
-from masa_lightning import BenchmarkReport, Evaluation, GRPOLightningModule, MathGrader
+from masa_lightning import BenchmarkReport, Evaluation, GRPOLightningModule, MathGrader, MetaSettings
 from masa_lightning.callbacks._benchmark_table import markdown_table
+from masa_lightning.modules.provenance import evaluation_settings
 from masa_lightning.types import Completion, NumberAnswer, Problem
 
 # Of each problem: what its four solutions answer; "2" is right.
@@ -212,6 +213,17 @@ class TestGoesOn:
         other = module(pass_rate_scale=16)
         with pytest.raises(ValueError, match=r"other settings \(pass_rate_scale\)"):
             run(loop, other, problems("ab"), tmp_path)
+
+    def test_not_with_predictions_that_were_drawn_freely(self, loop: Any, tmp_path: Path) -> None:
+        limits = {"max_completion_length": 96, "max_prompt_length": 24}
+        run(loop, loop.module(**limits), problems("ab"), tmp_path)
+        other = loop.module(**limits, meta=MetaSettings(structured_outputs=True))
+        with pytest.raises(ValueError, match=r"other settings \(meta_schema\)"):
+            run(loop, other, problems("ab"), tmp_path)
+        assert evaluation_settings(other)["meta_schema"]
+        assert "meta_schema" not in evaluation_settings(
+            loop.fit(loop.module(), loop.Problems(2)).trainer.lightning_module
+        )
 
     def test_not_with_a_grader_of_other_settings(self, loop: Any, module: Any, tmp_path: Path) -> None:
         """Its verdicts were taken up with the rollouts."""

@@ -343,6 +343,35 @@ def test_a_comparison_without_end_is_refused(loop):
         Quantities([Endless()], budget=9).compare(group)
 
 
+@pytest.mark.parametrize("method", ["ask", "schema"])
+def test_an_error_of_a_method_names_the_quantity(method):
+    def fails(self, *given):
+        raise KeyError("lost")
+
+    kind = type("Own", (Steps,), {method: fails})
+    with pytest.raises(ValueError, match=rf"the quantity 'steps' \(Own\) failed in `{method}` with KeyError: 'lost'"):
+        Quantities([kind()], budget=9).schema()
+
+
+def test_a_comparison_that_is_no_row_is_refused():
+    class One(Steps):
+        def compare(self, predicted, group, budget):
+            return 3.0
+
+    meta = SimpleNamespace(prediction=MetaPrediction(values={"steps": 1}))
+    group = SimpleNamespace(is_unbiased=True, metas=[meta], problem=Problem(id="p", problem="p", answer="1"))
+    with pytest.raises(ValueError, match=r"`compare` of the quantity 'steps' \(One\) gave 3\.0 .* expected a tuple"):
+        Quantities([One()], budget=9).compare(group)
+
+
+def test_names_that_are_shown_are_no_text():
+    class Text(Steps):
+        shown = "pearson"
+
+    with pytest.raises(ValueError, match=r"has the text 'pearson' as `shown`; expected a tuple .* \('pearson',\)"):
+        Quantities([Text()], budget=9)
+
+
 def test_a_quantity_that_asks_with_a_text_is_refused():
     class Text(Steps):
         def ask(self, budget):
