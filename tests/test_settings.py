@@ -172,7 +172,7 @@ OF_MASA = {
     "difficulty_base": [0, 1],
     "difficulty_scoring": ["log"], "notion_counting": ["share"], "min_expert_reward": [-0.1, 1.1],
 }  # fmt: skip
-MAY_BE_NONE = {"pass_rate_scale", 
+MAY_BE_NONE = {"pass_rate_scale",
     "importance_sampling_clip_min", "off_policy_mask_threshold",
     "start_step", "max_std", "margin", "min_predictions", "audit_share", "min_evidence", "factor",  # of a fixed rule
     "dual_clip", "aggregation", "clip_low", "clip_high", "cutoff_factor", "every_n_steps", "max_grad_norm", "seed",
