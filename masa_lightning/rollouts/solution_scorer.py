@@ -130,7 +130,7 @@ class SolutionScorer:
         self.logged.restart()
 
     def take_metrics(self, processes: Processes) -> dict[str, float]:
-        """As `Figures.take`; nothing without reward functions. A collective."""
+        """As `LoggedMetrics.take`; nothing without reward functions. A collective."""
         return self.logged.take(processes) if self._named else {}
 
     def grade(self, groups: Sequence[RolloutGroup], on_progress: ProgressFn | None = None) -> None:
