@@ -133,7 +133,7 @@ def inside_names(path, listed):
             yield from (a.name for a in node.names if a.name.startswith("_") and not a.name.endswith("__"))
         elif isinstance(node, ast.Attribute):
             name = ast.unparse(node)
-            ours = name.startswith(("self.", "cls.", "xgrammar.", "matcher."))  # or of xgrammar, which vLLM calls alike
+            ours = name.startswith(("self.", "cls.", "xgrammar.", "matcher.", "compiler."))  # or xgrammar's
             if name == "torch.ops._C" or (node.attr in listed and not ours):
                 yield name
 
