@@ -255,12 +255,9 @@ class LengthCalibration(_PredictionMetric):
             ValueError: If shapes differ, an actual length is not positive, a weight is negative or not finite or
                 entries of a problem differ in one.
         """
-        predicted = predicted.double()
         if (actual <= 0).any():
             raise ValueError("actual has values <= 0; expected lengths in tokens, or NaN where there is none")
-        if predicted.shape == actual.shape:
-            predicted = torch.where(actual.isnan(), torch.nan, predicted)
-        self._add(predicted, problem, weight, actual=actual, low=low, high=high)
+        self._add(_where_known(predicted, actual), problem, weight, actual=actual, low=low, high=high)
 
     def compute(self) -> dict[str, Tensor]:
         """Metrics over all problems of all processes."""
@@ -337,10 +334,7 @@ class ValueCalibration(_PredictionMetric):
         Raises:
             ValueError: If shapes differ, a weight is negative or not finite or entries of a problem differ in one.
         """
-        predicted = predicted.double()
-        if predicted.shape == actual.shape:
-            predicted = torch.where(actual.isnan(), torch.nan, predicted)
-        self._add(predicted, problem, weight, actual=actual)
+        self._add(_where_known(predicted, actual), problem, weight, actual=actual)
 
     def compute(self) -> dict[str, Tensor]:
         """Metrics over all problems of all processes."""
@@ -370,6 +364,12 @@ class ValueCalibration(_PredictionMetric):
         """One entry a problem, of all processes; every process has to call it."""
         predicted, _, actual, _ = self.synced_rows().unbind(1)
         return ValuePoints(predicted=predicted, actual=actual)
+
+
+def _where_known(predicted: Tensor, actual: Tensor) -> Tensor:
+    """NaN where there is nothing to compare with; other shapes are refused later."""
+    predicted = predicted.double()
+    return torch.where(actual.isnan(), torch.nan, predicted) if predicted.shape == actual.shape else predicted
 
 
 class Calibration(nn.ModuleDict):

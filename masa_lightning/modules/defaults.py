@@ -59,9 +59,9 @@ def fitting_scale(model: str, meta: MetaSettings) -> MetaSettings:
         meta: The settings that were given.
     """
     own = trained_with(model)
-    return (
-        meta if own is None or meta.pass_rate_scale is not None else replace(meta, pass_rate_scale=own.pass_rate_scale)
-    )
+    if own is None or meta.pass_rate_scale is not None:
+        return meta
+    return replace(meta, pass_rate_scale=own.pass_rate_scale)
 
 
 def fitting_prompts(model: str, prompts: PromptTemplates) -> PromptTemplates:

@@ -123,9 +123,8 @@ def drawn_under(module: GRPOLightningModule) -> str | None:
     Args:
         module: The one that draws them.
     """
-    meta, quantities = getattr(module, "meta", None), getattr(module, "quantities", None)
-    structured = quantities is not None and getattr(meta, "structured_outputs", False)
-    return quantities.schema() if structured and quantities is not None else None
+    structured = getattr(getattr(module, "meta", None), "structured_outputs", False)
+    return module.quantities.schema() if structured else None
 
 
 def _in_words(thing: dict[str, Any]) -> str:
