@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from masa_lightning.settings import SamplingSettings
-from masa_lightning.types import Completion, PackedTokens, Problem, Rollout, RolloutGroup, SamplingRequest
+from masa_lightning.types import Completion, Example, PackedTokens, Problem, Rollout, RolloutGroup, SamplingRequest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -155,12 +155,9 @@ class ExampleSource(Protocol):
     policy: Any
     """A `models.policy.Policy`."""
 
-    def expert_examples(
-        self, outputs: Any
-    ) -> Sequence[tuple[list[int], list[int]] | tuple[list[int], list[int], float]]:
-        """Returns (prompt ids, target ids) of the step that returned `outputs`; the end of sequence included.
+    def expert_examples(self, outputs: Any) -> Sequence[Example | tuple[list[int], list[int]]]:
+        """Returns the examples of the step that returned `outputs`.
 
-        A third entry is the weight of an example in the loss, >= 0, 1 without it.
         With several processes each returns its own: together they are the examples of the step.
         """
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import prod
 from statistics import fmean
 from string import ascii_uppercase
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, cast
 
 from masa_lightning.checks import check_number
 
@@ -561,6 +561,16 @@ class RolloutGroup:
         for draw, weight in weights:
             greatest[draw] = max(weight, greatest.get(draw, 1.0))
         return prod(greatest.values())
+
+
+class Example(NamedTuple):
+    """A prompt and what to answer, to clone (`ExpertSFT`); a plain tuple will do, also one without a weight."""
+
+    prompt_ids: Sequence[int]
+    target_ids: Sequence[int]
+    """The end of sequence included."""
+    weight: float = 1.0
+    """In the loss, >= 0."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -164,7 +164,7 @@ class Run:
         """Chat prompts of problems, as text."""
         from masa_lightning.types import RolloutGroup
 
-        ids = self.module.rollouter.prompts.make("solution", [RolloutGroup(problem=p) for p in problems])
+        ids = self.module.parts.rollouter.prompts.make("solution", [RolloutGroup(problem=p) for p in problems])
         return [self.module.tokenizer.decode(i) for i in ids]
 
     def close(self) -> None:

@@ -29,9 +29,8 @@ from masa_lightning.modules.optimization import AdamW, decay_groups
 from masa_lightning.modules.precision import check_precision, check_trained_dtype
 from masa_lightning.modules.steps import live_in_buckets
 from masa_lightning.protocols import ExampleSource, ProgressFn
+from masa_lightning.types import Example
 from masa_lightning.update.learner import Learner
-
-Example = tuple[list[int], list[int], float]  # prompt ids, target ids, weight
 
 _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
@@ -173,9 +172,8 @@ class ExpertSFT(Callback):
                 optimizer = get_optimizer_state_dict(self._policy, self._optimizer, options=_FULL)
             else:
                 optimizer = self._optimizer.state_dict()
-        buffer = [[list(prompt), list(target), weight] for prompt, target, weight in self.buffer]
         return {
-            "buffer": buffer,
+            "buffer": [[list(e.prompt_ids), list(e.target_ids), float(e.weight)] for e in self.buffer],
             "steps": self.steps,
             "tokens": self.tokens,
             "optimizer": optimizer,
@@ -184,7 +182,7 @@ class ExpertSFT(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores buffer and counters; the optimiser's state when training starts."""
-        self.buffer = [_weighted(example) for example in state_dict["buffer"]]
+        self.buffer = [Example(*example) for example in state_dict["buffer"]]
         self.steps, self.tokens = state_dict["steps"], state_dict["tokens"]
         self._optimizer_state = state_dict["optimizer"]
         self._learner.skipped_in_a_row = state_dict["skipped_in_a_row"]
@@ -193,11 +191,11 @@ class ExpertSFT(Callback):
 
     def _work(self, trainer: Trainer, pl_module: Any, outputs: Any) -> dict[str, float]:
         assert self._processes is not None
-        examples = [_weighted(example) for example in pl_module.expert_examples(outputs)]
+        examples = [Example(*example) for example in pl_module.expert_examples(outputs)]
         self.buffer += self._processes.concatenate(examples)
         self.steps += 1
         batches = self._take_batches()
-        tokens = sum(len(target) for examples in batches for _, target, _ in examples)
+        tokens = sum(len(e.target_ids) for examples in batches for e in examples)
         self.tokens += tokens
         metrics = {  # the same names each step: Lightning would log the last value of a missing one again
             "sft/loss": math.nan,
@@ -259,12 +257,12 @@ class ExpertSFT(Callback):
         used = len(own)
         if sharded:  # weights are gathered in every forward pass, so that all processes make as many: some of nothing
             own += [list(examples[:1])] * (max(map(len, shares)) - used)
-        denominator = sum(len(target) for _, target, _ in examples)
+        denominator = sum(len(e.target_ids) for e in examples)
         self._learner.clear(optimizer)
         total = torch.zeros((), device=pl_module.device)
         for i, batch in enumerate(own):
-            tokens = pack([(prompt, target) for prompt, target, _ in batch]).to(pl_module.device)
-            weights = torch.tensor([[w] for *_, w in batch], dtype=torch.float32, device=pl_module.device)
+            tokens = pack([e[:2] for e in batch]).to(pl_module.device)
+            weights = torch.tensor([[e.weight] for e in batch], dtype=torch.float32, device=pl_module.device)
             with trainer.precision_plugin.forward_context():
                 logp, _ = policy(tokens)
                 loss = sft_loss(logp * weights, tokens.mask, denominator) * (i < used)
@@ -285,9 +283,3 @@ class ExpertSFT(Callback):
 
 def _further(report: ProgressFn, before: int, total: int, done: int) -> None:
     report(before + done, total)
-
-
-def _weighted(example: Sequence[Any]) -> Example:
-    """An example with its weight, which those of other modules and of earlier versions need not have."""
-    prompt, target, *weight = example
-    return prompt, target, float(weight[0]) if weight else 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -23,11 +23,11 @@ from masa_lightning.callbacks.benchmark_report import BenchmarkReport
 from masa_lightning.functional.intervals import paired_differences
 from masa_lightning.models.shards import META
 from masa_lightning.modules.grpo import GRPOLightningModule
-from masa_lightning.modules.hyperparameters import class_path
 from masa_lightning.modules.masa import MASALightningModule
+from masa_lightning.modules.plain import class_path
 from masa_lightning.modules.provenance import fingerprint
 from masa_lightning.modules.run_folder import log_folder, run_folder
-from masa_lightning.modules.run_state import run_state
+from masa_lightning.modules.run_state import Validation, run_state
 from masa_lightning.modules.saved_run import words_besides
 from masa_lightning.quantities import quantities_of
 from masa_lightning.rollouts.measurement import BenchmarkMeasurements
@@ -120,7 +120,8 @@ class RunSummary(Callback):
         columns = before_and_after(module)
         if columns:
             run = run_state(module)
-            paired = _paired(run.first_validation, run.last_validation)
+            last = run.last_validation
+            paired = _paired(run.first_validation, [] if last is None else last.get("pass_rates", []))
             rows = brief_rows(quantities_of(module).shown())
             console.print(_screen.measured(_problems(module), columns, rows, paired))
             for sentence in _screen.differences(columns, rows, paired):
@@ -210,7 +211,7 @@ class RunSummary(Callback):
             problems = fingerprint(pl_module, measured.problems)
             if first and first.get("measured") == problems and run.rollout_steps:
                 columns = {"before training": _plain(first["metrics"], "val/")} | columns
-            paired = _paired(first, {"pass_rates": measured.pass_rates})
+            paired = _paired(first, measured.pass_rates)
             rows = rows_of(metrics, shown)
             console.print(_screen.measured(f"{len(measured.problems)} problems", columns, rows, paired))
             for sentence in _screen.differences(columns, rows, paired):
@@ -241,9 +242,10 @@ def before_and_after(module: LightningModule) -> Mapping[str, Metrics]:
     return columns | {name if last["rollout_steps"] else "before": _plain(last["metrics"], "val/")}
 
 
-def _paired(first: Mapping[str, Any] | None, last: Mapping[str, Any] | None) -> list[float]:
+def _paired(first: Validation | None, last: Sequence[tuple[str, str, float]]) -> list[float]:
     """Differences of the pass rates of two validations; none of those that earlier versions kept."""
-    one, other = ({(s, n): rate for s, n, rate in (record or {}).get("pass_rates", [])} for record in (first, last))
+    before = [] if first is None else first.get("pass_rates", [])
+    one, other = ({(source, name): rate for source, name, rate in rates} for rates in (before, last))
     return paired_differences(one, other)
 
 
@@ -343,8 +345,8 @@ def _rounded(count: int) -> str:
 
 
 def _problems(module: LightningModule) -> str:
-    last = run_state(module).last_validation or {}
-    return f"{last.get('problems', 0)} held-out problems"
+    last = run_state(module).last_validation
+    return f"{0 if last is None else last['problems']} held-out problems"
 
 
 def _plain(metrics: Mapping[str, Any], prefix: str) -> dict[str, float]:

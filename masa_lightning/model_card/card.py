@@ -20,6 +20,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, lazily imported
 
+from masa_lightning.checks import is_secret
 from masa_lightning.functional.markdown import code, python_block, python_literal
 from masa_lightning.functional.prompts import (
     NOTIONS,
@@ -355,13 +356,13 @@ def _valid(text: str) -> str:
 def _public(value: Any) -> Any:
     """Settings without the folders of this machine; what existed when it was recorded is cut already.
 
-    Prompts stay as they are, what is not set is left out, and numbers that JSON does not know become text.
+    Prompts stay as they are, what is not set or may be secret is left out, and numbers that JSON does not know become text.
     """
     if isinstance(value, Mapping):
         return {
             str(name): each if name == "prompts" else _public(each)
             for name, each in value.items()
-            if each not in (None, [], "")
+            if each not in (None, [], "") and not is_secret(str(name))
         }
     if isinstance(value, (list, tuple)):
         return [_public(each) for each in value]

@@ -20,7 +20,7 @@ from masa_lightning.models.lora import LoRA, leave_out_frozen
 from masa_lightning.models.policy import Policy
 from masa_lightning.models.policy_loader import PolicyLoader, Sharding
 from masa_lightning.models.stops import Stops, find_stops
-from masa_lightning.modules import hyperparameters
+from masa_lightning.modules import hyperparameters, plain
 from masa_lightning.modules.checkpoint_entry import ShardsCheck
 from masa_lightning.modules.checkpointing import as_file, check_savers, make_durable
 from masa_lightning.modules.defaults import default_lengths, default_sampler
@@ -148,14 +148,14 @@ class PolicyLightningModule(LightningModule):
     def save_hyperparameters(
         self, *args: Any, ignore: Any = None, frame: FrameType | None = None, logger: bool = True
     ) -> None:
-        """As Lightning's, with objects as plain values (`modules.hyperparameters`); called for each module, also yours.
+        """As Lightning's, with objects as plain values (`modules.plain`); called for each module, also yours.
 
         `hparams` has what the module was called with, by which `load_from_checkpoint` makes it again; loggers get
         `hparams_initial`, in which defaults are filled in.
         """
         caller = inspect.currentframe()
         frame = frame or (caller.f_back if caller is not None else None)
-        given, held = hyperparameters.chosen(args, frame)
+        given, held = plain.chosen(args, frame)
         left_out = {ignore} if isinstance(ignore, str) else {*(ignore or ())}
         given = {n: v for n, v in (dict(self.hparams) | given).items() if n not in left_out}
         held = {n: v for n, v in (held | dict(self.hparams_initial)).items() if n not in left_out}

@@ -11,7 +11,7 @@ import torch
 from masa_lightning.models.checkpoints import check_sizes
 from masa_lightning.models.lora import check_same
 from masa_lightning.models.shards import META
-from masa_lightning.modules.hyperparameters import class_path
+from masa_lightning.modules.plain import class_path
 from masa_lightning.modules.provenance import provenance
 from masa_lightning.update.learner import are_finite
 
@@ -43,7 +43,7 @@ def entry_of(module: GRPOLightningModule) -> dict[str, Any]:
         "chat_template": None if module.chat_template is None else module.tokenizer.chat_template,
         "stop_token_ids": [*module.stops.token_ids],
         "stop": [*module.stops.texts],
-        "run": provenance(module) | module.run_state.validations(module.trainer),
+        "run": {**provenance(module), **module.run_state.validations(module.trainer)},
         **module.run_state.state_dict(),
         **module.learner.state_dict(),
         **module.resumption.state_dict(),

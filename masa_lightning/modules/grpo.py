@@ -20,25 +20,25 @@ from masa_lightning.models.turns import check_roles
 from masa_lightning.modules.base import PolicyLightningModule
 from masa_lightning.modules.checkpoint_entry import entry_of, restore
 from masa_lightning.modules.defaults import fitting_prompts, warn_of_hub
-from masa_lightning.modules.listeners import callbacks_of, phase_progress
+from masa_lightning.modules.listeners import callbacks_of
 from masa_lightning.modules.moved import check_methods, check_names
 from masa_lightning.modules.resume import Resumption
+from masa_lightning.modules.run_parts import RunParts, begun
 from masa_lightning.modules.run_state import RunState
 from masa_lightning.modules.trainer_checks import check_batches, check_monitors
 from masa_lightning.modules.validated import save_validated
 from masa_lightning.protocols import Grader, RewardFunction, RolloutStore, Sampler
 from masa_lightning.quantities import Quantities, StatedConfidence
 from masa_lightning.rollouts.controlled import ControlledRollouts
-from masa_lightning.rollouts.evaluation import Drawn, Evaluator, Stage
+from masa_lightning.rollouts.evaluation import Drawn, Evaluator, Predicted, Predictor, Stage
 from masa_lightning.rollouts.measurement import Named, measure
 from masa_lightning.rollouts.plan import merge_batches
-from masa_lightning.rollouts.prompts import Chat, Prompts, SolutionChat
-from masa_lightning.rollouts.refill import ProblemReserve, training_problems
+from masa_lightning.rollouts.prompts import Chat, SolutionChat
 from masa_lightning.rollouts.rollouter import Rollouter
 from masa_lightning.rollouts.scorers import Scorer, Scorers
 from masa_lightning.rollouts.solution_scorer import SolutionScorer
 from masa_lightning.rollouts.step_metrics import add_token_sums, speed_metrics
-from masa_lightning.rollouts.training import TrainingRollouts
+from masa_lightning.rollouts.training import Trained
 from masa_lightning.rollouts.unfinished import UnfinishedWarning
 from masa_lightning.settings import Algorithm, Evaluation, SamplingSettings
 from masa_lightning.types import Experience, Kind, Objective, Problem, RolloutGroup
@@ -132,6 +132,19 @@ class GRPOLightningModule(PolicyLightningModule):
         """What the run has counted, logged and validated so far; checkpoints have it."""
         self.resumption = Resumption()
         self._unfinished = UnfinishedWarning()
+        self._parts: RunParts | None = None
+        self._evaluator: Evaluator | None = None
+        self._predictor: Predictor | None = None
+
+    @property
+    def parts(self) -> RunParts:
+        """What a batch goes through, once a run has begun."""
+        return begun(self._parts)
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """Draws and measures, once a validation or test has begun."""
+        return begun(self._evaluator)
 
     def calibrate(self, quantities: Quantities) -> None:
         """Sets what validations, tests and training steps calibrate."""
@@ -154,7 +167,7 @@ class GRPOLightningModule(PolicyLightningModule):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies, also pickled ones: the parts that a batch goes through are made when a run begins."""
-        parts = ("rollouter", "scorers", "rollouts", "evaluator", "_predictor")
+        parts = ("_parts", "_evaluator", "_predictor")
         return {name: None if name in parts else value for name, value in super().__getstate__().items()}
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------------
@@ -174,25 +187,33 @@ class GRPOLightningModule(PolicyLightningModule):
         check_roles(self.tokenizer, model=self.model_name, system=system, template_kwargs=self.chat_template_kwargs)
 
     def on_validation_epoch_start(self) -> None:
-        self.begin_evaluation("validate", self.trainer.num_val_batches, self.trainer.val_dataloaders)
+        self._begin_evaluation("validate", self.trainer.num_val_batches, self.trainer.val_dataloaders)
 
     def on_test_epoch_start(self) -> None:
-        self.begin_evaluation("test", self.trainer.num_test_batches, self.trainer.test_dataloaders)
+        self._begin_evaluation("test", self.trainer.num_test_batches, self.trainer.test_dataloaders)
 
     def on_predict_epoch_start(self) -> None:
-        self.begin_evaluation("predict", self.trainer.num_predict_batches, self.trainer.predict_dataloaders)
+        self._begin_epoch(self.trainer.num_predict_batches, self.trainer.predict_dataloaders)
+        counts = self.prediction_counts()
+        self._predictor = Predictor(
+            self.parts.rollouts,
+            counts=counts,
+            sampling=self.evaluation_sampling,
+            compare=self.evaluation.compare and "meta" in counts,  # controls act by predictions
+            step=self.run_state.rollout_steps,
+        )
 
     def validation_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> Drawn:
         """As `test_step`."""
-        return self.evaluator.step(batch, "validate")
+        return self.evaluator.step(batch)
 
     def test_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> Drawn:
         """Draws and scores rollouts with the settings of `evaluation`, but of problems that a `RolloutStore` has them of."""
-        return self.evaluator.step(batch, "test", callbacks_of(self.trainer, RolloutStore))
+        return self.evaluator.step(batch, callbacks_of(self.trainer, RolloutStore))
 
-    def predict_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> Drawn:
-        """As `test_step`."""
-        return self.evaluator.step(batch, "predict")
+    def predict_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> Predicted:
+        """Draws rollouts with the settings of `evaluation`; problems need no answers."""
+        return begun(self._predictor).step(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Logs what was measured.
@@ -225,13 +246,8 @@ class GRPOLightningModule(PolicyLightningModule):
         self._start()
         self.resumption.begin(self.trainer, self.run_state)
 
-    def training_step(self, batch: list[Problem], batch_idx: int) -> dict[str, Any]:
-        """Rolls out, scores and updates.
-
-        Returns:
-            ``groups``: the step's `list[RolloutGroup]` of all processes, for callbacks. Tokens and texts of a group are in
-            one of them (`Rollout.holder`).
-        """
+    def training_step(self, batch: list[Problem], batch_idx: int) -> Trained:
+        """Rolls out, scores and updates."""
         self.watch.restart()
         with self.processes.together():
             self._step_monitored_schedules(self.current_epoch)
@@ -239,7 +255,7 @@ class GRPOLightningModule(PolicyLightningModule):
                 self.session.hand_over(self, compare=self.run_state.session_steps == 1)
                 problems = merge_batches(self.processes.gather(batch))
                 done = self.run_state.rollout_steps
-                groups, refills = self.rollouts.draw(problems, self.training_counts(), step=done)
+                groups, refills = self.parts.training.draw(problems, self.training_counts(), step=done)
                 self.sampler.sleep()
                 assign_advantages(groups, self.algorithm, self.objectives())
                 self.resumption.updating = True
@@ -253,7 +269,7 @@ class GRPOLightningModule(PolicyLightningModule):
             self.log_step(self._step_metrics(groups, update, trained_tokens) | refills)
         if self.trainer.is_last_batch:
             self.learner.schedules.after_epoch(self.current_epoch + 1)
-        return {"groups": groups}
+        return Trained(groups=groups)
 
     def on_train_epoch_end(self) -> None:
         if self.trainer.is_last_batch:
@@ -280,8 +296,12 @@ class GRPOLightningModule(PolicyLightningModule):
     # -- what a subclass extends -------------------------------------------------------------------------------------
 
     def evaluation_counts(self) -> dict[Kind, int]:
-        """Rollouts a problem in validation, test and predict, by kind."""
+        """Rollouts a problem in validation and test, by kind."""
         return {"solution": self.evaluation.num_generations}
+
+    def prediction_counts(self) -> dict[Kind, int]:
+        """The same in predict alone."""
+        return self.evaluation_counts()
 
     @property
     def evaluation_sampling(self) -> SamplingSettings:
@@ -305,7 +325,7 @@ class GRPOLightningModule(PolicyLightningModule):
         """What a training step logs of its rollouts; of their texts by `distributed.share`, as each process has its own."""
         metrics: list[Named] = [("", SolutionStatistics(self.scorer.parts, sync_on_compute=False))]
         if self.quantities is not None and (self.confidence is not None or self.training_counts().get("meta")):
-            self.scorers.note(groups, votes=False)
+            self.parts.scorers.note(groups, votes=False)
             self.calibration["fit"] = calibration = self.quantities.calibration()
             metrics.append(("calibration", calibration))
         return measure(metrics, groups)
@@ -342,9 +362,9 @@ class GRPOLightningModule(PolicyLightningModule):
     def _count(self, groups: Sequence[RolloutGroup]) -> None:
         """Counts the training step as taken."""
         self.run_state.count(groups)
-        self.run_state.reserve_taken = self.rollouts.reserve.taken
+        self.run_state.reserve_taken = self.parts.training.reserve.taken
         self.resumption.steps, self.resumption.updating = self.trainer.global_step, False
-        self.rollouter.expect(groups)
+        self.parts.rollouter.expect(groups)
         self._unfinished.look(groups, budget=self.max_completion_length, stops=self.stops.described(self.tokenizer))
 
     def _step_metrics(
@@ -355,7 +375,7 @@ class GRPOLightningModule(PolicyLightningModule):
         metrics |= self.scorer.take_metrics(self.processes)
         add_token_sums(metrics, self.run_state.ledger)
         return metrics | speed_metrics(
-            generated=self.rollouter.take_generated(),
+            generated=self.parts.rollouter.take_generated(),
             trained=trained_tokens,
             processes=self.processes,
             watch=self.watch,
@@ -363,68 +383,39 @@ class GRPOLightningModule(PolicyLightningModule):
 
     def _start(self) -> None:
         """Readies the sampler, and makes the parts that a batch goes through."""
-        assert self.policy is not None
         self.session.start(self)
         self.scorer.start(self.watch, self.device)
-        progress = phase_progress(self.trainer)
-        self.rollouter = Rollouter(
-            sampler=self.sampler,
-            tokenizer=self.tokenizer,
-            stops=self.stops,
-            prompts=Prompts(
-                self.chats(),
-                tokenizer=self.tokenizer,
-                template_kwargs=self.chat_template_kwargs,
-                model=self.model_name,
-                config=self.policy.model.config,
-            ),
-            limits=self.completion_limits,
-            max_prompt_length=self.max_prompt_length,
-            seed=self.run_seed(),
-            processes=self.processes,
-            progress=progress,
-            watch=self.watch,
-            expected=self.run_state.expected_lengths,
-            structures={kind: each.structure for kind, each in self.session.structured.items()},
-        )
-        self.scorers = Scorers(self.all_scorers(), processes=self.processes, progress=progress, watch=self.watch)
-        self.rollouts = TrainingRollouts(
-            rollouts=self.controlled_rollouts(),
-            sampling=self.sampling,
-            algorithm=self.algorithm,
-            reserve=ProblemReserve(
-                lambda: training_problems(self.trainer.train_dataloader),
-                seed=self.run_seed(),
-                taken=self.run_state.reserve_taken,
-            ),
-        )
+        self._parts = RunParts(self)
 
-    def controlled_rollouts(self) -> ControlledRollouts:
+    def controlled_rollouts(self, rollouter: Rollouter, scorers: Scorers) -> ControlledRollouts:
         """Draws and scores."""
-        return ControlledRollouts(rollouter=self.rollouter, scorers=self.scorers, budget=self.max_completion_length)
+        return ControlledRollouts(rollouter=rollouter, scorers=scorers, budget=self.max_completion_length)
 
-    def all_scorers(self) -> list[Scorer]:
+    def all_scorers(self, rollouter: Rollouter) -> list[Scorer]:
         """Those of each kind of rollout."""
         return [self.scorer]
 
     # -- evaluation --------------------------------------------------------------------------------------------------
 
-    def begin_evaluation(self, stage: Stage, batches: list[int | float], loaders: Any) -> None:
+    def _begin_epoch(self, batches: list[int | float], loaders: Any) -> None:
         """Gets ready; `batches` are those of this process, of each loader."""
         for loader in CombinedLoader(loaders, "sequential").flattened:
             if hasattr(loader, "rewind"):  # `limit_val_batches` and the sanity check end early
                 loader.rewind()
         check_batches(self.processes.gather(list(batches)))
         self._start()
-        self.evaluator = Evaluator(
-            rollouter=self.rollouter,
-            scorers=self.scorers,
+
+    def _begin_evaluation(self, stage: Stage, batches: list[int | float], loaders: Any) -> None:
+        self._begin_epoch(batches, loaders)
+        self._evaluator = Evaluator(
+            rollouter=self.parts.rollouter,
+            scorers=self.parts.scorers,
             metrics=self.evaluation_metrics(),
             counts=self.evaluation_counts(),
             sampling=self.evaluation_sampling,
-            processes=self.processes,
+            stage=stage,
         )
-        if self.quantities is not None and stage != "predict":  # for callbacks, such as CalibrationPlots
+        if self.quantities is not None:  # for callbacks, such as CalibrationPlots
             self.calibration[stage] = self.evaluator.measured.named("calibration")
 
     def _log_evaluation(self, prefix: str) -> None:
@@ -432,5 +423,5 @@ class GRPOLightningModule(PolicyLightningModule):
         # A sanity check looks at the first problems alone.
         metrics = self.evaluator.compute(stage=prefix, some=not self.trainer.sanity_checking)
         metrics |= self.scorer.take_metrics(self.processes)
-        self.rollouter.take_generated()  # the next training step counts its own
+        self.parts.rollouter.take_generated()  # the next training step counts its own
         self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()} | self._step_and_epoch())

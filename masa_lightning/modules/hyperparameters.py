@@ -1,158 +1,38 @@
-"""The arguments of a module as plain values, which a checkpoint holds and loggers show, and the way back.
+"""The arguments of a module, back from the plain values that a checkpoint holds (`modules.plain`).
 
-An object among them, such as a sampler, is kept as its class path and its own arguments, as a YAML has it; it is never
-pickled. On the way back only classes of this package are made, and those that the annotations of the module's class name: a
-checkpoint may be a stranger's. What else there was, plain functions too, has to be given again, by name.
+Only classes of this package are made, and those that the annotations of the module's class name: a checkpoint may be a
+stranger's. What else there was, plain functions too, has to be given again, by name.
 """
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from types import FrameType, UnionType
+from types import UnionType
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import torch
 from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.cli import ReduceLROnPlateau
-from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin
 from lightning.pytorch.core.saving import CHECKPOINT_PAST_HPARAMS_KEYS
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.parsing import collect_init_args
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 import masa_lightning
-from masa_lightning.checks import is_secret, parameters
+from masa_lightning.checks import parameters
 from masa_lightning.models.checkpoints import reading
 from masa_lightning.modules.moved import GONE, MOVED, phrases, translated
-from masa_lightning.modules.optimization import maker
+from masa_lightning.modules.plain import class_path, is_ours
 
 _OURS: Final = "masa_lightning"
-_DEEPEST: Final = 6
 _MADE: Final = (Optimizer, LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)  # by functions that settings are
 _TRUST: Final = "trust_remote_code"  # never taken from a checkpoint
 _NAMES_CODE: Final = ("engine_kwargs",)  # arguments of our classes whose values name classes and models to others
-
-
-def arguments(frame: FrameType | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What constructors were called with, as plain values.
-
-    Args:
-        frame: Of a constructor that is running, in that of its subclass and so on.
-
-    Returns:
-        The arguments of the outermost constructor, by which the object can be made again; and those of all of them, with
-        what the inner ones made of defaults, as far as the class takes them.
-    """
-    if frame is None:
-        return {}, {}
-    calls = collect_init_args(frame, [], classes=(HyperparametersMixin,))  # the innermost first
-    if not calls:
-        return {}, {}
-    held = {name: value for call in reversed(calls) for name, value in call.items()}
-    kind = type(frame.f_locals["self"])
-    takes = parameters(kind)
-    # Not of a class of yours: what it passes on may be set by it, and it would not take the same by name.
-    defaults = {n: p.default for n, p in takes.items() if p.default is not p.empty} if _is_ours(kind) else {}
-    given = defaults | calls[-1]
-    init = inspect.signature(next(vars(base)["__init__"] for base in kind.__mro__ if "__init__" in vars(base)))
-    if len(calls) > 1 and any(p.kind == p.VAR_POSITIONAL for p in init.parameters.values()):
-        # What a class of yours passes on as *args has its names one class above.
-        by_position = {
-            n: v for n, v in calls[-2].items() if n in takes and takes[n].kind == takes[n].POSITIONAL_OR_KEYWORD
-        }
-        given = by_position | given
-    return _plain_items(given), _plain_items({name: held[name] for name in held if name in takes or name in given})
-
-
-def chosen(which: Sequence[Any], frame: FrameType | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """As `arguments`, of what Lightning's `save_hyperparameters` is given: nothing for all, names, or a dictionary."""
-    if len(which) == 1 and not isinstance(which[0], str):
-        return _plain_items(which[0]), _plain_items(which[0])
-    given, held = arguments(frame)
-    if which:
-        given, held = ({name: values[name] for name in which if name in values} for values in (given, held))
-    return given, held
-
-
-def plain(value: Any, depth: int = 0) -> Any:
-    """Writes a value as None, bool, int, float, str, lists and dictionaries.
-
-    Returns:
-        Settings of this package as dictionaries; another object as ``{"class_path": ..., "init_args": ...}``, with a list
-        ``not_kept`` of those of its arguments that it has no attribute of, or that may be secret; a function or class as
-        ``{"python": its name}``, but for what makes an optimiser or a schedule, which is written as an object of it.
-
-    >>> class Brief:
-    ...     def __init__(self, scale: float, api_key: str):
-    ...         self.scale, self.api_key = scale, api_key
-    >>> plain(Brief(2.0, "abc"))["init_args"], plain(Brief(2.0, "abc"))["not_kept"]
-    ({'scale': 2.0}, ['api_key'])
-    """
-    if isinstance(value, Enum):
-        return plain(value.value, depth)
-    if value is None or isinstance(value, bool):
-        return value
-    for kind in (int, float, str):  # not subclasses, which `torch.load` would refuse
-        if isinstance(value, kind):
-            return kind(value)
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Mapping):
-        return _plain_items(value, depth)
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(each, depth + 1) for each in value]
-    if made := maker(value):
-        which, given = made
-        own = {n: p.default for n, p in parameters(which).items() if _is_ours(which) and p.default is not p.empty}
-        return {"class_path": class_path(which), "init_args": _plain_items(own | given, depth)}
-    if isinstance(value, type) or inspect.isroutine(value):
-        return {"python": class_path(value)}
-    if is_dataclass(value) and _is_ours(type(value)):
-        return {field.name: plain(getattr(value, field.name), depth + 1) for field in fields(value) if field.init}
-    return _described(value, depth)
-
-
-def _plain_items(values: Mapping[Any, Any], depth: int = 0) -> dict[str, Any]:
-    return {str(name): plain(value, depth + 1) for name, value in values.items() if not is_secret(str(name))}
-
-
-def _described(thing: object, depth: int) -> dict[str, Any]:
-    try:
-        parameters = inspect.signature(type(thing)).parameters
-    except (TypeError, ValueError):
-        return {"class_path": class_path(type(thing)), "init_args": {}, "not_kept": ["its arguments"]}
-    slots = {name for base in type(thing).__mro__ for name in getattr(base, "__slots__", ()) if hasattr(thing, name)}
-    attributes = {*slots, *getattr(thing, "__dict__", {})}
-    kept, lost = {}, []
-    for name in parameters:
-        if is_secret(name) or name not in attributes or depth > _DEEPEST:
-            lost.append(name)
-        else:
-            kept[name] = plain(getattr(thing, name), depth + 1)
-    return {"class_path": class_path(type(thing)), "init_args": kept} | ({"not_kept": lost} if lost else {})
-
-
-def class_path(thing: Any) -> str:
-    """The class path that a YAML would have."""
-    name = getattr(thing, "__qualname__", type(thing).__qualname__)
-    home = getattr(thing, "__module__", None) or type(thing).__module__
-    if home.partition(".")[0] == _OURS and getattr(masa_lightning, name, None) is thing:
-        return f"{_OURS}.{name}"  # which stays when a file moves
-    return f"{home}.{name}"
-
-
-def _is_ours(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] == _OURS
-
-
-# -- the way back ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +41,7 @@ class Record:
 
     Args:
         class_path: Of its class; empty in checkpoints of earlier versions.
-        settings: Its arguments, as `plain` writes them.
+        settings: Its arguments, as `plain.plain` writes them.
         old: Names that the file has besides, and that its class does not take: of earlier versions, and notes of its user.
     """
 
@@ -250,7 +130,7 @@ def class_to_load(kind: type, record: Record, checkpoint: Any) -> type:
     found = getattr(sys.modules.get(home), name, None)
     if isinstance(found, type) and issubclass(found, kind):
         return found
-    if record.class_path and _is_ours(kind) and home.partition(".")[0] != _OURS:
+    if record.class_path and is_ours(kind) and home.partition(".")[0] != _OURS:
         raise ValueError(
             f"checkpoint {str(checkpoint)!r} was written by {record.class_path}, which is not imported here, and no module "
             f"is imported because a checkpoint names it; expected {name}.load_from_checkpoint(path), or an import of {home} "
@@ -282,7 +162,7 @@ def to_load(kind: type, checkpoint: Any, given: Mapping[str, Any]) -> tuple[type
         if "model" not in given:
             raise ValueError(f"{what}; expected them by name: {call}")
         rank_zero_warn(f"{what}: all but {', '.join(given)} are the defaults. Give those that were set then: {call}")
-    if not _is_ours(kind) and (
+    if not is_ours(kind) and (
         old := [name for name in record.settings if name in MOVED.keys() - parameters(kind).keys()]
     ):
         raise ValueError(
@@ -314,7 +194,7 @@ def remade(
 
     Args:
         kind: The class that takes them.
-        settings: As `plain` writes them.
+        settings: As `plain.plain` writes them.
         given: Arguments that take the place of those in `settings`.
         checkpoint: For the message.
         remedy: What to do about what is not made, for the message.
@@ -376,7 +256,7 @@ def unmade(value: Any, annotation: Any = None) -> str | None:
     """What a plain value names that is not made because a stranger's file says so; what is in it is not looked at.
 
     Args:
-        value: As `plain` writes it, or as a YAML has it.
+        value: As `plain.plain` writes it, or as a YAML has it.
         annotation: Of the argument that it is for.
 
     Returns:

@@ -19,13 +19,13 @@ from masa_lightning.quantities import Quantity
 from masa_lightning.rollouts.control_checks import measured_by
 from masa_lightning.rollouts.controlled import ControlledRollouts
 from masa_lightning.rollouts.cut_scorer import CutScorer
-from masa_lightning.rollouts.evaluation import Predicted, Predictor
 from masa_lightning.rollouts.expert_examples import ExpertExamples
 from masa_lightning.rollouts.measurement import Named, measure
 from masa_lightning.rollouts.meta_scorer import MetaScorer
 from masa_lightning.rollouts.prompts import Chat, MetaChat
-from masa_lightning.rollouts.scorers import Scorer
-from masa_lightning.types import Kind, Objective, Problem, RolloutGroup
+from masa_lightning.rollouts.rollouter import Rollouter
+from masa_lightning.rollouts.scorers import Scorer, Scorers
+from masa_lightning.types import Example, Kind, Objective, RolloutGroup
 
 
 class MASALightningModule(GRPOLightningModule):
@@ -103,45 +103,33 @@ class MASALightningModule(GRPOLightningModule):
         )
         return super().chats() | {"meta": meta}
 
-    def controlled_rollouts(self) -> ControlledRollouts:
+    def controlled_rollouts(self, rollouter: Rollouter, scorers: Scorers) -> ControlledRollouts:
         return ControlledRollouts(
-            rollouter=self.rollouter,
-            scorers=self.scorers,
+            rollouter=rollouter,
+            scorers=scorers,
             controls=callbacks_of(self.trainer, RolloutControl),
             read=self.meta_scorer.read,
             budget=self.max_completion_length,
             num_acting=self.num_acting_meta_generations,
         )
 
-    def all_scorers(self) -> list[Scorer]:
-        cut = CutScorer(self.scorer, lambda completion: self.rollouter.texts([completion])[0])
-        return [*super().all_scorers(), cut, self.meta_scorer]
+    def all_scorers(self, rollouter: Rollouter) -> list[Scorer]:
+        cut = CutScorer(self.scorer, lambda completion: rollouter.texts([completion])[0])
+        return [*super().all_scorers(rollouter), cut, self.meta_scorer]
 
-    def on_predict_epoch_start(self) -> None:
-        """Gets ready to predict.
+    def prediction_counts(self) -> dict[Kind, int]:
+        """Of solutions none, unless `evaluation.solve` asks for them.
 
         Raises:
             ValueError: If `evaluation.num_meta_generations` is 0.
         """
-        settings, counts = self.evaluation, self.evaluation_counts()
+        counts = self.evaluation_counts()
         if not counts["meta"]:
             raise ValueError("evaluation.num_meta_generations is 0, so that there is nothing to predict; expected >= 1")
-        super().on_predict_epoch_start()
-        self._predictor = Predictor(
-            self.rollouts.rollouts,
-            solve=settings.solve,
-            step=self.run_state.rollout_steps,
-            counts={kind: n for kind, n in counts.items() if kind == "meta" or settings.solve},
-            sampling=self.evaluation_sampling,
-            compare=settings.compare,
-        )
+        return {kind: n for kind, n in counts.items() if kind == "meta" or self.evaluation.solve}
 
-    def predict_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> Predicted:
-        """Draws the predictions of problems and, with `evaluation.solve`, solves them under the Trainer's controls."""
-        return self._predictor.step(batch)
-
-    def expert_examples(self, outputs: Any) -> list[tuple[list[int], list[int], float]]:
-        """Prompt and target ids of the best prediction of each problem, rewritten with what then really happened; weights.
+    def expert_examples(self, outputs: Any) -> list[Example]:
+        """The best prediction of each problem, rewritten with what then really happened.
 
         Args:
             outputs: Of `training_step`. Problems that a control has biased (`RolloutGroup.is_unbiased`) give no example, and

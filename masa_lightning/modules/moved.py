@@ -55,7 +55,7 @@ def translated(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of a module as they are called now, without those that are no more.
 
     Args:
-        settings: As plain values (`hyperparameters.plain`); of this version or an earlier one.
+        settings: As plain values (`plain.plain`); of this version or an earlier one.
 
     >>> translated({"model": "tiny", "max_grad_norm": None, "learning_rate": 1e-5})["optimization"]["max_grad_norm"]
     """

@@ -11,7 +11,7 @@ from enum import Enum
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -19,6 +19,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from masa_lightning.checks import is_secret, parameters
 from masa_lightning.models import loading
 from masa_lightning.modules.optimization import maker
+from masa_lightning.modules.plain import simple
 
 if TYPE_CHECKING:
     from masa_lightning.modules.grpo import GRPOLightningModule
@@ -38,7 +39,31 @@ _PACKAGES = ("masa_lightning", "lightning", "torch", "transformers", "peft", "vl
 _OF_LIGHTNING = {*vars(LightningModule()), *vars(LightningDataModule())}
 
 
-def provenance(module: GRPOLightningModule) -> dict[str, Any]:
+class Provenance(TypedDict):
+    """What a run is, as checkpoints hold it."""
+
+    module: dict[str, Any]
+    """Its settings (`module_settings`)."""
+    data: dict[str, Any] | None
+    """Class and settings of the datamodule (`described`); None without one."""
+    callbacks: list[dict[str, Any]]
+    """The same of the Trainer's callbacks, but for those that modules add."""
+    training_problems: int | None
+    """Their number, if the loader knows it."""
+    processes: int
+    precision: str
+    """Of the Trainer."""
+    seed: int
+    """Of the rollouts."""
+    versions: dict[str, str]
+    """Of packages."""
+    questions: list[dict[str, Any]]
+    """What predictions were asked for (`quantities.Question`)."""
+    model_is_local: bool
+    """Whether `model` was a folder of this machine."""
+
+
+def provenance(module: GRPOLightningModule) -> Provenance:
     """Settings of a module, of its data and of the callbacks of its trainer, and how they are run."""
     trainer: Any = module.trainer
     data = getattr(trainer, "datamodule", None)
@@ -206,28 +231,24 @@ def _is_constant(value: Any) -> bool:
 
 
 def _plain(value: Any, depth: int, arguments_only: bool) -> Any:
-    if isinstance(value, Enum):
-        return _plain(value.value, depth, arguments_only)
-    if value is None or isinstance(value, bool):
-        return value
-    for kind in (int, float):  # not subclasses, which `torch.load` would refuse
-        if isinstance(value, kind):
-            return kind(value)
-    if isinstance(value, (str, Path)):
-        text = str(value)
-        return Path(text).name or text if os.path.exists(os.path.expanduser(text)) else text
     if isinstance(value, (Mapping, list, tuple, set, frozenset)) and len(value) > _MOST_ENTRIES:
         return f"{len(value)} entries"
-    if isinstance(value, Mapping):
-        return {str(name): _plain(each, depth, arguments_only) for name, each in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(each, depth, arguments_only) for each in value]
-    if made := maker(value):
-        which, given = made
-        own = {name: p.default for name, p in parameters(which).items() if p.default is not p.empty}
-        return {"class": which.__name__} | {n: _plain(v, depth, arguments_only) for n, v in (own | given).items()}
-    if isinstance(value, type):
-        return value.__name__
-    if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name), depth, arguments_only) for field in fields(value)}
-    return described(value, depth - 1, arguments_only=arguments_only) if depth else type(value).__name__
+    if isinstance(value, (str, Path)) and not isinstance(value, Enum):
+        text = str(value)
+        return Path(text).name or text if os.path.exists(os.path.expanduser(text)) else text
+
+    def inner(each: Any) -> Any:
+        return _plain(each, depth, arguments_only)
+
+    def other(thing: Any) -> Any:
+        if made := maker(thing):
+            which, given = made
+            own = {name: p.default for name, p in parameters(which).items() if p.default is not p.empty}
+            return {"class": which.__name__} | inner(own | given)
+        if isinstance(thing, type):
+            return thing.__name__
+        if is_dataclass(thing):
+            return {field.name: inner(getattr(thing, field.name)) for field in fields(thing)}
+        return described(thing, depth - 1, arguments_only=arguments_only) if depth else type(thing).__name__
+
+    return simple(value, inner, other)

@@ -14,6 +14,7 @@ from masa_lightning.modules.provenance import described, module_settings
 
 if TYPE_CHECKING:
     from masa_lightning.modules.grpo import GRPOLightningModule
+    from masa_lightning.modules.provenance import Provenance
 
 _OF_THE_MODEL = (
     "The weights are those of the checkpoint, but tokenizer, stop tokens and the reference of a KL term are those of the "
@@ -28,12 +29,12 @@ _NO_SETTINGS = {
 }  # of an optimiser's group: its rate is seen to apart, and kernels
 
 
-def changed_settings(module: GRPOLightningModule, recorded: Mapping[str, Any]) -> list[str]:
+def changed_settings(module: GRPOLightningModule, recorded: Provenance) -> list[str]:
     """What module, datamodule and callbacks were made with, where it is not what the checkpoint's were made with.
 
     Args:
         module: In a trainer.
-        recorded: `provenance.provenance` of the checkpoint's run.
+        recorded: Of the checkpoint's run.
 
     Returns:
         A phrase each: ``optimization.optimizer.lr was 1e-06, is 1e-05``. Names that only one of the two has are left out.

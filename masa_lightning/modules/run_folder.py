@@ -24,8 +24,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from masa_lightning.models.checkpoints import replaced, set_aside
-from masa_lightning.modules.hyperparameters import plain
 from masa_lightning.modules.listeners import callbacks_of
+from masa_lightning.modules.plain import plain
 from masa_lightning.modules.run_state import run_state
 from masa_lightning.protocols import RolloutControl
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -18,6 +18,23 @@ if TYPE_CHECKING:
 
 
 _SAVED = ("rollout_steps", "num_tokens", "ledger", "metrics", "expected_lengths", "reserve_taken")
+
+
+class Validation(TypedDict):
+    """What a validation found, as checkpoints hold it."""
+
+    problems: int
+    """Their number."""
+    measured: str
+    """Tells apart what was measured (`provenance.fingerprint`)."""
+    settings: dict[str, Any]
+    """How rollouts were asked for, drawn and graded (`provenance.evaluation_settings`)."""
+    pass_rates: list[tuple[str, str, float]]
+    """Source, id and pass rate of each problem."""
+    rollout_steps: int
+    """After how many training steps it was."""
+    metrics: dict[str, float]
+    """By name, as logged."""
 
 
 class RunState:
@@ -38,16 +55,15 @@ class RunState:
         """Tokens of a completion, by kind, as far as known."""
         self.reserve_taken = 0
         """Problems of the reserve that dynamic sampling has looked at."""
-        self.first_validation: dict[str, Any] | None = None
-        """What a validation before the first step logged, of which problems; None if there was none."""
-        self.last_validation: dict[str, Any] | None = None
-        """The same of the last validation; its ``rollout_steps`` says after how many training steps it was."""
+        self.first_validation: Validation | None = None
+        """The one before the first step; None if there was none."""
+        self.last_validation: Validation | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """What goes into a checkpoint, without `validations`."""
         return {name: copy(getattr(self, name)) for name in _SAVED}
 
-    def validations(self, trainer: Trainer) -> dict[str, Any]:
+    def validations(self, trainer: Trainer) -> dict[str, Validation | None]:
         """First and last validation, for a checkpoint; with what callbacks logged after ``on_validation_epoch_end``."""
         if self.last_validation is not None:
             self.last_validation["metrics"] |= _logged(trainer)
@@ -85,7 +101,8 @@ class RunState:
 
     def last_logged(self) -> dict[str, float]:
         """Metrics of the last validation and of the last training step."""
-        return {**(self.last_validation or {}).get("metrics", {}), **self.metrics}
+        validation = {} if self.last_validation is None else self.last_validation["metrics"]
+        return {**validation, **self.metrics}
 
 
 def run_state(module: LightningModule) -> RunState:

@@ -53,7 +53,7 @@ def needed(settings: Mapping[str, Any], command: str, *, solve: bool = False) ->
     grader.
 
     Args:
-        settings: All of them, as `hyperparameters.plain` writes them.
+        settings: All of them, as `plain.plain` writes them.
         command: "validate", "test" or "predict".
         solve: Whether `predict` also solves the problems.
     """
@@ -88,7 +88,7 @@ def strange(value: Any, place: str, annotation: Any = None) -> Iterator[str]:
     """What is named in plain values that is not made.
 
     Args:
-        value: As `hyperparameters.plain` writes it, or as a YAML has it.
+        value: As `plain.plain` writes it, or as a YAML has it.
         place: Where it stands.
         annotation: Of the argument that it is for.
     """
@@ -116,7 +116,7 @@ def words_besides(command: str, checkpoint: Path, class_path: str, settings: Map
         command: "test" or "predict".
         checkpoint: Of the run.
         class_path: Of its module.
-        settings: Of its module, as `hyperparameters.plain` writes them.
+        settings: Of its module, as `plain.plain` writes them.
 
     Returns:
         Words of a command line, in which FILE stands for what is not known; None if no words will do, as for what a script

@@ -24,11 +24,8 @@ class Schedules:
     def __init__(self, step: Callable[[Any, Any], None]) -> None:
         self._step = step
         self._configs: Sequence[LRSchedulerConfig] = ()
-        self._done = {
-            "optimizer_steps": 0,
-            "training_steps": 0,
-            "epochs": 0,
-        }  # the latter two as the monitored have seen
+        self._optimizer_steps = 0
+        self._monitored = {"training_steps": 0, "epochs": 0}  # as the monitored have seen
 
     def take(self, configs: Sequence[LRSchedulerConfig]) -> None:
         """Reads the trainer's schedules.
@@ -45,16 +42,17 @@ class Schedules:
 
     def state_dict(self) -> dict[str, int]:
         """What was counted; the schedules' own state is in the checkpoint already."""
-        return dict(self._done)
+        return {"optimizer_steps": self._optimizer_steps, **self._monitored}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Goes on counting from there."""
-        self._done |= state
+        self._optimizer_steps = state["optimizer_steps"]
+        self._monitored = {name: state[name] for name in self._monitored}
 
     def after_optimizer_step(self) -> None:
         """Steps what counts optimiser steps, but for monitored schedules."""
-        self._done["optimizer_steps"] += 1
-        self._advance("step", self._done["optimizer_steps"], None)
+        self._optimizer_steps += 1
+        self._advance("step", self._optimizer_steps, None)
 
     def after_epoch(self, epochs: int) -> None:
         """Steps what counts epochs, but for monitored schedules: after the last optimiser step of an epoch.
@@ -76,8 +74,8 @@ class Schedules:
             MisconfigurationException: If a schedule's metric is missing, unless its ``strict`` is False.
         """
         for counted, interval, now in (("training_steps", "step", training_steps), ("epochs", "epoch", epochs)):
-            if now > self._done[counted]:
-                self._done[counted] = now
+            if now > self._monitored[counted]:
+                self._monitored[counted] = now
                 self._advance(interval, now, metrics)
 
     def _advance(self, interval: str, count: int, metrics: Mapping[str, Any] | None) -> None:

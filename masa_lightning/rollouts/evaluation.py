@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
 
-from masa_lightning.distributed import Processes
 from masa_lightning.protocols import RolloutStore
 from masa_lightning.rollouts.controlled import ControlledRollouts
 from masa_lightning.rollouts.measurement import Measurement, Named
@@ -15,7 +14,7 @@ from masa_lightning.rollouts.scorers import Scorers
 from masa_lightning.settings import SamplingSettings
 from masa_lightning.types import Kind, Problem, RolloutGroup
 
-Stage = Literal["validate", "test", "predict"]
+Stage = Literal["validate", "test"]
 Counts = Mapping[Kind, int]
 
 
@@ -46,7 +45,7 @@ class Evaluator:
         metrics: New ones, which are filled batch by batch.
         counts: Rollouts a problem, by kind.
         sampling: How tokens are drawn.
-        processes: Those of the run.
+        stage: Seeds are functions of it and of the names of problems.
     """
 
     def __init__(
@@ -57,36 +56,35 @@ class Evaluator:
         metrics: Sequence[Named],
         counts: dict[Kind, int],
         sampling: SamplingSettings,
-        processes: Processes,
+        stage: Stage,
     ) -> None:
-        self.rollouter, self.scorers, self.processes = rollouter, scorers, processes
-        self.counts, self.sampling = counts, sampling
+        self.rollouter, self.scorers = rollouter, scorers
+        self.counts, self.sampling, self.stage = counts, sampling, stage
         self.measured = Measurement(metrics)
         self.overlong = 0
         """Problems whose prompts are too long."""
 
-    def step(self, batch: Sequence[Problem], stage: Stage, stores: Sequence[RolloutStore] = ()) -> Drawn:
-        """Draws, scores and, but for "predict", measures the rollouts of a batch; a collective.
+    def step(self, batch: Sequence[Problem], stores: Sequence[RolloutStore] = ()) -> Drawn:
+        """Draws, scores and measures the rollouts of a batch; a collective.
 
         Args:
             batch: Of this process.
-            stage: Seeds are functions of it and of the names of problems, or for "predict" of their texts.
             stores: What they have of the rollouts is not drawn again.
         """
         self.rollouter.watch.restart()
-        with self.processes.together():
-            problems = merge_batches(self.processes.gather(batch))
+        processes = self.rollouter.processes
+        with processes.together():
+            problems = merge_batches(processes.gather(batch))
             groups = self.rollouter.new_groups(problems, self.counts)
             self.rollouter.restore(groups, stores)
             new = [g for g in groups if not g.rollouts]
-            keys = (keys_by_text if stage == "predict" else keys_by_problem)(new, stage)
+            keys = keys_by_problem(new, self.stage)
             self.rollouter.generate(new, self.counts, self.sampling, keys, logprobs=False)
             self.scorers.score(new)
             self.scorers.note(groups)
         drawn = Drawn(groups=groups, left_out=left_out(problems, groups))
         self.overlong += len(drawn["left_out"])
-        if stage != "predict":
-            self.measured.add(groups)
+        self.measured.add(groups)
         return drawn
 
     def compute(self, *, stage: str, some: bool) -> dict[str, float]:
@@ -109,12 +107,11 @@ class Evaluator:
 
 
 class Predictor:
-    """Draws the predictions of problems and, if asked, solves these under the controls of a run.
+    """Draws rollouts of problems whose answers need not be known: predictions, solutions under the run's controls, or both.
 
     Args:
         rollouts: Draws, scores and reads predictions, under the controls of the run.
-        solve: Whether problems are solved.
-        counts: Rollouts a problem, by kind.
+        counts: Rollouts a problem, by kind; without solutions they are only predicted.
         sampling: How tokens are drawn.
         compare: Whether to solve them once more, without any control.
         step: Training steps that the policy had.
@@ -124,14 +121,13 @@ class Predictor:
         self,
         rollouts: ControlledRollouts,
         *,
-        solve: bool,
         counts: dict[Kind, int],
         sampling: SamplingSettings,
         compare: bool,
         step: int,
     ) -> None:
         self.rollouts, self.rollouter, self.scorers = rollouts, rollouts.rollouter, rollouts.scorers
-        self.solve, self.counts, self.sampling, self.compare, self.at = solve, counts, sampling, compare, step
+        self.counts, self.sampling, self.compare, self.at = counts, sampling, compare, step
 
     def step(self, batch: Sequence[Problem]) -> Predicted:
         """Predicts, and solves if asked, the problems of a batch of this process; a collective."""
@@ -141,8 +137,8 @@ class Predictor:
             problems = merge_batches(processes.gather(batch))
             groups = self.rollouter.new_groups(problems, self.counts)
             keys = keys_by_text(groups, "predict")
-            if not self.solve:
-                self._generate(groups, {"meta": self.counts["meta"]}, keys)
+            if "solution" not in self.counts:
+                self._generate(groups, self.counts, keys)
                 self.rollouts.read_predictions(groups)
             else:
                 self.rollouts.draw(

@@ -9,7 +9,7 @@ from masa_lightning.distributed import Processes, share
 from masa_lightning.functional.controls import training_weights
 from masa_lightning.models.stops import Stops
 from masa_lightning.quantities import Quantities
-from masa_lightning.types import RolloutGroup
+from masa_lightning.types import Example, RolloutGroup
 
 
 class ExpertExamples:
@@ -29,8 +29,8 @@ class ExpertExamples:
         self.quantities, self.tokenizer, self.stops = quantities, tokenizer, stops
         self.max_length, self.processes = max_length, processes
 
-    def of(self, groups: Sequence[RolloutGroup]) -> list[tuple[list[int], list[int], float]]:
-        """Returns prompt ids, target ids and weight of each, of this process's part of the problems; a collective.
+    def of(self, groups: Sequence[RolloutGroup]) -> list[Example]:
+        """Returns those of this process's part of the problems; a collective.
 
         Args:
             groups: Scored. Those that a control has biased (`RolloutGroup.is_unbiased`) give no example, and the others
@@ -39,9 +39,13 @@ class ExpertExamples:
         part = self.processes.part([1.0] * len(groups))
         examples = share(groups, self._example, self.processes)[part]
         weights = training_weights(groups)[part]
-        return [(*example, weight) for example, weight in zip(examples, weights, strict=True) if example is not None]
+        return [
+            example._replace(weight=weight)
+            for example, weight in zip(examples, weights, strict=True)
+            if example is not None
+        ]
 
-    def _example(self, group: RolloutGroup) -> tuple[list[int], list[int]] | None:
+    def _example(self, group: RolloutGroup) -> Example | None:
         expert = self.quantities.expert(group) if group.is_unbiased else None
         if expert is None:
             return None
@@ -53,4 +57,4 @@ class ExpertExamples:
         ended = any(stop in text for stop in self.stops.texts)
         if read != written or not fits or ended or not unwanted.isdisjoint(ids):
             return None
-        return rollout.prompt_ids, [*ids, *self.stops.closing]
+        return Example(rollout.prompt_ids, [*ids, *self.stops.closing])

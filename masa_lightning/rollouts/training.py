@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 from masa_lightning.rollouts.controlled import ControlledRollouts
 from masa_lightning.rollouts.plan import keys_by_index
 from masa_lightning.rollouts.refill import ProblemReserve, fill
 from masa_lightning.settings import Algorithm, SamplingSettings
 from masa_lightning.types import Kind, Problem, RolloutGroup
+
+
+class Trained(TypedDict):
+    """What a training step returns, for callbacks."""
+
+    groups: list[RolloutGroup]
+    """Of all processes. Tokens and texts of a group are in one of them (`Rollout.holder`)."""
 
 
 class TrainingRollouts:

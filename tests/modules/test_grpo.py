@@ -102,7 +102,7 @@ def test_tokens_of_a_validation_are_no_training_steps(loop):
     """They would count for the speed of the step behind it."""
     module = loop.module(GRPOLightningModule)
     loop.trainer().validate(module, datamodule=loop.Problems(validation=2))
-    assert module.rollouter.take_generated() == []
+    assert module.parts.rollouter.take_generated() == []
 
 
 @pytest.mark.filterwarnings("ignore:problem .* is left out")

@@ -33,7 +33,8 @@ from masa_lightning import (
     TransformersSampler,
 )
 from masa_lightning.models import loading
-from masa_lightning.modules.hyperparameters import allowed_class, plain, read_record
+from masa_lightning.modules.hyperparameters import allowed_class, read_record
+from masa_lightning.modules.plain import plain
 from masa_lightning.types import Problem
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*`load_from_checkpoint`")

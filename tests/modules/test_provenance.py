@@ -156,6 +156,12 @@ def test_keys_and_passwords_are_left_out():
     assert described(Loader("k", "t", 3)) == {"class": "Loader", "max_token_count": 3}
 
 
+def test_keys_and_passwords_in_a_dictionary_are_left_out() -> None:
+    """Such as `engine_kwargs` and `chat_template_kwargs`, which have any names."""
+    settings = described(Brief(words={"hf_token": "hf_abc", "inner": [{"api_key": "abc", "size": 3}]}))
+    assert settings["words"] == {"inner": [{"size": 3}]}
+
+
 class Close:
     """Grades by a number that is an argument of its own."""
 
