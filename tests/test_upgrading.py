@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from test_imports import is_private, private_names
 
 import masa_lightning
-from test_imports import is_private, private_names
 
 PACKAGE = Path(masa_lightning.__file__).parent
 PAGE = Path(__file__).parents[1] / "docs/upgrading.md"
@@ -60,6 +60,8 @@ def test_the_table_has_all_private_names_of_others() -> None:
     assert used == told
 
 
-@pytest.mark.parametrize("row", [r for r in PAGE.read_text().splitlines() if r.startswith("| `")], ids=lambda r: r[3:30])
+@pytest.mark.parametrize(
+    "row", [r for r in PAGE.read_text().splitlines() if r.startswith("| `")], ids=lambda r: r[3:30]
+)
 def test_the_tests_that_it_names_are_there(row: str) -> None:
     assert all((PAGE.parents[1] / place).exists() for place in re.findall(r"`(tests/.+?)`", row))

@@ -18,7 +18,7 @@ from torchmetrics import Metric
 
 from masa_lightning.checks import check_number
 from masa_lightning.functional.calibration import length_calibration, pass_rate_calibration, value_calibration
-from masa_lightning.metrics.series import RowMetric
+from masa_lightning.metrics.series import DrawnMetric
 from masa_lightning.types import RolloutGroup
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class ValuePoints:
     actual: Tensor  # [P] what it was
 
 
-class _PredictionMetric(RowMetric):
+class _PredictionMetric(DrawnMetric):
     """Rows of a mean prediction, the standard deviation within the problem, the actual ones and the weight."""
 
     def _add(self, predicted: Tensor, problem: Tensor | None, weight: Tensor | None, **actual: Tensor) -> None:
@@ -172,15 +172,8 @@ class PassRateCalibration(_PredictionMetric):
         predicted, within, correct, count, weight = self.rows().unbind(1)
         return self._with_spread(pass_rate_calibration(predicted, correct, count, self.n_bins, weight), within, weight)
 
-    def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Any, Any]:
+    def draw(self, axes: Axes) -> None:
         """Draws the reliability diagram of all that was added; every process has to call it.
-
-        Args:
-            val: What `compute` or `forward` returned, or several of these: draws these metrics, as torchmetrics does.
-            ax: Axes to draw on; by default a new figure's.
-
-        Returns:
-            Figure and axes.
 
         Example:
             >>> metric = PassRateCalibration()
@@ -189,14 +182,10 @@ class PassRateCalibration(_PredictionMetric):
             >>> axes.get_title(loc="left")
             'Reliability: ECE = 0.08, n = 2 problems'
         """
-        if val is not None:
-            return self._plot(val, ax)
         from masa_lightning.metrics.figures import draw_reliability
 
         points = self.points()
-        figure, axes = self.axes(ax)
         draw_reliability(axes, points.predicted, points.correct, points.count, self.n_bins)
-        return figure, axes
 
     def points(self) -> PassRatePoints:
         """One entry a problem, of all processes; every process has to call it."""
@@ -264,15 +253,8 @@ class LengthCalibration(_PredictionMetric):
         predicted, within, actual, low, high, weight = self.rows().unbind(1)
         return self._with_spread(length_calibration(predicted, actual, low, high, weight), within, weight)
 
-    def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Any, Any]:
+    def draw(self, axes: Axes) -> None:
         """Draws predicted against actual lengths of all that was added; every process has to call it.
-
-        Args:
-            val: As of `PassRateCalibration.plot`.
-            ax: Axes to draw on; by default a new figure's.
-
-        Returns:
-            Figure and axes.
 
         Example:
             >>> metric, low, high = LengthCalibration(), torch.tensor([80.0, 40.0]), torch.tensor([120.0, 60.0])
@@ -281,14 +263,10 @@ class LengthCalibration(_PredictionMetric):
             >>> axes.get_title(loc="left")
             'Solution length: r = 1.00, n = 2 problems'
         """
-        if val is not None:
-            return self._plot(val, ax)
         from masa_lightning.metrics.figures import draw_lengths
 
         points = self.points()
-        figure, axes = self.axes(ax)
         draw_lengths(axes, points.predicted, points.actual, points.low, points.high)
-        return figure, axes
 
     def points(self) -> LengthPoints:
         """One entry a problem, of all processes; every process has to call it."""
@@ -341,24 +319,12 @@ class ValueCalibration(_PredictionMetric):
         predicted, within, actual, weight = self.rows().unbind(1)
         return self._with_spread(value_calibration(predicted, actual, weight), within, weight)
 
-    def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Any, Any]:
-        """Draws predicted against actual numbers of all that was added; every process has to call it.
-
-        Args:
-            val: As of `PassRateCalibration.plot`.
-            ax: Axes to draw on; by default a new figure's.
-
-        Returns:
-            Figure and axes.
-        """
-        if val is not None:
-            return self._plot(val, ax)
+    def draw(self, axes: Axes) -> None:
+        """Draws predicted against actual numbers of all that was added; every process has to call it."""
         from masa_lightning.metrics.figures import draw_lengths
 
         points = self.points()
-        figure, axes = self.axes(ax)
         draw_lengths(axes, points.predicted, points.actual, None, None, title="Value", name="value", unit="")
-        return figure, axes
 
     def points(self) -> ValuePoints:
         """One entry a problem, of all processes; every process has to call it."""

@@ -15,7 +15,7 @@ from masa_lightning.functional.calibration import (
     expected_calibration_error,
     pass_rate_calibration,
 )
-from masa_lightning.metrics.series import RowMetric
+from masa_lightning.metrics.series import DrawnMetric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +41,7 @@ class ConfidencePoints:
         return self.correct / self.count
 
 
-class ConfidenceCalibration(RowMetric):
+class ConfidenceCalibration(DrawnMetric):
     r"""Stated confidence against correctness, over solutions and over problems.
 
     With :math:`q_i` the confidence of solution i of S, :math:`y_i` its correctness, and :math:`\bar q`, :math:`\bar y` their
@@ -135,15 +135,8 @@ class ConfidenceCalibration(RowMetric):
         metrics["within_std"] = within.sum() / by_problem[several].sum()
         return {name: value.to(self.device, torch.float32) for name, value in metrics.items()}
 
-    def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Any, Any]:
+    def draw(self, axes: Axes) -> None:
         """Draws the reliability diagram of all that was added; every process has to call it.
-
-        Args:
-            val: As of `PassRateCalibration.plot`.
-            ax: Axes to draw on; by default a new figure's.
-
-        Returns:
-            Figure and axes.
 
         Example:
             >>> metric = ConfidenceCalibration()
@@ -152,16 +145,12 @@ class ConfidenceCalibration(RowMetric):
             >>> axes.get_title(loc="left")
             'Reliability: ECE = 0.15, n = 2 solutions of 2 problems'
         """
-        if val is not None:
-            return self._plot(val, ax)
         from masa_lightning.metrics.figures import draw_reliability
 
         points = self.points()
-        figure, axes = self.axes(ax)
         draw_reliability(
             axes, points.confidence, points.verdict, n_bins=self.n_bins, name=STATED, problem=points.problem
         )
-        return figure, axes
 
     def points(self) -> ConfidencePoints:
         """Solutions and problems of all processes; every process has to call it."""

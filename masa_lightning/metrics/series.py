@@ -80,10 +80,29 @@ class RowMetric(SeriesMetric):
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync and not self._is_synced):
             return self.rows()
 
-    def axes(self, ax: Axes | None) -> tuple[Any, Axes]:
-        """The figure and the axes to draw on; by default new ones of pyplot, as torchmetrics makes them."""
+
+class DrawnMetric(RowMetric):
+    """A metric over problems that has a picture of its own."""
+
+    def draw(self, axes: Axes) -> None:
+        """Draws what was added on axes; every process has to call it."""
+        raise NotImplementedError
+
+    def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Any, Any]:
+        """Draws what was added, of all processes (`draw`); every process has to call it.
+
+        Args:
+            val: What `compute` or `forward` returned, or several of these: draws these metrics, as torchmetrics does.
+            ax: Axes to draw on; by default a new figure's, which pyplot makes, as for torchmetrics.
+
+        Returns:
+            Figure and axes.
+        """
+        if val is not None:
+            return self._plot(val, ax)
         if ax is None:
             from matplotlib import pyplot
 
-            return pyplot.subplots()
+            _, ax = pyplot.subplots()
+        self.draw(ax)
         return ax.get_figure(), ax

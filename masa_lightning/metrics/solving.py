@@ -16,7 +16,7 @@ from torch import Tensor
 from masa_lightning.checks import check_number
 from masa_lightning.functional.calibration import pass_at_k, rate_interval
 from masa_lightning.functional.voting import count_votes, majority_vote, predicted_vote
-from masa_lightning.metrics.series import RowMetric
+from masa_lightning.metrics.series import DrawnMetric, RowMetric
 from masa_lightning.types import RolloutGroup
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NAN = float("nan")
 
 
-class PassAtK(RowMetric):
+class PassAtK(DrawnMetric):
     r"""Chance that a solution is right, with its interval, and that one of k is.
 
     Of P problems, the q-th with :math:`c_q` right ones of its :math:`n_q` solutions,
@@ -101,15 +101,8 @@ class PassAtK(RowMetric):
         metrics |= {f"pass@{k}": _pass_at(k, correct, count) for k in self.k}
         return {name: torch.tensor(value, dtype=torch.float64, device=self.device) for name, value in metrics.items()}
 
-    def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Any, Any]:
+    def draw(self, axes: Axes) -> None:
         """Draws pass@k against k, up to the solutions that every problem has; every process has to call it.
-
-        Args:
-            val: What `compute` or `forward` returned, or several of these: draws these metrics, as torchmetrics does.
-            ax: Axes to draw on; by default a new figure's.
-
-        Returns:
-            Figure and axes.
 
         Example:
             >>> metric = PassAtK()
@@ -118,16 +111,12 @@ class PassAtK(RowMetric):
             >>> axes.get_title(loc="left")
             'pass@1 = 0.75, pass@4 = 1.00, n = 2 problems'
         """
-        if val is not None:
-            return self._plot(val, ax)
         from masa_lightning.metrics.figures import draw_pass_at_k
 
         correct, count = self.synced_rows().unbind(1)
         most = int(count.min()) if len(count) else 0
-        figure, axes = self.axes(ax)
         interval = rate_interval((correct / count).float())
         draw_pass_at_k(axes, [_pass_at(k, correct, count) for k in range(1, most + 1)], interval, len(count))
-        return figure, axes
 
 
 class _Vote(RowMetric):

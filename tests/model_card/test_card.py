@@ -149,6 +149,7 @@ def test_all_settings_are_in_a_file_beside_the_card(tmp_path: Path) -> None:
         "last_validation": {"a": 1},
         "rollout_steps": 4,
         "text": "\ud800",
+        "engine_kwargs": {"hf_token": "hf_abc"},  # of an earlier version, which recorded it
     }
     card = written(tmp_path, saved)
     assert "[`training_settings.json`](training_settings.json)" in card.text
@@ -156,8 +157,10 @@ def test_all_settings_are_in_a_file_beside_the_card(tmp_path: Path) -> None:
     module = saved["run"]["module"]
     assert found["module"].pop("clip") == "inf"
     assert found["module"] == {
-        n: v for n, v in module.items() if n not in ("clip", "unset", "last_validation", "rollout_steps")
-    }
+        n: v
+        for n, v in module.items()
+        if n not in ("clip", "unset", "last_validation", "rollout_steps", "engine_kwargs")
+    } | {"engine_kwargs": {}}
     assert found["data"] == saved["run"]["data"]
     assert found["callbacks"] == saved["run"]["callbacks"]
     assert found["tokens"] == saved["ledger"]
