@@ -116,7 +116,8 @@ class GRPOLightningModule(PolicyLightningModule):
             confidence=confidence,
         )
         self.confidence = confidence
-        self.quantities: Any = None  # `Quantities`, where something is predicted or stated
+        self.quantities: Quantities | None = None
+        """What is predicted or stated, if anything is."""
         if confidence is not None:
             self.calibrate(Quantities([], budget=self.max_completion_length, confidence=confidence))
         self.prompts = fitting_prompts(model, prompts)

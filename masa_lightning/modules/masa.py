@@ -15,7 +15,7 @@ from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.listeners import callbacks_of
 from masa_lightning.modules.meta import MetaSettings
 from masa_lightning.protocols import RolloutControl, Sampler
-from masa_lightning.quantities import Quantity
+from masa_lightning.quantities import Quantities, Quantity
 from masa_lightning.rollouts.control_checks import measured_by
 from masa_lightning.rollouts.controlled import ControlledRollouts
 from masa_lightning.rollouts.cut_scorer import CutScorer
@@ -49,6 +49,9 @@ class MASALightningModule(GRPOLightningModule):
         meta: How predictions are rewarded, and how much they count.
         **settings: Of the solutions, the model and its update: arguments of `GRPOLightningModule`.
     """
+
+    quantities: Quantities
+    """What meta rollouts predict, and what solutions state of themselves."""
 
     def __init__(
         self,

@@ -23,7 +23,6 @@ from masa_lightning.modules.plain import simple
 
 if TYPE_CHECKING:
     from masa_lightning.modules.grpo import GRPOLightningModule
-    from masa_lightning.quantities import Quantities
     from masa_lightning.types import Problem
 
 _MOST_ENTRIES = 100  # of a list or dictionary that is a setting; a longer one is data
@@ -69,7 +68,7 @@ def provenance(module: GRPOLightningModule) -> Provenance:
     data = getattr(trainer, "datamodule", None)
     loader = getattr(trainer, "train_dataloader", None)
     problems: Any = getattr(loader, "problems", getattr(loader, "dataset", None))
-    quantities: Quantities | None = getattr(module, "quantities", None)
+    quantities = module.quantities
     return {
         "module": module_settings(module),
         "data": None if data is None else described(data),
@@ -131,7 +130,7 @@ def evaluation_settings(module: GRPOLightningModule) -> dict[str, Any]:
         "solution_prompt": _digest([*chat, prompts.solution, prompts.choice, prompts.code, *asked]),
     }
     if counts.get("meta"):
-        quantities: Quantities | None = getattr(module, "quantities", None)
+        quantities = module.quantities
         questions = [] if quantities is None else [asdict(question) for question in quantities.questions()]
         settings |= {
             "max_meta_length": module.completion_limits["meta"],
@@ -149,7 +148,7 @@ def drawn_under(module: GRPOLightningModule) -> str | None:
         module: The one that draws them.
     """
     structured = getattr(getattr(module, "meta", None), "structured_outputs", False)
-    return module.quantities.schema() if structured else None
+    return module.quantities.schema() if structured and module.quantities is not None else None
 
 
 def _in_words(thing: dict[str, Any]) -> str:
