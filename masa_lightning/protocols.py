@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ProgressFn = Callable[[int, int], None]  # (done, total)
 PhaseProgress = Callable[[str, int], ProgressFn]  # (phase, total) -> whom to tell how far it is
+CompletionFn = Callable[[int, Completion], None]  # (index of the request, its completion)
 LogProbs = Callable[[PackedTokens, float], tuple[Tensor, Tensor]]  # as `models.policy.Policy`
 
 
@@ -25,7 +26,8 @@ class Sampler(Protocol):
     One that cannot be right on every model may also have `check_model(model_path, config, device)`, which raises a
     ValueError and is called before weights are loaded; `config` is transformers'. One that holds memory may have `close()`,
     called at the end of fit, validate, test and predict; `setup` is then called again before the next use. One that heeds
-    `SamplingRequest.structure` has an attribute `structured_outputs`, which is True.
+    `SamplingRequest.structure` has an attribute `structured_outputs`, which is True. One with an
+    attribute `on_completion` tells it each completion as soon as it is drawn, where it is a `CompletionFn` and not None.
     """
 
     def setup(

@@ -26,8 +26,13 @@ class Stopwatch:
         self.seconds = {}
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Adds the seconds of its body to those of a phase."""
-        start = time.perf_counter()
+    def phase(self, name: str, *, since: float | None = None) -> Iterator[None]:
+        """Adds the seconds of its body to those of a phase.
+
+        Args:
+            name: Of the phase.
+            since: When it began, by `time.perf_counter`, where that was before.
+        """
+        start = time.perf_counter() if since is None else since
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice, product
+from itertools import count, islice, product
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +192,43 @@ def step(args: argparse.Namespace) -> list[Row]:
     return rows
 
 
+def judge(args: argparse.Namespace) -> list[Row]:
+    """Solutions of a step, drawn and rewarded by a judge of 200 ms: asked while others are drawn, against afterwards."""
+    import asyncio
+
+    from masa_lightning import RemoteReward
+    from masa_lightning.modules.run_parts import RunParts
+    from masa_lightning.rollouts.solution_scorer import SolutionScorer
+
+    async def answer(completion: str) -> float:
+        await asyncio.sleep(0.2)
+        return 0.0
+
+    run = Run(args, steps=1)
+    module, problems, step = run.module, run.seen[-1], count(1)
+    grader = module.scorer.grader
+
+    def drawn(functions: list[Any], *, early: bool) -> float:
+        module.scorer = SolutionScorer(grader, functions, max_length=module.max_completion_length)
+        module.scorer.start(module.watch, module.device)
+        parts = RunParts(module)
+        if not early:
+            parts.rollouter.hear = None
+        solutions = {"solution": module.num_generations}
+        return seconds(lambda: parts.training.draw(problems, solutions, step=next(step)))
+
+    remote = RemoteReward(answer, max_concurrent=16)
+    pairs = rounds(args, lambda: drawn([remote], early=True), lambda: drawn([remote], early=False))
+    floor = rounds(args, lambda: drawn([remote], early=True), lambda: drawn([], early=False))
+    calls = sum(module.num_generations for _ in problems)
+    what = f"{calls} solutions of a step and a judge of 200 ms, 16 at a time"
+    return [
+        row(what, "s", pairs, "asked when all are drawn", goal="< 1"),
+        row(what, "s", floor, "no judge", goal=""),
+        {"what": "the calls alone, s", "value": calls / 16 * 0.2},
+    ]
+
+
 def scaling(args: argparse.Namespace) -> list[Row]:
     """Exponents of cost ~ size ** exponent over group size, prompts and completion limit, at four sizes each."""
     import numpy as np
@@ -355,7 +392,7 @@ def first_generate(args: argparse.Namespace) -> list[float]:
 
 MEASUREMENTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     f.__name__: f
-    for f in (generation, evaluation, update, memory, handover, step, scaling, step_trl, step_trl_vllm, start)
+    for f in (generation, evaluation, update, memory, handover, step, judge, scaling, step_trl, step_trl_vllm, start)
 }
 
 

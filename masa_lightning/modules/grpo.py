@@ -241,7 +241,7 @@ class GRPOLightningModule(PolicyLightningModule):
     def teardown(self, stage: str) -> None:
         """Closes the sampler and the grader."""
         super().teardown(stage)
-        self.scorer.grader.close()
+        self.scorer.close()
 
     def on_train_start(self) -> None:
         self._start()

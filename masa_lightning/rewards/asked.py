@@ -74,6 +74,11 @@ class Asked:
         """Whether it can be called only when its completions are graded."""
         return "correct" in self.names
 
+    @property
+    def can_begin_early(self) -> bool:
+        """Whether a completion can be asked about while others are drawn."""
+        return self.is_async and self.form == "completion" and not self.waits_for_verdicts
+
 
 def read_signature(function: RewardFunction, who: str) -> Asked:
     """Reads what a reward function asks for.

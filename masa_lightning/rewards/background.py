@@ -130,6 +130,10 @@ class Background:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancels those that are not done."""
         self._closed = True
         if self._loop is not None:
             with suppress(RuntimeError):  # it has ended, and all in it

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,6 +15,9 @@ from masa_lightning.rewards.logged import LoggedMetrics
 from masa_lightning.rewards.values import of, read_reward, read_rewards
 from masa_lightning.timing import Stopwatch
 from masa_lightning.types import Problem, Rollout, RolloutGroup
+
+if TYPE_CHECKING:
+    from masa_lightning.rewards.early import EarlyCalls
 
 Pairs = list[tuple[Problem, Rollout]]
 
@@ -48,6 +51,8 @@ class Calls:
         logged: Takes what it logs.
         watch: Measures it.
         device: Of the policy.
+        early: Calls that have begun already; None if none have.
+        known: What calls gave that another process began, by id of the rollout and name of the function.
     """
 
     def __init__(
@@ -58,8 +63,11 @@ class Calls:
         logged: LoggedMetrics,
         watch: Stopwatch,
         device: torch.device,
+        early: EarlyCalls | None = None,
+        known: Mapping[int, Mapping[str, float]] | None = None,
     ) -> None:
         self.named, self.logged, self.watch, self.device = named, logged, watch, device
+        self.early, self.known = early, known or {}
         pairs = [[(g.problem, r) for r in g.solutions] for g in groups if g.solutions]
         if named.asked.form == "completion":
             pairs = [[pair] for group in pairs for pair in group]
@@ -91,7 +99,8 @@ class Calls:
 
     async def together(self) -> list[float]:
         """As `now`, of an ``async def``: all calls at once; the first that fails ends the others."""
-        with self.watch.phase(self.named.phase):
+        begun = None if self.early is None else self.early.begun
+        with self.watch.phase(self.named.phase, since=begun):
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(self._awaited(pairs)) for pairs in self.calls]
@@ -100,6 +109,14 @@ class Calls:
         return [value for task in tasks for value in task.result()]
 
     async def _awaited(self, pairs: Pairs) -> list[float]:
+        rollout, name = pairs[0][1], self.named.name
+        if (values := self.known.get(id(rollout), {})) and name in values:
+            self.done += 1
+            return [values[name]]
+        if self.early is not None and (call := self.early.of(rollout, name)) is not None:
+            found = await asyncio.wrap_future(call)
+            self.done += 1
+            return found
         try:
             given = await self.named.function(**self._arguments(pairs))
         except asyncio.CancelledError as error:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
 from masa_lightning.distributed import Processes, announce, without_texts
 from masa_lightning.functional.stopping import before_stop
 from masa_lightning.models.stops import Stops
-from masa_lightning.protocols import PhaseProgress, RolloutStore, Sampler
+from masa_lightning.protocols import CompletionFn, PhaseProgress, RolloutStore, Sampler
 from masa_lightning.rollouts.plan import collect_rollouts, make_groups, plan_rollouts
 from masa_lightning.rollouts.prompts import Prompts
 from masa_lightning.settings import SamplingSettings
 from masa_lightning.timing import Stopwatch
-from masa_lightning.types import Completion, Kind, Problem, RolloutGroup, Structure
+from masa_lightning.types import Completion, Kind, Problem, Rollout, RolloutGroup, SamplingRequest, Structure
 
 
 class Rollouter:
@@ -34,6 +36,8 @@ class Rollouter:
         watch: Measures "generate" and "exchange".
         expected: Mean tokens of a completion by kind, as far as known; updated in place by `expect`.
         structures: What completions have to be, by kind; without those that may become anything.
+        hear: Told each solution that this process draws as soon as it is there, with its problem, if the sampler says so;
+            the rollout is a copy of the later one, with the same completion.
     """
 
     def __init__(
@@ -51,11 +55,13 @@ class Rollouter:
         watch: Stopwatch,
         expected: dict[Kind, float],
         structures: Mapping[Kind, Structure] | None = None,
+        hear: Callable[[Problem, Rollout], None] | None = None,
     ) -> None:
         self.sampler, self.tokenizer, self.stops = sampler, tokenizer, stops
         self.prompts, self.limits, self.max_prompt_length = prompts, dict(limits), max_prompt_length
         self.seed, self.processes, self.progress, self.watch = seed, processes, progress, watch
         self.expected, self.structures = expected, structures
+        self.hear = hear
         self.generated: list[list[int]] = []
         """Tokens that each process drew, one list for each call of `generate`, until somebody empties it."""
 
@@ -114,9 +120,10 @@ class Rollouter:
             min(request.max_tokens, self.expected.get(kind, request.max_tokens))
             for request, (_, kind) in zip(plan.requests, plan.owners, strict=True)
         ]
-        requests = plan.requests[self.processes.part(expected)]
+        part = self.processes.part(expected)
+        requests, owners = plan.requests[part], plan.owners[part]
         progress = self.progress("generate", len(requests))
-        with self.watch.phase("generate"):
+        with self.watch.phase("generate"), self._hearing(partial(self._heard, groups, requests, owners)):
             completions = self.sampler.generate(requests, self.stops.with_texts(sampling), progress)
         texts = self.texts(completions)
         with self.watch.phase("exchange"):
@@ -126,6 +133,31 @@ class Rollouter:
         for completion, _, holder in drawn:
             generated[holder or 0] += len(completion.token_ids)
         self.generated.append(generated)
+
+    @contextmanager
+    def _hearing(self, heard: CompletionFn) -> Iterator[None]:
+        sampler: Any = self.sampler
+        if self.hear is None or not hasattr(sampler, "on_completion"):
+            yield
+            return
+        sampler.on_completion = heard
+        try:
+            yield
+        finally:
+            sampler.on_completion = None
+
+    def _heard(
+        self,
+        groups: Sequence[RolloutGroup],
+        requests: Sequence[SamplingRequest],
+        owners: Sequence[tuple[int, Kind]],
+        index: int,
+        completion: Completion,
+    ) -> None:
+        owner, kind = owners[index]
+        if kind == "solution" and self.hear is not None:
+            (text,), ids = self.texts([completion]), requests[index].prompt_ids
+            self.hear(groups[owner].problem, Rollout(kind=kind, prompt_ids=ids, completion=completion, text=text))
 
     def texts(self, completions: Sequence[Completion]) -> list[str]:
         """Decodes completions, without special tokens and without what ended them."""

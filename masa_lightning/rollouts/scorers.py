@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from masa_lightning.distributed import Processes, cut, move, share
@@ -30,6 +31,21 @@ class Comparer(Protocol):
         """Puts what rollouts of a scored group predicted beside what happened."""
 
 
+@runtime_checkable
+class Hearing(Protocol):
+    """A scorer that begins its work on rollouts while others are drawn."""
+
+    @property
+    def hears(self) -> bool:
+        """Whether it does so."""
+
+    def heard(self, rollout: Rollout) -> dict[str, float]:
+        """What it found of a rollout that this process drew; waits for it."""
+
+    def know(self, rollouts: Sequence[Rollout], values: Sequence[dict[str, float]]) -> None:
+        """Takes what all processes found, before it scores some of these rollouts."""
+
+
 class Scorers:
     """Scores the groups of a step, each process its part of them, and gives the outcomes to all.
 
@@ -53,6 +69,8 @@ class Scorers:
         """
         parts = cut([sum(r.length for r in g.rollouts) for g in groups], self.processes.size)
         part, rollouts = parts[self.processes.rank], [r for g in groups for r in g.rollouts]
+        if self.processes.size > 1:
+            self._tell_what_was_heard(rollouts)
         with self.watch.phase("exchange"):
             holders = [rank for rank, each in enumerate(parts) for g in groups[each] for _ in g.rollouts]
             move(rollouts, holders, self.processes)
@@ -90,6 +108,22 @@ class Scorers:
             for group, (numbers, comparisons) in zip(groups, share(groups, notes, self.processes), strict=True):
                 group.votes, group.comparisons = numbers, comparisons
 
+    def _tell_what_was_heard(self, rollouts: Sequence[Rollout]) -> None:
+        """Waits for what scorers began, as other processes may be the ones to score these rollouts; a collective."""
+        for scorer in self.scorers:
+            if not isinstance(scorer, Hearing) or not scorer.hears:
+                continue
+            failure: Exception | None = None
+            found: list[dict[str, float]] = []
+            with self.watch.phase(scorer.phase):
+                try:
+                    found = [scorer.heard(r) for r in rollouts if r.holder in (None, self.processes.rank)]
+                except Exception as error:
+                    failure = error
+            self._end_together(failure)
+            with self.watch.phase("exchange"):
+                scorer.know(rollouts, share(rollouts, partial(_next_of, iter(found)), self.processes))
+
     def _end_together(self, failure: Exception | None) -> None:
         """Ends all processes with the error of the first that has one, so that none waits for it; a collective."""
         failures = self.processes.gather(None if failure is None else f"{type(failure).__name__}: {failure}")
@@ -98,6 +132,11 @@ class Scorers:
                 raise ValueError(
                     f"process {rank} of {self.processes.size} could not score its rollouts: {text}"
                 ) from failure
+
+
+def _next_of(found: Iterator[dict[str, float]], rollout: Rollout) -> dict[str, float]:
+    """That of a rollout, which `share` asks for in the order in which they were made."""
+    return next(found)
 
 
 def _outcome(

@@ -18,6 +18,7 @@ from masa_lightning.quantities import StatedConfidence
 from masa_lightning.rewards.asked import gives_at_once, read_signature
 from masa_lightning.rewards.background import Background
 from masa_lightning.rewards.calls import Calls, NamedFunction
+from masa_lightning.rewards.early import EarlyCalls
 from masa_lightning.rewards.logged import LoggedMetrics
 from masa_lightning.rewards.names import reward_names
 from masa_lightning.rewards.values import listed, number, of, shown
@@ -32,7 +33,8 @@ class SolutionScorer:
 
     .. math:: r = [\text{correct}] + \text{confidence} + \sum_i w_i f_i(\text{problem}, \text{completion}) + \text{overlong}
 
-    Functions that are ``async def`` are called while the grader works, but those that ask for its verdicts.
+    Functions that are ``async def`` are called while the grader works, but those that ask for its verdicts; and, if they are
+    for one completion, while other solutions are drawn (`hear`).
 
     Args:
         grader: Decides which solutions are right.
@@ -81,6 +83,38 @@ class SolutionScorer:
         self.logged = LoggedMetrics()
         """What reward functions log of themselves."""
         self._watch, self._device = Stopwatch(), torch.device("cpu")
+        self._early: EarlyCalls | None = None
+        self._known: dict[int, dict[str, float]] = {}
+
+    @property
+    def hears(self) -> bool:
+        """Whether there is anything that `hear` can begin."""
+        return any(each.asked.can_begin_early for each in self._named)
+
+    def hear(self, problem: Problem, rollout: Rollout) -> None:
+        """Begins what can be asked of a solution, while others are drawn.
+
+        Args:
+            problem: That it is of.
+            rollout: With the completion that the rollout of the next `score` has.
+        """
+        if self._early is None:
+            self._early = EarlyCalls(self._named, logged=self.logged, device=self._device)
+        if self.confidence is not None:
+            rollout.prediction = self.confidence.read(rollout.text)
+        self._early.begin(problem, rollout)
+
+    def heard(self, rollout: Rollout) -> dict[str, float]:
+        """Waits for what `hear` began of a rollout. Returns what functions gave, by their names.
+
+        Raises:
+            ValueError: If one failed.
+        """
+        return {} if self._early is None else self._early.values(rollout)
+
+    def know(self, rollouts: Sequence[Rollout], values: Sequence[dict[str, float]]) -> None:
+        """Takes what other processes heard of rollouts that are to be scored here (`heard`)."""
+        self._known = {id(rollout): of for rollout, of in zip(rollouts, values, strict=True) if of}
 
     @property
     def parts(self) -> list[str]:
@@ -107,11 +141,24 @@ class SolutionScorer:
         """Grades solutions and sets their rewards, in place; where nobody knows the answer they are ungraded."""
         total = sum(len(g.solutions) for g in groups if g.problem.answer)
         self.read(groups)
-        with Background() as background:
-            early = [each for each in self._named if each.asked.is_async and not each.asked.waits_for_verdicts]
-            begun = self._begin(early, groups, background)
-            self.grade(groups, progress(self.phase, total))
-            self._reward(groups, begun, background, progress)
+        try:
+            with Background() as background:
+                early = [each for each in self._named if each.asked.is_async and not each.asked.waits_for_verdicts]
+                begun = self._begin(early, groups, background)
+                self.grade(groups, progress(self.phase, total))
+                self._reward(groups, begun, background, progress)
+        finally:
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._early is not None:
+            self._early.close()
+        self._early, self._known = None, {}
+
+    def close(self) -> None:
+        """Frees what the grader holds, and ends what `hear` began."""
+        self._forget()
+        self.grader.close()
 
     def read(self, groups: Sequence[RolloutGroup]) -> None:
         """Reads what solutions state of themselves, in place; a control may have cut them shorter since."""
@@ -127,6 +174,7 @@ class SolutionScorer:
             device: Of the policy.
         """
         self._watch, self._device = watch, device
+        self._forget()
         self.logged.restart()
 
     def take_metrics(self, processes: Processes) -> dict[str, float]:
@@ -176,7 +224,16 @@ class SolutionScorer:
         return {name: (each, background.start(each.together())) for name, each in calls.items()}
 
     def _calls(self, named: NamedFunction, groups: Sequence[RolloutGroup]) -> Calls:
-        return Calls(named, groups, logged=self.logged, watch=self._watch, device=self._device)
+        early = self._early if named.asked.can_begin_early else None
+        return Calls(
+            named,
+            groups,
+            logged=self.logged,
+            watch=self._watch,
+            device=self._device,
+            early=early,
+            known=self._known,
+        )
 
     def _reward(
         self,

@@ -17,7 +17,7 @@ from masa_lightning.sampling.structured import Walk, Walks, unpack_bits
 from masa_lightning.types import Completion, SamplingRequest
 
 if TYPE_CHECKING:
-    from masa_lightning.protocols import ProgressFn
+    from masa_lightning.protocols import CompletionFn, ProgressFn
     from masa_lightning.settings import SamplingSettings
     from masa_lightning.types import FinishReason
 
@@ -37,6 +37,7 @@ class TransformersSampler:
     """
 
     structured_outputs = True
+    on_completion: CompletionFn | None = None
 
     def __init__(self, batch_size: int = 64) -> None:
         check_number("batch_size", batch_size, ">= 1", whole=True)
@@ -102,7 +103,11 @@ class TransformersSampler:
         completions: dict[int, Completion] = {}
         with _ready_to_generate(self._policy):
             for chosen in self._batches(requests):
-                completions.update(zip(chosen, self._run([requests[i] for i in chosen], settings), strict=True))
+                drawn = dict(zip(chosen, self._run([requests[i] for i in chosen], settings), strict=True))
+                completions |= drawn
+                if self.on_completion is not None:
+                    for index, completion in drawn.items():
+                        self.on_completion(index, completion)
                 if on_progress is not None:
                     on_progress(len(completions), len(requests))
         return [completions[i] for i in range(len(requests))]

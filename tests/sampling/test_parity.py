@@ -127,6 +127,15 @@ def test_works_inside_training_and_validation_steps(sampler, policy, tools, infe
     assert tools.distance(policy, requests, completions) < 1e-4
 
 
+def test_each_completion_is_told_once_as_it_is_returned(sampler, tools):
+    requests, told = tools.requests(), []
+    sampler.on_completion = lambda *each: told.append(each)
+    completions = sampler.generate(requests, SamplingSettings())
+    sampler.on_completion = None
+    assert sorted(told, key=lambda each: each[0]) == [*enumerate(completions)]
+    assert all(completions[index] is completion for index, completion in told)
+
+
 def test_progress_ends_at_the_total(sampler, tools):
     calls = []
     sampler.generate(tools.requests(7), SamplingSettings(), lambda done, total: calls.append((done, total)))

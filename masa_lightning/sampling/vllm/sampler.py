@@ -33,7 +33,7 @@ from masa_lightning.settings import SamplingSettings
 from masa_lightning.types import Completion, SamplingRequest
 
 if TYPE_CHECKING:
-    from masa_lightning.protocols import ProgressFn
+    from masa_lightning.protocols import CompletionFn, ProgressFn
     from masa_lightning.types import FinishReason
 
 _with_engine: weakref.WeakSet[VLLMSampler] = weakref.WeakSet()  # those of this process that have had one
@@ -68,6 +68,7 @@ class VLLMSampler:
     """
 
     structured_outputs = True
+    on_completion: CompletionFn | None = None
 
     def __init__(
         self,
@@ -262,11 +263,14 @@ class VLLMSampler:
         self._check(everything, settings)
         if not everything:
             return []
+        first = 0 if parts is None else sum(len(part) for part in parts[0][: parts[1]])
+
+        def tell(index: int, completion: Completion) -> None:
+            if self.on_completion is not None and first <= index < first + len(requests):
+                self.on_completion(index - first, completion)
+
         with apart_from_training(), no_compilation() if self._on_cpu else contextlib.nullcontext():
-            completions = self._run(llm, everything, settings, on_progress)
-        if parts is None:
-            return completions
-        first = sum(len(part) for part in parts[0][: parts[1]])
+            completions = self._run(llm, everything, settings, on_progress, tell)
         return completions[first : first + len(requests)]
 
     def sleep(self) -> None:
@@ -344,7 +348,7 @@ class VLLMSampler:
         """Draws two tokens: what vLLM cannot compute here shows before training starts."""
         request = SamplingRequest(prompt_ids=[0], max_tokens=min(2, self._max_model_length - 1), seed=0)
         with no_compilation() if self._on_cpu else contextlib.nullcontext():
-            self._run(llm, [request], SamplingSettings(), None)
+            self._run(llm, [request], SamplingSettings(), None, lambda index, completion: None)
         llm.reset_prefix_cache()
 
     def _check(self, requests: Sequence[SamplingRequest], settings: SamplingSettings) -> None:
@@ -356,7 +360,12 @@ class VLLMSampler:
         check_requests(requests, self._max_model_length)
 
     def _run(
-        self, llm: Any, requests: Sequence[SamplingRequest], settings: SamplingSettings, on_progress: ProgressFn | None
+        self,
+        llm: Any,
+        requests: Sequence[SamplingRequest],
+        settings: SamplingSettings,
+        on_progress: ProgressFn | None,
+        on_completion: CompletionFn,
     ) -> list[Completion]:
         from vllm import SamplingParams
         from vllm.inputs import tokens_input
@@ -402,7 +411,9 @@ class VLLMSampler:
                 before = done
                 for output in engine.step():
                     if output.finished:
-                        completions[index_of[output.request_id]] = _completion(output.outputs[0])
+                        index = index_of[output.request_id]
+                        completions[index] = completion = _completion(output.outputs[0])
+                        on_completion(index, completion)
                         done += 1
                 if on_progress is not None and done > before:
                     on_progress(done, len(requests))

@@ -1,0 +1,67 @@
+"""Calls of reward functions on solutions that are drawn, while others still are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+import torch
+
+from masa_lightning.rewards.background import Background
+from masa_lightning.rewards.calls import Calls, NamedFunction
+from masa_lightning.rewards.logged import LoggedMetrics
+from masa_lightning.timing import Stopwatch
+from masa_lightning.types import Problem, Rollout, RolloutGroup
+
+
+class EarlyCalls:
+    """Begins the calls of functions that are ``async def``, for one completion, and ask for no verdict.
+
+    Args:
+        functions: Any; others than those are left for later.
+        logged: Takes what they log.
+        device: Of the policy.
+    """
+
+    def __init__(self, functions: Sequence[NamedFunction], *, logged: LoggedMetrics, device: torch.device) -> None:
+        self.functions = [f for f in functions if f.asked.can_begin_early]
+        self.logged, self.device = logged, device
+        self.begun: float | None = None
+        """When the first call began, by `time.perf_counter`."""
+        self._background = Background()
+        self._calls: dict[int, tuple[Rollout, dict[str, Future[list[float]]]]] = {}
+
+    def begin(self, problem: Problem, rollout: Rollout) -> None:
+        """Begins the calls on a solution.
+
+        Args:
+            problem: That it is of.
+            rollout: With its completion and text; it is known again by its completion.
+        """
+        if self.begun is None:
+            self.begun = time.perf_counter()
+        group, unmeasured = RolloutGroup(problem=problem, solutions=[rollout]), Stopwatch()
+        calls = {
+            f.name: Calls(f, [group], logged=self.logged, watch=unmeasured, device=self.device) for f in self.functions
+        }
+        futures = {name: self._background.start(each.together()) for name, each in calls.items()}
+        self._calls[id(rollout.completion)] = rollout, futures  # kept, so that no other one gets its id
+
+    def of(self, rollout: Rollout, name: str) -> Future[list[float]] | None:
+        """The call of a function on a rollout; None if none was begun."""
+        _, futures = self._calls.get(id(rollout.completion), (None, {}))
+        return futures.get(name)
+
+    def values(self, rollout: Rollout) -> dict[str, float]:
+        """What functions gave for a rollout, by their names; waits for them.
+
+        Raises:
+            ValueError: If one failed.
+        """
+        found = ((f.name, self.of(rollout, f.name)) for f in self.functions)
+        return {name: future.result()[0] for name, future in found if future is not None}
+
+    def close(self) -> None:
+        """Cancels what is not done."""
+        self._background.close()
