@@ -89,7 +89,7 @@ def test_of_a_checkpoint_without_pass_rates_intervals_are_compared() -> None:
     """One of an earlier version."""
     assert _paired({"measured": "a"}, [("", "1", 0.5)]) == _paired(None, []) == []
     rates = [("", "1", 0.5), ("x", "1", 0.25)]
-    assert _paired({"pass_rates": rates}, {"pass_rates": [("x", "1", 1.0), ("y", "1", 1.0)]}) == [0.75]
+    assert _paired({"pass_rates": rates}, [("x", "1", 1.0), ("y", "1", 1.0)]) == [0.75]
 
 
 class Ends(Callback):

@@ -100,7 +100,25 @@ WHOLE = {
         multi_objective_aggregation="normalize_then_sum",
     ),
 }
-CASES = {"empty": EMPTY, "whole": WHOLE}
+# What looks at all tokens of a step, or leaves some out: by their entropy, or by how far sampler and policy are apart.
+LOSSES = {
+    "kind": PlainMASA,
+    "batch_size": 4,
+    "num_iterations": 2,
+    "max_tokens_per_micro_batch": 40,
+    "algorithm": Algorithm(
+        loss_type="sapo",
+        kl_coef=0.1,
+        kl_kind="k3+",
+        entropy_coef=0.05,
+        top_entropy_quantile=0.5,
+        importance_sampling="sequence_mask",
+        importance_sampling_clip_min=0.9,
+        importance_sampling_clip_max=1.1,
+        off_policy_mask_threshold=0.01,
+    ),
+}
+CASES = {"empty": EMPTY, "whole": WHOLE, "losses": LOSSES}
 
 
 def train(checkpoint, folder, settings, processes, **trainer):
