@@ -1,5 +1,7 @@
 """A quantity of your own: how many steps, which are sentences here, a correct solution will have."""
 
+from statistics import fmean
+
 from lightning.pytorch import Trainer
 
 from masa_lightning import ArithmeticDataModule, MASALightningModule, PassRate, PromptTemplates, Quantity
@@ -11,23 +13,22 @@ class Steps(Quantity):
     key, unit, metric = "steps", "sentences", ValueCalibration
 
     def ask(self, budget):
-        return Question(
-            "steps", "how many sentences a correct solution of yours will have; an integer >= 1", "<integer>"
-        )
+        return Question("steps", "how many sentences a correct solution will have; an integer >= 1", "<integer>")
 
     def read(self, value):
         return read_integer(value, 1)
+
+    def schema(self, budget):
+        return {"type": "integer", "minimum": 1, "maximum": budget}
 
     def reward(self, predicted, group):
         return 1 / (1 + abs(predicted - self.truth(predicted, group))) if any(group.correct) else 0.0
 
     def truth(self, predicted, group):
-        counts = self.counts(group)
-        return round(sum(counts) / len(counts))
+        return round(fmean(self.counts(group)))
 
     def compare(self, predicted, group, budget):
-        counts = self.counts(group) or [float("nan")]
-        return min(predicted, budget), sum(counts) / len(counts)
+        return min(predicted, budget), fmean(self.counts(group) or [float("nan")])
 
     def counts(self, group):
         return [1 + rollout.text.count(". ") for rollout in group.solutions if rollout.correct]

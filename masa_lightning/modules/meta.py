@@ -120,7 +120,7 @@ class MetaSettings:
 
 def _check_structured(quantities: Quantities, sampler: Sampler) -> None:
     check_xgrammar()
-    quantities.schema()
+    quantities.check_schemas()
     if getattr(sampler, "structured_outputs", False) is not True:
         raise ValueError(
             f"meta.structured_outputs is true and the sampler a {type(sampler).__name__}, which does not say that it "

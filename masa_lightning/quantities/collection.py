@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 import re
-import reprlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from masa_lightning.functional.experts import best_rollout, has_reasoning, rewritten
-from masa_lightning.functional.parsing import Unreadable, read_members, render_members
+from masa_lightning.functional.parsing import read_members, render_members
 from masa_lightning.functional.prompts import Question
-from masa_lightning.functional.rewards import Counting, Scoring
 from masa_lightning.quantities.confidence import StatedConfidence
+from masa_lightning.quantities.guarded import (
+    called,
+    check_metric,
+    check_truth,
+    is_row,
+    pictures_of,
+    reading,
+    reward_of,
+    who,
+)
 from masa_lightning.quantities.notions import Notions
 from masa_lightning.quantities.pass_rate import PassRate
 from masa_lightning.quantities.quantity import Quantity
+from masa_lightning.quantities.schemas import check_schema
 from masa_lightning.quantities.shown import ShownQuantity, shown
 from masa_lightning.quantities.solution_length import SolutionLength
 from masa_lightning.types import Comparisons, MetaPrediction, Rollout, RolloutGroup
@@ -29,32 +37,44 @@ if TYPE_CHECKING:
     from masa_lightning.metrics.calibration import Calibration
 
 _PAPERS: Final = (PassRate, SolutionLength, Notions)
+_SETTINGS: Final[dict[str, tuple[type[Quantity], str]]] = {
+    "pass_rate_scale": (PassRate, "scale"),
+    "difficulty_scoring": (PassRate, "scoring"),
+    "difficulty_base": (PassRate, "base"),
+    "notion_counting": (Notions, "counting"),
+    "min_expert_reward": (Notions, "expert_reward"),
+}
+"""Settings of `MetaSettings`, and the arguments of quantities that they are."""
 _NAME: Final = re.compile(r"[A-Za-z]\w*", re.ASCII)
 _FORM: Final = "letters, digits and '_', a letter first, as it names a metric and a member of a JSON object"
 
 
-def default_quantities(
-    *,
-    pass_rate_scale: int = 8,
-    difficulty_scoring: Scoring = "exponential",
-    difficulty_base: float = 0.01,
-    notion_counting: Counting = "count",
-    min_expert_reward: float = 0.2,
-) -> list[Quantity]:
+def default_quantities(**settings: Any) -> list[Quantity]:
     """The paper's three, in the order in which the prompt asks for them.
 
     Args:
-        pass_rate_scale: Of `PassRate`.
-        difficulty_scoring: The same.
-        difficulty_base: The same.
-        notion_counting: Of `Notions`.
-        min_expert_reward: The same.
+        settings: Of `MetaSettings`: pass_rate_scale, difficulty_scoring, difficulty_base, notion_counting and
+            min_expert_reward; those of the classes by default.
+
+    Raises:
+        TypeError: If there is no such setting.
+        ValueError: If one is out of range.
     """
-    return [
-        Notions(notion_counting, min_expert_reward),
-        PassRate(pass_rate_scale, difficulty_scoring, difficulty_base),
-        SolutionLength(),
-    ]
+    if unknown := settings.keys() - _SETTINGS.keys():
+        raise TypeError(f"there is no setting {min(unknown)!r} of quantities; expected of {', '.join(_SETTINGS)}")
+    made: list[Quantity] = []
+    for kind in (Notions, PassRate, SolutionLength):
+        own = {
+            argument: settings[name] for name, (of, argument) in _SETTINGS.items() if of is kind and name in settings
+        }
+        try:
+            made.append(kind(**own))
+        except ValueError as error:
+            said = str(error)
+            for name, (of, argument) in _SETTINGS.items():
+                said = said.replace(f"{argument} of {of.__name__}", f"meta.{name}")
+            raise ValueError(said) from None
+    return made
 
 
 def quantities_of(module: object) -> Quantities:
@@ -70,19 +90,19 @@ def chosen_quantities(quantities: Sequence[Quantity] | None, **settings: Any) ->
         settings: Of `default_quantities`.
 
     Raises:
-        ValueError: If quantities are given, and settings that they do not see.
+        ValueError: If quantities are given, and settings that say otherwise than they do.
     """
     if quantities is None:
         return default_quantities(**settings)
-    for name, parameter in inspect.signature(default_quantities).parameters.items():
-        if settings.get(name, parameter.default) != parameter.default:
-            where = {
-                "notion_counting": "Notions(counting=...)",
-                "min_expert_reward": "Notions(expert_reward=...)",
-            }.get(name, f"PassRate({name.removeprefix('pass_rate_').removeprefix('difficulty_')}=...)")
+    for name, value in settings.items():
+        kind, argument = _SETTINGS[name]
+        default = inspect.signature(kind).parameters[argument].default
+        found = [getattr(each, argument) for each in quantities if isinstance(each, kind) and each.name == kind.name]
+        # A scale is given or not; of the others the default may be what nobody gave.
+        if value not in (found if found and name == "pass_rate_scale" else [default]):
             raise ValueError(
-                f"quantities are given, and {name} is {settings[name]!r}, which is for the default ones; expected it as "
-                f"{where} among the quantities"
+                f"quantities are given, and meta.{name} is {value!r}, which is for the default ones; expected it as "
+                f"{kind.__name__}({argument}=...) among the quantities alone"
             )
     return quantities
 
@@ -116,14 +136,14 @@ class Quantities:
         self.budget = budget
         self.confidence = confidence
         for quantity in self._all:
-            asked = _of(quantity, "ask", budget)
+            asked = called(quantity, "ask", budget)
             if not isinstance(asked, Question):
                 raise TypeError(
-                    f"{_who(quantity)} asks with {asked!r}; expected a functional.Question(key, text, example)"
+                    f"{who(quantity)} asks with {asked!r}; expected a functional.Question(key, text, example)"
                 )
             if asked.key != quantity.key:
                 raise ValueError(
-                    f"{_who(quantity)} asks for {asked.key!r}; expected its `key`, under which its value is then looked for"
+                    f"{who(quantity)} asks for {asked.key!r}; expected its `key`, under which its value is then looked for"
                 )
 
     def __iter__(self) -> Iterator[Quantity | StatedConfidence]:
@@ -159,17 +179,27 @@ class Quantities:
         Raises:
             ValueError: If a quantity has none.
         """
-        members = {quantity.key: _of(quantity, "schema", self.budget) for quantity in self._all}
+        members = {quantity.key: called(quantity, "schema", self.budget) for quantity in self._all}
         for quantity in self._all:
             if not isinstance(members[quantity.key], dict):
                 raise ValueError(
-                    f"{_who(quantity)} has the schema {members[quantity.key]!r}, and meta.structured_outputs draws "
+                    f"{who(quantity)} has the schema {members[quantity.key]!r}, and meta.structured_outputs draws "
                     'predictions under one; expected a JSON schema such as {"type": "integer", "minimum": 0, "maximum": 9}: '
                     f"give {type(quantity).__name__} a method `schema`, or set meta.structured_outputs to false"
                 )
         return json.dumps(
             {"type": "object", "properties": members, "required": [*members], "additionalProperties": False}
         )
+
+    def check_schemas(self) -> None:
+        """Refuses schemas that structured outputs would not heed in full, or that allow what cannot be read.
+
+        Raises:
+            ValueError: If a quantity has such a one, or none.
+        """
+        self.schema()
+        for quantity in self._all:
+            check_schema(who(quantity), called(quantity, "schema", self.budget), reading(quantity))
 
     def read(self, text: str) -> MetaPrediction:
         """Reads what a meta completion predicts; each quantity is judged alone.
@@ -180,7 +210,7 @@ class Quantities:
         Raises:
             ValueError: If a quantity fails on a value with anything but `Unreadable`; the cause is kept.
         """
-        found, failures = read_members(text, {q.key: _guarded(q) for q in self._all})
+        found, failures = read_members(text, {q.key: reading(q) for q in self._all})
         values = {q.name: found[q.key] for q in self._all if q.key in found}
         return MetaPrediction(values=values, failures=failures, pass_rate_scale=self.pass_rate_scale)
 
@@ -203,7 +233,7 @@ class Quantities:
         for quantity in reversed(self._all):
             if quantity.reward_name in wanted:
                 predicted = prediction.values.get(quantity.name)
-                parts[quantity.reward_name] = 0.0 if predicted is None else _reward(quantity, predicted, group)
+                parts[quantity.reward_name] = 0.0 if predicted is None else reward_of(quantity, predicted, group)
         return parts
 
     def expert(self, group: RolloutGroup) -> tuple[Rollout, str] | None:
@@ -238,9 +268,9 @@ class Quantities:
             return None
         predicted = best.prediction.values
         written = [q for q in self._all if q.expert_reward is None or predicted.get(q.name) is not None]
-        truths = {q.key: _of(q, "truth", predicted.get(q.name), group) for q in written}
+        truths = {q.key: called(q, "truth", predicted.get(q.name), group) for q in written}
         for quantity in written:
-            _check_truth(quantity, truths[quantity.key], group)
+            check_truth(quantity, truths[quantity.key], group)
         return best, rewritten(best.text, render_members(truths))
 
     def calibration(self) -> Calibration:
@@ -261,13 +291,13 @@ class Quantities:
         for quantity in self._all:
             if not callable(quantity.metric):
                 raise TypeError(
-                    f"{_who(quantity)} has {quantity.metric!r} as its metric; expected a class, such as "
+                    f"{who(quantity)} has {quantity.metric!r} as its metric; expected a class, such as "
                     "masa_lightning.metrics.ValueCalibration, or a method"
                 )
-        made = {each.metric_name: each.metric(**settings) for each in self}
+        made = {each.metric_name: called(each, "metric", **settings) for each in self}
         for quantity in self._all:
             if made[quantity.metric_name] is not None:
-                _check_metric(quantity, made[quantity.metric_name])
+                check_metric(quantity, made[quantity.metric_name])
         return {name: metric for name, metric in made.items() if metric is not None}
 
     def compare(self, group: RolloutGroup) -> Comparisons:
@@ -283,10 +313,10 @@ class Quantities:
         for quantity in self._all if group.is_unbiased else ():
             for prediction in (rollout.prediction for rollout in group.metas):
                 predicted = None if prediction is None else prediction.values.get(quantity.name)
-                row = None if predicted is None else _of(quantity, "compare", predicted, group, self.budget)
-                if row is not None and not _is_row(row):
+                row = None if predicted is None else called(quantity, "compare", predicted, group, self.budget)
+                if row is not None and not is_row(row):
                     raise ValueError(
-                        f"`compare` of {_who(quantity)} gave {row!r} for problem {group.problem.id!r}; expected a tuple of "
+                        f"`compare` of {who(quantity)} gave {row!r} for problem {group.problem.id!r}; expected a tuple of "
                         "finite numbers, with NaN where there is nothing to compare with, or None"
                     )
                 if row is not None:
@@ -320,7 +350,7 @@ class Quantities:
                 except (TypeError, ValueError) as error:
                     owner = next(each for each in self if each.metric_name == name)
                     raise ValueError(
-                        f"the {type(metric).__name__} of {_who(owner)} did not take what its `compare` gives: {error}"
+                        f"the {type(metric).__name__} of {who(owner)} did not take what its `compare` gives: {error}"
                     ) from error
 
     def pictures(self, points: Mapping[str, Any], where: str = "") -> dict[str, Figure]:
@@ -334,7 +364,7 @@ class Quantities:
         drawn: dict[str, Any] = {name: known for name, known in points.items() if len(known.predicted)}
         for each in self:
             if each.metric_name in drawn:
-                figures |= each.pictures(drawn[each.metric_name], where)
+                figures |= pictures_of(each, drawn[each.metric_name], where)
         if PassRate.metric_name in drawn and self.confidence is not None and self.confidence.metric_name in drawn:
             from masa_lightning.metrics.figures import self_knowledge
 
@@ -345,77 +375,6 @@ class Quantities:
                 where=where,
             )
         return figures
-
-
-def _of(quantity: Quantity, method: str, *given: Any) -> Any:
-    """What a method of a quantity gives; an error in it is told with the name of the quantity."""
-    try:
-        return getattr(quantity, method)(*given)
-    except Exception as error:
-        raise ValueError(f"{_who(quantity)} failed in `{method}` with {type(error).__name__}: {error}") from error
-
-
-def _is_row(row: Any) -> bool:
-    """Whether a quantity compared with numbers, tensors of one among them."""
-    return isinstance(row, (list, tuple)) and not any(map(math.isinf, row))
-
-
-def _guarded(quantity: Quantity) -> Callable[[Any], Any]:
-    def read(value: Any) -> Any:
-        try:
-            found = quantity.read(value)
-        except Unreadable:
-            raise
-        except Exception as error:
-            raise ValueError(
-                f"{_who(quantity)} failed to read {reprlib.repr(value)} with {type(error).__name__}: {error}; expected a "
-                'value, or functional.parsing.Unreadable("wrong_type"): a model may write anything'
-            ) from error
-        if isinstance(found, float) and not math.isfinite(found):  # JSON of Python has NaN, and 1e999
-            raise Unreadable("out_of_range")
-        if found is None:
-            raise ValueError(f"{_who(quantity)} read {reprlib.repr(value)} as None; expected a value, or Unreadable")
-        return found
-
-    return read
-
-
-def _reward(quantity: Quantity, predicted: Any, group: RolloutGroup) -> float:
-    reward = _of(quantity, "reward", predicted, group)
-    if not isinstance(reward, (int, float)) or not 0 <= reward <= 1:
-        raise ValueError(
-            f"{_who(quantity)} gave the reward {reward!r} for the prediction {reprlib.repr(predicted)} of problem "
-            f"{group.problem.id!r}; expected a number in [0, 1]"
-        )
-    return float(reward)
-
-
-def _check_truth(quantity: Quantity, truth: Any, group: RolloutGroup) -> None:
-    try:
-        found = quantity.read(json.loads(json.dumps(truth, allow_nan=False)))
-        shown = reprlib.repr(found)
-    except (TypeError, ValueError) as error:
-        found, shown = None, f"nothing ({type(error).__name__}: {error})"
-    if found is None or found != truth:
-        raise ValueError(
-            f"{_who(quantity)} has {reprlib.repr(truth)} as its truth of problem {group.problem.id!r}, which it reads "
-            f"back as {shown}; expected what `read` makes of JSON: experts are to write it"
-        )
-
-
-def _check_metric(quantity: Quantity, metric: Any) -> None:
-    update, points = (getattr(metric, name, None) for name in ("update", "points"))
-    takes = inspect.signature(update).parameters.values() if callable(update) else ()
-    names = {p.name for p in takes}
-    if not callable(points) or not (names >= {"problem", "weight"} or any(p.kind == p.VAR_KEYWORD for p in takes)):
-        raise TypeError(
-            f"{_who(quantity)} has a {type(metric).__name__} as its metric; expected one of masa_lightning.metrics, such as "
-            "ValueCalibration, or one with `update(..., problem=, weight=)` and `points()`, as these have"
-        )
-
-
-def _who(quantity: Quantity | StatedConfidence) -> str:
-    return f"the quantity {getattr(quantity, 'key', quantity.metric_name)!r} ({type(quantity).__name__})"
 
 
 def _check(quantities: Any, confidence: StatedConfidence | None) -> None:

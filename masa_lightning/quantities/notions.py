@@ -36,8 +36,8 @@ class Notions(Quantity):
     shown = ()  # no metric says how well they are predicted but their reward
 
     def __init__(self, counting: Counting = "count", expert_reward: float = 0.2) -> None:
-        check_choice("notion_counting (counting of Notions)", counting, get_args(Counting))
-        check_number("min_expert_reward (expert_reward of Notions)", expert_reward, ">= 0", "<= 1")
+        check_choice("counting of Notions", counting, get_args(Counting))
+        check_number("expert_reward of Notions", expert_reward, ">= 0", "<= 1")
         self.counting: Counting = counting
         self.expert_reward: float = expert_reward
 

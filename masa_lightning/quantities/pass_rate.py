@@ -41,9 +41,9 @@ class PassRate(Quantity):
     shown = ("pearson", "spearman", "mae", "bias", "ece")
 
     def __init__(self, scale: int = 8, scoring: Scoring = "exponential", base: float = 0.01) -> None:
-        check_number("pass_rate_scale (scale of PassRate)", scale, ">= 1", whole=True)
-        check_number("difficulty_base (base of PassRate)", base, "> 0", "< 1")
-        check_choice("difficulty_scoring (scoring of PassRate)", scoring, get_args(Scoring))
+        check_number("scale of PassRate", scale, ">= 1", whole=True)
+        check_number("base of PassRate", base, "> 0", "< 1")
+        check_choice("scoring of PassRate", scoring, get_args(Scoring))
         self.scale = scale
         self.scoring: Scoring = scoring
         self.base = base

@@ -94,7 +94,8 @@ class Quantity(ABC):
     def schema(self, budget: int) -> dict[str, Any] | None:
         """Says which values structured outputs may give it, as JSON schema; None where it is for free drawing alone.
 
-        Every value of the schema is one that `read` takes. Texts and lists have a greatest length, and an item of a list
+        Every value of the schema is one that `read` takes, and its keywords are those that a grammar heeds
+        (`quantities.schemas`): others are refused. Texts and lists have a greatest length, and an item of a list
         takes few tokens: objects inside of lists may be cut.
 
         Args:

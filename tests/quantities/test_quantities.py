@@ -18,8 +18,10 @@ from masa_lightning.functional.parsing import Unreadable, parse_meta_prediction,
 from masa_lightning.functional.prompts import PromptTemplates, Question, check_asked, meta_messages
 from masa_lightning.functional.rewards import meta_reward, weighted_mean
 from masa_lightning.metrics import LengthCalibration, ValueCalibration
+from masa_lightning.modules.meta import MetaSettings
 from masa_lightning.quantities import Notions, PassRate, Quantities, Quantity, SolutionLength, default_quantities
 from masa_lightning.rollouts.meta_scorer import MetaScorer
+from masa_lightning.sampling.transformers import TransformersSampler
 from masa_lightning.types import Completion, MetaPrediction, Problem, Rollout, RolloutGroup
 
 PAPER = Quantities(default_quantities(), budget=100)
@@ -274,7 +276,7 @@ def test_a_template_that_does_not_ask_is_refused(loop):
 )
 def test_settings_of_the_default_ones_are_refused_beside_others(loop, setting, where):
     with pytest.raises(
-        ValueError, match=f"quantities are given, and {next(iter(setting))} is .*; expected it as {where}"
+        ValueError, match=rf"quantities are given, and meta\.{next(iter(setting))} is .*; expected it as {where}"
     ):
         loop.module(quantities=[PassRate(), Notions()], **setting)
 
@@ -343,14 +345,114 @@ def test_a_comparison_without_end_is_refused(loop):
         Quantities([Endless()], budget=9).compare(group)
 
 
-@pytest.mark.parametrize("method", ["ask", "schema"])
+@pytest.mark.parametrize("method", ["ask", "schema", "metric", "pictures"])
 def test_an_error_of_a_method_names_the_quantity(method):
-    def fails(self, *given):
+    def fails(self, *given, **settings):
         raise KeyError("lost")
 
-    kind = type("Own", (Steps,), {method: fails})
+    kind = type("Own", (Steps,), {"schema": lambda self, budget: {"const": 1}, method: fails})
     with pytest.raises(ValueError, match=rf"the quantity 'steps' \(Own\) failed in `{method}` with KeyError: 'lost'"):
-        Quantities([kind()], budget=9).schema()
+        quantities = Quantities([kind()], budget=9)
+        quantities.schema()
+        quantities.metrics()
+        quantities.pictures({"steps": SimpleNamespace(predicted=[1.0])})
+
+
+def test_pictures_that_are_none_name_the_quantity():
+    class Drawn(Steps):
+        def pictures(self, points, where=""):
+            return "a picture"
+
+    with pytest.raises(ValueError, match=r"`pictures` of the quantity 'steps' \(Drawn\) gave 'a picture'; expected"):
+        Quantities([Drawn()], budget=9).pictures({"steps": SimpleNamespace(predicted=[1.0])})
+
+
+@pytest.mark.parametrize("scale", [8, 16])
+def test_a_scale_that_is_not_that_of_the_quantity_is_refused(loop, scale):
+    with pytest.raises(
+        ValueError, match=rf"quantities are given, and meta\.pass_rate_scale is {scale}, .* PassRate\(sc"
+    ):
+        loop.module(quantities=[PassRate(3)], pass_rate_scale=scale)
+    assert loop.module(quantities=[PassRate(scale)], pass_rate_scale=scale).pass_rate_scale == scale
+
+
+@pytest.mark.parametrize(
+    ("setting", "argument"),
+    [
+        ({"pass_rate_scale": 0}, "scale of PassRate"),
+        ({"difficulty_base": 2}, "base of PassRate"),
+        ({"difficulty_scoring": "log"}, "scoring of PassRate"),
+        ({"notion_counting": "sum"}, "counting of Notions"),
+        ({"min_expert_reward": 2}, "expert_reward of Notions"),
+    ],
+)
+def test_errors_name_what_the_user_wrote(loop, setting, argument):
+    ((name, value),) = setting.items()
+    with pytest.raises(ValueError, match=rf"^meta\.{name} is {value!r}; expected"):
+        loop.module(**setting)
+    word, _, kind = argument.split()
+    with pytest.raises(ValueError, match=rf"^{argument} is {value!r}; expected"):
+        {"PassRate": PassRate, "Notions": Notions}[kind](**{word: value})
+
+
+class Schemed(Steps):
+    """Takes integers from 1 on, and any text or list."""
+
+    def __init__(self, schema):
+        self.of = schema
+
+    def schema(self, budget):
+        return self.of
+
+    def read(self, value):
+        return read_integer(value, 1) if isinstance(value, int) else value
+
+
+DIGIT = {"type": "integer", "minimum": 1, "maximum": 9}
+PAIR = {"type": "array", "items": DIGIT, "minItems": 2, "maxItems": 2}
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"allOf": [DIGIT, DIGIT]}, "has 'allOf' in its schema"),
+        (DIGIT | {"not": {"const": 3}}, "has 'not' in its schema, which structured outputs would pass over"),
+        (PAIR | {"uniqueItems": True}, "has 'uniqueItems' in its schema"),
+        (PAIR | {"items": {"$ref": "#"}}, r"has '\$ref' in its schema\.items"),
+        ({"type": "string", "pattern": "^(?!bb)[ab]{2}$"}, r"has a pattern with '\(\?!'"),
+        ({"type": "string", "pattern": "^[ab]+$", "maxLength": 2}, "has 'maxLength' beside 'pattern'"),
+        ({"type": "integer", "anyOf": [DIGIT]}, "has 'type' in its schema"),
+        ({"anyOf": [DIGIT, {"type": "integer", "format": "x"}]}, r"has 'format' in its schema\.anyOf\[1\]"),
+        (
+            {"type": "object", "properties": {"a": {}}, "additionalProperties": False},
+            r"has no type in its schema\.properties\.a",
+        ),
+        (DIGIT | {"minimum": 0}, "allows 0, which its `read` does not take"),
+        ({"enum": [1, 2, 0]}, "allows 0, which its `read` does not take"),
+        ({"type": "integer", "minimum": -3, "maximum": 10**9}, "allows -3, "),
+        ({"anyOf": [DIGIT, {"const": 0}]}, "allows 0, "),
+        ({"type": "integer", "exclusiveMinimum": -9, "exclusiveMaximum": 9}, r"allows (0|-\d), "),
+    ],
+)
+def test_a_schema_that_says_more_than_is_heeded_or_read_is_refused(schema, said):
+    pytest.importorskip("xgrammar")
+    with pytest.raises(ValueError, match=rf"the quantity 'steps' \(Schemed\) (has a schema that )?{said}"):
+        MetaSettings(structured_outputs=True).quantities([Schemed(schema)], 64, TransformersSampler())
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        DIGIT,
+        PAIR,
+        {"enum": ["a", 3]},
+        {"type": "string", "pattern": "^[ab]{1,3}$"},
+        {"anyOf": [DIGIT, {"const": "no"}]},
+    ],
+)
+def test_a_schema_that_is_read_is_taken(schema):
+    pytest.importorskip("xgrammar")
+    Quantities([*default_quantities(), Schemed(schema)], budget=100).check_schemas()
 
 
 def test_a_comparison_that_is_no_row_is_refused():
