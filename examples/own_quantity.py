@@ -1,7 +1,5 @@
 """A quantity of your own: how many steps, which are sentences here, a correct solution will have."""
 
-from statistics import fmean
-
 from lightning.pytorch import Trainer
 
 from masa_lightning import ArithmeticDataModule, MASALightningModule, PassRate, PromptTemplates, Quantity
@@ -25,13 +23,14 @@ class Steps(Quantity):
         return 1 / (1 + abs(predicted - self.truth(predicted, group))) if any(group.correct) else 0.0
 
     def truth(self, predicted, group):
-        return round(fmean(self.counts(group)))
+        return round(self.actual(group))
 
     def compare(self, predicted, group, budget):
-        return min(predicted, budget), fmean(self.counts(group) or [float("nan")])
+        return min(predicted, budget), self.actual(group)
 
-    def counts(self, group):
-        return [1 + rollout.text.count(". ") for rollout in group.solutions if rollout.correct]
+    def actual(self, group):
+        counts = [1 + rollout.text.count(". ") for rollout in group.solutions if rollout.correct]
+        return sum(counts) / len(counts) if counts else float("nan")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import masa_lightning
 from masa_lightning import (
@@ -26,6 +27,7 @@ from masa_lightning import (
     functional,
     metrics,
 )
+from masa_lightning.checks import parameters
 from masa_lightning.settings import Algorithm, Evaluation
 from masa_lightning.types import Problem
 
@@ -84,6 +86,22 @@ def test_every_public_class_and_function_is_described() -> None:
     pages = PAGES["docs/settings.md"] + PAGES["docs/api.md"]
     described = set(re.findall(r"^::: masa_lightning\.(?:functional\.)?(\w+)$", pages, re.MULTILINE))
     assert {*masa_lightning.__all__, *functional.__all__} - described == {"__version__"}
+
+
+YAML = [
+    (page, block)
+    for page, text in PAGES.items()
+    for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    if block.startswith("model:\n  init_args:")
+]
+
+
+@pytest.mark.parametrize(("page", "block"), YAML, ids=[f"{page}-{i}" for i, (page, _) in enumerate(YAML)])
+def test_settings_on_a_page_are_some_that_a_module_takes(page: str, block: str) -> None:
+    """Weights without their functions were on one."""
+    settings = yaml.safe_load(block)["model"]["init_args"]
+    assert settings.keys() <= parameters(MASALightningModule).keys()
+    assert len(settings.get("reward_functions", ())) == len(settings.get("reward_weights", ()))
 
 
 def test_the_site_asks_the_network_for_nothing() -> None:

@@ -12,7 +12,7 @@ import linecache
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -21,7 +21,7 @@ from typing import Any, Final, NoReturn
 
 import masa_lightning
 from masa_lightning.checks import parameters
-from masa_lightning.modules.moved import GONE, MOVED
+from masa_lightning.modules.moved import GONE, MOVED, old_names, translated_algorithm
 
 _PACKAGE: Final = str(Path(__file__).parents[1])
 _KEY: Final = re.compile(r'(?:- )?Parser key "(.+?)":(?: (.*))?$')
@@ -141,6 +141,26 @@ def readable(message: str, options: Iterable[str] = (), folders: Sequence[Path] 
     return "\n".join(dict.fromkeys(lines or types)) or message
 
 
+def with_old_names(said: str, model: Mapping[str, Any]) -> str:
+    """Names all settings of earlier versions where jsonargparse stopped at the first.
+
+    Args:
+        said: Of `readable`.
+        model: Arguments of the module, as configurations and options have them.
+    """
+    old = old_names(model)
+    lines = {name: f"model: there is no setting {name!r} any more; expected {now}" for name, now in old.items()}
+    if isinstance(algorithm := model.get("algorithm"), Mapping):
+        given = algorithm.get("importance_sampling")
+        if (now := translated_algorithm(algorithm).get("importance_sampling")) != given:
+            key = "algorithm.importance_sampling"
+            lines[key] = f"model.{key}: there is no {given!r} any more; expected {now}"
+    stopped = any(f"'{name}" in said or f"'{name.rpartition('.')[2]}'" in said for name in old) or (
+        " algorithm.importance_sampling: " in f" {said}".replace("model.", "")
+    )
+    return "\n".join(lines.values()) if stopped and len(lines) > 1 else said
+
+
 def is_mistake(error: BaseException) -> bool:
     """Whether an error says all that its reader needs: this package raised it on purpose, or Lightning for a wrong setup."""
     trace = error.__traceback__
@@ -209,9 +229,16 @@ def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None, 
     if (match := _OTHER_KIND.fullmatch(text)) and (path := match["path"] or given):
         if other := _other_signatures(path, match["kind"]):
             return f"{path} is not written as a {match['kind']} is; expected these names and annotations: {other}"
+        if lacking := _lacking(path, match["kind"]):
+            return f"{path} is no {match['kind']}, as it has no {' and no '.join(lacking)}; expected all of its methods"
         return f"{path} is no {match['kind']}; expected one{example}"
     if text.endswith("masa_lightning.protocols.Sampler is a protocol"):
         return "of which class? Expected it first: --model.sampler VLLMSampler, or in a YAML class_path with init_args"
+    if text.endswith("to be a class that instantiates into callable or a subclass of typing.Any."):
+        return (
+            "settings of which function? Expected each in a list, one with settings by its class: "
+            f"--{key} '[package.function, {{class_path: package.Class, init_args: {{NAME: VALUE}}}}]'"
+        )
     got = f", got {given}" if given and _TYPE_ALONE.match(text) else ""
     if match := _ABSTRACT.search(text):
         lacking = sorted(getattr(imported(match[1]), "__abstractmethods__", ()))
@@ -266,7 +293,7 @@ def _other_signatures(path: str, protocol: str) -> str:
     kind, found = getattr(protocols, protocol, None), imported(path)
     if kind is None or not callable(found):
         return ""
-    methods = {n: of for n, of in vars(kind).items() if callable(of) and (n[0] != "_" or n == "__call__")}
+    methods = _methods(kind)
     if not inspect.isclass(found):
         own, first = {"__call__": found}, "self, "
     else:
@@ -279,6 +306,20 @@ def _other_signatures(path: str, protocol: str) -> str:
         for method, of in methods.items()
         if _signature(own[method]) != _signature(of).replace(first, "", 1)
     )
+
+
+def _methods(protocol: type) -> dict[str, Any]:
+    return {n: of for n, of in vars(protocol).items() if callable(of) and (n[0] != "_" or n == "__call__")}
+
+
+def _lacking(path: str, protocol: str) -> list[str]:
+    """Methods of a protocol that a class has not, if it has most of them."""
+    from masa_lightning import protocols
+
+    kind, found = getattr(protocols, protocol, None), imported(path)
+    names = [] if kind is None else [*_methods(kind)]
+    lacking = [name for name in names if not hasattr(found, name)]
+    return lacking if inspect.isclass(found) and 2 * len(lacking) <= len(names) else []
 
 
 def _signature(function: Callable[..., Any]) -> str:

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import is_dataclass
 from os.path import isfile
 from pathlib import Path
@@ -28,9 +29,9 @@ from masa_lightning.callbacks.run_summary import RunSummary
 from masa_lightning.callbacks.validate_first import ValidateFirst
 from masa_lightning.checks import parameters
 from masa_lightning.cli import console
-from masa_lightning.cli.errors import imported, is_mistake, readable, stop
+from masa_lightning.cli.errors import imported, is_mistake, readable, stop, with_old_names
 from masa_lightning.cli.runs import with_run
-from masa_lightning.cli.words import taken
+from masa_lightning.cli.words import all_settings, taken
 from masa_lightning.models.checkpoints import set_aside
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.room_for_a_run import last_checkpoint, room_for_a_run
@@ -57,6 +58,8 @@ class _Parser(LightningArgumentParser):
 
     folders: tuple[Path, ...] = ()
     """Where the command was started, and where the configurations of its command line are."""
+    words: Sequence[str] = ()
+    """Of the command line, as LightningCLI gets them."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # With `--debug` jsonargparse would write hundreds of lines of what it reads, before the traceback.
@@ -74,7 +77,10 @@ class _Parser(LightningArgumentParser):
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
         command = parser.prog.replace(" [options]", "")
-        sys.stderr.write(f"error: {readable(message, parser._option_string_actions, self.folders)}\n")
+        said = readable(message, parser._option_string_actions, self.folders)
+        here, *_ = self.folders or (Path(),)  # jsonargparse may be in that of a configuration
+        model = all_settings(self.words, here).get("model", {})
+        sys.stderr.write(f"error: {with_old_names(said, model.get('init_args') or {})}\n")
         command = command if " " in command else "masa COMMAND"
         sys.stderr.write(f"`{command} --help=all` lists all options; --debug shows where this comes from.\n")
         self.exit(2)
@@ -262,7 +268,7 @@ def main(args: ArgsType = None) -> LightningCLI | None:
         except (FileNotFoundError, ValueError) as error:
             stop(error)
         configured = [Path(file).absolute().parent for file in taken(words, "--config")[0] if isfile(file)]
-        _Parser.folders = (Path.cwd(), *configured)
+        _Parser.folders, _Parser.words = (Path.cwd(), *configured), words[1:]
         if args is None:
             sys.argv[1:] = words  # which LightningCLI wants to read by itself
         else:

@@ -193,6 +193,16 @@ def named_settings(words: Sequence[str]) -> dict[str, Any]:
     return named
 
 
+def all_settings(words: Sequence[str], folder: Path) -> dict[str, Any]:
+    """What the files of configurations, as seen from a folder, and single words say together, as `named_settings`."""
+    read: Any = {}
+    for file in taken(words, "--config")[0]:
+        if not file.lstrip().startswith("{"):
+            read = laid_over(read, _whole(yaml.safe_load(Path(folder, file).read_text(encoding="utf-8"))))
+    found: dict[str, Any] = laid_over(read, named_settings(words))
+    return found
+
+
 def laid_over(settings: Any, others: Any) -> Any:
     """What is left of settings when others are laid over them; another class leaves nothing."""
     if not isinstance(settings, dict) or not isinstance(others, dict):

@@ -1,6 +1,7 @@
 r"""What a solution says of its own chance to be right: how it is read, and what it earns (RLCR, arXiv 2507.16806).
 
-A solution ends with ``<confidence>0.8</confidence>``. Texts are hostile: reading one costs linear time, and raises nothing.
+A solution ends with ``<confidence>0.8</confidence>``. What a program in it prints is none. Texts are hostile:
+reading one costs linear time, and raises nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ its tags do not say the same; "not_a_number": what is between them is no decimal
 _OPEN, _CLOSE = f"<{CONFIDENCE}>", f"</{CONFIDENCE}>"
 _MARK: Final = re.compile(f"{_OPEN}|{_CLOSE}")
 _THINK, _THOUGHT = "<think>", "</think>"
+_CODE: Final = re.compile(r"```.*?```", re.DOTALL)
 _NUMBER: Final = re.compile(r"(-?)([0-9]{0,20}\.?[0-9]{0,20})(\s{0,2}%)?")
 
 
@@ -38,7 +40,7 @@ def parse_confidence(text: str) -> Stated:
     r"""Reads the confidence that a solution ends with. No text raises.
 
     It is a decimal number in [0, 1], or one in [0, 100] with a percent sign, in a tag behind which nothing follows but white
-    space. What is before ``</think>`` is reasoning, and states nothing.
+    space. What is before ``</think>`` is reasoning, and states nothing; nor does a tag in a block of code.
 
     Args:
         text: The decoded completion.
@@ -53,7 +55,7 @@ def parse_confidence(text: str) -> Stated:
     reasoning, _, said = text.rpartition(_THOUGHT)
     if _THINK in said:  # it never ends
         reasoning, said = text, ""
-    marks = [*_MARK.finditer(said)]
+    marks = _marks(said)
     if not marks:
         return Stated(None, "misplaced" if _MARK.search(reasoning) else "missing")
     opened, closed = marks[::2], marks[1::2]
@@ -69,14 +71,14 @@ def parse_confidence(text: str) -> Stated:
 
 
 def without_confidence(text: str) -> str:
-    r"""Takes the tags out of a solution, with what is between them: it is no part of the answer.
+    r"""Takes the tags out of a solution, with what is between them: it is no part of the answer. Blocks of code are whole.
 
     >>> without_confidence(r"so \boxed 4 <confidence>\boxed{0.8}</confidence>")
     'so \\boxed 4 \n'
     """
     spans: list[tuple[int, int]] = []
     opened: re.Match[str] | None = None
-    for mark in _MARK.finditer(text):
+    for mark in _marks(text):
         if opened is not None:
             spans.append((opened.start(), mark.end()) if mark[0] == _CLOSE else opened.span())
         elif mark[0] == _CLOSE:
@@ -125,6 +127,18 @@ def confidence_reward(confidence: float | None, correct: bool) -> float:
     if not 0 <= confidence <= 1:
         raise ValueError(f"confidence is {confidence}; expected a value in [0, 1], or None if none is stated")
     return -((confidence - bool(correct)) ** 2)
+
+
+def _marks(text: str) -> list[re.Match[str]]:
+    """The openings and ends of tags outside of closed blocks of code."""
+    blocks = [block.span() for block in _CODE.finditer(text)]
+    found, passed = [], 0
+    for mark in _MARK.finditer(text):
+        while passed < len(blocks) and blocks[passed][1] <= mark.start():
+            passed += 1
+        if passed == len(blocks) or mark.start() < blocks[passed][0]:
+            found.append(mark)
+    return found
 
 
 def _read(text: str) -> Stated:

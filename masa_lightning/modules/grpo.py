@@ -119,6 +119,7 @@ class GRPOLightningModule(PolicyLightningModule):
         self.quantities: Quantities | None = None
         """What is predicted or stated, if anything is."""
         if confidence is not None:
+            confidence.check_stops(self.sampling.stop)
             self.calibrate(Quantities([], budget=self.max_completion_length, confidence=confidence))
         self.prompts = fitting_prompts(model, prompts)
         self.evaluation = evaluation

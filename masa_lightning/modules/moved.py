@@ -83,6 +83,21 @@ def translated_algorithm(settings: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def old_names(settings: Mapping[str, Any]) -> dict[str, str]:
+    """All that a module's arguments have of earlier versions, as a configuration writes it, and what is expected now.
+
+    >>> old_names({"meta_reward_weights": {"length": 0}, "algorithm": {"warmup_steps": 3}, "seed": 1})
+    {'meta_reward_weights': 'meta.reward_weights', 'algorithm.warmup_steps': 'optimization.lr_scheduler.num_warmup_steps'}
+    """
+    now = MOVED | GONE
+    found = {name: now[name] for name in settings if name in now}
+    for group, values in settings.items():
+        if group not in now and isinstance(values, Mapping):
+            old = {f"{group}.{name}": MOVED[name] for name in values if name in MOVED}
+            found |= {name: place for name, place in old.items() if name != place}
+    return found
+
+
 def check_names(kind: type, given: Iterable[str], taken: Iterable[str]) -> None:
     """Refuses arguments that no class takes to which they are passed on, by the name of the one that was called.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from masa_lightning.functional.confidence import CONFIDENCE, confidence_reward, parse_confidence, stated_confidence
@@ -48,6 +49,19 @@ class StatedConfidence:
         if not isinstance(instruction, str):
             raise ValueError(f'instruction of StatedConfidence is {instruction!r}; expected a text, "" for none')
         self.instruction = instruction
+
+    def check_stops(self, texts: Sequence[str]) -> None:
+        """Refuses texts that end solutions before their tag does: what stops a text is no part of it.
+
+        Raises:
+            ValueError: If there is such a one.
+        """
+        marks = (f"<{CONFIDENCE}>", f"</{CONFIDENCE}>")
+        if wrong := [text for text in texts if any(text in mark or mark in text for mark in marks)]:
+            raise ValueError(
+                f"sampling.stop has {wrong[0]!r}, with which <{CONFIDENCE}> is written, so that none would be stated; "
+                "expected other texts, or none: a solution ends its turn after the tag"
+            )
 
     def ask(self, messages: list[dict[str, str]]) -> list[dict[str, str]]:
         """Adds the instruction to the last message of a solution's chat."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal
@@ -80,7 +80,7 @@ class Asked:
         return self.is_async and self.form == "completion" and not self.waits_for_verdicts
 
 
-def read_signature(function: RewardFunction, who: str) -> Asked:
+def read_signature(function: RewardFunction, who: str, *, absent: Collection[str] = ()) -> Asked:
     """Reads what a reward function asks for.
 
     It is called for one completion if it requires `completion`, `length`, `finish_reason` or `confidence`; for all
@@ -90,10 +90,11 @@ def read_signature(function: RewardFunction, who: str) -> Asked:
     Args:
         function: Any callable.
         who: It is, for errors.
+        absent: Of `READERS`, what no completion of the run has.
 
     Raises:
-        TypeError: If its signature cannot be read, requires what there is not, asks for nothing of a completion, or it
-            gives no values when it is called (``yield``).
+        TypeError: If its signature cannot be read, requires what there is not or is absent, asks for nothing of a
+            completion, or it gives no values when it is called (``yield``).
 
     >>> read_signature(lambda problem, completions, limit=3: [], "it")
     Asked(form='problem', names=('problem', 'completions'), is_async=False)
@@ -118,6 +119,11 @@ def read_signature(function: RewardFunction, who: str) -> Asked:
         raise TypeError(
             f"{who} requires {', '.join(map(repr, unknown))}, and is called {_PHRASES[form]} with what it asks for by name; "
             f"expected names of {_all_names()}: rename {'it' if len(unknown) == 1 else 'them'}, or give a default"
+        )
+    if lacking := [name for name in required if NAMES[form].get(name) in absent]:
+        raise TypeError(
+            f"{who} requires {lacking[0]!r}, and solutions are not asked for one, so that it would be None of them all; "
+            "expected a module with confidence=StatedConfidence(), or a default of that parameter"
         )
     takes_all = any(p.kind == p.VAR_KEYWORD for p in parameters)
     names = tuple(name for name in known if name in by_name or (takes_all and name not in bound))

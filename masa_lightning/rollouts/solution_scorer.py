@@ -70,10 +70,13 @@ class SolutionScorer:
         if confidence is not None:
             check_object("confidence", confidence, StatedConfidence, note="such as StatedConfidence()")
         self.grader = grader
+        absent = ("confidence",) if confidence is None else ()
         self.functions = dict(zip(reward_names(functions or []), functions or [], strict=True))
         """By their names in metrics."""
         self._named = [
-            NamedFunction(name=name, function=f, asked=read_signature(f, f"the reward function {name!r}"))
+            NamedFunction(
+                name=name, function=f, asked=read_signature(f, f"the reward function {name!r}", absent=absent)
+            )
             for name, f in self.functions.items()
         ]
         self.weights = _read_weights(weights, list(self.functions))
@@ -138,7 +141,12 @@ class SolutionScorer:
     phase = "grade"
 
     def score(self, groups: Sequence[RolloutGroup], progress: PhaseProgress) -> None:
-        """Grades solutions and sets their rewards, in place; where nobody knows the answer they are ungraded."""
+        """Grades solutions and sets their rewards, in place; where nobody knows the answer they are ungraded.
+
+        Raises:
+            ValueError: As `grade`; or if a reward function does not give one finite number a completion, or fails; the
+                cause is kept.
+        """
         total = sum(len(g.solutions) for g in groups if g.problem.answer)
         self.read(groups)
         try:
@@ -208,15 +216,6 @@ class SolutionScorer:
         for (_, rollout), verdict in zip(pairs, read_verdicts(self.grader, problems, given), strict=True):
             rollout.correct, rollout.ungraded = verdict is True, verdict is None
 
-    def reward(self, groups: Sequence[RolloutGroup]) -> None:
-        """Sets the rewards of graded solutions and their parts, in place.
-
-        Raises:
-            ValueError: If a reward function does not give one finite number a completion, or fails; the cause is kept.
-        """
-        with Background() as background:
-            self._reward(groups, {}, background, lambda phase, total: lambda done, of: None)
-
     def _begin(
         self, functions: Sequence[NamedFunction], groups: Sequence[RolloutGroup], background: Background
     ) -> dict[str, Running]:
@@ -242,7 +241,7 @@ class SolutionScorer:
         background: Background,
         progress: PhaseProgress,
     ) -> None:
-        """As `reward`; those that are begun are waited for, after the others."""
+        """Sets the rewards of graded solutions and their parts; what is begun is waited for, after the others."""
         late = [each for each in self._named if each.asked.is_async and each.name not in begun]
         running = {**begun, **self._begin(late, groups, background)}
         values = {n.name: self._calls(n, groups).now() for n in self._named if not n.asked.is_async}

@@ -103,7 +103,7 @@ def test_any_text_is_read(text: str) -> None:
         assert text.rstrip().endswith("</confidence>")
         assert "<think>" not in text.rpartition("</think>")[2]
     kept = without_confidence(text)
-    assert "<confidence>" not in kept or "<confidence>" not in text
+    assert "<confidence>" not in kept
     assert kept == text or "<confidence>" in text or "</confidence>" in text
 
 
@@ -114,11 +114,35 @@ def test_every_share_is_read_as_python_reads_it(millionths: int) -> None:
     assert parse_confidence(tag(f"{float(100 * share):.4f}%")).value == pytest.approx(float(share), abs=1e-12)
 
 
-@pytest.mark.parametrize("text", ["<confidence>" * 200_000, tag("1") * 100_000, "<think>" * 200_000, tag(" " * 10**6)])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<confidence>" * 200_000,
+        "```<confidence>" * 200_000,
+        "`" * 10**6,
+        tag("1") * 100_000,
+        "<think>" * 200_000,
+        tag(" " * 10**6),
+    ],
+)
 def test_hostile_texts_cost_little(text: str) -> None:
     """Linear: quadratic work on these would run into the limit of the whole test."""
     parse_confidence(text)
     without_confidence(text)
+
+
+PRINTS = '```python\nprint("<confidence>1</confidence>")\n```'
+
+
+def test_a_program_keeps_what_it_prints() -> None:
+    """It lost the tag, and its solution stated nothing."""
+    for program in (PRINTS, PRINTS.replace("</confidence>", "")):
+        text = f"so\n{program}\n{tag('0.8')}"
+        assert parse_confidence(text) == (0.8, None)
+        assert without_confidence(text) == f"so\n{program}\n\n"
+        assert parse_confidence(f"so\n{program}") == (None, "missing")
+    assert parse_confidence(f"so\n```{tag('0.8')}") == (0.8, None)  # which is never closed
+    assert parse_confidence(f"<think>```</think> ``` {tag('1')} ``` {tag('0.8')}") == (0.8, None)
 
 
 @pytest.mark.parametrize(

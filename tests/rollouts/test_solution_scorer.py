@@ -14,8 +14,10 @@ from training_loop import Loop, Problems
 
 from masa_lightning.model_card.card import write_card
 from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.quantities import StatedConfidence
 from masa_lightning.rewards.names import reward_names
 from masa_lightning.rollouts.solution_scorer import SolutionScorer, read_verdicts
+from masa_lightning.settings import SamplingSettings
 from masa_lightning.types import Completion, Problem, Rollout, RolloutGroup
 
 
@@ -83,8 +85,7 @@ def scored(functions=(), weights=None, grader=None, groups=None, **settings):
     scorer = SolutionScorer(
         grader or Gives([True, False, None]), list(functions), weights, **({"max_length": 8} | settings)
     )
-    scorer.grade(groups)
-    scorer.reward(groups)
+    scorer.score(groups, lambda phase, total: lambda done, of: None)
     return groups[0].solutions
 
 
@@ -264,6 +265,28 @@ def test_an_exception_keeps_its_cause_and_says_where():
     with pytest.raises(ValueError, match=message) as refused:
         scored([divides])
     assert isinstance(refused.value.__cause__, ZeroDivisionError)
+
+
+def sure(completion, confidence): ...
+
+
+def sure_of_all(problems, completions, confidences): ...
+
+
+@pytest.mark.parametrize("function", [sure, sure_of_all])
+def test_a_confidence_that_nobody_states_is_refused_when_the_module_is_made(loop, function):
+    """It was None after the first rollouts."""
+    with pytest.raises(TypeError, match=rf"'{function.__name__}' requires 'confidence.* expected a module with confid"):
+        loop.module(GRPOLightningModule, reward_functions=[function])
+    loop.module(GRPOLightningModule, reward_functions=[function], confidence=StatedConfidence())
+    loop.module(GRPOLightningModule, reward_functions=[lambda completion, confidence=None: 0.0])
+
+
+@pytest.mark.parametrize("stop", ["</confidence>", "</", "</confidence>\n", "confidence"])
+def test_a_stop_that_cuts_the_tag_is_refused(loop, stop):
+    with pytest.raises(ValueError, match=r"sampling.stop has .*, with which <confidence> is written, so that none"):
+        loop.module(GRPOLightningModule, confidence=StatedConfidence(), sampling=SamplingSettings(stop=(stop,)))
+    loop.module(GRPOLightningModule, confidence=StatedConfidence(), sampling=SamplingSettings(stop=("Problem:",)))
 
 
 class Later:
