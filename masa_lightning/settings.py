@@ -90,7 +90,8 @@ class Algorithm:
         clip_high: Ratios are clipped above at 1 + clip_high, >= 0.
         dual_clip: Bound on the ratio of tokens with a negative advantage, > 1 + clip_high; None is off. Unused by "cispo"
             and "sapo".
-        sapo_temperature_pos: How fast "sapo" lets go of a token of advantage >= 0 whose ratio leaves 1, > 0.
+        sapo_temperature_pos: How fast "sapo" lets go of a token of advantage >= 0 whose ratio leaves 1, > 0; refused with
+            another surrogate.
         sapo_temperature_neg: The same of negative advantages.
         scale_rewards: Rewards of a group are divided by the group's deviation, by the batch's, or not.
         multi_objective_aggregation: How several rewards (correctness and `reward_functions`; what a prediction earns for
@@ -169,7 +170,12 @@ class Algorithm:
             check_number("clip_low", self.clip_low, ">= 0", "<= 1")
             check_number("clip_high", self.clip_high, ">= 0")
         for name in ("sapo_temperature_pos", "sapo_temperature_neg"):
-            check_number(name, getattr(self, name), "> 0")
+            check_number(name, value := getattr(self, name), "> 0")
+            if self.loss_type != "sapo" and value != getattr(type(self), name):
+                raise ValueError(
+                    f"{name} is {value!r} with loss_type {self.loss_type!r}, which has no temperatures; expected loss_type "
+                    "'sapo', or to leave it out"
+                )
         if self.dual_clip is not None and self.loss_type not in ("cispo", "sapo"):
             least = f"> {1 + (self.clip_high or 0.0):g}"
             check_number("dual_clip", self.dual_clip, least, note="(1 + clip_high), or None to turn it off")

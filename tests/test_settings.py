@@ -118,6 +118,15 @@ def test_sapo_clips_nothing():
         Algorithm(loss_type="sapo", clip_high=0.3)
 
 
+@pytest.mark.parametrize("name", ["sapo_temperature_pos", "sapo_temperature_neg"])
+def test_a_temperature_without_sapo_is_refused(name):
+    with pytest.raises(
+        ValueError, match=rf"{name} is 2\.0 with loss_type 'gspo', which has no temperatures; expected loss"
+    ):
+        Algorithm(loss_type="gspo", **{name: 2.0})
+    assert getattr(Algorithm(loss_type="sapo", **{name: 2.0}), name) == 2.0
+
+
 BAD = {
     Algorithm: {
         "loss_type": ["ppo", None], "aggregation": ["mean"], "clip_low": [-0.1, 1.1], "clip_high": [-0.1],

@@ -60,10 +60,10 @@ def write_page(
     """Writes the table, with what was measured and how, for people.
 
     Args:
-        path: As of `write_results`, like all others.
-        settings: The same.
-        checkpoint: The same.
-        rows: The same.
+        path: As of `write_results`.
+        settings: As of `write_results`.
+        checkpoint: As of `write_results`.
+        rows: As of `write_results`.
         quantities: What is predicted.
     """
     evaluation = settings["evaluation"]

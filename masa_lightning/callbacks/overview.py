@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from masa_lightning.functional.confidence import CONFIDENCE
 from masa_lightning.loggers.media import Chart, log_board, log_settings
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.modules.listeners import callbacks_of
@@ -36,9 +37,9 @@ class RunOverview(Callback):
     """Gives the loggers the settings of data, callbacks and Trainer, and TensorBoard a page of the charts to look at first.
 
     Lightning logs the settings of the module; these stand beside them. In TensorBoard the page is CUSTOM SCALARS: ten
-    charts, five of them of predictions, and three more where controls are used. The tab HPARAMS shows all settings with
-    how well the run does, if its logger has ``default_hp_metric: false``, as those of this package's configurations have:
-    otherwise Lightning has filled it with the module's alone.
+    charts, five of them of predictions, and more where confidences are stated or controls are used. The tab HPARAMS shows
+    all settings with how well the run does, if its logger has ``default_hp_metric: false``, as those of this package's
+    configurations have: otherwise Lightning has filled it with the module's alone.
 
     Example:
         >>> from masa_lightning.quantities import default_quantities
@@ -67,7 +68,8 @@ class RunOverview(Callback):
             predicts = bool(getattr(pl_module, "num_meta_generations", 0))
             quantities = quantities_of(pl_module)
             controls = bool(callbacks_of(trainer, RolloutControl))
-            board = self.board(quantities if predicts else (), controls=controls)
+            stated = () if quantities.confidence is None else (quantities.confidence,)
+            board = self.board(quantities if predicts else stated, controls=controls)
             tags = [tag for q in quantities.shown()[:1] for tag in (q.tag("pearson", "val/"), q.tag("mae", "val/"))]
             log_board(trainer.loggers, board, ("val/pass@1", *tags, "tokens_total/trained"))
 
@@ -76,7 +78,7 @@ class RunOverview(Callback):
         """Titles of pages and of their charts, and what these show, as of `loggers.media.log_board`.
 
         Args:
-            quantities: What is predicted, if anything is.
+            quantities: What is predicted or stated, if anything is.
             controls: Whether there are any.
         """
         return {"Overview": _SOLVING | _predicting(shown(quantities))} | ({"Controls": _CONTROLS} if controls else {})
@@ -91,9 +93,14 @@ def _predicting(quantities: Sequence[ShownQuantity]) -> dict[str, Chart]:
         charts["Predicted against actual: correlation"] = [f"(val/)?calibration/({names})/pearson$"]
     for q in (q for q in quantities if "mae" in q.shown):
         charts[f"Predicted against actual {q.words}: mean error"] = [f"(val/)?{q.tag('mae')}$"]
-    return charts and charts | {
-        "Rewards of predictions": ["meta/reward$", r"meta/rewards/\w+/mean$", "meta/parse_rate$"]
-    }
+    if stated := [q for q in quantities if q.metric_name == CONFIDENCE]:
+        charts["Stated confidence: reward, and share that can be read"] = [
+            f"rewards/{CONFIDENCE}/mean$",
+            f"{CONFIDENCE}/parse_rate$",
+        ]
+    if len(quantities) > len(stated):
+        charts["Rewards of predictions"] = ["meta/reward$", r"meta/rewards/\w+/mean$", "meta/parse_rate$"]
+    return charts
 
 
 def settings_around(module: GRPOLightningModule) -> dict[str, Any]:

@@ -39,6 +39,8 @@ def main(args: Sequence[str]) -> None:
         action="store_true",
         help="run Python code that the model of --model brings, and copy it to OUT_DIR; only for code that you have read",
     )
+    if any(word.partition("=")[0] == "--ckpt_path" for word in args):  # as the other commands have it
+        parser.error("--ckpt_path is no option here; expected the checkpoint first: masa export RUN OUT_DIR")
     given = parser.parse_args(args)
     try:
         checkpoint = find_checkpoint(str(given.checkpoint))

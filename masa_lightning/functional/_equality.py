@@ -58,7 +58,7 @@ def same_zeros(mine: tuple[Node, Node], truth: tuple[Node, Node], budget: Budget
 
     Args:
         mine: Left and right side.
-        truth: The same.
+        truth: Left and right side.
         budget: What it may cost.
 
     Returns:

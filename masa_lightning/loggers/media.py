@@ -100,11 +100,11 @@ def log_board(
     board: Mapping[str, Mapping[str, Chart]],
     summary: Sequence[str],
 ) -> None:
-    """Lays out TensorBoard's page of figures, and its table of settings. For the first process alone.
+    """Lays out TensorBoard's page of charts, and its table of settings. For the first process alone.
 
     Args:
         loggers: Of the Trainer. One that fails is warned of, as in `log_figure`.
-        board: Titles of pages -> titles of figures -> patterns of the metrics in it, from their beginning, or a metric with
+        board: Titles of pages -> titles of charts -> patterns of the metrics in it, from their beginning, or a metric with
             its lower and its upper bound.
         summary: Metrics that the table of settings shows.
     """

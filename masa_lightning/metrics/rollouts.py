@@ -108,7 +108,7 @@ class MetaStatistics(_RolloutStatistics):
 
     Args:
         parts: As of `SolutionStatistics`.
-        kwargs: The same.
+        kwargs: As of `SolutionStatistics`.
     """
 
     def __init__(self, parts: Sequence[str], **kwargs: Any) -> None:

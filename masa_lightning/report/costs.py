@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from statistics import fmean
 from typing import Final
 
 from masa_lightning.functional.intervals import paired_differences
 from masa_lightning.report import statistics
 from masa_lightning.report.records import Stage
-from masa_lightning.report.runs import SECONDS, TOKENS, Arm, Run, measured_unlike
+from masa_lightning.report.runs import SECONDS, TOKENS, Arm, Run, asked_alike, measured_unlike
 from masa_lightning.report.settings import seeds
 from masa_lightning.report.tables import Table, last_evaluated
 from masa_lightning.report.text import shown
@@ -174,7 +174,8 @@ def _rates(run: Run, stage: Stage) -> dict[tuple[str, ...], float]:
 
 def _unequal(one: Arm, other: Arm) -> list[str]:
     """Says what the values depend on and both do not share, as far as known: steps, seeds, model, data and more."""
-    facts = [[_facts(run) for run in arm.runs] for arm in (one, other)]
+    alike = asked_alike([*one.runs, *other.runs])
+    facts = [[_facts(run, alike) for run in arm.runs] for arm in (one, other)]
     what = []
     for name in dict.fromkeys(name for of_arm in facts for of_run in of_arm for name in of_run):
         # A list of rewards has other names than none.
@@ -188,8 +189,9 @@ def _unequal(one: Arm, other: Arm) -> list[str]:
     return [f"Not the same in both: {', '.join(what[:_MOST] + more)}."] if what else []
 
 
-def _facts(run: Run) -> dict[str, str]:
-    settings = {name.replace("init_args.", ""): value for name, value in run.settings.items() if _MATTERS.search(name)}
+def _facts(run: Run, alike: Collection[str]) -> dict[str, str]:
+    named = [name for name in run.settings if _MATTERS.search(name) and name not in alike]
+    settings = {name.replace("init_args.", ""): run.settings[name] for name in named}
     facts = {"training steps": f"{run.steps:,}"} if run.steps else {}
     if validations := run.series("val/pass@1"):
         facts["last validation after step"] = f"{max(validations):,}"

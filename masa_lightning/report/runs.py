@@ -18,6 +18,8 @@ from masa_lightning.report.text import shown
 TOKENS: Final = ("tokens/solution", "tokens/meta")
 SECONDS: Final = ("timing_s/step", "timing_s/sft")
 """What a training step generates, and what it takes."""
+_ASKED: Final = {"solution_prompt": ("solution", "choice", "code", "system"), "meta_prompt": ("meta",)}
+"""What rollouts say of prompts, a digest of those that were used, and the settings that these may come from."""
 _LEFT: Final = ("events.out.tfevents*", "metrics.csv", "*rollouts.jsonl", "rollouts/*.jsonl", "results.json")
 
 
@@ -139,6 +141,19 @@ def measured_unlike(runs: Sequence[Run], stage: Stage) -> str:
     """Says in which settings the last validations or tests of runs measured otherwise; "" if all did alike."""
     ends = [each for run in runs for each in run.of_stage(stage)[-1:]]
     return "; ".join(filter(None, dict.fromkeys(unlike(ends[0], each) for each in ends[1:])))
+
+
+def asked_alike(runs: Sequence[Run]) -> set[str]:
+    """Names of settings that are prompts of the same use: rollouts of all runs say so, whatever was given and not used.
+
+    A model that brings its prompts is asked with these where the settings have the defaults.
+    """
+    found: set[str] = set()
+    for digest, kinds in _ASKED.items():
+        used = {each.settings.get(digest) for run in runs for each in run.evaluated[-1:]}
+        if len(used) == 1 and None not in used and all(run.evaluated for run in runs):
+            found |= {f"model.{part}prompts.{kind}" for part in ("", "init_args.") for kind in kinds}
+    return found
 
 
 def _common_name(runs: Sequence[Run]) -> str:

@@ -12,8 +12,8 @@ from masa_lightning.quantities import ShownQuantity
 from masa_lightning.report import statistics
 from masa_lightning.report.curves import at_validation
 from masa_lightning.report.quantities import predicted
-from masa_lightning.report.runs import Arm
-from masa_lightning.report.settings import differing
+from masa_lightning.report.runs import Arm, asked_alike
+from masa_lightning.report.settings import Flat, differing
 from masa_lightning.report.statistics import Estimate
 from masa_lightning.report.text import NONE, span
 
@@ -29,6 +29,7 @@ PURPOSES: Final = (
     ("trained", "trained on"),
 )
 _CONTROL: Final = re.compile(r"controls/(\w{1,40})/(?:acted_share|share|lift|evidence)")
+_MODE: Final = re.compile(r"trainer\.callbacks\.(\w+)\.init_args\.mode")
 _BOUNDS: Final = (
     (re.compile("(pearson|lift)$"), (-1.0, 1.0)),
     (re.compile("(pass@1|maj|share|precision|recall|lost_correct|saved_tokens|held_back)$"), (0.0, 1.0)),
@@ -174,8 +175,9 @@ def benchmark_table(arms: Sequence[Arm]) -> Table:
 
 def settings_tables(arms: Sequence[Arm]) -> dict[str, Table]:
     """The settings that differ between runs, and all of them."""
-    runs = [run.settings for arm in arms for run in arm.runs if run.settings]
-    names = differing(runs)[:200] if len(runs) > 1 else []
+    known = [run for arm in arms for run in arm.runs if run.settings]
+    runs, alike = [run.settings for run in known], asked_alike(known)
+    names = [name for name in differing(runs) if name not in alike][:200] if len(runs) > 1 else []
     everything = list(dict.fromkeys(name for flat in runs for name in flat))[:600]
     head = ["setting", *(arm.label for arm in arms)]
     return {
@@ -204,8 +206,17 @@ def _benchmark(found: Sequence[dict[str, Any]], metric: str, digits: int) -> str
 
 
 def _mode(arm: Arm, control: str) -> str:
-    key = f"trainer.callbacks.{_CLASSES.get(control, control)}.init_args.mode"
-    return ", ".join(dict.fromkeys(run.settings.get(key, NONE) for run in arm.runs))
+    return ", ".join(dict.fromkeys(_mode_of(run.settings, control) for run in arm.runs))
+
+
+def _mode_of(settings: Flat, control: str) -> str:
+    """The mode of a control; one of a user is the callback with a mode whose class has its name, or the only one."""
+    modes = {m[1]: value for name, value in settings.items() if (m := _MODE.fullmatch(name))}
+    if control in _CLASSES:
+        return modes.get(_CLASSES[control], NONE)
+    own = [name for name in modes if name not in _CLASSES.values()]
+    named = [name for name in own if control.replace("_", "").lower() in name.lower()]
+    return modes[(named or own)[0]] if len(named or own) == 1 else NONE
 
 
 def _moments(first: Sequence[int], last: Sequence[int], known: bool) -> str:

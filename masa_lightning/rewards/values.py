@@ -36,7 +36,7 @@ def read_reward(value: Any, who: str, whose: str) -> float:
     Args:
         value: Of any type of numbers.
         who: As of `read_rewards`.
-        whose: The same.
+        whose: As of `read_rewards`.
 
     Raises:
         ValueError: If it is no finite number.
@@ -56,8 +56,8 @@ def listed(given: Any, count: int, who: str, whose: str, each: str) -> Sequence[
     Args:
         given: What a user's function gave.
         count: As of `read_rewards`.
-        who: The same.
-        whose: The same.
+        who: As of `read_rewards`.
+        whose: As of `read_rewards`.
         each: What is expected of each completion, for errors.
 
     Raises:

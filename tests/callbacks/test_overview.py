@@ -17,6 +17,7 @@ from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 from masa_lightning.callbacks.gating import PredictiveGating
 from masa_lightning.callbacks.overview import RunOverview
 from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.quantities import StatedConfidence
 
 
 def predicts(kind: str, problem: str, index: int, call: int) -> str:
@@ -78,6 +79,27 @@ def test_a_run_without_predictions_has_no_empty_figures(tmp_path: Path, loop: An
     (page,) = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0]).category
     patterns = [pattern for chart in page.chart for pattern in chart.multiline.tag]
     assert not [p for p in patterns if "calibration" in p]
+
+
+def test_a_run_with_confidences_alone_shows_them(tmp_path: Path, loop: Any) -> None:
+    module = loop.scripted(
+        lambda *_: "2 <confidence>0.75</confidence>", GRPOLightningModule, confidence=StatedConfidence("")
+    )
+    loop.trainer(RunOverview(), logger=TensorBoardLogger(tmp_path, name="board", version="")).fit(
+        module, loop.Problems(4, 2)
+    )
+    events = EventAccumulator(str(tmp_path / "board")).Reload()
+    (event,) = events.Tensors("custom_scalars__config__")
+    (page,) = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0]).category
+    shown = [chart.title for chart in page.chart if "onfidence" in chart.title]
+    assert shown == [
+        "Stated confidence: predicted and actual mean",
+        "Stated confidence: reward, and share that can be read",
+    ]
+    patterns = [pattern for chart in page.chart for pattern in chart.multiline.tag if "confidence" in pattern]
+    tags = events.Tags()["scalars"]
+    assert len(patterns) == 4 and all(any(re.match(pattern, tag) for tag in tags) for pattern in patterns)
+    assert "Rewards of predictions" not in [chart.title for chart in page.chart]
 
 
 def test_refuses(loop: Any) -> None:

@@ -38,6 +38,7 @@ except SystemExit as end:
         ),
         (["file.ckpt"], "the following arguments are required: OUT_DIR"),
         (["file.ckpt", "out", "--adapters", "x"], "unrecognized arguments: --adapters x"),
+        (["--ckpt_path", "file.ckpt"], "expected the checkpoint first: masa export RUN OUT_DIR"),
         (["file.ckpt", "out", "--adapt"], "unrecognized arguments: --adapt"),
     ],
 )

@@ -232,6 +232,19 @@ def test_the_mode_of_each_control_is_known(control: type) -> None:
     assert dict(zip(table["head"], table["rows"][0], strict=True))["mode"] == "shadow"
 
 
+def test_the_mode_of_a_control_of_a_user_is_known() -> None:
+    run = made({"controls/cut_gating/acted_share": {1: 0.5}, "controls/gating/acted_share": {1: 0.5}})
+    for name, mode in (("PredictiveGating", "act"), ("MyCut", "shadow")):
+        run.settings[f"trainer.callbacks.{name}.init_args.mode"] = mode
+    modes = [row[2] for row in tables.control_table([Arm(label="a", runs=[run])])["rows"]]
+    assert modes == ["shadow", "act"]  # the only one that is left
+    run.settings["trainer.callbacks.Other.init_args.mode"] = "off"
+    run.settings["trainer.callbacks.CutGating.init_args.mode"] = "act"
+    assert tables.control_table([Arm(label="a", runs=[run])])["rows"][0][2] == "act"
+    del run.settings["trainer.callbacks.CutGating.init_args.mode"]
+    assert tables.control_table([Arm(label="a", runs=[run])])["rows"][0][2] == "\u2013"
+
+
 def test_controls_and_tokens(data: dict[str, Any], runs: Path) -> None:
     loaded = load_runs([runs / "masa-0", runs / "masa-1"])
     controls = dict(zip(data["controls"]["head"], data["controls"]["rows"][0], strict=True))

@@ -220,6 +220,18 @@ def test_other_prompts_are_not_measured_alike_either() -> None:
     ]
 
 
+def test_prompts_that_no_run_used_are_not_compared() -> None:
+    """Those of `tiny` are its own, and its configuration has the long defaults."""
+    given = [{"model.init_args.prompts.solution": text, "model.init_args.prompts.meta": text} for text in ("", "long")]
+    runs = [drawn(replace(FULL, settings=s), "validate", solution_prompt="x", meta_prompt=s[min(s)]) for s in given]
+    one, other = (Arm(label=str(i), runs=[each]) for i, each in enumerate(runs))
+    assert said(one, other)[-1] == "Not the same in both: validate: meta_prompt, model.prompts.meta ( and long)."
+    rows = contents(runs)["settings"]["differing"]["rows"]
+    assert [name for name, *_ in rows] == ["model.init_args.prompts.meta"]
+    named = [replace(each, evaluated=[]) for each in runs]  # of which nobody knows
+    assert "model.prompts.solution" in said(*(Arm(label=str(i), runs=[each]) for i, each in enumerate(named)))[-1]
+
+
 def test_another_answer_makes_another_problem() -> None:
     """A data set whose answers were corrected between two runs: what is solved now was not asked before."""
     problems = [replace(p, answer="7") if p.id == "a" else p for p in FULL.evaluated[-1].problems]

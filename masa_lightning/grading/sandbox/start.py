@@ -61,9 +61,9 @@ def start(
         script: File to run, with the standard library and the packages of this Python at hand. Not `__main__` guarded.
         message: What it finds as its global `message`.
         seconds: Processor time after which the system ends it, > 0. The caller looks after the wall clock.
-        stdin: File descriptor, or one of `subprocess`'s constants; like the others all that the script inherits.
-        stdout: The same.
-        stderr: The same; also takes bubblewrap's complaints.
+        stdin: File descriptor, or one of `subprocess`'s constants. The script inherits these three alone.
+        stdout: As `stdin`.
+        stderr: As `stdin`; also takes bubblewrap's complaints.
         modules: What the script may import of this package, from `compiled`.
         forks: Whether it may start processes. It runs what nobody trusts in such ones alone, which give that up first.
 
