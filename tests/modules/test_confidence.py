@@ -119,7 +119,11 @@ def test_reward_functions_may_ask_for_it(loop: Any) -> None:
     assert [each for each in seen if isinstance(each, tuple)] == [(0.75, True), (0.5, False), (None, True)]
     assert [each for each in seen if isinstance(each, list)] == [[0.75, 0.5, None]]
     seen.clear()
-    loop.fit(scripted(loop, reward_functions=[each], confidence=None), loop.Problems(TWO[:1], batch_size=1))
+
+    async def whether(problem: Problem, completions: list[str], confidences: list[float | None] | None = None) -> Any:
+        return await each(problem, confidences or [])
+
+    loop.fit(scripted(loop, reward_functions=[whether], confidence=None), loop.Problems(TWO[:1], batch_size=1))
     assert seen == [[None] * 3]  # nobody was asked
 
 
