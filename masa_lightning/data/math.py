@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from numbers import Integral, Real
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
@@ -88,7 +89,7 @@ class MathDataModule(ProblemDataModule):
             raise ValueError(
                 "none of train, validation, test and predict is set; expected a file or hub name for one at least"
             )
-        if isinstance(validation_size, float):
+        if isinstance(validation_size, Real) and not isinstance(validation_size, Integral):  # of numpy, too
             check_number(
                 "validation_size", validation_size, ">= 0", "< 1", note="as a share, or a whole number of problems"
             )

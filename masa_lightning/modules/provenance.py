@@ -20,6 +20,7 @@ from masa_lightning.checks import is_secret, parameters
 from masa_lightning.models import loading
 from masa_lightning.modules.optimization import maker
 from masa_lightning.modules.plain import simple
+from masa_lightning.quantities import Quantities
 
 if TYPE_CHECKING:
     from masa_lightning.modules.grpo import GRPOLightningModule
@@ -172,8 +173,12 @@ def module_settings(module: GRPOLightningModule, *, arguments_only: bool = False
         module: Any of this package.
         arguments_only: As `described`.
     """
-    scorer = module.scorer
-    return described(module, arguments_only=arguments_only) | {
+    scorer, found = module.scorer, described(module, arguments_only=arguments_only)
+    if isinstance(module.quantities, Quantities) and "quantities" in found:
+        found["quantities"] = {"class": "Quantities"} | {
+            each.name: described(each, 0, arguments_only=arguments_only) for each in module.quantities.predicted
+        }
+    return found | {
         "grader": described(scorer.grader, 1, arguments_only=arguments_only),
         "reward_functions": {
             name: described(function, 1, arguments_only=arguments_only) for name, function in scorer.functions.items()

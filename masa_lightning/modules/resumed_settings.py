@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from masa_lightning.modules.moved import MOVED, translated_algorithm
 from masa_lightning.modules.provenance import described, module_settings
+from masa_lightning.quantities import SETTINGS
 
 if TYPE_CHECKING:
     from masa_lightning.modules.grpo import GRPOLightningModule
@@ -41,6 +42,13 @@ def changed_settings(module: GRPOLightningModule, recorded: Provenance) -> list[
     """
     trainer: Any = module.trainer
     phrases = list(_differences("", _as_now(recorded["module"]), module_settings(module, arguments_only=True)))
+    # An argument of a quantity is told once, by the setting that it is of.
+    twins = tuple(
+        f"quantities.{kind.name}.{argument} "
+        for name, (kind, argument) in SETTINGS.items()
+        if any(phrase.startswith(f"meta.{name} ") for phrase in phrases)
+    )
+    phrases = [phrase for phrase in phrases if not phrase.startswith(twins)]
     data = getattr(trainer, "datamodule", None)
     data = None if data is None else described(data, arguments_only=True)
     if data is not None and recorded["data"] is not None:

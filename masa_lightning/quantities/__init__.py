@@ -3,7 +3,13 @@
 `confidence` is what a solution states of itself: calibrated and drawn beside them.
 """
 
-from masa_lightning.quantities.collection import Quantities, chosen_quantities, default_quantities, quantities_of
+from masa_lightning.quantities.collection import (
+    SETTINGS,
+    Quantities,
+    chosen_quantities,
+    default_quantities,
+    quantities_of,
+)
 from masa_lightning.quantities.confidence import StatedConfidence
 from masa_lightning.quantities.notions import Notions
 from masa_lightning.quantities.pass_rate import PassRate
@@ -13,6 +19,7 @@ from masa_lightning.quantities.solution_length import SolutionLength
 
 __all__ = [
     "LABELS",
+    "SETTINGS",
     "Notions",
     "PassRate",
     "Quantities",

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from masa_lightning.metrics.calibration import Calibration
 
 _PAPERS: Final = (PassRate, SolutionLength, Notions)
-_SETTINGS: Final[dict[str, tuple[type[Quantity], str]]] = {
+SETTINGS: Final[dict[str, tuple[type[Quantity], str]]] = {
     "pass_rate_scale": (PassRate, "scale"),
     "difficulty_scoring": (PassRate, "scoring"),
     "difficulty_base": (PassRate, "base"),
@@ -60,18 +60,16 @@ def default_quantities(**settings: Any) -> list[Quantity]:
         TypeError: If there is no such setting.
         ValueError: If one is out of range.
     """
-    if unknown := settings.keys() - _SETTINGS.keys():
-        raise TypeError(f"there is no setting {min(unknown)!r} of quantities; expected of {', '.join(_SETTINGS)}")
+    if unknown := settings.keys() - SETTINGS.keys():
+        raise TypeError(f"there is no setting {min(unknown)!r} of quantities; expected of {', '.join(SETTINGS)}")
     made: list[Quantity] = []
     for kind in (Notions, PassRate, SolutionLength):
-        own = {
-            argument: settings[name] for name, (of, argument) in _SETTINGS.items() if of is kind and name in settings
-        }
+        own = {argument: settings[name] for name, (of, argument) in SETTINGS.items() if of is kind and name in settings}
         try:
             made.append(kind(**own))
         except ValueError as error:
             said = str(error)
-            for name, (of, argument) in _SETTINGS.items():
+            for name, (of, argument) in SETTINGS.items():
                 said = said.replace(f"{argument} of {of.__name__}", f"meta.{name}")
             raise ValueError(said) from None
     return made
@@ -95,7 +93,7 @@ def chosen_quantities(quantities: Sequence[Quantity] | None, **settings: Any) ->
     if quantities is None:
         return default_quantities(**settings)
     for name, value in settings.items():
-        kind, argument = _SETTINGS[name]
+        kind, argument = SETTINGS[name]
         default = inspect.signature(kind).parameters[argument].default
         found = [getattr(each, argument) for each in quantities if isinstance(each, kind) and each.name == kind.name]
         # A scale is given or not; of the others the default may be what nobody gave.
@@ -149,6 +147,11 @@ class Quantities:
     def __iter__(self) -> Iterator[Quantity | StatedConfidence]:
         """All that is calibrated and drawn: the quantities, then the confidence."""
         return iter((*self._all, *([] if self.confidence is None else [self.confidence])))
+
+    @property
+    def predicted(self) -> tuple[Quantity, ...]:
+        """Those of meta rollouts, without the confidence."""
+        return self._all
 
     @property
     def names(self) -> list[str]:

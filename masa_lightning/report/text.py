@@ -18,18 +18,19 @@ _UNSEEN: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u200e\u20
 def shown(text: object, longest: int) -> str:
     """Makes a text fit to show: what cannot be seen becomes U+FFFD, and of a long one both ends are kept, with a mark.
 
+    A text that is longer by no more than the mark is whole.
+
     Args:
         text: Anything; what is no text is written as one.
-        longest: Most characters that are kept, >= 2.
+        longest: Most characters that are kept of one that is too long, >= 2.
 
-    >>> shown("a" * 20, 8)
-    'aaaa [... 12 characters left out ...] aaaa'
+    >>> shown("a" * 80, 8), shown("a" * 9, 8)
+    ('aaaa [... 72 characters left out ...] aaaa', 'aaaaaaaaa')
     """
     whole = text if isinstance(text, str) else str(text)
-    if len(whole) > longest:
-        left = len(whole) - longest
-        tail = longest // 2
-        whole = f"{whole[: longest - tail]} [... {left:,} characters left out ...] {whole[len(whole) - tail :]}"
+    left, tail = len(whole) - longest, longest // 2
+    if left > len(mark := f" [... {left:,} characters left out ...] "):
+        whole = f"{whole[: longest - tail]}{mark}{whole[len(whole) - tail :]}"
     return _UNSEEN.sub("\ufffd", whole.replace("\r\n", "\n").replace("\r", "\n"))
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from training_loop import Loop
 
+from masa_lightning import Notions, PassRate, PromptTemplates, StatedConfidence
 from masa_lightning.modules.masa import MASALightningModule
 from masa_lightning.modules.meta import MetaSettings
 from masa_lightning.modules.provenance import module_settings
@@ -60,6 +61,36 @@ def test_changes_since_an_earlier_version_are_told(loop: Loop) -> None:
     trainer = now.trainer = loop.trainer()
     others = {"data": None, "callbacks": [], "precision": trainer.precision, "processes": 1}
     assert changed_settings(now, {"module": recorded, **others}) == ["meta.pass_rate_scale was 8, is 16"]
+
+
+def of_quantities(loop: Loop, *chosen: Any, **settings: Any) -> Any:
+    prompts = PromptTemplates(meta="{problem} {quantities} {json}")
+    return loop.module(sampler=TransformersSampler(), quantities=[*chosen] or None, prompts=prompts, **settings)
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "told"),
+    [
+        (
+            ([PassRate()], {}),
+            ([PassRate(scoring="brier")], {}),
+            ["quantities.pass_rate.scoring was 'exponential', is 'brier'"],
+        ),
+        (
+            ([Notions()], {"confidence": StatedConfidence("?")}),
+            ([Notions()], {"confidence": StatedConfidence("!")}),
+            ["confidence.instruction was '?', is '!'"],
+        ),
+        (([], {}), ([], {"notion_counting": "rate"}), ["meta.notion_counting was 'count', is 'rate'"]),
+    ],
+)
+def test_each_change_of_what_is_predicted_is_told_once(loop: Loop, then: Any, now: Any, told: list[str]) -> None:
+    """Arguments of quantities were not told, and another confidence twice."""
+    recorded = module_settings(of_quantities(loop, *then[0], **then[1]), arguments_only=True)
+    resumed = of_quantities(loop, *now[0], **now[1])
+    trainer = resumed.trainer = loop.trainer()
+    others = {"data": None, "callbacks": [], "precision": trainer.precision, "processes": 1}
+    assert changed_settings(resumed, {"module": recorded, **others}) == told
 
 
 def test_a_correction_of_an_earlier_version_is_the_same(loop: Loop) -> None:
