@@ -3,14 +3,9 @@
 `confidence` is what a solution states of itself: calibrated and drawn beside them.
 """
 
-from masa_lightning.quantities.collection import (
-    SETTINGS,
-    Quantities,
-    chosen_quantities,
-    default_quantities,
-    quantities_of,
-)
+from masa_lightning.quantities.collection import Quantities, quantities_of
 from masa_lightning.quantities.confidence import StatedConfidence
+from masa_lightning.quantities.defaults import SETTINGS, chosen_quantities, default_quantities
 from masa_lightning.quantities.notions import Notions
 from masa_lightning.quantities.pass_rate import PassRate
 from masa_lightning.quantities.quantity import Quantity

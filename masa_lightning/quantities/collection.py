@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from masa_lightning.functional.experts import best_rollout, has_reasoning, rewri
 from masa_lightning.functional.parsing import read_members, render_members
 from masa_lightning.functional.prompts import Question
 from masa_lightning.quantities.confidence import StatedConfidence
+from masa_lightning.quantities.defaults import default_quantities
 from masa_lightning.quantities.guarded import (
     called,
     check_metric,
@@ -37,72 +37,13 @@ if TYPE_CHECKING:
     from masa_lightning.metrics.calibration import Calibration
 
 _PAPERS: Final = (PassRate, SolutionLength, Notions)
-SETTINGS: Final[dict[str, tuple[type[Quantity], str]]] = {
-    "pass_rate_scale": (PassRate, "scale"),
-    "difficulty_scoring": (PassRate, "scoring"),
-    "difficulty_base": (PassRate, "base"),
-    "notion_counting": (Notions, "counting"),
-    "min_expert_reward": (Notions, "expert_reward"),
-}
-"""Settings of `MetaSettings`, and the arguments of quantities that they are."""
 _NAME: Final = re.compile(r"[A-Za-z]\w*", re.ASCII)
 _FORM: Final = "letters, digits and '_', a letter first, as it names a metric and a member of a JSON object"
-
-
-def default_quantities(**settings: Any) -> list[Quantity]:
-    """The paper's three, in the order in which the prompt asks for them.
-
-    Args:
-        settings: Of `MetaSettings`: pass_rate_scale, difficulty_scoring, difficulty_base, notion_counting and
-            min_expert_reward; those of the classes by default.
-
-    Raises:
-        TypeError: If there is no such setting.
-        ValueError: If one is out of range.
-    """
-    if unknown := settings.keys() - SETTINGS.keys():
-        raise TypeError(f"there is no setting {min(unknown)!r} of quantities; expected of {', '.join(SETTINGS)}")
-    made: list[Quantity] = []
-    for kind in (Notions, PassRate, SolutionLength):
-        own = {argument: settings[name] for name, (of, argument) in SETTINGS.items() if of is kind and name in settings}
-        try:
-            made.append(kind(**own))
-        except ValueError as error:
-            said = str(error)
-            for name, (of, argument) in SETTINGS.items():
-                said = said.replace(f"{argument} of {of.__name__}", f"meta.{name}")
-            raise ValueError(said) from None
-    return made
 
 
 def quantities_of(module: object) -> Quantities:
     """Those of a module, the paper's of one that does not say."""
     return getattr(module, "quantities", None) or Quantities(default_quantities(), budget=1)
-
-
-def chosen_quantities(quantities: Sequence[Quantity] | None, **settings: Any) -> Sequence[Quantity]:
-    """Returns the given ones, or the paper's three where there are none.
-
-    Args:
-        quantities: Of a user; None for none.
-        settings: Of `default_quantities`.
-
-    Raises:
-        ValueError: If quantities are given, and settings that say otherwise than they do.
-    """
-    if quantities is None:
-        return default_quantities(**settings)
-    for name, value in settings.items():
-        kind, argument = SETTINGS[name]
-        default = inspect.signature(kind).parameters[argument].default
-        found = [getattr(each, argument) for each in quantities if isinstance(each, kind) and each.name == kind.name]
-        # A scale is given or not; of the others the default may be what nobody gave.
-        if value not in (found if found and name == "pass_rate_scale" else [default]):
-            raise ValueError(
-                f"quantities are given, and meta.{name} is {value!r}, which is for the default ones; expected it as "
-                f"{kind.__name__}({argument}=...) among the quantities alone"
-            )
-    return quantities
 
 
 class Quantities:
@@ -182,6 +123,12 @@ class Quantities:
         Raises:
             ValueError: If a quantity has none.
         """
+        members = self._schemas()
+        return json.dumps(
+            {"type": "object", "properties": members, "required": [*members], "additionalProperties": False}
+        )
+
+    def _schemas(self) -> dict[str, Any]:
         members = {quantity.key: called(quantity, "schema", self.budget) for quantity in self._all}
         for quantity in self._all:
             if not isinstance(members[quantity.key], dict):
@@ -190,9 +137,7 @@ class Quantities:
                     'predictions under one; expected a JSON schema such as {"type": "integer", "minimum": 0, "maximum": 9}: '
                     f"give {type(quantity).__name__} a method `schema`, or set meta.structured_outputs to false"
                 )
-        return json.dumps(
-            {"type": "object", "properties": members, "required": [*members], "additionalProperties": False}
-        )
+        return members
 
     def check_schemas(self) -> None:
         """Refuses schemas that structured outputs would not heed in full, or that allow what cannot be read.
@@ -200,9 +145,8 @@ class Quantities:
         Raises:
             ValueError: If a quantity has such a one, or none.
         """
-        self.schema()
-        for quantity in self._all:
-            check_schema(who(quantity), called(quantity, "schema", self.budget), reading(quantity))
+        for quantity, schema in zip(self._all, self._schemas().values(), strict=True):
+            check_schema(who(quantity), schema, reading(quantity))
 
     def read(self, text: str) -> MetaPrediction:
         """Reads what a meta completion predicts; each quantity is judged alone.

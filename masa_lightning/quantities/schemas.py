@@ -41,14 +41,22 @@ def check_schema(who: str, schema: Mapping[str, Any], read: Callable[[Any], Any]
         read: Of the quantity.
 
     Raises:
-        ValueError: If it has keywords that are not heeded, or one of these values cannot be read.
+        ValueError: If it is no schema, has keywords that are not heeded, or one of these values cannot be read.
     """
-    for path, why, expected in _unheeded(schema, "schema"):
+    try:
+        unheeded = [*_unheeded(schema, "schema")]
+        values = [] if unheeded else [*_spelled_out(schema), *_drawn(schema)]
+    except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{who} has the schema {schema!r:.300}, of which nothing can be made ({type(error).__name__}: {error}); "
+            'expected a JSON schema such as {"type": "integer", "minimum": 0, "maximum": 9}'
+        ) from error
+    for path, why, expected in unheeded[:1]:
         raise ValueError(
             f"{who} has {why} in its {path}, which structured outputs would pass over: they draw what it forbids; expected "
             f"{expected}: say it otherwise, or set meta.structured_outputs to false"
         )
-    for value in (*_spelled_out(schema), *_drawn(schema)):
+    for value in values:
         try:
             read(value)
         except Unreadable as error:
@@ -112,20 +120,18 @@ def _drawn(schema: Mapping[str, Any]) -> Iterator[Any]:
 
     end = len(_LETTERS)
     info = xgrammar.TokenizerInfo([*_LETTERS, "end"], vocab_size=end + 1, stop_token_ids=[end])
-    try:
-        grammar = xgrammar.GrammarCompiler(info).compile_json_schema(
-            json.dumps(schema), any_whitespace=False, separators=(", ", ": ")
-        )
-    except (RuntimeError, TypeError, ValueError):
-        return  # as `sampling.structured` will say, of the whole object
+    grammar = xgrammar.GrammarCompiler(info).compile_json_schema(
+        json.dumps(schema), any_whitespace=False, separators=(", ", ": ")
+    )
     chance, row = random.Random(0), torch.full((1, -(-(end + 1) // 32)), -1, dtype=torch.int32)
     for _ in range(_DRAWS):
         matcher, text = xgrammar.GrammarMatcher(grammar, terminate_without_stop_token=True), ""
         while not matcher.is_terminated() and len(text) < _LONGEST:
             matcher.fill_next_token_bitmask(row)
             bits = np.unpackbits(row[0].numpy().view(np.uint8), bitorder="little")[:end]
-            letter = int(chance.choice(np.flatnonzero(bits)))
-            matcher.accept_token(letter)
+            if not len(letters := np.flatnonzero(bits)):
+                break  # none of ASCII
+            matcher.accept_token(letter := int(chance.choice(letters)))
             text += _LETTERS[letter]
         if matcher.is_terminated():
             yield json.loads(text)

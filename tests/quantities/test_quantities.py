@@ -427,6 +427,10 @@ PAIR = {"type": "array", "items": DIGIT, "minItems": 2, "maxItems": 2}
             {"type": "object", "properties": {"a": {}}, "additionalProperties": False},
             r"has no type in its schema\.properties\.a",
         ),
+        (DIGIT | {"minimum": "a"}, r"has the schema .*, of which nothing can be made \(TypeError: "),
+        ({"enum": {1, 2}}, r"has the schema .*, of which nothing can be made \(TypeError: "),
+        ({"type": "string", "pattern": "^[a"}, r"has the schema .*, of which nothing can be made \(RuntimeError: "),
+        ({"anyOf": []}, "has the schema .*, of which nothing can be made"),
         (DIGIT | {"minimum": 0}, "allows 0, which its `read` does not take"),
         ({"enum": [1, 2, 0]}, "allows 0, which its `read` does not take"),
         ({"type": "integer", "minimum": -3, "maximum": 10**9}, "allows -3, "),
@@ -448,6 +452,7 @@ def test_a_schema_that_says_more_than_is_heeded_or_read_is_refused(schema, said)
         {"enum": ["a", 3]},
         {"type": "string", "pattern": "^[ab]{1,3}$"},
         {"anyOf": [DIGIT, {"const": "no"}]},
+        {"type": "string", "pattern": "^[\u00e4\u00f6]{2}$"},
     ],
 )
 def test_a_schema_that_is_read_is_taken(schema):
