@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Literal
 
@@ -63,11 +63,13 @@ class Asked:
         form: What one call is for.
         names: Of `NAMES` of this form, and of `SERVICES`.
         is_async: Whether a call has to be awaited.
+        required: Those of the names that have no default.
     """
 
     form: Form
     names: tuple[str, ...]
     is_async: bool
+    required: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def waits_for_verdicts(self) -> bool:
@@ -131,7 +133,7 @@ def read_signature(function: RewardFunction, who: str, *, absent: Collection[str
         raise TypeError(
             f"{who} asks for nothing of a completion, which it is to reward; expected names of {_all_names()}"
         )
-    return Asked(form, names, is_async(function))
+    return Asked(form, names, is_async(function), tuple(required))
 
 
 def _called(function: Any) -> Any:

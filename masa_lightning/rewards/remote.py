@@ -62,9 +62,12 @@ class RemoteReward:
         self.max_retries, self.on_failure = max_retries, on_failure
         self.__name__ = own_name(function)
         self._asked = read_signature(function, f"the reward function {self.__name__!r}")
-        # What it asks for itself.
-        names = dict.fromkeys([*self._asked.names, "log_metric"])
-        self.__signature__ = inspect.Signature([inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in names])
+        # What it asks for itself, with a default where the function has one.
+        names, empty = dict.fromkeys([*self._asked.names, "log_metric"]), inspect.Parameter.empty
+        defaults = {name: empty if name in self._asked.required else None for name in names}
+        self.__signature__ = inspect.Signature(
+            [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=value) for n, value in defaults.items()]
+        )
         self._at_once = asyncio.Semaphore(max_concurrent)
         self._warned = False
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from masa_lightning import EarlyCutoff, HistoryGating, NotionHinting, PredictiveGating
+import masa_lightning
+from masa_lightning.callbacks._control import PredictionControl
 from masa_lightning.report import curves, predictions, tables
 from masa_lightning.report.contents import contents
 from masa_lightning.report.records import Evaluated, ProblemRecord
@@ -224,7 +225,14 @@ def test_predictions_and_reliability(data: dict[str, Any]) -> None:
     assert bin_[2] < low and bin_[3] > high  # over 4 problems, not 12 rollouts
 
 
-@pytest.mark.parametrize("control", [PredictiveGating, EarlyCutoff, NotionHinting, HistoryGating])
+CONTROLS = [
+    kind
+    for name in masa_lightning.__all__
+    if isinstance(kind := getattr(masa_lightning, name), type) and issubclass(kind, PredictionControl)
+]
+
+
+@pytest.mark.parametrize("control", CONTROLS)
 def test_the_mode_of_each_control_is_known(control: type) -> None:
     run = made({f"controls/{control.name}/acted_share": {1: 0.5}})  # type: ignore[attr-defined]
     run.settings[f"trainer.callbacks.{control.__name__}.init_args.mode"] = "shadow"

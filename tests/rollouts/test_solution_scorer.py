@@ -16,6 +16,7 @@ from masa_lightning.model_card.card import write_card
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.quantities import StatedConfidence
 from masa_lightning.rewards.names import reward_names
+from masa_lightning.rewards.remote import RemoteReward
 from masa_lightning.rollouts.solution_scorer import SolutionScorer, read_verdicts
 from masa_lightning.settings import SamplingSettings
 from masa_lightning.types import Completion, Problem, Rollout, RolloutGroup
@@ -279,7 +280,10 @@ def test_a_confidence_that_nobody_states_is_refused_when_the_module_is_made(loop
     with pytest.raises(TypeError, match=rf"'{function.__name__}' requires 'confidence.* expected a module with confid"):
         loop.module(GRPOLightningModule, reward_functions=[function])
     loop.module(GRPOLightningModule, reward_functions=[function], confidence=StatedConfidence())
-    loop.module(GRPOLightningModule, reward_functions=[lambda completion, confidence=None: 0.0])
+    either = lambda completion, confidence=None: 0.0  # noqa: E731
+    loop.module(GRPOLightningModule, reward_functions=[either, RemoteReward(either)])
+    with pytest.raises(TypeError, match=rf"'{function.__name__}' requires 'confidence"):
+        loop.module(GRPOLightningModule, reward_functions=[RemoteReward(function)])
 
 
 @pytest.mark.parametrize("stop", ["</confidence>", "</", "</confidence>\n", "confidence"])
