@@ -113,8 +113,8 @@ LOSSES = {
         entropy_coef=0.05,
         top_entropy_quantile=0.5,
         importance_sampling="sequence_mask",
-        importance_sampling_clip_min=0.9,
-        importance_sampling_clip_max=1.1,
+        importance_sampling_clip_min=0.01,  # of the whole sequence, which `Dice` says is likelier than it is
+        importance_sampling_clip_max=0.3,
         off_policy_mask_threshold=0.01,
     ),
 }
