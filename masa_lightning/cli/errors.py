@@ -81,6 +81,10 @@ _NO_MODULE: Final = re.compile(r"No module named '(.+?)'.*")
 _GOT: Final = re.compile(r"\. Got value: .+$")
 _GOT_ALL: Final = re.compile(r"\. Got value: Namespace\(.+$")
 _ABSTRACT: Final = re.compile(r"Expected an instantiatable class, but ([\w.]+) is abstract")
+_SEVERAL: Final = re.compile(
+    r"Multiple subclasses with name (\w+)\. Give the full class path to avoid ambiguity: (.+)\."
+)
+_REFUSED: Final = "torch.optim.lr_scheduler.ReduceLROnPlateau"  # by `Optimization`: it does not say what it monitors
 _CHOICES: Final = re.compile(r"typing\.Literal(\[.*?\])\. Got value: (\w+)$")
 _TYPE: Final = re.compile(r"<class '(?:[\w.]+\.)?(\w+)'>|typing\.Literal(\[.*?\])")
 
@@ -224,6 +228,9 @@ def _said(text: str, key: str, kinds: list[tuple[int, Any]], given: str | None, 
         known = [*there, *masa_lightning.__all__, *callbacks.__all__, *loggers.__all__]
         meant = _meant(path.rpartition(".")[2], known) or f"; expected package.module.Class{example}"
         return f"there is no class {path!r}{meant}"
+    if match := _SEVERAL.fullmatch(text):
+        paths = [path for path in match[2].split(", ") if path != _REFUSED]
+        return f"there are several classes {match[1]}; expected its path, {' or '.join(paths)}"
     if match := _NO_MODULE.fullmatch(text):
         return _no_module(match[1], kind if isinstance(kind, str) else given or "", folders)
     if (match := _OTHER_KIND.fullmatch(text)) and (path := match["path"] or given):

@@ -98,6 +98,11 @@ MOVED = (
             "model.optimization.optimizer: there is no class 'torch.optim.Adamm'; did you mean Adam?",
         ),
         (
+            "model.optimization.lr_scheduler=ReduceLROnPlateau",
+            "model.optimization.lr_scheduler: there are several classes ReduceLROnPlateau; expected its path, "
+            "lightning.pytorch.cli.ReduceLROnPlateau",
+        ),
+        (
             "model.init_args.num_mini_batches=2",
             "model: there is no setting 'num_mini_batches' any more; expected optimization.num_mini_batches",
         ),
