@@ -186,6 +186,11 @@ class Algorithm:
         if self.importance_sampling_clip_min is not None:
             most = f"<= {self.importance_sampling_clip_max!r}"
             check_number("importance_sampling_clip_min", self.importance_sampling_clip_min, ">= 0", most)
+            if self.importance_sampling == "off":
+                raise ValueError(
+                    f"importance_sampling_clip_min is {self.importance_sampling_clip_min!r} with importance_sampling 'off', "
+                    "which corrects nothing; expected None, or a correction"
+                )
         if self.off_policy_mask_threshold is not None:
             check_number("off_policy_mask_threshold", self.off_policy_mask_threshold, ">= 0", note="(None is off)")
         check_number("max_refills", self.max_refills, ">= 0", whole=True, note="(0 is off)")

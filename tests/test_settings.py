@@ -127,6 +127,11 @@ def test_a_temperature_without_sapo_is_refused(name):
     assert getattr(Algorithm(loss_type="sapo", **{name: 2.0}), name) == 2.0
 
 
+def test_a_bound_of_no_correction_is_refused():
+    with pytest.raises(ValueError, match=r"importance_sampling_clip_min is 0\.5 with importance_sampling 'off', which"):
+        Algorithm(importance_sampling="off", importance_sampling_clip_min=0.5)
+
+
 BAD = {
     Algorithm: {
         "loss_type": ["ppo", None], "aggregation": ["mean"], "clip_low": [-0.1, 1.1], "clip_high": [-0.1],

@@ -19,7 +19,15 @@ from masa_lightning.functional.prompts import PromptTemplates, Question, check_a
 from masa_lightning.functional.rewards import meta_reward, weighted_mean
 from masa_lightning.metrics import LengthCalibration, ValueCalibration
 from masa_lightning.modules.meta import MetaSettings
-from masa_lightning.quantities import Notions, PassRate, Quantities, Quantity, SolutionLength, default_quantities
+from masa_lightning.quantities import (
+    Notions,
+    PassRate,
+    Quantities,
+    Quantity,
+    SolutionLength,
+    default_quantities,
+    schemas,
+)
 from masa_lightning.rollouts.meta_scorer import MetaScorer
 from masa_lightning.sampling.transformers import TransformersSampler
 from masa_lightning.types import Completion, MetaPrediction, Problem, Rollout, RolloutGroup
@@ -458,6 +466,34 @@ def test_a_schema_that_says_more_than_is_heeded_or_read_is_refused(schema, said)
 def test_a_schema_that_is_read_is_taken(schema):
     pytest.importorskip("xgrammar")
     Quantities([*default_quantities(), Schemed(schema)], budget=100).check_schemas()
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "minimum": 3}, {"type": "integer", "maximum": -3}, {"type": "integer", "exclusiveMinimum": 0},
+        {"type": "integer", "exclusiveMaximum": 5, "minimum": 0}, {"type": "integer", "multipleOf": 5},
+        {"type": "integer", "minimum": 0, "maximum": 99, "multipleOf": 7}, {"type": "number", "minimum": 0.5},
+        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, {"type": "number", "maximum": 2, "minimum": -2},
+        {"type": "string", "minLength": 2, "maxLength": 3}, {"type": "string", "pattern": "^[a-c]{1,3}(x|yz)?$"},
+        {"type": "array", "items": DIGIT, "minItems": 1, "maxItems": 3}, {"type": "array", "items": DIGIT},
+        {"type": "array", "prefixItems": [DIGIT, {"const": "a"}], "items": False, "minItems": 2},
+        {"type": "array", "prefixItems": [{"const": "a"}], "items": DIGIT, "minItems": 2, "maxItems": 3},
+        {"type": "object", "properties": {"a": DIGIT, "b": PAIR}, "required": ["b"], "additionalProperties": False},
+        {"type": "object", "properties": {"a": DIGIT}, "additionalProperties": {"type": "null"}},
+        {"type": ["integer", "string"], "minimum": 3, "maximum": 5, "maxLength": 2}, {"type": "boolean"},
+        {"anyOf": [DIGIT, {"type": "null"}, {"anyOf": [{"const": "x"}, PAIR]}]}, {"enum": ["a", 3, None, [1]]},
+    ],
+)  # fmt: skip
+def test_keywords_that_are_said_to_be_heeded_are(schema):
+    """By the xgrammar that is installed."""
+    pytest.importorskip("xgrammar")
+    jsonschema = pytest.importorskip("jsonschema")
+    assert not [*schemas._unheeded(schema, "")]
+    drawn = [*schemas._drawn(schema)]
+    assert len(drawn) > 10
+    for value in drawn:
+        jsonschema.validate(value, schema)
 
 
 def test_a_comparison_that_is_no_row_is_refused():
