@@ -70,6 +70,7 @@ _OURS = {  # options of vLLM that are set here -> how to set them
     "pipeline_parallel_size": "",
     "quantization": "",
 }
+_SPECULATIVE = ("speculative_config", "spec_method", "spec_model", "spec_tokens")  # options of vLLM
 
 
 @contextlib.contextmanager
@@ -250,12 +251,17 @@ def _options(
 
 
 def check_options(given: Mapping[str, Any]) -> None:
-    """Refuses options of vLLM's engine that this package sets itself.
+    """Refuses options of vLLM's engine that this package sets itself, and those of speculative decoding.
 
     Raises:
-        ValueError: It does; the message names the setting.
+        ValueError: There is one; the message names the setting, if there is one to use.
     """
     for name in given:
+        if name in _SPECULATIVE:
+            raise ValueError(
+                f"engine_kwargs has {name!r}, and with speculative decoding vLLM 0.32 reports log-probabilities on a CPU "
+                "that are not those of the drawn tokens (nobody tried it on a GPU); expected other options: leave it out"
+            )
         if name in _OURS:
             how = f"set it by {_OURS[name]}" if _OURS[name] else "leave it out, as the policy's engine needs its own"
             raise ValueError(
