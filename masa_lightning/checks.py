@@ -10,7 +10,9 @@ from numbers import Integral, Real
 from operator import ge, gt, le, lt
 from typing import Any
 
-_SECRET = re.compile(r"(^|[._])(api_?key|key|token|secret|password)$", re.IGNORECASE)
+_SECRET = re.compile(
+    r"(?i:(^|[._-])(api[_-]?keys?|key|token|secret|password|passwd|authorization)$)|[a-z](Key|Token|Secret|Password)$"
+)
 TRUSTED = "masa_trusts_its_code"
 """Attribute of a model that was loaded with `trust_remote_code`."""
 _COMPARE: dict[str, Callable[[Any, float], bool]] = {">": gt, ">=": ge, "<": lt, "<=": le}
@@ -86,8 +88,10 @@ def check_object(name: str, value: object, kind: type, *, note: str = "") -> Non
 def is_secret(name: str) -> bool:
     """Whether a setting of this name is never written into checkpoints, cards, logs or pages.
 
-    >>> is_secret("api_key"), is_secret("hub.token"), is_secret("max_tokens")
-    (True, True, False)
+    >>> [is_secret(name) for name in ("api_key", "hub.token", "X-API-Key", "accessToken", "Authorization")]
+    [True, True, True, True, True]
+    >>> [is_secret(name) for name in ("max_tokens", "monkey", "tokenizer", "Token_count")]
+    [False, False, False, False]
     """
     return bool(_SECRET.search(name))
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ProgressFn = Callable[[int, int], None]  # (done, total)
 PhaseProgress = Callable[[str, int], ProgressFn]  # (phase, total) -> whom to tell how far it is
-CompletionFn = Callable[[int, Completion], None]  # (index of the request, its completion)
+CompletionFn = Callable[[SamplingRequest, Completion], None]
 LogProbs = Callable[[PackedTokens, float], tuple[Tensor, Tensor]]  # as `models.policy.Policy`
 
 
@@ -26,8 +26,9 @@ class Sampler(Protocol):
     One that cannot be right on every model may also have `check_model(model_path, config, device)`, which raises a
     ValueError and is called before weights are loaded; `config` is transformers'. One that holds memory may have `close()`,
     called at the end of fit, validate, test and predict; `setup` is then called again before the next use. One that heeds
-    `SamplingRequest.structure` has an attribute `structured_outputs`, which is True. One with an
-    attribute `on_completion` tells it each completion as soon as it is drawn, where it is a `CompletionFn` and not None.
+    `SamplingRequest.structure` has an attribute `structured_outputs`, which is True. One whose
+    class has ``on_completion = None`` tells each completion to it as soon as it is drawn, while it is a `CompletionFn`; a
+    class that overrides `generate` says so again if it does.
     """
 
     def setup(

@@ -233,7 +233,7 @@ def judge(args: argparse.Namespace) -> list[Row]:
         module.scorer.start(module.watch, module.device)
         parts = RunParts(module)
         if not early:
-            parts.rollouter.hear = None
+            parts.rollouter.listener = None
         solutions = {"solution": module.num_generations}
         return seconds(lambda: parts.training.draw(problems, solutions, step=next(step)))
 

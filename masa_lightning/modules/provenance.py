@@ -252,7 +252,7 @@ def _plain(value: Any, depth: int, arguments_only: bool) -> Any:
         if isinstance(thing, type):
             return thing.__name__
         if is_dataclass(thing):
-            return {field.name: inner(getattr(thing, field.name)) for field in fields(thing)}
+            return inner({field.name: getattr(thing, field.name) for field in fields(thing)})
         return described(thing, depth - 1, arguments_only=arguments_only) if depth else type(thing).__name__
 
     return simple(value, inner, other)

@@ -46,7 +46,7 @@ class RunParts:
             watch=module.watch,
             expected=module.run_state.expected_lengths,
             structures={kind: each.structure for kind, each in module.session.structured.items()},
-            hear=module.scorer.hear if module.scorer.hears else None,
+            listener=module.scorer if module.scorer.hears else None,
         )
         self.scorers = Scorers(
             module.all_scorers(self.rollouter), processes=module.processes, progress=progress, watch=module.watch

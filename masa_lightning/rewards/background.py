@@ -16,6 +16,10 @@ T = TypeVar("T")
 
 _GLANCE: Final = 0.2  # seconds between two looks at how far they are
 _PATIENCE: Final = 60.0  # seconds in which a loop that works runs what it was asked to
+_ENDED: Final = (
+    "the event loop of reward functions has ended: one of them stopped it, or a task of one raised SystemExit; expected "
+    "functions that raise errors of their own, and leave the loop running"
+)
 
 
 class _Loop:
@@ -50,10 +54,7 @@ class _Loop:
             RuntimeError: If a function has ended it: nothing in it will ever be done.
         """
         if self.ended:
-            raise RuntimeError(
-                "the event loop of reward functions has ended: one of them stopped it, or a task of one raised SystemExit; "
-                "expected functions that raise errors of their own, and leave the loop running"
-            )
+            raise RuntimeError(_ENDED)
         now = time.monotonic()
         if not self._asked:
             self._asked, self._seen = True, now
@@ -101,9 +102,36 @@ class Background:
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Starts one."""
         self._loop = self._loop or _loop()
-        future = asyncio.run_coroutine_threadsafe(self._tracked(coroutine), self._loop.loop)
+        tracked = self._tracked(coroutine)
+        try:
+            future = asyncio.run_coroutine_threadsafe(tracked, self._loop.loop)
+        except RuntimeError as error:  # it is closed
+            tracked.close()
+            coroutine.close()
+            raise RuntimeError(_ENDED) from error
         self._futures.append(future)
         return future
+
+    def result(self, future: Future[T]) -> T:
+        """Waits for one of them, and returns what it gave.
+
+        Raises:
+            Exception: Its own.
+            RuntimeError: If it was cancelled, or one has ended the loop.
+        """
+        while True:
+            wait({future}, timeout=_GLANCE)
+            if not future.done() and self._loop is not None:
+                self._loop.check()
+                continue
+            if not future.cancelled():
+                return future.result()
+            if self._loop is not None:
+                self._loop.check()
+            raise RuntimeError(
+                "a call of a reward function was cancelled, and not by this run; expected functions that cancel no tasks "
+                "but those that they began"
+            )
 
     def wait(self, glance: Callable[[], None]) -> None:
         """Waits until all are done, or one has failed.
@@ -119,9 +147,7 @@ class Background:
         while running:
             done, running = wait(running, timeout=_GLANCE, return_when=FIRST_EXCEPTION)
             for future in done:
-                if self._loop is not None and future.cancelled():
-                    self._loop.check()
-                future.result()
+                self.result(future)
             glance()
             if running and self._loop is not None:
                 self._loop.check()

@@ -49,9 +49,9 @@ class EarlyCalls:
         self._calls[id(rollout.completion)] = rollout, futures  # kept, so that no other one gets its id
 
     def of(self, rollout: Rollout, name: str) -> Future[list[float]] | None:
-        """The call of a function on a rollout; None if none was begun."""
-        _, futures = self._calls.get(id(rollout.completion), (None, {}))
-        return futures.get(name)
+        """The call of a function on a rollout; None if none was begun, or of another text."""
+        told, futures = self._calls.get(id(rollout.completion), (rollout, {}))
+        return futures.get(name) if told.text == rollout.text else None
 
     def values(self, rollout: Rollout) -> dict[str, float]:
         """What functions gave for a rollout, by their names; waits for them.
@@ -60,7 +60,7 @@ class EarlyCalls:
             ValueError: If one failed.
         """
         found = ((f.name, self.of(rollout, f.name)) for f in self.functions)
-        return {name: future.result()[0] for name, future in found if future is not None}
+        return {name: self._background.result(future)[0] for name, future in found if future is not None}
 
     def close(self) -> None:
         """Cancels what is not done."""

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol, cast
 
 from masa_lightning.distributed import Processes, announce, without_texts
 from masa_lightning.functional.stopping import before_stop
 from masa_lightning.models.stops import Stops
-from masa_lightning.protocols import CompletionFn, PhaseProgress, RolloutStore, Sampler
+from masa_lightning.protocols import PhaseProgress, RolloutStore, Sampler
 from masa_lightning.rollouts.plan import collect_rollouts, make_groups, plan_rollouts
 from masa_lightning.rollouts.prompts import Prompts
 from masa_lightning.settings import SamplingSettings
 from masa_lightning.timing import Stopwatch
 from masa_lightning.types import Completion, Kind, Problem, Rollout, RolloutGroup, SamplingRequest, Structure
+
+
+class Listener(Protocol):
+    """Is told solutions while others are drawn."""
+
+    def hear(self, problem: Problem, rollout: Rollout) -> None:
+        """Takes a solution; the rollout is a copy of the later one, with the same completion."""
+
+    def forget(self) -> None:
+        """Ends what it began: the others could not be drawn."""
 
 
 class Rollouter:
@@ -36,8 +45,7 @@ class Rollouter:
         watch: Measures "generate" and "exchange".
         expected: Mean tokens of a completion by kind, as far as known; updated in place by `expect`.
         structures: What completions have to be, by kind; without those that may become anything.
-        hear: Told each solution that this process draws as soon as it is there, with its problem, if the sampler says so;
-            the rollout is a copy of the later one, with the same completion.
+        listener: Told each solution that this process draws as soon as it is there, if the sampler tells.
     """
 
     def __init__(
@@ -55,13 +63,13 @@ class Rollouter:
         watch: Stopwatch,
         expected: dict[Kind, float],
         structures: Mapping[Kind, Structure] | None = None,
-        hear: Callable[[Problem, Rollout], None] | None = None,
+        listener: Listener | None = None,
     ) -> None:
         self.sampler, self.tokenizer, self.stops = sampler, tokenizer, stops
         self.prompts, self.limits, self.max_prompt_length = prompts, dict(limits), max_prompt_length
         self.seed, self.processes, self.progress, self.watch = seed, processes, progress, watch
         self.expected, self.structures = expected, structures
-        self.hear = hear
+        self.listener = listener
         self.generated: list[list[int]] = []
         """Tokens that each process drew, one list for each call of `generate`, until somebody empties it."""
 
@@ -123,7 +131,7 @@ class Rollouter:
         part = self.processes.part(expected)
         requests, owners = plan.requests[part], plan.owners[part]
         progress = self.progress("generate", len(requests))
-        with self.watch.phase("generate"), self._hearing(partial(self._heard, groups, requests, owners)):
+        with self.watch.phase("generate"), self._hearing(groups, requests, owners):
             completions = self.sampler.generate(requests, self.stops.with_texts(sampling), progress)
         texts = self.texts(completions)
         with self.watch.phase("exchange"):
@@ -135,29 +143,33 @@ class Rollouter:
         self.generated.append(generated)
 
     @contextmanager
-    def _hearing(self, heard: CompletionFn) -> Iterator[None]:
-        sampler: Any = self.sampler
-        if self.hear is None or not hasattr(sampler, "on_completion"):
-            yield
-            return
-        sampler.on_completion = heard
-        try:
-            yield
-        finally:
-            sampler.on_completion = None
-
-    def _heard(
+    def _hearing(
         self,
         groups: Sequence[RolloutGroup],
         requests: Sequence[SamplingRequest],
         owners: Sequence[tuple[int, Kind]],
-        index: int,
-        completion: Completion,
-    ) -> None:
-        owner, kind = owners[index]
-        if kind == "solution" and self.hear is not None:
-            (text,), ids = self.texts([completion]), requests[index].prompt_ids
-            self.hear(groups[owner].problem, Rollout(kind=kind, prompt_ids=ids, completion=completion, text=text))
+    ) -> Iterator[None]:
+        sampler, listener = cast("Any", self.sampler), self.listener
+        if listener is None or not _tells_completions(type(sampler)):
+            yield
+            return
+        owner_of = {id(request): owner for request, owner in zip(requests, owners, strict=True)}
+
+        def heard(request: SamplingRequest, completion: Completion) -> None:
+            owner, kind = owner_of.get(id(request), (0, "meta"))  # other requests are the sampler's own
+            if kind == "solution":
+                (text,) = self.texts([completion])
+                rollout = Rollout(kind=kind, prompt_ids=request.prompt_ids, completion=completion, text=text)
+                listener.hear(groups[owner].problem, rollout)
+
+        sampler.on_completion = heard
+        try:
+            yield
+        except BaseException:
+            listener.forget()
+            raise
+        finally:
+            sampler.on_completion = None
 
     def texts(self, completions: Sequence[Completion]) -> list[str]:
         """Decodes completions, without special tokens and without what ended them."""
@@ -198,3 +210,15 @@ class Rollouter:
             lengths = [r.length for g in groups for r in g.rollouts if r.kind == kind]
             if lengths:
                 self.expected[kind] = fmean(lengths)
+
+
+def _tells_completions(sampler: type) -> bool:
+    """Whether the class that says how it generates, or one that derives from it, says that it tells completions.
+
+    One that overrides `generate` may draw other requests than it is given, or more of them, by that of its base.
+    """
+    first = {
+        name: next((c for c in sampler.__mro__ if name in vars(c)), object) for name in ("generate", "on_completion")
+    }
+    told = first["on_completion"]
+    return vars(told).get("on_completion", sampler) is None and issubclass(told, first["generate"])

@@ -156,16 +156,21 @@ class SolutionScorer:
                 self.grade(groups, progress(self.phase, total))
                 self._reward(groups, begun, background, progress)
         finally:
-            self._forget()
+            self.forget()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Ends what `hear` began."""
         if self._early is not None:
             self._early.close()
         self._early, self._known = None, {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, of which nothing was begun."""
+        return vars(self) | {"_early": None, "_known": {}}
+
     def close(self) -> None:
         """Frees what the grader holds, and ends what `hear` began."""
-        self._forget()
+        self.forget()
         self.grader.close()
 
     def read(self, groups: Sequence[RolloutGroup]) -> None:
@@ -182,7 +187,7 @@ class SolutionScorer:
             device: Of the policy.
         """
         self._watch, self._device = watch, device
-        self._forget()
+        self.forget()
         self.logged.restart()
 
     def take_metrics(self, processes: Processes) -> dict[str, float]:

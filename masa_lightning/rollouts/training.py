@@ -60,7 +60,8 @@ class TrainingRollouts:
         if not groups:
             raise ValueError(
                 f"none of the {len(problems)} problems of the batch has a prompt of at most "
-                f"{rollouter.max_prompt_length} tokens; raise max_prompt_length"
+                f"{rollouter.max_prompt_length} tokens; raise max_prompt_length, or shorten what stands around the problem "
+                "(prompts, confidence.instruction)"
             )
         overlong, drawn = len(problems) - len(groups), len(groups)
         self._draw(groups, counts, key, step)

@@ -107,7 +107,7 @@ class TransformersSampler:
                 completions |= drawn
                 if self.on_completion is not None:
                     for index, completion in drawn.items():
-                        self.on_completion(index, completion)
+                        self.on_completion(requests[index], completion)
                 if on_progress is not None:
                     on_progress(len(completions), len(requests))
         return [completions[i] for i in range(len(requests))]

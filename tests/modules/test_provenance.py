@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -156,10 +157,18 @@ def test_keys_and_passwords_are_left_out():
     assert described(Loader("k", "t", 3)) == {"class": "Loader", "max_token_count": 3}
 
 
+@dataclass
+class Client:
+    url: str = "u"
+    api_key: str = "sk"
+
+
 def test_keys_and_passwords_in_a_dictionary_are_left_out() -> None:
     """Such as `engine_kwargs` and `chat_template_kwargs`, which have any names."""
-    settings = described(Brief(words={"hf_token": "hf_abc", "inner": [{"api_key": "abc", "size": 3}]}))
-    assert settings["words"] == {"inner": [{"size": 3}]}
+    settings = described(
+        Brief(words={"hf_token": "hf_abc", "inner": [{"api_key": "abc", "size": 3}], "client": Client()})
+    )
+    assert settings["words"] == {"inner": [{"size": 3}], "client": {"url": "u"}}
 
 
 class Close:

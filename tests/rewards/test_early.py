@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import threading
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,144 @@ def test_what_was_begun_for_a_step_that_broke_off_is_ended(how: str) -> None:
     assert begun.wait(20)
     scorer.close() if how == "close" else scorer.start(Stopwatch(), scorer._device)
     assert ended.wait(20)
+
+
+class Halves(TransformersSampler):
+    """Draws in two calls, and the first request twice."""
+
+    def generate(self, requests: Any, settings: Any, on_progress: Any = None) -> list[Completion]:
+        half = len(requests) // 2
+        parts = [
+            super(Halves, self).generate(part, settings) for part in (requests[:1], requests[:half], requests[half:])
+        ]
+        return parts[1] + parts[2]
+
+
+class SaysSo(Halves):
+    """Tells what it draws."""
+
+    on_completion = None
+
+
+def test_a_class_that_overrides_generate_does_not_tell_for_its_base(loop: Loop, tmp_path: Path) -> None:
+    """Or calls would be made of what is not kept."""
+    for sampler, calls in ((Halves(), 6), (SaysSo(), 7)):
+        judge = Judge(tmp_path / type(sampler).__name__)
+        rewards(loop, judge, sampler)
+        assert judge.file is not None
+        assert len(judge.file.read_text().splitlines()) == calls
+
+
+def test_a_sampler_may_draw_in_any_calls(loop: Loop) -> None:
+    async def named(problem: Problem, completion: str) -> float:
+        return float(problem.id[-1]) + value(completion)
+
+    def at_once(problem: Problem, completion: str) -> float:
+        return float(problem.id[-1]) + value(completion)
+
+    assert rewards(loop, named, Halves())[0] == rewards(loop, named, SaysSo())[0]
+    found, _ = rewards(loop, named, SaysSo())
+    expected, _ = rewards(loop, at_once, TransformersSampler())
+    assert found == expected
+    assert {name for name, *_ in found} == {"train-0", "train-1"}
+
+
+def test_a_completion_that_is_changed_is_asked_again() -> None:
+    asked: list[str] = []
+
+    async def judge(completion: str) -> float:
+        asked.append(completion)
+        return float(len(completion))
+
+    problem, rollout = Problem(id="a", problem="?", answer="1"), drawn("long")
+    scorer = SolutionScorer(Loop.Grades(), [judge], max_length=4)
+    scorer.hear(problem, replace(rollout))
+    rollout.text = "x"
+    scorer.score([RolloutGroup(problem=problem, solutions=[rollout])], lambda phase, total: lambda done, of: None)
+    assert (asked, rollout.reward) == (["long", "x"], 1.0)
+
+
+class Breaks(OneByOne):
+    """Cannot draw the third."""
+
+    def _run(self, requests: Any, settings: Any) -> Any:
+        if self.drawn == 2:
+            raise OSError("no more")
+        return super()._run(requests, settings)
+
+
+def test_calls_end_with_the_generation_that_breaks_off(loop: Loop) -> None:
+    ended = threading.Event()
+
+    class Endless(Judge):
+        async def __call__(self, problem: Problem, completion: str) -> float:
+            self.called.set()
+            try:
+                await asyncio.sleep(1000)
+            finally:
+                ended.set()
+            return 0.0
+
+    judge = Endless()
+    with pytest.raises(OSError, match="no more"):
+        rewards(loop, judge, Breaks(judge))
+    assert ended.wait(20)
+
+
+async def stops_the_loop(completion: str) -> float:
+    if completion == "stop":
+        asyncio.get_running_loop().stop()
+    while True:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            continue
+
+
+async def cancels_itself(completion: str) -> float:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+    return 0.0
+
+
+@pytest.mark.parametrize("when", ["heard", "hear", "score"])
+def test_a_function_that_ends_the_loop_is_told(when: str) -> None:
+    """As `heard` is by a process that does not score what it drew."""
+    problem, rollouts = Problem(id="a", problem="?", answer="1"), [drawn("go on"), drawn("stop"), drawn("late")]
+    scorer = SolutionScorer(Loop.Grades(), [stops_the_loop], max_length=4)
+    for rollout in rollouts[:2]:
+        scorer.hear(problem, replace(rollout))
+    with pytest.raises(RuntimeError, match="the event loop of reward functions has ended"):
+        if when == "heard":
+            scorer.heard(rollouts[0])
+        elif when == "score":
+            scorer.score([RolloutGroup(problem=problem, solutions=rollouts[:2])], lambda *_: lambda done, of: None)
+        else:
+            while True:
+                scorer.hear(problem, replace(rollouts[2]))
+                time.sleep(0.01)
+    scorer.close()
+
+
+@pytest.mark.parametrize("when", ["heard", "score"])
+def test_a_function_that_cancels_itself_is_told(when: str) -> None:
+    problem, rollout = Problem(id="a", problem="?", answer="1"), drawn("x")
+    scorer = SolutionScorer(Loop.Grades(), [cancels_itself], max_length=4)
+    scorer.hear(problem, replace(rollout))
+    with pytest.raises(RuntimeError, match="a call of a reward function was cancelled, and not by this run"):
+        if when == "heard":
+            scorer.heard(rollout)
+        else:
+            scorer.score([RolloutGroup(problem=problem, solutions=[rollout])], lambda *_: lambda done, of: None)
+
+
+def test_copies_have_nothing_begun() -> None:
+    scorer = SolutionScorer(Loop.Grades(), [Judge()], max_length=4)
+    scorer.hear(Problem(id="a", problem="?", answer="1"), drawn("x"))
+    assert copy.deepcopy(scorer).heard(drawn("x")) == {}
+    scorer.close()
 
 
 def test_equal_completions_are_asked_each() -> None:

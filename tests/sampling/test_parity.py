@@ -132,8 +132,9 @@ def test_each_completion_is_told_once_as_it_is_returned(sampler, tools):
     sampler.on_completion = lambda *each: told.append(each)
     completions = sampler.generate(requests, SamplingSettings())
     sampler.on_completion = None
-    assert sorted(told, key=lambda each: each[0]) == [*enumerate(completions)]
-    assert all(completions[index] is completion for index, completion in told)
+    completion_of = {id(request): completion for request, completion in told}
+    assert len(told) == len(completion_of) == len(requests)
+    assert all(completion_of[id(r)] is c for r, c in zip(requests, completions, strict=True))
 
 
 def test_progress_ends_at_the_total(sampler, tools):

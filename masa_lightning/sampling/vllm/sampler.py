@@ -263,14 +263,9 @@ class VLLMSampler:
         self._check(everything, settings)
         if not everything:
             return []
-        first = 0 if parts is None else sum(len(part) for part in parts[0][: parts[1]])
-
-        def tell(index: int, completion: Completion) -> None:
-            if self.on_completion is not None and first <= index < first + len(requests):
-                self.on_completion(index - first, completion)
-
         with apart_from_training(), no_compilation() if self._on_cpu else contextlib.nullcontext():
-            completions = self._run(llm, everything, settings, on_progress, tell)
+            completions = self._run(llm, everything, settings, on_progress, self.on_completion)
+        first = 0 if parts is None else sum(len(part) for part in parts[0][: parts[1]])
         return completions[first : first + len(requests)]
 
     def sleep(self) -> None:
@@ -348,7 +343,7 @@ class VLLMSampler:
         """Draws two tokens: what vLLM cannot compute here shows before training starts."""
         request = SamplingRequest(prompt_ids=[0], max_tokens=min(2, self._max_model_length - 1), seed=0)
         with no_compilation() if self._on_cpu else contextlib.nullcontext():
-            self._run(llm, [request], SamplingSettings(), None, lambda index, completion: None)
+            self._run(llm, [request], SamplingSettings(), None, None)
         llm.reset_prefix_cache()
 
     def _check(self, requests: Sequence[SamplingRequest], settings: SamplingSettings) -> None:
@@ -365,7 +360,7 @@ class VLLMSampler:
         requests: Sequence[SamplingRequest],
         settings: SamplingSettings,
         on_progress: ProgressFn | None,
-        on_completion: CompletionFn,
+        on_completion: CompletionFn | None,
     ) -> list[Completion]:
         from vllm import SamplingParams
         from vllm.inputs import tokens_input
@@ -413,7 +408,8 @@ class VLLMSampler:
                     if output.finished:
                         index = index_of[output.request_id]
                         completions[index] = completion = _completion(output.outputs[0])
-                        on_completion(index, completion)
+                        if on_completion is not None:
+                            on_completion(requests[index], completion)
                         done += 1
                 if on_progress is not None and done > before:
                     on_progress(done, len(requests))
