@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from math import isfinite
 from statistics import fmean
 from typing import Any, Protocol, cast
 
@@ -119,6 +120,9 @@ class Rollouter:
             sampling: How tokens are drawn.
             keys: One a group; seeds are functions of them and of the run's seed (`plan_rollouts`).
             logprobs: Whether the log-probabilities of the drawn tokens are wanted, which an update needs.
+
+        Raises:
+            RuntimeError: If they are wanted, and the sampler gives none or some that are not finite.
         """
         keys = [f"{self.seed}/{key}" for key in keys]
         plan = plan_rollouts(
@@ -133,6 +137,8 @@ class Rollouter:
         progress = self.progress("generate", len(requests))
         with self.watch.phase("generate"), self._hearing(groups, requests, owners):
             completions = self.sampler.generate(requests, self.stops.with_texts(sampling), progress)
+        if logprobs:
+            check_logprobs(completions, type(self.sampler).__name__)
         texts = self.texts(completions)
         with self.watch.phase("exchange"):
             drawn = announce(completions, texts, self.processes)
@@ -210,6 +216,30 @@ class Rollouter:
             lengths = [r.length for g in groups for r in g.rollouts if r.kind == kind]
             if lengths:
                 self.expected[kind] = fmean(lengths)
+
+
+def check_logprobs(completions: Sequence[Completion], sampler: str) -> None:
+    """Refuses log-probabilities that an update cannot compute with.
+
+    Args:
+        completions: Drawn with them.
+        sampler: Its name.
+
+    Raises:
+        RuntimeError: If a completion has not one a token, or one is not finite.
+    """
+    lacking = sum(len(c.logprobs) != len(c.token_ids) for c in completions)
+    if lacking:
+        raise RuntimeError(
+            f"{lacking} of {len(completions)} completions of {sampler} have not one log-probability a token; expected as "
+            "many of each where `SamplingRequest.logprobs` asks for them"
+        )
+    wrong = sum(not all(map(isfinite, c.logprobs)) for c in completions)
+    if wrong:
+        raise RuntimeError(
+            f"{wrong} of {len(completions)} completions of {sampler} have log-probabilities that are not finite; expected "
+            "those of the tokens that were drawn. The engine computes something wrong: look at what its options change"
+        )
 
 
 def _tells_completions(sampler: type) -> bool:
