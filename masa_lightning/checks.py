@@ -13,6 +13,9 @@ from typing import Any
 _SECRET = re.compile(
     r"(?i:(^|[._-])(api[_-]?keys?|key|token|secret|password|passwd|authorization)$)|[a-z](Key|Token|Secret|Password)$"
 )
+_TOKEN_OF_TEXT = re.compile(
+    r"(?i:(^|[._-])(bos|eos|pad|unk|sep|cls|mask|stop|begin|start|end|new|special|image|video|audio)[_-]token$)"
+)
 TRUSTED = "masa_trusts_its_code"
 """Attribute of a model that was loaded with `trust_remote_code`."""
 _COMPARE: dict[str, Callable[[Any, float], bool]] = {">": gt, ">=": ge, "<": lt, "<=": le}
@@ -90,10 +93,10 @@ def is_secret(name: str) -> bool:
 
     >>> [is_secret(name) for name in ("api_key", "hub.token", "X-API-Key", "accessToken", "Authorization")]
     [True, True, True, True, True]
-    >>> [is_secret(name) for name in ("max_tokens", "monkey", "tokenizer", "Token_count")]
+    >>> [is_secret(name) for name in ("max_tokens", "monkey", "tokenizer", "eos_token")]
     [False, False, False, False]
     """
-    return bool(_SECRET.search(name))
+    return bool(_SECRET.search(name)) and not _TOKEN_OF_TEXT.search(name)
 
 
 def parameters(kind: type) -> dict[str, inspect.Parameter]:

@@ -215,7 +215,10 @@ class GRPOLightningModule(PolicyLightningModule):
 
     def predict_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> Predicted:
         """Draws rollouts with the settings of `evaluation`; problems need no answers."""
-        return begun(self._predictor).step(batch)
+        predicted = begun(self._predictor).step(batch)
+        self.parts.rollouter.take_generated()  # nobody logs them here
+        self.scorer.logged.restart()
+        return predicted
 
     def on_validation_epoch_end(self) -> None:
         """Logs what was measured.

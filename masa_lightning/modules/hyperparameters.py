@@ -275,6 +275,8 @@ def unmade(value: Any, annotation: Any = None) -> str | None:
             return f"{path} (with {', '.join(named)}, which may name code)"
     elif isinstance(value, Mapping) and "python" in value:
         return str(value["python"])
+    elif isinstance(value, Mapping) and isinstance(lacking := value.get("not_kept"), list):
+        return f"a dictionary (without {', '.join(map(str, lacking))})"
     elif isinstance(value, str):
         held = [*kinds, *alternatives(element_of(annotation))]  # of a list, too, which a text may stand for
         if any(map(_is_of_objects, held)) and not {str, Path} & {*held}:

@@ -51,6 +51,9 @@ _METHODS: Final = {
 _CLASSES: Final = {"optimizer": "masa_lightning.AdamW", "lr_scheduler": "masa_lightning.ConstantWithWarmup"}
 
 
+_GROUPS: Final = ("algorithm", "evaluation", "meta", "optimization", "sampling")
+
+
 def translated(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of a module as they are called now, without those that are no more.
 
@@ -92,7 +95,7 @@ def old_names(settings: Mapping[str, Any]) -> dict[str, str]:
     now = MOVED | GONE
     found = {name: now[name] for name in settings if name in now}
     for group, values in settings.items():
-        if group not in now and isinstance(values, Mapping):
+        if group in _GROUPS and isinstance(values, Mapping):
             old = {f"{group}.{name}": MOVED[name] for name in values if name in MOVED}
             found |= {name: place for name, place in old.items() if name != place}
     return found

@@ -95,8 +95,9 @@ def plain(value: Any, depth: int = 0) -> Any:
 
     Returns:
         Settings of this package as dictionaries; another object as ``{"class_path": ..., "init_args": ...}``, with a list
-        ``not_kept`` of those of its arguments that it has no attribute of, or that may be secret; a function or class as
-        ``{"python": its name}``, but for what makes an optimiser or a schedule, which is written as an object of it.
+        ``not_kept`` of those of its arguments that it has no attribute of, or that may be secret; a dictionary with such a
+        list where entries may be secret; a function or class as ``{"python": its name}``, but for what makes an optimiser or
+        a schedule, which is written as an object of it.
 
     >>> class Brief:
     ...     def __init__(self, scale: float, api_key: str):
@@ -104,7 +105,9 @@ def plain(value: Any, depth: int = 0) -> Any:
     >>> plain(Brief(2.0, "abc"))["init_args"], plain(Brief(2.0, "abc"))["not_kept"]
     ({'scale': 2.0}, ['api_key'])
     """
-    return simple(value, partial(plain, depth=depth + 1), partial(_object, depth=depth))
+    written = simple(value, partial(plain, depth=depth + 1), partial(_object, depth=depth))
+    secret = [str(name) for name in value if is_secret(str(name))] if isinstance(value, Mapping) and depth else []
+    return written | {"not_kept": secret} if secret else written
 
 
 def _object(value: Any, depth: int) -> Any:

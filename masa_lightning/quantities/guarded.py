@@ -7,6 +7,7 @@ import json
 import math
 import reprlib
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 from masa_lightning.functional.parsing import Unreadable
@@ -34,7 +35,19 @@ def called(quantity: Quantity | StatedConfidence, method: str, *given: Any, **se
 
 def is_row(row: Any) -> bool:
     """Whether a quantity compared with numbers, tensors of one among them."""
-    return isinstance(row, (list, tuple)) and not any(map(math.isinf, row))
+    try:
+        return isinstance(row, (list, tuple)) and not any(map(math.isinf, row))
+    except (RuntimeError, TypeError, ValueError):  # what is no number, or several
+        return False
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether no number in a value is NaN or infinite, which JSON has no way to write."""
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def reading(quantity: Quantity) -> Callable[[Any], Any]:
@@ -50,7 +63,7 @@ def reading(quantity: Quantity) -> Callable[[Any], Any]:
                 f"{who(quantity)} failed to read {reprlib.repr(value)} with {type(error).__name__}: {error}; expected a "
                 'value, or functional.parsing.Unreadable("wrong_type"): a model may write anything'
             ) from error
-        if isinstance(found, float) and not math.isfinite(found):  # JSON of Python has NaN, and 1e999
+        if not _is_finite(found):  # JSON of Python has NaN, and 1e999
             raise Unreadable("out_of_range")
         if found is None:
             raise ValueError(f"{who(quantity)} read {reprlib.repr(value)} as None; expected a value, or Unreadable")
@@ -66,7 +79,7 @@ def reward_of(quantity: Quantity, predicted: Any, group: RolloutGroup) -> float:
         ValueError: If it is no number in [0, 1].
     """
     reward = called(quantity, "reward", predicted, group)
-    if not isinstance(reward, (int, float)) or not 0 <= reward <= 1:
+    if not isinstance(reward, Real) or not 0 <= float(reward) <= 1:
         raise ValueError(
             f"{who(quantity)} gave the reward {reward!r} for the prediction {reprlib.repr(predicted)} of problem "
             f"{group.problem.id!r}; expected a number in [0, 1]"
@@ -79,7 +92,7 @@ def check_truth(quantity: Quantity, truth: Any, group: RolloutGroup) -> None:
     try:
         found = quantity.read(json.loads(json.dumps(truth, allow_nan=False)))
         shown = reprlib.repr(found)
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         found, shown = None, f"nothing ({type(error).__name__}: {error})"
     if found is None or found != truth:
         raise ValueError(

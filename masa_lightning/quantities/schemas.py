@@ -9,7 +9,11 @@ from typing import Any, Final
 
 from masa_lightning.functional.parsing import Unreadable
 
-_NOTES: Final = {"title", "description", "default", "examples", "$comment"}
+_NOTES: Final = {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly"} | {
+    "$comment",
+    "$schema",
+    "$id",
+}
 _RANGE: Final = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 _HEEDED: Final[dict[str, set[str]]] = {
     "integer": {*_RANGE, "multipleOf"},
@@ -53,8 +57,8 @@ def check_schema(who: str, schema: Mapping[str, Any], read: Callable[[Any], Any]
         ) from error
     for path, why, expected in unheeded[:1]:
         raise ValueError(
-            f"{who} has {why} in its {path}, which structured outputs would pass over: they draw what it forbids; expected "
-            f"{expected}: say it otherwise, or set meta.structured_outputs to false"
+            f"{who} has {why} in its {path}, which structured outputs may pass over: they would draw what it forbids; "
+            f"expected {expected}: say it otherwise, or set meta.structured_outputs to false"
         )
     for value in values:
         try:
@@ -106,8 +110,8 @@ def _spelled_out(schema: Mapping[str, Any]) -> Iterator[Any]:
     """Values that a schema names: those of which it is one, and its bounds."""
     yield from schema.get("enum", ())
     yield from [schema["const"]] if "const" in schema else ()
-    step = schema.get("multipleOf", 1)
-    yield from (schema[w] for w in ("minimum", "maximum") if w in schema and not schema[w] % step)
+    step = schema.get("multipleOf", 1 if schema.get("type") == "integer" else None)
+    yield from (schema[w] for w in ("minimum", "maximum") if w in schema and not (step and schema[w] % step))
     for each in schema.get("anyOf", ()):
         yield from _spelled_out(each)
 

@@ -8,9 +8,10 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Coroutine
-from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, InvalidStateError, wait
 from contextlib import suppress
 from typing import Any, Final, Self, TypeVar
+from weakref import WeakSet
 
 T = TypeVar("T")
 
@@ -31,6 +32,8 @@ class _Loop:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.ended = False
+        self.futures: WeakSet[Future[Any]] = WeakSet()
+        """Of what was started in it."""
         self._seen = time.monotonic()
         self._asked = self._warned = False
         threading.Thread(target=self._run, name="reward-functions", daemon=True).start()
@@ -46,6 +49,9 @@ class _Loop:
             with suppress(SystemExit, KeyboardInterrupt):
                 self.loop.run_forever()
         self.loop.close()
+        for future in [*self.futures]:  # of those that go on regardless, which nobody would end
+            with suppress(InvalidStateError):
+                future.set_exception(RuntimeError(_ENDED))
 
     def check(self) -> None:
         """Looks whether the loop runs.
@@ -109,6 +115,7 @@ class Background:
             tracked.close()
             coroutine.close()
             raise RuntimeError(_ENDED) from error
+        self._loop.futures.add(future)
         self._futures.append(future)
         return future
 

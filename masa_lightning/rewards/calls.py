@@ -114,7 +114,12 @@ class Calls:
             self.done += 1
             return [values[name]]
         if self.early is not None and (call := self.early.of(rollout, name)) is not None:
-            found = await asyncio.wrap_future(call)
+            try:
+                found = await asyncio.wrap_future(call)
+            except asyncio.CancelledError:
+                if not call.cancelled():  # the step is ending
+                    raise
+                found = self.early.result(call)  # which says why
             self.done += 1
             return found
         try:

@@ -30,6 +30,7 @@ class EarlyCalls:
         self.begun: float | None = None
         """When the first call began, by `time.perf_counter`."""
         self._background = Background()
+        self._running: list[Future[list[float]]] = []
         self._calls: dict[int, tuple[Rollout, dict[str, Future[list[float]]]]] = {}
 
     def begin(self, problem: Problem, rollout: Rollout) -> None:
@@ -38,20 +39,36 @@ class EarlyCalls:
         Args:
             problem: That it is of.
             rollout: With its completion and text; it is known again by its completion.
+
+        Raises:
+            ValueError: If an earlier call has failed.
         """
         if self.begun is None:
             self.begun = time.perf_counter()
+        for future in [each for each in self._running if each.done()]:
+            self.result(future)  # one that failed ends the step, before all that is still to be drawn
+            self._running.remove(future)
         group, unmeasured = RolloutGroup(problem=problem, solutions=[rollout]), Stopwatch()
         calls = {
             f.name: Calls(f, [group], logged=self.logged, watch=unmeasured, device=self.device) for f in self.functions
         }
         futures = {name: self._background.start(each.together()) for name, each in calls.items()}
+        self._running += futures.values()
         self._calls[id(rollout.completion)] = rollout, futures  # kept, so that no other one gets its id
 
     def of(self, rollout: Rollout, name: str) -> Future[list[float]] | None:
         """The call of a function on a rollout; None if none was begun, or of another text."""
         told, futures = self._calls.get(id(rollout.completion), (rollout, {}))
         return futures.get(name) if told.text == rollout.text else None
+
+    def result(self, call: Future[list[float]]) -> list[float]:
+        """Waits for a call, and returns what it gave.
+
+        Raises:
+            ValueError: If it failed.
+            RuntimeError: If it was cancelled, or the loop of all calls was ended.
+        """
+        return self._background.result(call)
 
     def values(self, rollout: Rollout) -> dict[str, float]:
         """What functions gave for a rollout, by their names; waits for them.
@@ -60,7 +77,7 @@ class EarlyCalls:
             ValueError: If one failed.
         """
         found = ((f.name, self.of(rollout, f.name)) for f in self.functions)
-        return {name: self._background.result(future)[0] for name, future in found if future is not None}
+        return {name: self.result(future)[0] for name, future in found if future is not None}
 
     def close(self) -> None:
         """Cancels what is not done."""

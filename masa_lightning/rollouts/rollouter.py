@@ -166,7 +166,11 @@ class Rollouter:
             if kind == "solution":
                 (text,) = self.texts([completion])
                 rollout = Rollout(kind=kind, prompt_ids=request.prompt_ids, completion=completion, text=text)
-                listener.hear(groups[owner].problem, rollout)
+                try:
+                    listener.hear(groups[owner].problem, rollout)
+                except Exception:
+                    if self.processes.size == 1:  # several are told together, when they score
+                        raise
 
         sampler.on_completion = heard
         try:

@@ -278,7 +278,7 @@ def test_secrets_are_not_kept() -> None:
     written = plain({"judge": Judge("s3cret"), "chat": {"hf_token": "s3cret", "a": 1}})
     assert "s3cret" not in str(written)
     assert written["judge"]["not_kept"] == ["api_key"]
-    assert written["chat"] == {"a": 1}
+    assert written["chat"] == {"a": 1, "not_kept": ["hf_token"]}
 
 
 def test_checkpoints_of_earlier_versions_say_nothing(loop: Loop, tmp_path: Path) -> None:
@@ -415,3 +415,14 @@ def test_an_object_of_another_kind_is_refused_when_it_is_given(loop: Loop, tmp_p
     for name, value, said in wrong:
         with pytest.raises(TypeError, match=rf"{name}(\[0\])? is {said}"):
             MASALightningModule.load_from_checkpoint(path, **{name: value})
+
+
+def test_a_dictionary_without_what_may_be_secret_is_not_taken_for_whole(loop: Loop, tmp_path: Path) -> None:
+    """Or prompts, say, would be others without a word."""
+    given = {"bos_token": "<s>", "hub": {"api_key": "abc", "size": 3}}
+    module = loop.module(chat_template_kwargs=given, sampler=TransformersSampler())
+    assert module.hparams["chat_template_kwargs"] == {"bos_token": "<s>", "hub": {"size": 3, "not_kept": ["api_key"]}}
+    path = saved(loop, module, tmp_path)
+    with pytest.raises(ValueError, match=r"chat_template_kwargs\.hub: a dictionary \(without api_key\)"):
+        MASALightningModule.load_from_checkpoint(path)
+    assert MASALightningModule.load_from_checkpoint(path, chat_template_kwargs=given).chat_template_kwargs == given

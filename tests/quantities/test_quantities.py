@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchmetrics
@@ -404,7 +405,7 @@ def test_errors_name_what_the_user_wrote(loop, setting, argument):
 
 
 class Schemed(Steps):
-    """Takes integers from 1 on, and any text or list."""
+    """Of numbers takes integers from 1 on, and any text or list."""
 
     def __init__(self, schema):
         self.of = schema
@@ -413,7 +414,7 @@ class Schemed(Steps):
         return self.of
 
     def read(self, value):
-        return read_integer(value, 1) if isinstance(value, int) else value
+        return read_integer(value, 1) if isinstance(value, (int, float)) else value
 
 
 DIGIT = {"type": "integer", "minimum": 1, "maximum": 9}
@@ -424,7 +425,7 @@ PAIR = {"type": "array", "items": DIGIT, "minItems": 2, "maxItems": 2}
     ("schema", "said"),
     [
         ({"allOf": [DIGIT, DIGIT]}, "has 'allOf' in its schema"),
-        (DIGIT | {"not": {"const": 3}}, "has 'not' in its schema, which structured outputs would pass over"),
+        (DIGIT | {"not": {"const": 3}}, "has 'not' in its schema, which structured outputs may pass over"),
         (PAIR | {"uniqueItems": True}, "has 'uniqueItems' in its schema"),
         (PAIR | {"items": {"$ref": "#"}}, r"has '\$ref' in its schema\.items"),
         ({"type": "string", "pattern": "^(?!bb)[ab]{2}$"}, r"has a pattern with '\(\?!'"),
@@ -440,6 +441,7 @@ PAIR = {"type": "array", "items": DIGIT, "minItems": 2, "maxItems": 2}
         ({"type": "string", "pattern": "^[a"}, r"has the schema .*, of which nothing can be made \(RuntimeError: "),
         ({"anyOf": []}, "has the schema .*, of which nothing can be made"),
         (DIGIT | {"minimum": 0}, "allows 0, which its `read` does not take"),
+        ({"type": "number", "minimum": 0.5, "maximum": 3}, r"allows 0\.5, which its `read` does not take"),
         ({"enum": [1, 2, 0]}, "allows 0, which its `read` does not take"),
         ({"type": "integer", "minimum": -3, "maximum": 10**9}, "allows -3, "),
         ({"anyOf": [DIGIT, {"const": 0}]}, "allows 0, "),
@@ -457,6 +459,7 @@ def test_a_schema_that_says_more_than_is_heeded_or_read_is_refused(schema, said)
     [
         DIGIT,
         PAIR,
+        DIGIT | {"$schema": "https://json-schema.org/draft/2020-12/schema", "deprecated": False},
         {"enum": ["a", 3]},
         {"type": "string", "pattern": "^[ab]{1,3}$"},
         {"anyOf": [DIGIT, {"const": "no"}]},
@@ -551,3 +554,35 @@ def test_an_error_of_a_metric_names_the_quantity(loop):
     quantities = quantity_with(ValueCalibration)
     quantities.calibrate(metrics := quantities.metrics(), [group])
     assert (metrics["steps"].compute()["mae"], metrics["steps"].compute()["count"]) == (1, 1)
+
+
+@pytest.mark.parametrize("row", [(None,), ("x",), (torch.ones(2),), (math.inf,), 3.0])
+def test_what_is_no_row_of_numbers_is_told_with_the_quantity(row):
+    class Odd(Steps):
+        def compare(self, predicted, group, budget):
+            return row
+
+    group = make_group("x")
+    group.metas[0].prediction = MetaPrediction(values={"steps": 3}, failures={}, pass_rate_scale=8)
+    with pytest.raises(ValueError, match=r"`compare` of the quantity 'steps' \(Odd\) gave"):
+        Quantities([Odd()], budget=10).compare(group)
+
+
+def test_a_number_that_json_cannot_write_is_not_read_in_a_list_either():
+    class Pairs(Steps):
+        def read(self, value):
+            return value
+
+    found = Quantities([Pairs()], budget=10).read('{"steps": [1, 1e999]}')
+    assert (found.values, found.failures) == ({}, {"steps": "out_of_range"})
+
+
+@pytest.mark.parametrize("reward", [np.float32(0.5), np.int64(1), True])
+def test_a_reward_may_be_any_number(reward):
+    class Odd(Steps):
+        def reward(self, predicted, group):
+            return reward
+
+    group = RolloutGroup(problem=Problem(id="a", problem="?", answer="1"))
+    prediction = MetaPrediction(values={"steps": 3}, failures={}, pass_rate_scale=8)
+    assert Quantities([Odd()], budget=10).rewards(prediction, group, ["steps"]) == {"steps": float(reward)}

@@ -112,6 +112,21 @@ def test_one_that_fails_early_ends_the_step_as_a_late_one_does(loop: Loop) -> No
         rewards(loop, judge, OneByOne(judge))
 
 
+def test_one_that_fails_ends_the_step_before_all_is_drawn(loop: Loop) -> None:
+    judge = Fails()
+    sampler = OneByOne(judge)
+    draw = sampler._run
+
+    def slowly(*given: Any) -> Any:
+        time.sleep(0.2 * (sampler.drawn > 0))
+        return draw(*given)
+
+    sampler._run = slowly  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="'judge' failed on a completion"):
+        rewards(loop, judge, sampler, num_generations=50)
+    assert sampler.drawn < 90  # of 100
+
+
 def test_what_cannot_begin_early_does_not() -> None:
     async def verdicts(completion: str, correct: bool) -> float:
         return 0.0
@@ -340,3 +355,25 @@ def test_two_processes_ask_once_and_reward_as_one(tiny_checkpoint: Path, tmp_pat
         groups = loop.fit(module, Problems(4, batch_size=4), max_steps=1).groups[0]
     assert first == second == [[g.problem.id, [r.reward for r in g.solutions]] for g in groups]
     assert sorted(calls) == sorted([g.problem.id, list(r.completion.token_ids)] for g in groups for r in g.solutions)
+
+
+class FailsInOne(Judge):
+    async def __call__(self, problem: Problem, completion: str) -> float:
+        if problem.id == "train-0":
+            raise OSError("no answer")
+        return 0.0
+
+
+def _fail(rank: int, checkpoint: Path) -> None:
+    warnings.filterwarnings("ignore")
+    loop = Loop(checkpoint)
+    sampler, strategy = TransformersSampler(batch_size=1), two_processes.strategy("ddp")
+    module = loop.module(
+        kind=GRPOLightningModule, sampler=sampler, reward_functions=[FailsInOne()], max_completion_length=6
+    )
+    with pytest.raises(ValueError, match=r"process . of 2 could not score its rollouts: .*'judge' failed .*OSError"):
+        loop.fit(module, Problems(4, batch_size=2), devices=2, strategy=strategy, max_steps=1)
+
+
+def test_a_call_that_fails_in_one_process_is_told_by_both(tiny_checkpoint: Path) -> None:
+    two_processes.run(_fail, tiny_checkpoint)
