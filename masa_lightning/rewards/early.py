@@ -30,7 +30,7 @@ class EarlyCalls:
         self.begun: float | None = None
         """When the first call began, by `time.perf_counter`."""
         self._background = Background()
-        self._running: list[Future[list[float]]] = []
+        self._failed: Future[list[float]] | None = None
         self._calls: dict[int, tuple[Rollout, dict[str, Future[list[float]]]]] = {}
 
     def begin(self, problem: Problem, rollout: Rollout) -> None:
@@ -45,15 +45,15 @@ class EarlyCalls:
         """
         if self.begun is None:
             self.begun = time.perf_counter()
-        for future in [each for each in self._running if each.done()]:
-            self.result(future)  # one that failed ends the step, before all that is still to be drawn
-            self._running.remove(future)
+        if self._failed is not None:  # the step ends, before all that is still to be drawn
+            self.result(self._failed)
         group, unmeasured = RolloutGroup(problem=problem, solutions=[rollout]), Stopwatch()
         calls = {
             f.name: Calls(f, [group], logged=self.logged, watch=unmeasured, device=self.device) for f in self.functions
         }
         futures = {name: self._background.start(each.together()) for name, each in calls.items()}
-        self._running += futures.values()
+        for future in futures.values():
+            future.add_done_callback(self._look)
         self._calls[id(rollout.completion)] = rollout, futures  # kept, so that no other one gets its id
 
     def of(self, rollout: Rollout, name: str) -> Future[list[float]] | None:
@@ -78,6 +78,11 @@ class EarlyCalls:
         """
         found = ((f.name, self.of(rollout, f.name)) for f in self.functions)
         return {name: self.result(future)[0] for name, future in found if future is not None}
+
+    def _look(self, call: Future[list[float]]) -> None:
+        """Notes one that failed; in the thread of the calls."""
+        if not call.cancelled() and call.exception() is not None:
+            self._failed = call
 
     def close(self) -> None:
         """Cancels what is not done."""

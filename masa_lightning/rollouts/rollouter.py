@@ -137,8 +137,8 @@ class Rollouter:
         progress = self.progress("generate", len(requests))
         with self.watch.phase("generate"), self._hearing(groups, requests, owners):
             completions = self.sampler.generate(requests, self.stops.with_texts(sampling), progress)
-        if logprobs:
-            check_logprobs(completions, type(self.sampler).__name__)
+            if logprobs:
+                check_logprobs(completions, type(self.sampler).__name__)
         texts = self.texts(completions)
         with self.watch.phase("exchange"):
             drawn = announce(completions, texts, self.processes)
