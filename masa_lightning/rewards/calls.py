@@ -163,7 +163,8 @@ class Calls:
         one = self.named.asked.form == "completion"
         whose = "a completion" if one else f"the {len(pairs)} completions"
         expected = "one finite number" if one else "a list with one finite number a completion"
+        notes = "".join(f" ({note})" for note in dict.fromkeys(getattr(error, "__notes__", ())))
         return ValueError(
-            f"{self._who} failed on {whose} {of([p for p, _ in pairs])} with {type(error).__name__}: {error}; expected "
-            f"{expected}"
+            f"{self._who} failed on {whose} {of([p for p, _ in pairs])} with {type(error).__name__}: {error}{notes}; "
+            f"expected {expected}"
         )

@@ -94,6 +94,8 @@ class RemoteReward:
                 values = await self._until_it_succeeds(asked, count)
             except Exception as error:
                 if self.on_failure is None:
+                    tries = "1 try" if not self.max_retries else f"{1 + self.max_retries} tries"
+                    error.add_note(f"after {tries}; with on_failure=0.0 RemoteReward would count it as 0")
                     raise
                 self._warn(error)
                 failed, values = True, [self.on_failure] * count
