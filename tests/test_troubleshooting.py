@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import subprocess
 import sys
@@ -200,8 +199,8 @@ def _(c: Case) -> None:
 
 @case("the gradient norm... is")
 def _(c: Case) -> None:
-    sampler = c.loop.Scripted(c.loop.boxes(2, 3, 4), lambda call: math.nan)
-    c.fit({"sampler": sampler, "max_completion_length": 20}, c.loop.Problems([c.loop.problem("1")], batch_size=1))
+    settings = {"sampler": c.loop.Scripted(c.loop.boxes(2, 3, 4)), "max_completion_length": 20}
+    c.loop.fit(c.loop.module(c.loop.Diverging, **settings), c.loop.Problems([c.loop.problem("1")], batch_size=1))
 
 
 @case("the checkpoint holds weights alone")

@@ -159,6 +159,15 @@ class SGD(GRPOLightningModule):
         return torch.optim.SGD(self.parameters(), lr=self.optimization.optimizer.keywords["lr"])
 
 
+class Diverging(GRPOLightningModule):
+    """The gradient is NaN in the training steps of which `bad` says so, given how many were taken before."""
+
+    bad: Callable[[int], bool] = staticmethod(lambda steps: True)
+
+    def extra_loss(self, logp: torch.Tensor, batch: Any) -> torch.Tensor:
+        return logp * (math.nan if self.bad(self.run_state.rollout_steps) else 0.0)
+
+
 def grouped(settings: dict[str, Any]) -> dict[str, Any]:
     """Puts what is of `Optimization` and of `MetaSettings` there, by the names that an earlier version had."""
     metas = {
@@ -187,6 +196,7 @@ class Loop:
     """Small modules and trainers."""
 
     Problems, Recorder, Spy, Scripted, Grades, SGD = Problems, Recorder, SpySampler, ScriptedSampler, Grades, SGD
+    Diverging = Diverging
 
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint

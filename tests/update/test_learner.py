@@ -163,9 +163,11 @@ def test_bfloat16_at_the_usual_rate_is_warned_of(loop):
 
 
 def diverging(loop, since, **settings):
-    """The sampler's log-probabilities are NaN from a call on."""
-    sampler = loop.Scripted(loop.boxes(2, 3, 4), lambda call: math.nan if call >= since else -4.0)
-    return loop.module(GRPOLightningModule, sampler=sampler, max_completion_length=20, **settings)
+    """Gradients are NaN after some training steps."""
+    sampler = loop.Scripted(loop.boxes(2, 3, 4))
+    module = loop.module(loop.Diverging, sampler=sampler, max_completion_length=20, **settings)
+    module.bad = lambda steps: steps >= since
+    return module
 
 
 @pytest.mark.filterwarnings("ignore:the gradient norm is")
