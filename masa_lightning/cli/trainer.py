@@ -211,9 +211,10 @@ class _CLI(LightningCLI):
         try:
             super().instantiate_classes()
         except Exception as error:
-            inner: BaseException = error
-            while inner.__cause__ is not None:
-                inner = inner.__cause__
+            causes: list[BaseException] = [error]
+            while (cause := causes[-1].__cause__) is not None:
+                causes.append(cause)
+            inner = next(filter(is_mistake, causes), causes[-1])  # what was raised on purpose may have a cause, too
             if not isinstance(inner, ValueError) or "subclass of Logger" in str(inner):
                 self._try_loggers()
             raise inner if isinstance(error, ValueError) else error from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -515,3 +516,45 @@ def test_a_setting_before_its_class_is_named(
         main(["test", "--model=MASALightningModule", "--model.init_args.model=tiny", "--data.init_args.max_problems=8"])
     said = "data: LightningDataModule has no setting 'max_problems'; expected its class first, by class_path"
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        (
+            '(self, budget): return {"type": "integer", "minimum": 9, "maximum": 3}',
+            "of which nothing can be made (RuntimeError: ",
+        ),
+        ("(self): return {}", "failed in `schema` with TypeError: Pluses.schema() takes 1 positional argument but 2"),
+    ],
+)
+def test_what_is_raised_on_purpose_is_told_and_not_its_cause(
+    schema: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """jsonargparse wraps errors in others, and ours have causes: a line, and no traceback."""
+    pytest.importorskip("xgrammar")
+    (tmp_path / "own_pluses.py").write_text(
+        "from masa_lightning import Quantity\nfrom masa_lightning.functional import Question\n"
+        "class Pluses(Quantity):\n    key = 'pluses'\n"
+        "    def ask(self, budget): return Question('pluses', 'how many', '<integer>')\n"
+        "    def read(self, value): return value\n    def reward(self, predicted, group): return 0.0\n"
+        f"    def truth(self, predicted, group): return 1\n    def schema{schema}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_pluses", raising=False)
+    monkeypatch.setattr(sys, "argv", ["masa"])
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "fit",
+        "--config",
+        "tiny",
+        "--model.sampler",
+        "TransformersSampler",
+        "--model.meta.structured_outputs",
+        "true",
+    ]
+    words += ["--model.quantities", "[{class_path: own_pluses.Pluses}]"]
+    with pytest.raises(ValueError, match=re.escape(said)) as raised:
+        main([*words, "--model.prompts.meta", "{problem} {quantities} {json}"])
+    assert str(raised.value).startswith("the quantity 'pluses' (Pluses) ")
+    assert errors.is_mistake(raised.value)  # so the command shows a line, and no traceback
