@@ -83,9 +83,13 @@ def check_object(name: str, value: object, kind: type, *, note: str = "") -> Non
         found = f"the class {value.__name__}, not an object of it" if isinstance(value, type) else f"{value!r:.200}"
         has = ""
         if getattr(kind, "_is_protocol", False) and not isinstance(value, type):
-            methods = [n for n, of in vars(kind).items() if callable(of) and (n[0] != "_" or n == "__call__")]
-            has = f" (it has no {', '.join(n for n in methods if not hasattr(value, n))})"
+            has = f" (it has no {', '.join(n for n in methods_of(kind) if not hasattr(value, n))})"
         raise TypeError(f"{name} is {found}; expected an object of {kind.__name__}{f', {note}' if note else ''}{has}")
+
+
+def methods_of(protocol: type) -> dict[str, Callable[..., Any]]:
+    """The methods that an object needs to satisfy a protocol, by name."""
+    return {n: of for n, of in vars(protocol).items() if callable(of) and (n[0] != "_" or n == "__call__")}
 
 
 def is_secret(name: str) -> bool:

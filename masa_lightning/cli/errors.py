@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import masa_lightning
-from masa_lightning.checks import parameters
+from masa_lightning.checks import methods_of, parameters
 from masa_lightning.modules.moved import GONE, MOVED, old_names, translated_algorithm
 
 _PACKAGE: Final = str(Path(__file__).parents[1])
@@ -300,7 +300,7 @@ def _other_signatures(path: str, protocol: str) -> str:
     kind, found = getattr(protocols, protocol, None), imported(path)
     if kind is None or not callable(found):
         return ""
-    methods = _methods(kind)
+    methods = methods_of(kind)
     if not inspect.isclass(found):
         own, first = {"__call__": found}, "self, "
     else:
@@ -315,16 +315,12 @@ def _other_signatures(path: str, protocol: str) -> str:
     )
 
 
-def _methods(protocol: type) -> dict[str, Any]:
-    return {n: of for n, of in vars(protocol).items() if callable(of) and (n[0] != "_" or n == "__call__")}
-
-
 def _lacking(path: str, protocol: str) -> list[str]:
     """Methods of a protocol that a class has not, if it has most of them."""
     from masa_lightning import protocols
 
     kind, found = getattr(protocols, protocol, None), imported(path)
-    names = [] if kind is None else [*_methods(kind)]
+    names = [] if kind is None else [*methods_of(kind)]
     lacking = [name for name in names if not hasattr(found, name)]
     return lacking if inspect.isclass(found) and 2 * len(lacking) <= len(names) else []
 
