@@ -92,7 +92,7 @@ class Algorithm:
             and "sapo".
         sapo_temperature_pos: How fast "sapo" lets go of a token of advantage >= 0 whose ratio leaves 1, > 0; refused with
             another surrogate.
-        sapo_temperature_neg: The same of negative advantages.
+        sapo_temperature_neg: SAPO's temperature for negative advantages, > 0.
         scale_rewards: Rewards of a group are divided by the group's deviation, by the batch's, or not.
         multi_objective_aggregation: How several rewards (correctness and `reward_functions`; what a prediction earns for
             each quantity) become one advantage. "sum_then_normalize" compares their weighted sum in its group;

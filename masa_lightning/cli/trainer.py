@@ -29,7 +29,7 @@ from masa_lightning.callbacks.run_summary import RunSummary
 from masa_lightning.callbacks.validate_first import ValidateFirst
 from masa_lightning.checks import parameters
 from masa_lightning.cli import console
-from masa_lightning.cli.errors import imported, is_mistake, readable, stop, with_old_names
+from masa_lightning.cli.errors import check_given, imported, is_mistake, readable, stop, with_old_names
 from masa_lightning.cli.runs import with_run
 from masa_lightning.cli.words import all_settings, taken
 from masa_lightning.models.checkpoints import set_aside
@@ -156,6 +156,7 @@ class _CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """A test in the folder of a training run leaves that run's config.yaml as it is; `prompts: null` is the default."""
+        check_given(self.config[self.subcommand])
         strategy = self.config[self.subcommand]["trainer"].get("strategy")
         check_strategy_name(str(getattr(strategy, "class_path", strategy)))
         model = self.config[self.subcommand]["model"]

@@ -305,7 +305,7 @@ class GRPOLightningModule(PolicyLightningModule):
         return {"solution": self.evaluation.num_generations}
 
     def prediction_counts(self) -> dict[Kind, int]:
-        """The same in predict alone."""
+        """Rollouts a problem in predict, by kind; those of `evaluation_counts` by default."""
         return self.evaluation_counts()
 
     @property

@@ -69,7 +69,7 @@ class MASALightningModule(GRPOLightningModule):
         check_object("meta", meta, MetaSettings)
         if quantities is None:
             meta = fitting_scale(model, meta)
-        meta.check_counts(num_meta_generations, num_acting_meta_generations)
+        meta.check_counts(num_meta_generations, num_acting_meta_generations, self.evaluation.num_meta_generations)
         if max_meta_length is None:
             max_meta_length = default_meta_length(model, self.max_completion_length)
         check_number("max_meta_length", max_meta_length, ">= 1", whole=True)

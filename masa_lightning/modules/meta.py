@@ -91,15 +91,17 @@ class MetaSettings:
             _check_structured(quantities, sampler)
         return quantities
 
-    def check_counts(self, num_meta_generations: int, num_acting_meta_generations: int | None) -> None:
-        """Compares the weights with how many meta rollouts a problem gets.
+    def check_counts(self, num_meta_generations: int, num_acting_meta_generations: int | None, evaluated: int) -> None:
+        """Compares the settings with how many meta rollouts a problem gets.
 
         Args:
             num_meta_generations: In training.
             num_acting_meta_generations: In training steps in which a control may act; None for as many.
+            evaluated: In evaluation.
 
         Raises:
-            ValueError: If nothing would be trained, or a prediction that is trained has no others to be compared with.
+            ValueError: If nothing would be trained, a prediction that is trained has no others to be compared with, or
+                there are none that could be structured.
         """
         check_number("num_meta_generations", num_meta_generations, ">= 0", whole=True, note="(0 is GRPO)")
         if not self.solution_loss_weight and not (self.loss_weight and num_meta_generations):
@@ -112,6 +114,11 @@ class MetaSettings:
             raise ValueError(
                 "num_meta_generations is 1; expected >= 2, because a prediction's advantage is what it earns more than the "
                 "others of its problem, 0 for no predictions, or meta.loss_weight = 0 for predictions that are not trained"
+            )
+        if self.structured_outputs and not num_meta_generations and not evaluated:
+            raise ValueError(
+                "meta.structured_outputs is true, and num_meta_generations and evaluation.num_meta_generations are 0, so "
+                "that nothing is drawn under it; expected meta rollouts, or structured_outputs: false"
             )
         if num_acting_meta_generations is not None:
             least = ">= 2" if self.loss_weight else ">= 1"

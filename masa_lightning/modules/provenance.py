@@ -47,7 +47,7 @@ class Provenance(TypedDict):
     data: dict[str, Any] | None
     """Class and settings of the datamodule (`described`); None without one."""
     callbacks: list[dict[str, Any]]
-    """The same of the Trainer's callbacks, but for those that modules add."""
+    """Class and settings of each of the Trainer's callbacks, but for those that modules add."""
     training_problems: int | None
     """Their number, if the loader knows it."""
     processes: int

@@ -114,7 +114,7 @@ class OptimizerSettings:
 
     Args:
         optimizers: As `configure_optimizers` made them.
-        schedules: The same.
+        schedules: As `configure_optimizers` made them.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer], schedules: Sequence[Any]) -> None:
@@ -131,7 +131,7 @@ class OptimizerSettings:
         Args:
             then: `state_dict` of the checkpoint's run.
             optimizers: With the state of the checkpoint.
-            schedules: The same.
+            schedules: With the state of the checkpoint.
 
         Returns:
             A phrase for each difference: ``lr was 1e-06, is 1e-05``.

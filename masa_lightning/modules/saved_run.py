@@ -78,7 +78,7 @@ def strange_model(class_path: str, settings: Mapping[str, Any]) -> list[str]:
 
 
 def strange_data(data: Any) -> list[str]:
-    """The same of a datamodule, as a configuration has it."""
+    """What is named in the settings of a datamodule, as a configuration has them, that is not made."""
     kind = allowed_class(data.get("class_path")) if isinstance(data, Mapping) else None
     refused = [] if kind is not None and issubclass(kind, LightningDataModule) else [f"data: {name_of(data)}"]
     return [*refused, *strange(data, "data")]

@@ -102,7 +102,7 @@ def check_truth(quantity: Quantity, truth: Any, group: RolloutGroup) -> None:
 
 
 def check_metric(quantity: Quantity, metric: Any) -> None:
-    """Refuses a metric that takes no problems and weights, or has no points, with a TypeError."""
+    """Refuses a metric that takes no problems and weights, has no points, or is not new, with a TypeError."""
     update, points = (getattr(metric, name, None) for name in ("update", "points"))
     takes = inspect.signature(update).parameters.values() if callable(update) else ()
     names = {p.name for p in takes}
@@ -110,6 +110,18 @@ def check_metric(quantity: Quantity, metric: Any) -> None:
         raise TypeError(
             f"{who(quantity)} has a {type(metric).__name__} as its metric; expected one of masa_lightning.metrics, such as "
             "ValueCalibration, or one with `update(..., problem=, weight=)` and `points()`, as these have"
+        )
+    try:
+        drawn = len(points().predicted)
+    except Exception as error:
+        raise TypeError(
+            f"{who(quantity)} has a {type(metric).__name__} as its metric, whose `points()` before the first update fail "
+            f"with {type(error).__name__}: {error}; expected an object with `predicted` [P], of no problems yet"
+        ) from error
+    if drawn:
+        raise TypeError(
+            f"{who(quantity)} has a {type(metric).__name__} as its metric, which has {drawn} points before the first "
+            "update; expected a new metric at each call of `metric`"
         )
 
 

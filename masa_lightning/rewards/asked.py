@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -118,9 +119,10 @@ def read_signature(function: RewardFunction, who: str, *, absent: Collection[str
     known = [*NAMES[form], *SERVICES]
     by_position = [p.name for p in parameters if p.kind == p.POSITIONAL_ONLY and p.default is p.empty]
     if unknown := [*by_position, *(name for name in required if name not in known)]:
+        told = ", ".join(map(_with_near, unknown))
         raise TypeError(
-            f"{who} requires {', '.join(map(repr, unknown))}, and is called {_PHRASES[form]} with what it asks for by name; "
-            f"expected names of {_all_names()}: rename {'it' if len(unknown) == 1 else 'them'}, or give a default"
+            f"{who} requires {told}, and is called {_PHRASES[form]} with what it asks for by name; expected names of "
+            f"{_all_names()}: rename {'it' if len(unknown) == 1 else 'them'}, or give a default"
         )
     if lacking := [name for name in required if NAMES[form].get(name) in absent]:
         raise TypeError(
@@ -172,6 +174,12 @@ def _form(names: list[str]) -> Form:
     if {*names} & {"completion", "length", "finish_reason", "confidence"}:
         return "completion"
     return "problem" if "problem" in names else "batch"
+
+
+def _with_near(name: str) -> str:
+    known = dict.fromkeys([*(known for names in NAMES.values() for known in names), *SERVICES])
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"{name!r} (did you mean {close[0]!r}?)" if close and name not in known else repr(name)
 
 
 def _all_names() -> str:

@@ -50,6 +50,11 @@ MOVED = (
             "model: there is no setting 'learning_rate' any more; expected optimization.optimizer.lr",
         ),
         (
+            "model.init_args.quantities.scale=3",
+            "model.quantities: masa_lightning.Quantity is the base of what this takes; expected its classes in a list: "
+            "--model.quantities '[package.Class, {class_path: package.Class, init_args: {NAME: VALUE}}]'",
+        ),
+        (
             "model.init_args.meta.meta_weight=2",
             "model: there is no setting 'meta.meta_weight' any more; expected meta.loss_weight",
         ),
@@ -86,8 +91,8 @@ MOVED = (
         ),
         (
             "model.init_args.quantities=[{class_path: masa_lightning.Quantity}]",
-            "model.quantities: masa_lightning.Quantity lacks ask and read and reward and truth; expected a class with all "
-            "methods of its base",
+            "model.quantities: masa_lightning.Quantity is the base of what this takes; expected its classes in a list: "
+            "--model.quantities '[package.Class, {class_path: package.Class, init_args: {NAME: VALUE}}]'",
         ),
         ("model.help=Nothing", "there is no class 'Nothing'; did you mean Notions?"),
         (
@@ -429,6 +434,39 @@ def test_all_settings_of_earlier_versions_are_named_at_once(tmp_path: Path) -> N
         "optimization.lr_scheduler.num_warmup_steps",
         "model.algorithm.importance_sampling: there is no 'token' any more; expected token_truncate",
     ]
+
+
+UNTYPED = """
+class Judge:
+    def __init__(self, words, limit=None, other: int | None = None): ...
+
+    def __call__(self, problem, completions):
+        return [0.0 for _ in completions]
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "lacks"),
+    [
+        ("own.Judge", True),
+        ("{class_path: own.Judge, init_args: {limit: 3}}", True),
+        ("{class_path: own.Judge, init_args: {words: null}}", True),
+        ("{class_path: own.Judge, init_args: {words: 3}}", False),
+    ],
+)
+def test_an_argument_without_a_type_is_not_left_out(given: str, lacks: bool, tmp_path: Path) -> None:
+    """Before: it was None, without a word."""
+    (tmp_path / "own.py").write_text(UNTYPED)
+    (tmp_path / "own.yaml").write_text(f"model: {{init_args: {{reward_functions: [{given}]}}}}")
+    lines = lines_of(tmp_path, "--config", "own.yaml", "--trainer.accelerator", "nothing")
+    if lacks:
+        assert lines[0] == (
+            "error: model.reward_functions: Judge needs 'words', which is not given; expected it under init_args, or as "
+            "--model.reward_functions.words VALUE. An argument with a type or a default may be null"
+        )
+    else:
+        assert "words" not in "\n".join(lines)
+        assert "nothing" in lines[0]
 
 
 @pytest.mark.parametrize("key", sorted({*errors._OTHERS.values()}))

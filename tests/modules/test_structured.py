@@ -179,6 +179,12 @@ def test_it_is_true_or_false():
         MetaSettings(structured_outputs="json")
 
 
+def test_predictions_that_nobody_draws_are_refused(loop):
+    with pytest.raises(ValueError, match=r"evaluation\.num_meta_generations are 0, so that nothing is drawn under it"):
+        make(loop, num_meta_generations=0, evaluation=Evaluation(num_meta_generations=0))
+    make(loop, num_meta_generations=0, evaluation=Evaluation(num_meta_generations=1))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -546,6 +546,34 @@ def test_a_metric_that_takes_no_problems_is_refused(metric):
         quantity_with(metric).metrics()
 
 
+class Unpredicted(ValueCalibration):
+    def points(self):
+        return SimpleNamespace(actual=torch.zeros(0))
+
+
+_USED = ValueCalibration()
+_USED.update(torch.tensor([1.0]), torch.tensor([2.0]), problem=torch.tensor([0]), weight=torch.tensor([1.0]))
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        (
+            Unpredicted,
+            r"'steps' \(Own\) has a Unpredicted as its metric, whose `points\(\)` before .* fail with AttributeError",
+        ),
+        (
+            lambda **_: _USED,
+            r"'steps' \(Own\) has a ValueCalibration as its metric, which has 1 points before .* a new metric",
+        ),
+    ],
+)
+def test_a_metric_that_cannot_be_drawn_is_refused(metric, said):
+    """Before: an AttributeError of the first pictures, after the validation was drawn."""
+    with pytest.raises(TypeError, match=said):
+        quantity_with(metric).metrics()
+
+
 def test_an_error_of_a_metric_names_the_quantity(loop):
     group = SimpleNamespace(comparisons={"steps": [(1.0, 0.0)]}, weight=1.0)
     quantities = quantity_with(LengthCalibration)

@@ -240,6 +240,12 @@ def test_the_mode_of_each_control_is_known(control: type) -> None:
     assert dict(zip(table["head"], table["rows"][0], strict=True))["mode"] == "shadow"
 
 
+@pytest.mark.parametrize("control", CONTROLS)
+def test_each_control_has_its_metrics_described(control: type) -> None:
+    page = Path(__file__).parents[2] / "docs" / "metrics.md"
+    assert f"controls/{control.name}" in page.read_text()  # type: ignore[attr-defined]
+
+
 def test_the_mode_of_a_control_of_a_user_is_known() -> None:
     run = made({"controls/cut_gating/acted_share": {1: 0.5}, "controls/gating/acted_share": {1: 0.5}})
     for name, mode in (("PredictiveGating", "act"), ("MyCut", "shadow")):

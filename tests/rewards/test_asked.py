@@ -84,6 +84,10 @@ NAMES = (
             lambda completions, answer: [],
             rf"requires 'answer', and is called for all completions of the batch .*{NAMES}: ren",
         ),
+        (
+            lambda problem, completion_text: [],
+            r"requires 'completion_text' \(did you mean 'completion'\?\), and is called .*; expected names of",
+        ),
         (lambda problems, completion: [], "requires 'problems', and is called for one completion with what it asks"),
         (lambda problem, completions, length: [], "requires 'completions', and is called for one completion"),
         (
