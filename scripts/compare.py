@@ -2,7 +2,7 @@
 """Train and test every variant of the method on the embedded model, with several seeds, and make a page of it.
 
     python scripts/compare.py run OUT [--seeds 0 1 2] [--arms grpo masa ...] [--jobs 2] [--minutes 25] [-- words for masa]
-    python scripts/compare.py page OUT docs/results/embedded_model.md
+    python scripts/compare.py page OUT docs/results/embedded_model.md [--timed grpo masa ...]
     python scripts/compare.py arms
 
 The arms are in scripts/comparison/arms.yaml. Each run is `masa fit` and `masa test` in OUT/seed<n>/<arm>, on the real vLLM.
@@ -39,7 +39,7 @@ def main(words: Sequence[str] | None = None) -> int:
     from comparison.metrics import read_results  # torch and matplotlib are slow to import
     from comparison.page import write_page
 
-    results = read_results(args.out, arms.values())
+    results = read_results(args.out, arms.values(), timed=args.timed)
     if not results:
         print(f"{args.out} has no finished run; expected the folder of `scripts/compare.py run`", file=sys.stderr)
         return 1
@@ -80,6 +80,8 @@ def _parser(arms: list[str]) -> argparse.ArgumentParser:
     page = commands.add_parser("page", help="write tables and pictures")
     page.add_argument("out", type=Path, help="folder of the runs")
     page.add_argument("page", type=Path, help="markdown file to write")
+    timed = "arms that had the machine to themselves: seconds of others are left out; all by default"
+    page.add_argument("--timed", choices=arms, nargs="+", help=timed)
     commands.add_parser("arms", help="list the arms")
     return parser
 

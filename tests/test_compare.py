@@ -168,6 +168,26 @@ def test_what_gating_finds_of_a_tier():
     assert found(tested, "trivial", 0.0, **rule) == {"share": 0.0}
 
 
+def test_seconds_beside_other_work_are_not_known():
+    metrics, tables, page = part("metrics"), part("tables"), part("page")
+    alone, beside = result("grpo", 0, (0.2, 0.3, 0.5)), result("masa", 0, (0.2, 0.4, 0.6), tokens=120.0, seconds=900.0)
+    beside.is_timed = False
+    assert beside.spent("seconds") is None
+    assert (alone.spent("seconds"), beside.spent("tokens")) == (4.0, 480.0)
+    assert beside.curve("seconds") == []
+    for one, two in ((alone, beside), (beside, alone)):
+        for cost, known in (("seconds", False), ("tokens", True)):
+            metric = (metrics.gain_at_equal(cost), metrics.relative_cost(cost), metrics.sooner(cost))
+            assert [of(one, two) is not None for of in metric] == [known] * 3
+    both = {"grpo": {0: alone}, "masa": {0: beside}}
+    seconds = [line.split(" | ")[-1] for line in tables.overview(both).splitlines()]
+    assert seconds == ["seconds |", "--- |", "4 |", "\N{EN DASH} |"]
+    text = page.text(both, part("runs").read_arms(), "command")
+    assert "* No seconds are known of arms that shared the machine with other work: `masa`.\n" in text
+    beside.is_timed = True
+    assert "No seconds" not in page.text(both, part("runs").read_arms(), "command")
+
+
 def test_seconds_are_of_the_steps_in_which_it_acts():
     acted = {1: 0.0, 2: 0.0, 3: 0.5, 4: 0.25}
     seconds = {1: 9.0, 2: 9.0, 3: 1.0, 4: 2.0}

@@ -6,7 +6,7 @@ import itertools
 import math
 import random
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -39,23 +39,30 @@ class Result:
     seed: int
     run: Run
     tests: Mapping[str, Run]
+    is_timed: bool = True
+    """Whether it had the machine to itself, so that its seconds can be compared; they are None else."""
 
     @cached_property
     def steps(self) -> list[int]:
         return sorted(self.run.series("tokens/trained"))
 
-    def spent(self, cost: Cost, since: int = 0) -> float:
-        """What the training steps behind the first `since` cost in all, validations left out."""
-        return math.fsum([*self.by_step(cost).values()][since:])
+    def spent(self, cost: Cost, since: int = 0) -> float | None:
+        """What the training steps behind the first `since` cost in all, validations left out; None if it is not known."""
+        known = [*self.by_step(cost).values()]
+        return math.fsum(known[since:]) if known else None
 
     def by_step(self, cost: Cost) -> dict[int, float]:
-        """What each training step cost."""
+        """What each training step cost; empty if it is not known."""
+        if cost == "seconds" and not self.is_timed:
+            return {}
         series = [self.run.series(tag) for tag in COSTS[cost]]
         return {step: math.fsum(s.get(step, 0.0) for s in series) if series else 1.0 for step in self.steps}
 
     def curve(self, cost: Cost, tag: str = "val/pass@1") -> list[tuple[float, float]]:
-        """(What training had cost until then, held-out metric) at each validation."""
+        """(What training had cost until then, held-out metric) at each validation; empty if the cost is not known."""
         totals = [0.0, *itertools.accumulate(self.by_step(cost).values())]
+        if len(totals) <= len(self.steps):
+            return []
         return [(totals[sum(s <= step for s in self.steps)], v) for step, v in sorted(self.run.series(tag).items())]
 
     @cached_property
@@ -95,13 +102,16 @@ Results = Mapping[str, Runs]
 """By arm."""
 
 
-def read_results(out: Path, arms: Iterable[Arm], seeds: Iterable[int] | None = None) -> dict[str, dict[int, Result]]:
+def read_results(
+    out: Path, arms: Iterable[Arm], seeds: Iterable[int] | None = None, timed: Collection[str] | None = None
+) -> dict[str, dict[int, Result]]:
     """Reads what is finished.
 
     Args:
         out: Folder of the runs.
         arms: Those that are wanted.
         seeds: Those that are wanted; all that are there by default.
+        timed: Arms whose runs had the machine to themselves; all by default.
     """
     there = sorted(int(f.name.removeprefix("seed")) for f in out.glob("seed*") if f.name[4:].isdigit())
     results: dict[str, dict[int, Result]] = {}
@@ -112,7 +122,9 @@ def read_results(out: Path, arms: Iterable[Arm], seeds: Iterable[int] | None = N
                 continue
             tests = {n: test_folder(folder, n) for n in arm.tests if is_tested(test_folder(folder, n))}
             run, *others = load_runs([folder, *tests.values()])
-            results.setdefault(arm.name, {})[seed] = Result(arm.name, seed, run, dict(zip(tests, others, strict=True)))
+            is_timed = timed is None or arm.name in timed
+            result = Result(arm.name, seed, run, dict(zip(tests, others, strict=True)), is_timed)
+            results.setdefault(arm.name, {})[seed] = result
     return results
 
 
@@ -194,8 +206,10 @@ def relative_cost(cost: Cost, *, after_start: bool = False) -> Callable[[Result,
 
     def of(first: Result, second: Result) -> float | None:
         since = first.start if after_start else 0
-        spent = None if since is None else second.spent(cost, since)
-        return None if since is None or not spent else first.spent(cost, since) / spent - 1
+        if since is None:
+            return None
+        own, spent = first.spent(cost, since), second.spent(cost, since)
+        return own / spent - 1 if own is not None and spent else None
 
     return of
 

@@ -62,7 +62,7 @@ _MEASURED: Final = """\
 * *Steps*: all arms take as many training steps and optimiser steps. Pass@1 is of the test problems, after the last
   step.
 * *Tokens* are those drawn in training, solutions and predictions. *Seconds* are those in training steps and in
-  `ExpertSFT`, without validations and start-up; runs that shared the machine with others make them rough.
+  `ExpertSFT`, without validations and start-up.
 * *At equal tokens (seconds)*: pass@1 of the validation problems, linear between validations, at what the cheaper of
   the two runs cost in all.
 * *After the start*: the same steps of both runs, from the first one in which a control of the first run changed
@@ -135,7 +135,7 @@ def text(
             "The arms",
             [table(["arm", "seeds", "what it is"], rows), f"Not run: {', '.join(left)}." if left else None],
         ),
-        ("How it was measured", [f"    {command}", _MEASURED]),
+        ("How it was measured", [f"    {command}", _MEASURED + _without_seconds(results)]),
     ]
     blocks = [
         "# What the controls are worth, on the embedded model",
@@ -146,6 +146,12 @@ def text(
         if parts[0]:
             blocks += [f"## {title}", *(part.strip("\n") for part in parts if part)]
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _without_seconds(results: m.Results) -> str:
+    left = [f"`{name}`" for name, runs in results.items() if not all(result.is_timed for result in runs.values())]
+    said = f"* No seconds are known of arms that shared the machine with other work: {', '.join(left)}."
+    return textwrap.fill(said, 118, subsequent_indent="  ", break_on_hyphens=False) if left else ""
 
 
 def _counts(results: m.Results) -> str:

@@ -110,7 +110,9 @@ def progress(results: Results) -> Figure | None:
         for name, (color, stroke) in zip(SHOWN, STYLES, strict=False):
             if name not in results:
                 continue
-            curves = [result.curve(what) for result in results[name].values()]
+            curves = [curve for result in results[name].values() if (curve := result.curve(what))]
+            if not curves:  # their seconds are not known
+                continue
             for curve in curves:
                 axes.plot([x / unit for x, _ in curve], [y for _, y in curve], color=color, alpha=0.25, linewidth=0.8)
             points = list(zip(*curves, strict=False))
@@ -229,6 +231,8 @@ def cost(results: Results) -> Figure | None:
                 x, y = _mean_over_steps(
                     results[name], lambda r, w=what, u=unit: {s: v / u for s, v in r.by_step(w).items()}, width=1
                 )
+                if not x:  # their seconds are not known
+                    continue
                 axes.plot(x, y, color=color, linestyle=stroke, linewidth=2, label=name)
         set_title(axes, title)
         axes.set_ylim(bottom=0)

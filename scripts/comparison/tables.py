@@ -70,7 +70,7 @@ def overview(results: m.Results) -> str:
         ("error, pass rate", last("test/calibration/pass_rate/mae"), 3, rate),
         ("r, length", last("test/calibration/length/pearson"), 2, r),
         ("parsed", last("test/meta/parse_rate"), 2, rate),
-        ("generated tokens, thousands", lambda result: result.spent("tokens") / 1000, 0, amount),
+        ("generated tokens, thousands", lambda result: (result.spent("tokens") or 0) / 1000, 0, amount),
         ("trained, thousands", lambda result: (result.run.last("tokens_total/trained") or 0) / 1000, 0, amount),
         ("seconds", lambda result: result.spent("seconds"), 0, amount),
     )
