@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
+from packaging.version import Version
 from torch import Tensor
 
 from masa_lightning.checks import trusts_code
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _SPARE: Final = 4  # least of `Structured.spare`: a comma, where letters are tokens, is followed by ` "x"`
 _LETTER_AS_BYTE: Final = re.compile("<0x[2-7][0-9A-F]>")  # of vocabularies with bytes as tokens of their own
+_LEAST: Final = "0.2.8"  # xgrammar's: before, a range of letters that ends within a first byte of UTF-8 led nowhere
 _LONGEST: Final = 2000  # tokens; the shortest way out of an object that is longer than that leads nowhere
 
 
@@ -38,12 +40,17 @@ def check_xgrammar() -> None:
     """Looks for the package that knows which tokens a grammar allows.
 
     Raises:
-        ImportError: If it is not installed.
+        ImportError: If it is not installed, or too old.
     """
     if importlib.util.find_spec("xgrammar") is None:
         raise ImportError(
             "structured_outputs=True needs the package 'xgrammar', which is not installed; expected it beside vLLM, which "
             "brings it: pip install xgrammar, or set structured_outputs=False"
+        )
+    if Version(found := version("xgrammar")) < Version(_LEAST):
+        raise ImportError(
+            f"structured_outputs=True needs xgrammar {_LEAST}, which vLLM 0.32 brings, and {found} is installed, whose "
+            "grammars may allow a letter that nothing can follow; expected a newer one, or structured_outputs=False"
         )
 
 
@@ -56,7 +63,7 @@ class Structured:
         rows: Tokens that the model has logits for.
 
     Raises:
-        ImportError: If xgrammar is not installed.
+        ImportError: If xgrammar is not installed, or too old.
         ValueError: If it makes no grammar of the schema, or an object of it has no end.
     """
 
@@ -259,6 +266,9 @@ class Walk:
         Args:
             masks: [B, W] int32, contiguous.
             index: Row that is written.
+
+        Raises:
+            RuntimeError: If nothing may.
         """
         row = masks[index]
         if self._only or self._ended:
@@ -268,6 +278,13 @@ class Walk:
             return
         self._matcher.fill_next_token_bitmask(masks, index)
         row &= self._structured.plain if self._in_object else self._structured.free
+        if not row.any():
+            schema = self._structured.structure.schema
+            raise RuntimeError(
+                f"xgrammar {version('xgrammar')} has led a completion of the schema {schema:.300} to where no "
+                "token of the vocabulary may come; expected one that ends: change the quantity's `schema`, or set "
+                "structured_outputs=False"
+            )
 
     def accept(self, token: int) -> bool:
         """Goes on by a token; False if it may not come."""

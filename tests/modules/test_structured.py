@@ -14,6 +14,7 @@ from masa_lightning.functional import Question
 from masa_lightning.models import tiny
 from masa_lightning.modules.masa import MASALightningModule
 from masa_lightning.modules.meta import MetaSettings
+from masa_lightning.sampling import structured
 from masa_lightning.settings import Algorithm
 
 KINDS = ["transformers", "vllm"]
@@ -170,6 +171,13 @@ def test_xgrammar_is_asked_for(loop, monkeypatch):
     with pytest.raises(
         ImportError, match=r"needs the package 'xgrammar', which is not installed; .* pip install xgrammar"
     ):
+        make(loop)
+    make(loop, meta=MetaSettings())
+
+
+def test_an_xgrammar_with_dead_ends_is_refused(loop, monkeypatch):
+    monkeypatch.setattr(structured, "version", lambda name: "0.2.7")
+    with pytest.raises(ImportError, match=r"needs xgrammar 0\.2\.8, which vLLM 0\.32 brings, and 0\.2\.7 is installed"):
         make(loop)
     make(loop, meta=MetaSettings())
 
