@@ -30,6 +30,8 @@ _PERCENT: Final = re.compile(r" ?(?:\\?%|\\text ?\{ ?(?:per ?cent|pct) ?\}|per ?
 TIME: Final = re.compile(r"\d{1,2} ?: ?[0-5]\d(?: ?: ?[0-5]?\d)?")
 """What may be a time."""
 
+_CLOCK: Final = re.compile(r"\d{1,2}(?: ?: ?[0-5]\d){0,2} ?(?:\\text ?\{ ?)?([AaPp])\.? ?[Mm]\.? ?\}?")
+
 _RATIO: Final = re.compile(r"([\d.]+) ?: ?([\d.]+)")
 _MONEY_BEFORE: Final = re.compile(
     r"([+-]? ?)(?:\\text ?\{ ?)?(?:US)?(\\\$|[€£¥₹]|Rs\b|USD\b|EUR\b|GBP\b|INR\b)\.? ?\}? ?"
@@ -139,6 +141,27 @@ def read_ratio(text: str) -> str:
     """
     match = _RATIO.fullmatch(text)
     return f"({match[1]})/({match[2]})" if match and not TIME.fullmatch(text) else ""
+
+
+def same_clock(mine: str, truth: str) -> bool | None:
+    """Compares times of day of which one says a.m. or p.m.; what the other leaves out is not asked for. None for others.
+
+    >>> [same_clock(time, "3:00 PM") for time in ("3:00 p.m.", "3:00 AM", "3:00", "15:00", "3 PM", "3:0")]
+    [True, False, True, True, True, False]
+    >>> same_clock("3:00", "15:00") is None
+    True
+    """
+    clocks = [_CLOCK.fullmatch(text) for text in (mine, truth)]
+    if not any(clocks):
+        return None
+    times = []
+    for text, clock, other in zip((mine, truth), clocks, reversed(clocks), strict=True):
+        if not (clock or TIME.fullmatch(text)):
+            return False
+        written, minutes, seconds = (int(digits) for digits in [*re.findall(r"\d+", text), 0, 0][:3])
+        hours = written if clock is None or written > 12 else written % 12 + 12 * (clock[1] in "Pp")
+        times.append({(hours, minutes, seconds)} | (set() if other else {(written, minutes, seconds)}))
+    return not times[0].isdisjoint(times[1])
 
 
 def split_percent(text: str) -> tuple[str, bool]:

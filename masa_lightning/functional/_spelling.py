@@ -85,6 +85,7 @@ _DOTTED: Final = re.compile(
     r"(?<![\w.])(\d*\.\d*)"
     r"(?:\\dot ?(?:\{ ?(\d+) ?\}|(\d))(?:(\d*)\\dot ?(?:\{ ?(\d) ?\}|(\d)))?|\\bar ?(?:\{ ?(\d+) ?\}|(\d)))"
 )
+_BRACED_SIGN: Final = re.compile(r"(?<![_^])\{([:=<>])\}")  # without the space that LaTeX has around it
 _DECIMAL_COMMA: Final = re.compile(r"([+-]? ?)(0|[1-9]\d{0,2}(?:\.\d{3})+|[1-9]\d*),(\d+)(?!\d)")
 _BRACES: Final = re.compile(r"\\.|[{}]", re.DOTALL)
 _LOOSE_SPACE: Final = re.compile(r"(?<!\d) | (?!\d)")
@@ -237,7 +238,7 @@ def _ungroup(text: str) -> str:
     if "{,}" in text:
         alone = "," not in text.replace("{,}", "")
         text = _LATEX_COMMAS.sub(lambda match: _latex_commas(match[0], alone), text).replace("{,}", ",")
-    return text.replace("{}", "")
+    return _BRACED_SIGN.sub(r"\1", text).replace("{}", "")
 
 
 def _latex_commas(text: str, alone: bool) -> str:

@@ -16,7 +16,7 @@ from masa_lightning.functional._equations import number_chain, part_equations, r
 from masa_lightning.functional._formula import Unreadable, names, read_formula
 from masa_lightning.functional._letters import without_letter
 from masa_lightning.functional._levels import closes_at_end, split_outside
-from masa_lightning.functional._quantity import TIME, read_number, split_unit
+from masa_lightning.functional._quantity import TIME, read_number, same_clock, split_unit
 from masa_lightning.functional._regions import MARK
 from masa_lightning.functional._spelling import decimal_comma, join_thousands, squeeze
 from masa_lightning.functional._vocabulary import AND, OR
@@ -312,6 +312,8 @@ def _compare_ratios(mine: str, truth: str, leaf: LeafCheck) -> bool | None:
     """4:6 is 2:3 and 2/3, and so is "4 to 6" where a ratio is asked for; 10:30 may be a time, and 10:05 is."""
     if ":" not in mine and ":" not in truth:
         return False
+    if (same := same_clock(mine, truth)) is not None:
+        return same
     mine, truth = (_TO.sub(":", text) for text in (mine, truth))
     parts, wanted = (split_outside(text, _COLON)[0] for text in (mine, truth))
     if TIME.fullmatch(truth) or (TIME.fullmatch(mine) and (_PADDED.search(mine) or len(wanted) < 2)):
@@ -328,5 +330,8 @@ def _compare_ratios(mine: str, truth: str, leaf: LeafCheck) -> bool | None:
     if all(number is not None for side in numbers for number in side):
         first, second = ([number.value for number in side if number] for side in numbers)
         return all(a * second[0] == b * first[0] for a, b in zip(first, second, strict=True))
+    zero = _any(leaf(part, "0") for part in parts + wanted)  # a product with it says nothing of the other parts
+    if zero is not False:
+        return None if zero is None else False
     pairs = zip(parts[1:], wanted[1:], strict=True)
     return _all([leaf(f"({p}) \\cdot ({wanted[0]})", f"({e}) \\cdot ({parts[0]})") for p, e in pairs])
