@@ -234,7 +234,7 @@ def split_unit(text: str, *, letters: bool = False) -> tuple[str, str]:
 
 
 def without_units(predicted: str, expected: str) -> tuple[str, str] | None:
-    """Takes off the units of two values; None where both have one and these differ."""
+    """Takes off the units of two values, percent signs where both have one; None where both have a unit and these differ."""
     mine, my_unit = split_unit(predicted)
     truth, true_unit = split_unit(expected)
     if bool(my_unit) != bool(true_unit):  # 5 m is 5 times m, but where the other side is in metres
@@ -245,7 +245,10 @@ def without_units(predicted: str, expected: str) -> tuple[str, str] | None:
         return None
     if my_unit and not true_unit and not _counts(predicted, mine):
         return None
-    return None if _differ(my_unit, true_unit) else (mine, truth)
+    if _differ(my_unit, true_unit):
+        return None
+    (my_share, my_sign), (true_share, true_sign) = split_percent(mine), split_percent(truth)
+    return (my_share, true_share) if my_sign and true_sign else (mine, truth)  # 25% is not 0.25%
 
 
 def _is_percent_against(mine: str, truth: str, unit: str) -> bool:

@@ -104,7 +104,7 @@ def normalise(text: str) -> str:
     if "..." in text:
         text = _DOTS.sub(r"\\ldots ", text)
     text = _dollars(text)
-    text = " ".join(_SPACE.sub(" ", text).split())
+    text = " ".join(_SPACE.sub(" ", text).split()).removeprefix("=").lstrip()
     text = _undress(text)
     text = _words_and_roots(text)
     text = _SCIENTIFIC.sub(r"\1\\times10^{\2\3}", _ungroup(text))

@@ -297,8 +297,22 @@ def _matrix(text: str) -> list[list[str]] | None:
     rows, _ = split_outside(_LOST.sub(r"\\\\\\", match["body"].replace("\\hline", "")), _ROW_END)
     if len(rows) > 1 and not rows[-1]:
         rows.pop()
-    cells = [split_outside(row, _COLUMN)[0] for row in rows]
+    cells = _with_lost_row_ends([split_outside(row, _COLUMN)[0] for row in rows])
     return [[f"({factor}) \\cdot ({cell})" if factor else cell for cell in row] for row in cells]
+
+
+def _with_lost_row_ends(rows: list[list[str]]) -> list[list[str]]:
+    r"""Ends rows that are longer than others before a fraction: MATH as verl has it lost all of `\\` before `\frac`."""
+    width, found = min(map(len, rows)), []
+    for row in rows:
+        while len(row) > width:
+            start = row[width - 1].rfind("\\frac")
+            if start <= 0:
+                return rows
+            found.append([*row[: width - 1], row[width - 1][:start]])
+            row = [row[width - 1][start:], *row[width:]]
+        found.append(row)
+    return found
 
 
 def _compare_matrices(mine: list[list[str]] | None, truth: list[list[str]] | None, leaf: LeafCheck) -> bool | None:

@@ -273,6 +273,8 @@ CASES = {
     ),
     "value of an expression": (
         [
+            ("=5", "5"),
+            (r"= \frac12", "0.5"),
             ("85 + 15 = 100", "100"),
             (r"2\cdot 3 = 6", "6"),
             (r"\frac12 = 0.5", "0.5"),
@@ -283,6 +285,8 @@ CASES = {
             (r"\frac{10}{4} = \frac{5}{2}", "2.5"),
         ],
         [
+            ("=6", "5"),
+            ("=5=6", "6"),
             ("85 + 15 = 100", "85"),
             ("85 + 15 = 100", "15"),
             ("85 + 16 = 101", "100"),
@@ -410,6 +414,10 @@ CASES = {
     "arrays": (
         [
             (
+                r"\begin{pmatrix}1&0\\0&\frac12\\ \frac{\sqrt3}{2}&2\end{pmatrix}",
+                r"\begin{pmatrix}1&0\\0&\frac12\frac{\sqrt{3}}{2}&2\end{pmatrix}",
+            ),
+            (
                 r"\begin{pmatrix}12&-7\\-5&3\end{pmatrix}",
                 r"\left[\begin{array}{rr}12 & -7 \\ -5 & 3\end{array}\right]",
             ),
@@ -423,6 +431,10 @@ CASES = {
             (r"\begin{pmatrix}-10\\6\end{pmatrix}", r"\begin{pmatrix}-10\6\end{pmatrix}"),
         ],
         [
+            (
+                r"\begin{pmatrix}1&0\\0&\frac12\\ \frac{\sqrt5}{2}&2\end{pmatrix}",
+                r"\begin{pmatrix}1&0\\0&\frac12\frac{\sqrt{3}}{2}&2\end{pmatrix}",
+            ),
             (
                 r"\begin{pmatrix}12&-7\\-5&4\end{pmatrix}",
                 r"\left[\begin{array}{rr}12 & -7 \\ -5 & 3\end{array}\right]",
@@ -548,6 +560,28 @@ CASES = {
             ("(x-x):4", "(x-x):5"),
             ("4:0x", "3:0x"),
             ("1:2:(1-1)", "2:4:(1-1)"),
+        ],
+    ),
+    "two percent signs": (
+        [
+            (r"25\%", "0.25"),
+            ("25", r"25\%"),
+            (r"\frac{100}{4}\%", r"25\%"),
+            (r"33.3333333\%", r"\frac{100}{3}\%"),
+            (r"25\%", r"\sqrt{625}\%"),
+            ("12.5 percent", r"12.5\%"),
+            (r"\frac14", r"25\%"),
+            (r"\frac14\%", r"0.25\%"),
+        ],
+        [
+            (r"25\%", r"0.25\%"),
+            (r"0.25\%", r"25\%"),
+            (r"0.01\%", r"1\%"),
+            (r"0.33333333\%", r"\frac{100}{3}\%"),
+            (r"0.25\%", r"\frac{100}{4}\%"),
+            (r"5\%, 10\%", r"0.05\%, 0.1\%"),
+            ("12.5 percent", "0.125 percent"),
+            (r"\frac14\%", r"25\%"),
         ],
     ),
     "times of day": (
