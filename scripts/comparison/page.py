@@ -21,7 +21,7 @@ _ABOUT: Final = {
     "progress": "Pass@1 of validation problems at equal steps, generated tokens and seconds.",
     "gating": "Share of the problems gated, precision and recall over training (the paper's figure 4).",
     "alignment": "Predicted and actual means over training (the paper's figure 5).",
-    "parts": "Pass@1 with each set of the meta reward's parts, and what each part adds.",
+    "parts": "Pass@1 with each set of the meta reward's parts, and, where all sets were run, what each part adds.",
     "both_kinds": "Predicted before (left) and stated after (right), on the test problems of `masa_rlcr`.",
     "cost": "Generated tokens and seconds of each training step.",
 }
@@ -95,7 +95,7 @@ def text(
     pictures = {name: f"![{_ABOUT[name]}]({PICTURES}/{name}.png)\n\n*{_ABOUT[name]}*" for name in drawn}
     left = [f"`{name}`" for name in arms if name not in results]
     rows = [[f"`{arm.name}`", str(len(results[arm.name])), arm.says] for arm in known]
-    gains, controls = tables.gains(results, known), tables.controls(results)
+    gains, controls, added = tables.gains(results, known), tables.controls(results), tables.parts(results)
     found, phases = tables.found(results), tables.phases(results)
     sections = [
         ("What holds, and what does not", [tables.of_goals(results), _HOLDS]),
@@ -125,7 +125,7 @@ def text(
             ],
         ),
         ("Hints", [tables.hints(results), "Means over the steps in which hints were given."]),
-        ("Parts of the meta reward", [tables.parts(results), _PARTS, pictures.get("parts")]),
+        ("Parts of the meta reward", [pictures.get("parts"), added, _PARTS if added else ""]),
         ("Kinds of problems never trained on", [tables.further_tests(results, known)]),
         (
             "Before or after: two kinds of self-knowledge",

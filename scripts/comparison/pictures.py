@@ -188,15 +188,19 @@ def parts(results: Results) -> Figure | None:
              if arm in results and "grpo" in results]  # fmt: skip
     if len(gains) < 3:
         return None
-    figure = new_figure(10, 4.0)
-    left, right = figure.subplots(1, 2)
+    values = list(shapley_by_seed(results, _tested).values())
+    figure = new_figure(10 if values else 6, 4.0)
+    left, *others = figure.subplots(1, 2 if values else 1, squeeze=False)[0]
     _bars(left, gains)
     set_title(left, "pass@1 against GRPO, test problems")
-    values = list(shapley_by_seed(results, _tested).values())
+    if not others:  # not all sets were run
+        _note(figure, "means over seeds, 95% intervals")
+        return figure
+    (right,) = others
     added = [(part, statistics.mean([v[part] for v in values])) for part in PARTS]
     _bars(right, added)
-    set_title(right, "Shapley values of the parts" if values else "Shapley values: not all sets were run")
-    _note(figure, f"means over {len(values) or 'no'} seeds, 95% intervals")
+    set_title(right, "Shapley values of the parts")
+    _note(figure, f"means over {len(values)} seeds, 95% intervals")
     return figure
 
 
