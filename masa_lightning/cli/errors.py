@@ -19,8 +19,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from jsonargparse import Namespace
-
 import masa_lightning
 from masa_lightning.checks import methods_of, parameters
 from masa_lightning.modules.moved import GONE, MOVED, old_names, translated_algorithm
@@ -165,34 +163,6 @@ def with_old_names(said: str, model: Mapping[str, Any]) -> str:
         " algorithm.importance_sampling: " in f" {said}".replace("model.", "")
     )
     return "\n".join(lines.values()) if stopped and len(lines) > 1 else said
-
-
-def check_given(settings: Any, key: str = "") -> None:
-    """Refuses classes that lack an argument: where one without default has no type, jsonargparse makes it None.
-
-    Args:
-        settings: Of a command, as jsonargparse has read them.
-        key: Of them, as options are written; "" for all.
-
-    Raises:
-        ValueError: If an argument is lacking.
-    """
-    if isinstance(settings, list):
-        for each in settings:
-            check_given(each, key)
-    if not isinstance(settings, Namespace | Mapping):
-        return
-    kind, own = settings.get("class_path"), settings.get("init_args")
-    if isinstance(kind, str) and inspect.isclass(found := imported(kind)) and own is not None:
-        for name, parameter in parameters(found).items():
-            untyped = parameter.annotation is parameter.empty and parameter.default is parameter.empty
-            if untyped and name in own and own[name] is None:
-                raise ValueError(
-                    f"{key}: {found.__name__} needs {name!r}, which is not given; expected it under init_args, or as "
-                    f"--{key}.{name} VALUE. An argument with a type or a default may be null"
-                )
-    for name, each in vars(settings).items() if isinstance(settings, Namespace) else settings.items():
-        check_given(each, key if name == "init_args" else f"{key}.{name}".lstrip("."))
 
 
 def is_mistake(error: BaseException) -> bool:

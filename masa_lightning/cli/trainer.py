@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from os.path import isfile
 from pathlib import Path
@@ -29,7 +30,7 @@ from masa_lightning.callbacks.run_summary import RunSummary
 from masa_lightning.callbacks.validate_first import ValidateFirst
 from masa_lightning.checks import parameters
 from masa_lightning.cli import console
-from masa_lightning.cli.errors import check_given, imported, is_mistake, readable, stop, with_old_names
+from masa_lightning.cli.errors import imported, is_mistake, readable, stop, with_old_names
 from masa_lightning.cli.runs import with_run
 from masa_lightning.cli.words import all_settings, taken
 from masa_lightning.models.checkpoints import set_aside
@@ -156,7 +157,7 @@ class _CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """A test in the folder of a training run leaves that run's config.yaml as it is; `prompts: null` is the default."""
-        check_given(self.config[self.subcommand])
+        _check_given(self.config[self.subcommand])
         strategy = self.config[self.subcommand]["trainer"].get("strategy")
         check_strategy_name(str(getattr(strategy, "class_path", strategy)))
         model = self.config[self.subcommand]["model"]
@@ -252,6 +253,34 @@ class _CLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Takes no settings from a checkpoint: they name classes, which would be made, and it may be a stranger's."""
+
+
+def _check_given(settings: Any, key: str = "") -> None:
+    """Refuses classes that lack an argument: where one without default has no type, jsonargparse makes it None.
+
+    Args:
+        settings: Of a command, as jsonargparse has read them.
+        key: Of them, as options are written; "" for all.
+
+    Raises:
+        ValueError: If an argument is lacking.
+    """
+    if isinstance(settings, list):
+        for each in settings:
+            _check_given(each, key)
+    if not isinstance(settings, Namespace | Mapping):
+        return
+    kind, own = settings.get("class_path"), settings.get("init_args")
+    if isinstance(kind, str) and inspect.isclass(found := imported(kind)) and own is not None:
+        for name, parameter in parameters(found).items():
+            untyped = parameter.annotation is parameter.empty and parameter.default is parameter.empty
+            if untyped and name in own and own[name] is None:
+                raise ValueError(
+                    f"{key}: {found.__name__} needs {name!r}, which is not given; expected it under init_args, or as "
+                    f"--{key}.{name} VALUE. An argument with a type or a default may be null"
+                )
+    for name, each in vars(settings).items() if isinstance(settings, Namespace) else settings.items():
+        _check_given(each, key if name == "init_args" else f"{key}.{name}".lstrip("."))
 
 
 def main(args: ArgsType = None) -> LightningCLI | None:
