@@ -276,8 +276,8 @@ def _check_given(settings: Any, key: str = "") -> None:
             untyped = parameter.annotation is parameter.empty and parameter.default is parameter.empty
             if untyped and name in own and own[name] is None:
                 raise ValueError(
-                    f"{key}: {found.__name__} needs {name!r}, which is not given; expected it under init_args, or as "
-                    f"--{key}.{name} VALUE. An argument with a type or a default may be null"
+                    f"{key}: {found.__name__} needs {name!r}, which is not given; expected it under init_args: "
+                    f"{{class_path: {kind}, init_args: {{{name}: VALUE}}}}"
                 )
     for name, each in vars(settings).items() if isinstance(settings, Namespace) else settings.items():
         _check_given(each, key if name == "init_args" else f"{key}.{name}".lstrip("."))

@@ -144,9 +144,11 @@ def read_ratio(text: str) -> str:
 
 
 def same_clock(mine: str, truth: str) -> bool | None:
-    """Compares times of day of which one says a.m. or p.m.; what the other leaves out is not asked for. None for others.
+    """Compares times of day of which one says a.m. or p.m.; what the other leaves out is not asked for.
 
-    >>> [same_clock(time, "3:00 PM") for time in ("3:00 p.m.", "3:00 AM", "3:00", "15:00", "3 PM", "3:0")]
+    None for anything else, times with words behind them too.
+
+    >>> [same_clock(time, "3:00 PM") for time in ("3:00 p.m.", "3:00 AM", "3:00", "15:00", "3 PM", "4:00")]
     [True, False, True, True, True, False]
     >>> same_clock("3:00", "15:00") is None
     True
@@ -157,7 +159,7 @@ def same_clock(mine: str, truth: str) -> bool | None:
     times = []
     for text, clock, other in zip((mine, truth), clocks, reversed(clocks), strict=True):
         if not (clock or TIME.fullmatch(text)):
-            return False
+            return None
         written, minutes, seconds = (int(digits) for digits in [*re.findall(r"\d+", text), 0, 0][:3])
         hours = written if clock is None or written > 12 else written % 12 + 12 * (clock[1] in "Pp")
         times.append({(hours, minutes, seconds)} | (set() if other else {(written, minutes, seconds)}))
@@ -248,7 +250,8 @@ def without_units(predicted: str, expected: str) -> tuple[str, str] | None:
     if _differ(my_unit, true_unit):
         return None
     (my_share, my_sign), (true_share, true_sign) = split_percent(mine), split_percent(truth)
-    return (my_share, true_share) if my_sign and true_sign else (mine, truth)  # 25% is not 0.25%
+    both = my_sign and true_sign and "%" not in my_share + true_share
+    return (my_share, true_share) if both else (mine, truth)  # 25% is not 0.25%
 
 
 def _is_percent_against(mine: str, truth: str, unit: str) -> bool:

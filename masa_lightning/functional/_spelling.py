@@ -85,6 +85,7 @@ _DOTTED: Final = re.compile(
     r"(?<![\w.])(\d*\.\d*)"
     r"(?:\\dot ?(?:\{ ?(\d+) ?\}|(\d))(?:(\d*)\\dot ?(?:\{ ?(\d) ?\}|(\d)))?|\\bar ?(?:\{ ?(\d+) ?\}|(\d)))"
 )
+_EQUALS_BEFORE: Final = re.compile(r"^= ?(?=[^=<>])")
 _BRACED_SIGN: Final = re.compile(r"(?<![_^])\{([:=<>])\}")  # without the space that LaTeX has around it
 _DECIMAL_COMMA: Final = re.compile(r"([+-]? ?)(0|[1-9]\d{0,2}(?:\.\d{3})+|[1-9]\d*),(\d+)(?!\d)")
 _BRACES: Final = re.compile(r"\\.|[{}]", re.DOTALL)
@@ -104,7 +105,8 @@ def normalise(text: str) -> str:
     if "..." in text:
         text = _DOTS.sub(r"\\ldots ", text)
     text = _dollars(text)
-    text = " ".join(_SPACE.sub(" ", text).split()).removeprefix("=").lstrip()
+    text = " ".join(_SPACE.sub(" ", text).split())
+    text = _EQUALS_BEFORE.sub("", text)
     text = _undress(text)
     text = _words_and_roots(text)
     text = _SCIENTIFIC.sub(r"\1\\times10^{\2\3}", _ungroup(text))

@@ -112,13 +112,15 @@ def check_metric(quantity: Quantity, metric: Any) -> None:
             "ValueCalibration, or one with `update(..., problem=, weight=)` and `points()`, as these have"
         )
     try:
-        drawn = len(points().predicted)
-    except Exception as error:
+        known = points()
+    except Exception:  # of one that has to be updated before, which is known only when it is drawn
+        return
+    if not hasattr(known, "predicted"):
         raise TypeError(
-            f"{who(quantity)} has a {type(metric).__name__} as its metric, whose `points()` before the first update fail "
-            f"with {type(error).__name__}: {error}; expected an object with `predicted` [P], of no problems yet"
-        ) from error
-    if drawn:
+            f"{who(quantity)} has a {type(metric).__name__} as its metric, whose `points()` gave a {type(known).__name__}; "
+            "expected an object with `predicted` [P]"
+        )
+    if drawn := len(known.predicted):
         raise TypeError(
             f"{who(quantity)} has a {type(metric).__name__} as its metric, which has {drawn} points before the first "
             "update; expected a new metric at each call of `metric`"

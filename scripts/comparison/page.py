@@ -62,7 +62,7 @@ _MEASURED: Final = """\
 * *Steps*: all arms take as many training steps and optimiser steps. Pass@1 is of the test problems, after the last
   step.
 * *Tokens* are those drawn in training, solutions and predictions. *Seconds* are those in training steps and in
-  `ExpertSFT`, without validations and start-up.
+  `ExpertSFT`, without validations and start-up; other work on the machine makes them rough.
 * *At equal tokens (seconds)*: pass@1 of the validation problems, linear between validations, at what the cheaper of
   the two runs cost in all.
 * *After the start*: the same steps of both runs, from the first one in which a control of the first run changed

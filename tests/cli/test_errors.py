@@ -461,8 +461,8 @@ def test_an_argument_without_a_type_is_not_left_out(given: str, lacks: bool, tmp
     lines = lines_of(tmp_path, "--config", "own.yaml", "--trainer.accelerator", "nothing")
     if lacks:
         assert lines[0] == (
-            "error: model.reward_functions: Judge needs 'words', which is not given; expected it under init_args, or as "
-            "--model.reward_functions.words VALUE. An argument with a type or a default may be null"
+            "error: model.reward_functions: Judge needs 'words', which is not given; expected it under init_args: "
+            "{class_path: own.Judge, init_args: {words: VALUE}}"
         )
     else:
         assert "words" not in "\n".join(lines)

@@ -560,7 +560,7 @@ _USED.update(torch.tensor([1.0]), torch.tensor([2.0]), problem=torch.tensor([0])
     [
         (
             Unpredicted,
-            r"'steps' \(Own\) has a Unpredicted as its metric, whose `points\(\)` before .* fail with AttributeError",
+            r"'steps' \(Own\) has a Unpredicted as its metric, whose `points\(\)` gave a SimpleNamespace; expected an obj",
         ),
         (
             lambda **_: _USED,
@@ -572,6 +572,15 @@ def test_a_metric_that_cannot_be_drawn_is_refused(metric, said):
     """Before: an AttributeError of the first pictures, after the validation was drawn."""
     with pytest.raises(TypeError, match=said):
         quantity_with(metric).metrics()
+
+
+class Unready(ValueCalibration):
+    def points(self):
+        raise ValueError("No samples to concatenate")
+
+
+def test_a_metric_without_points_before_its_first_update_is_taken():
+    assert isinstance(quantity_with(Unready).metrics()["steps"], Unready)
 
 
 def test_an_error_of_a_metric_names_the_quantity(loop):
