@@ -17,8 +17,9 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from comparison.runs import Comparison, read_arms
 
@@ -43,13 +44,23 @@ def main(words: Sequence[str] | None = None) -> int:
     if not results:
         print(f"{args.out} has no finished run; expected the folder of `scripts/compare.py run`", file=sys.stderr)
         return 1
-    seeds = sorted({seed for by_seed in results.values() for seed in by_seed})
-    command = f"python scripts/compare.py run runs/compare --seeds {' '.join(map(str, seeds))}"
-    if set(results) < set(arms):
-        command += f" --arms {' '.join(results)}"
-    write_page(results, arms, args.page, command)
+    write_page(results, arms, args.page, _commands(results, arms, args))
     print(f"{args.page}: {sum(map(len, results.values()))} runs of {len(results)} arms")
     return 0
+
+
+def _commands(results: Mapping[str, Mapping[int, Any]], arms: Collection[str], args: argparse.Namespace) -> str:
+    """What makes the same runs, arms of the same seeds at once, and the page; a line each."""
+    by_seeds: dict[tuple[int, ...], list[str]] = {}
+    for arm, runs in results.items():
+        by_seeds.setdefault(tuple(sorted(runs)), []).append(arm)
+    lines = []
+    for seeds, names in by_seeds.items():
+        some = [] if set(names) == set(arms) else ["--arms", *names]
+        lines.append(" ".join(["run runs/compare --seeds", *map(str, seeds), *some]))
+    timed = [] if args.timed is None else ["--timed", *args.timed]
+    lines.append(" ".join(["page runs/compare", str(args.page), *timed]))
+    return "\n".join(f"python scripts/compare.py {line}" for line in lines)
 
 
 def _run(args: argparse.Namespace, arms: list, extra: list[str]) -> int:

@@ -182,7 +182,8 @@ def test_seconds_beside_other_work_are_not_known():
     both = {"grpo": {0: alone}, "masa": {0: beside}}
     seconds = [line.split(" | ")[-1] for line in tables.overview(both).splitlines()]
     assert seconds == ["seconds |", "--- |", "4 |", "\N{EN DASH} |"]
-    text = page.text(both, part("runs").read_arms(), "command")
+    text = page.text(both, part("runs").read_arms(), "command\nanother")
+    assert "\n    command\n    another\n" in text
     assert "* No seconds are known of arms that shared the machine with other work: `masa`.\n" in text
     beside.is_timed = True
     assert "No seconds" not in page.text(both, part("runs").read_arms(), "command")
@@ -524,6 +525,23 @@ def test_a_run_that_another_process_still_makes_is_left_alone(stand_in, capsys):
         assert "one is being made by another process" in capsys.readouterr().err
         assert calls == ["fit seed0 two last", "test seed0 two last.ckpt"]
     assert not stand_in.run(seeds=[0])[0].failed
+
+
+def test_the_page_says_the_commands_that_made_it():
+    """Each arm with the seeds that it has, and the arms whose seconds count."""
+    compare = importlib.import_module("compare")
+    results = {"grpo": {0: None, 1: None}, "dapo": {0: None}, "masa": {1: None, 0: None}}
+    args = compare._parser(["grpo", "masa", "dapo"]).parse_args(["page", "out", "docs/page.md", "--timed", "grpo"])
+    assert compare._commands(results, ["grpo", "masa", "dapo", "rlcr"], args).splitlines() == [
+        "python scripts/compare.py run runs/compare --seeds 0 1 --arms grpo masa",
+        "python scripts/compare.py run runs/compare --seeds 0 --arms dapo",
+        "python scripts/compare.py page runs/compare docs/page.md --timed grpo",
+    ]
+    args = compare._parser(["grpo"]).parse_args(["page", "out", "docs/page.md"])
+    assert compare._commands({"grpo": {3: None}}, ["grpo"], args).splitlines() == [
+        "python scripts/compare.py run runs/compare --seeds 3",
+        "python scripts/compare.py page runs/compare docs/page.md",
+    ]
 
 
 def test_runs_of_other_settings_are_refused(stand_in, capsys):

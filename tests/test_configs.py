@@ -20,7 +20,7 @@ from masa_lightning.modules.masa import MASALightningModule
 FOLDER = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(path for path in FOLDER.glob("*.yaml") if path.stem != "predict")
 EVALUATIONS = sorted((FOLDER / "eval").glob("*.yaml"))
-OVERLAYS = [FOLDER / "with" / f"{name}.yaml" for name in ("dapo", "efficient", "grpo", "risk", "rlcr")]
+OVERLAYS = [FOLDER / "with" / f"{name}.yaml" for name in ("dapo", "efficient", "grpo", "risk", "rlcr", "shadow")]
 GPUS = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.precision=32-true", "--trainer.strategy=auto"]
 
 

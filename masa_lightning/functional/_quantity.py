@@ -30,7 +30,13 @@ _PERCENT: Final = re.compile(r" ?(?:\\?%|\\text ?\{ ?(?:per ?cent|pct) ?\}|per ?
 TIME: Final = re.compile(r"\d{1,2} ?: ?[0-5]\d(?: ?: ?[0-5]?\d)?")
 """What may be a time."""
 
-_CLOCK: Final = re.compile(r"\d{1,2}(?: ?: ?[0-5]\d){0,2} ?(?:\\text ?\{ ?)?([AaPp])\.? ?[Mm]\.? ?\}?")
+_CLOCK: Final = re.compile(
+    r"(?:(?P<time>\d{1,2}(?: ?: ?[0-5]\d){0,2})(?: ?o['\u2019]clock)?)?(?: ?(?:(?P<half>[AaPp])\.? ?[Mm]\.?|"
+    r"(?P<middle>noon|midnight)|in the (?P<part>morning|afternoon|evening)))?"
+    r"(?: ?(?:sharp|exactly))?(?: ?\(?(?P<zone>(?:[ECMP][SD]?|CES?|GM|BS|IS|JS)T|UTC)\)?)?"
+)
+_HALVES: Final = {"noon": "p", "midnight": "a", "morning": "a", "afternoon": "p", "evening": "p"}
+_TEXT_MARKS: Final = re.compile(r"\\text ?|[{}~]")
 
 _RATIO: Final = re.compile(r"([\d.]+) ?: ?([\d.]+)")
 _MONEY_BEFORE: Final = re.compile(
@@ -144,26 +150,59 @@ def read_ratio(text: str) -> str:
 
 
 def same_clock(mine: str, truth: str) -> bool | None:
-    """Compares times of day of which one says a.m. or p.m.; what the other leaves out is not asked for.
+    """Compares times of day of which one says so: a.m. or p.m., noon, o'clock; what the other leaves out is not asked for.
 
-    None for anything else, times with words behind them too.
+    None for anything else, and where other words are behind a time.
 
-    >>> [same_clock(time, "3:00 PM") for time in ("3:00 p.m.", "3:00 AM", "3:00", "15:00", "3 PM", "4:00")]
-    [True, False, True, True, True, False]
+    >>> [same_clock(time, "3:00 PM") for time in ("3:00 p.m.", "3:00 AM", "3:00", "15:00", "3 PM", "4:00", "3 PM EST")]
+    [True, False, True, True, True, False, True]
     >>> same_clock("3:00", "15:00") is None
     True
     """
-    clocks = [_CLOCK.fullmatch(text) for text in (mine, truth)]
-    if not any(clocks):
+    clocks = [_read_clock(text) for text in (mine, truth)]
+    first, second = clocks
+    if first is None or second is None or not (first.said or second.said):
         return None
-    times = []
-    for text, clock, other in zip((mine, truth), clocks, reversed(clocks), strict=True):
-        if not (clock or TIME.fullmatch(text)):
-            return None
-        written, minutes, seconds = (int(digits) for digits in [*re.findall(r"\d+", text), 0, 0][:3])
-        hours = written if clock is None or written > 12 else written % 12 + 12 * (clock[1] in "Pp")
-        times.append({(hours, minutes, seconds)} | (set() if other else {(written, minutes, seconds)}))
-    return not times[0].isdisjoint(times[1])
+    if first.zone and second.zone and first.zone != second.zone:
+        return False
+    return not first.times(second.half).isdisjoint(second.times(first.half))
+
+
+class _Clock(NamedTuple):
+    """A time as it is written, and what is written with it."""
+
+    hours: int
+    minutes: int
+    seconds: int
+    half: str
+    """"a", "p", or "" where none is said."""
+    zone: str
+    said: bool
+    """Whether it can be nothing but a time of day."""
+
+    def times(self, other: str) -> set[tuple[int, int, int]]:
+        """What it may be, beside a time that says `other` of its half of the day."""
+        rest = self.minutes, self.seconds
+        if self.half:
+            exact = {(self.hours if self.hours > 12 else self.hours % 12 + 12 * (self.half == "p"), *rest)}
+            return exact if other else exact | {(self.hours, *rest)}
+        return {(self.hours, *rest)}
+
+
+def _read_clock(text: str) -> _Clock | None:
+    bare = re.sub(r" +", " ", _TEXT_MARKS.sub("", text)).strip()
+    match = _CLOCK.fullmatch(bare)
+    if match is None:
+        return None
+    time, middle, part = match["time"], match["middle"], match["part"]
+    if time is None and middle is None:
+        return None
+    half = (match["half"] or _HALVES.get(middle or part, "")).lower()
+    hours, minutes, seconds = (int(digits) for digits in [*re.findall(r"\d+", time or "12"), 0, 0][:3])
+    said = bool(half or match["zone"]) or "clock" in bare
+    if hours > 24 or (hours > 12 and half == "a") or (middle and (hours, minutes, seconds) != (12, 0, 0)):
+        return None
+    return _Clock(hours, minutes, seconds, half, match["zone"] or "", said) if said or ":" in bare else None
 
 
 def split_percent(text: str) -> tuple[str, bool]:

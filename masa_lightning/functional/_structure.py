@@ -324,10 +324,10 @@ def _compare_matrices(mine: list[list[str]] | None, truth: list[list[str]] | Non
 
 def _compare_ratios(mine: str, truth: str, leaf: LeafCheck) -> bool | None:
     """4:6 is 2:3 and 2/3, and so is "4 to 6" where a ratio is asked for; 10:30 may be a time, and 10:05 is."""
-    if ":" not in mine and ":" not in truth:
-        return False
     if (same := same_clock(mine, truth)) is not None:
         return same
+    if ":" not in mine and ":" not in truth:
+        return False
     mine, truth = (_TO.sub(":", text) for text in (mine, truth))
     parts, wanted = (split_outside(text, _COLON)[0] for text in (mine, truth))
     if TIME.fullmatch(truth) or (TIME.fullmatch(mine) and (_PADDED.search(mine) or len(wanted) < 2)):

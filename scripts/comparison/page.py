@@ -80,7 +80,7 @@ def write_page(results: m.Results, arms: Mapping[str, Arm], page: Path, command:
         results: Of `metrics.read_results`.
         arms: All that could have been run.
         page: Markdown file to write; the pictures go into `PICTURES` beside it.
-        command: That made the runs.
+        command: That made the runs and the page; a line each.
     """
     drawn = draw_all(results, page.parent / PICTURES)
     kept = BY_HAND.search(page.read_text(encoding="utf-8")) if page.is_file() else None
@@ -135,7 +135,7 @@ def text(
             "The arms",
             [table(["arm", "seeds", "what it is"], rows), f"Not run: {', '.join(left)}." if left else None],
         ),
-        ("How it was measured", [f"    {command}", _MEASURED + _without_seconds(results)]),
+        ("How it was measured", [textwrap.indent(command, "    "), _MEASURED + _without_seconds(results)]),
     ]
     blocks = [
         "# What the controls are worth, on the embedded model",

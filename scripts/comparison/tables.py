@@ -148,7 +148,16 @@ def controls(results: m.Results) -> str:
             if acted is None and control == "cutoff" and arm not in SHADOWED:
                 continue
             said = "in shadow" if acted is None else share(acted, 2)
-            rows.append([f"`{arm}`", control, said, *map(share, metrics), cell(rest[0], 0), share(rest[1], 2)])
+            rows.append(
+                [
+                    f"`{arm}`",
+                    control,
+                    said,
+                    *map(share, metrics),
+                    cell(rest[0], 0, within=(0, math.inf)),
+                    share(rest[1], 2),
+                ]
+            )
     head = [
         "arm",
         "control",
@@ -253,10 +262,10 @@ def parts(results: m.Results) -> str:
 def further_tests(results: m.Results, arms: Sequence[Arm]) -> str:
     """Tests on other problems, beside the usual one, and their paired differences; empty without any."""
     metrics = {
-        "pass@1": (TESTED, 3),
-        "r, pass rate": ("test/calibration/pass_rate/pearson", 2),
-        "error, pass rate": ("test/calibration/pass_rate/mae", 3),
-        "r, length": ("test/calibration/length/pearson", 2),
+        "pass@1": (TESTED, 3, 0),
+        "r, pass rate": ("test/calibration/pass_rate/pearson", 2, -1),
+        "error, pass rate": ("test/calibration/pass_rate/mae", 3, 0),
+        "r, length": ("test/calibration/length/pearson", 2, -1),
     }
 
     def of(test: str | None, tag: str) -> m.Metric:
@@ -267,12 +276,18 @@ def further_tests(results: m.Results, arms: Sequence[Arm]) -> str:
     for test in dict.fromkeys((None, *(test for arm in tested for test in arm.tests))):
         said = "kinds of training" if test is None else test
         for arm in tested:
-            found = [m.estimate(results[arm.name], of(test, tag)) for tag, _ in metrics.values()]
-            cells = [cell(one, digits) for one, (_, digits) in zip(found, metrics.values(), strict=True)]
+            found = [m.estimate(results[arm.name], of(test, tag)) for tag, *_ in metrics.values()]
+            cells = [
+                cell(one, digits, within=(least, 1))
+                for one, (_, digits, least) in zip(found, metrics.values(), strict=True)
+            ]
             rows.append([f"`{arm.name}`", said, str(found[0].n if found[0] else 0), *cells])
         for label, one, two in _pairs(results, tested):
-            pairs = [m.paired(one, two, m.difference(of(test, tag))) for tag, _ in metrics.values()]
-            cells = [cell(pair, digits, sign=True) for pair, (_, digits) in zip(pairs, metrics.values(), strict=True)]
+            pairs = [m.paired(one, two, m.difference(of(test, tag))) for tag, *_ in metrics.values()]
+            cells = [
+                cell(pair, digits, sign=True, within=(least - 1, 1 - least))
+                for pair, (_, digits, least) in zip(pairs, metrics.values(), strict=True)
+            ]
             rows.append([label, said, str(pairs[0].n if pairs[0] else 0), *cells])
     return table(["arm", "tested on", "seeds", *metrics], rows) if rows else ""
 
