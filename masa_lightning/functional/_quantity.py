@@ -159,8 +159,7 @@ def same_clock(mine: str, truth: str) -> bool | None:
     >>> same_clock("3:00", "15:00") is None
     True
     """
-    clocks = [_read_clock(text) for text in (mine, truth)]
-    first, second = clocks
+    first, second = _read_clock(mine), _read_clock(truth)
     if first is None or second is None or not (first.said or second.said):
         return None
     if first.zone and second.zone and first.zone != second.zone:
@@ -178,7 +177,7 @@ class _Clock(NamedTuple):
     """"a", "p", or "" where none is said."""
     zone: str
     said: bool
-    """Whether it can be nothing but a time of day."""
+    """Whether a word says that it is a time of day."""
 
     def times(self, other: str) -> set[tuple[int, int, int]]:
         """What it may be, beside a time that says `other` of its half of the day."""
@@ -199,7 +198,7 @@ def _read_clock(text: str) -> _Clock | None:
         return None
     half = (match["half"] or _HALVES.get(middle or part, "")).lower()
     hours, minutes, seconds = (int(digits) for digits in [*re.findall(r"\d+", time or "12"), 0, 0][:3])
-    said = bool(half or match["zone"]) or "clock" in bare
+    said = not bare[-1].isdigit()
     if hours > 24 or (hours > 12 and half == "a") or (middle and (hours, minutes, seconds) != (12, 0, 0)):
         return None
     return _Clock(hours, minutes, seconds, half, match["zone"] or "", said) if said or ":" in bare else None
