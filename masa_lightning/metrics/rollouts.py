@@ -39,7 +39,7 @@ class _RolloutStatistics(SeriesMetric):
         rewards = [kept for g in groups if (kept := [r.reward for r in g if r.reward is not None])]
         self.add("reward", [reward for g in rewards for reward in g])
         self.add("reward_std", [stdev(g) for g in rewards if len(g) > 1])
-        self.add("frac_reward_zero_std", [float(max(g) == min(g)) for g in rewards])
+        self.add("frac_reward_zero_std", [float(max(g) == min(g)) for g in rewards if len(g) > 1])
         for part in self.parts:
             self.add(f"rewards/{part}", [r.rewards[part] for g in groups for r in g if part in r.rewards])
 

@@ -29,6 +29,7 @@ from masa_lightning.modules.trainer_checks import check_batches, check_monitors
 from masa_lightning.modules.validated import save_validated
 from masa_lightning.protocols import Grader, RewardFunction, RolloutStore, Sampler
 from masa_lightning.quantities import Quantities, StatedConfidence
+from masa_lightning.rollouts.alike import AlikeWarning
 from masa_lightning.rollouts.controlled import ControlledRollouts
 from masa_lightning.rollouts.evaluation import Drawn, Evaluator, Predicted, Predictor, Stage
 from masa_lightning.rollouts.measurement import Named, measure
@@ -133,7 +134,7 @@ class GRPOLightningModule(PolicyLightningModule):
         self.run_state = RunState()
         """What the run has counted, logged and validated so far; checkpoints have it."""
         self.resumption = Resumption()
-        self._unfinished = UnfinishedWarning()
+        self._unfinished, self._alike = UnfinishedWarning(), AlikeWarning()
         self._parts: RunParts | None = None
         self._evaluator: Evaluator | None = None
         self._predictor: Predictor | None = None
@@ -371,6 +372,7 @@ class GRPOLightningModule(PolicyLightningModule):
         self.resumption.steps, self.resumption.updating = self.trainer.global_step, False
         self.parts.rollouter.expect(groups)
         self._unfinished.look(groups, budget=self.max_completion_length, stops=self.stops.described(self.tokenizer))
+        self._alike.look(groups)
 
     def _step_metrics(
         self, groups: Sequence[RolloutGroup], update: dict[str, float], trained_tokens: list[list[int]]

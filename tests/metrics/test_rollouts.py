@@ -41,6 +41,15 @@ def values(metric: Any) -> dict[str, float]:
     return {name: value.item() for name, value in metric.compute().items()}
 
 
+def test_one_rollout_of_a_problem_says_nothing_of_a_spread() -> None:
+    """As in a validation with one prediction each, which once said 1: that all problems teach nothing."""
+    group = RolloutGroup(problem=Problem(id="a", problem="?", answer="1"), solutions=[rollout("solution", 1, 1.0)])
+    metric = SolutionStatistics([])
+    metric.add_groups([group, group])
+    assert math.isnan(values(metric)["frac_reward_zero_std"])
+    assert math.isnan(values(metric)["reward_std"])
+
+
 def test_solutions() -> None:
     metric = SolutionStatistics(["update"])
     for group in groups():
