@@ -219,6 +219,18 @@ def test_a_removed_reward_part_is_not_logged(loop, masa):
     }
 
 
+def test_it_is_said_where_nothing_is_learned_from_predictions(loop):
+    """Each problem gets the same prediction in all of its rollouts, ten steps in a row."""
+
+    def alike(kind, problem, index, call):
+        return SOLUTIONS["1+1"][index] if kind == "solution" else METAS["1+1"][1]
+
+    module = loop.scripted(alike, num_generations=4, num_meta_generations=2)
+    problems = [Problem(id=str(i), problem=f"{i}+1", answer="2") for i in range(40)]
+    with pytest.warns(UserWarning, match="in 10 training steps in a row all predictions of a problem earned the same"):
+        loop.fit(module, loop.Problems(problems, batch_size=4))
+
+
 def test_notion_counting_by_rate(loop):
     """One of one right and one of three wrong solutions have it: 1 to 1 by count, 1 to 1/3 by rate."""
     solutions = ("sum \\boxed{2}", "sum \\boxed{0}", "\\boxed{0}", "\\boxed{0}")
