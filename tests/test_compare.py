@@ -531,16 +531,16 @@ def test_the_page_says_the_commands_that_made_it():
     """Each arm with the seeds that it has, and the arms whose seconds count."""
     compare = importlib.import_module("compare")
     results = {"grpo": {0: None, 1: None}, "dapo": {0: None}, "masa": {1: None, 0: None}}
-    args = compare._parser(["grpo", "masa", "dapo"]).parse_args(["page", "out", "docs/page.md", "--timed", "grpo"])
+    args = compare._parser(["grpo", "masa", "dapo"]).parse_args(["page", "out", "page.md", "--timed", "grpo"])
     assert compare._commands(results, ["grpo", "masa", "dapo", "rlcr"], args).splitlines() == [
         "python scripts/compare.py run runs/compare --seeds 0 1 --arms grpo masa",
         "python scripts/compare.py run runs/compare --seeds 0 --arms dapo",
-        "python scripts/compare.py page runs/compare docs/page.md --timed grpo",
+        "python scripts/compare.py page runs/compare page.md --timed grpo",
     ]
-    args = compare._parser(["grpo"]).parse_args(["page", "out", "docs/page.md"])
+    args = compare._parser(["grpo"]).parse_args(["page", "out", "page.md"])
     assert compare._commands({"grpo": {3: None}}, ["grpo"], args).splitlines() == [
         "python scripts/compare.py run runs/compare --seeds 3",
-        "python scripts/compare.py page runs/compare docs/page.md",
+        "python scripts/compare.py page runs/compare page.md",
     ]
 
 

@@ -37,7 +37,7 @@ QUOTES = re.findall(r"^> (.+)$", PAGE.read_text(), re.MULTILINE)
 ELSEWHERE = {  # what takes long or more processes to make happen, and the test that does
     "The install failed.": "a registry without torch",
     "Everything was installed, but": "an environment that is broken",
-    "vLLM ... could not make an engine": "tests/sampling/test_vllm.py",
+    "vLLM ... could not make an engine": "tests/sampling/vllm/test_sampler.py",
     "the policy's weights are spread": "tests/test_two_processes.py",
     "... loses more correct rollouts": "tests/callbacks/test_controls.py",
 }
@@ -247,6 +247,9 @@ def quote_of(beginning: str) -> str:
 def test_every_entry_is_made_to_happen_here_or_elsewhere() -> None:
     assert len(QUOTES) == len(CASES) + len(ELSEWHERE)
     assert len({quote_of(beginning) for beginning in [*CASES, *ELSEWHERE]}) == len(QUOTES)
+    files = [where for where in ELSEWHERE.values() if where.startswith("tests/")]
+    assert files
+    assert all((Path(__file__).parents[1] / where).is_file() for where in files)
 
 
 @pytest.mark.parametrize("beginning", CASES)

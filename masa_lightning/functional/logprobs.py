@@ -66,9 +66,7 @@ def token_logprobs(
     """
     _check(hidden, weight, targets, temperature, bias, allowed, chunk_tokens)
     device = hidden.device.type
-    chunk = chunk_tokens or max(
-        1, (MAX_CHUNK_ELEMENTS if device == "cpu" else MAX_CHUNK_ELEMENTS_OF_GPU) // len(weight)
-    )
+    chunk = chunk_tokens or _default_chunk(device, len(weight))
     if dtype is None:
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     hidden = hidden.to(dtype)
@@ -166,6 +164,15 @@ def _entropy_slope(logp: Tensor, entropy: Tensor) -> Tensor:
     """D H / d z = -p (log p + H), [N, V], of log-probabilities [N, V] of distributions with entropies [N]."""
     logp = logp.clamp(min=-1e4)  # of an impossible token: 0, and not 0 times infinity
     return logp.exp().neg_().mul_(logp.add_(entropy[:, None]))
+
+
+def _default_chunk(device: str, vocabulary: int) -> int:
+    """Tokens whose logits are in memory at once.
+
+    >>> _default_chunk("cpu", 151_936), _default_chunk("cuda", 151_936)
+    (110, 883)
+    """
+    return max(1, (MAX_CHUNK_ELEMENTS if device == "cpu" else MAX_CHUNK_ELEMENTS_OF_GPU) // vocabulary)
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:

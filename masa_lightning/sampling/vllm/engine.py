@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import importlib
 import importlib.metadata
 import importlib.util
 import logging
@@ -12,7 +13,8 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
@@ -40,6 +42,7 @@ from masa_lightning.sampling.vllm.weights import is_tied
 if TYPE_CHECKING:
     from masa_lightning.sampling.vllm.sampler import VLLMSampler
 
+T = TypeVar("T")
 _GIB = 1 << 30
 _CPU_KV_CACHE_GIB = 1.0
 _CPU_BLOCK_SIZE = 32  # the rollouts of a group share prompts, often shorter than vLLM's block of 128 tokens
@@ -142,22 +145,11 @@ def make_engine(
     """
     device = next(policy.parameters()).device
     on_cpu = device.type == "cpu"
-    if world_size() % sampler.tensor_parallel_size:
-        raise ValueError(
-            f"tensor_parallel_size is {sampler.tensor_parallel_size} but there are {world_size()} processes; "
-            "expected a divisor of their number, as each trainer process runs one part of an engine"
-        )
-    if world_size() == 1 and device.index not in (None, 0):
-        raise ValueError(
-            f"the policy is on {device} but vLLM uses the first visible GPU; "
-            f"set CUDA_VISIBLE_DEVICES={device.index} and train on cuda:0"
-        )
     if "VLLM_LOGGING_LEVEL" in os.environ and not sampler.verbose:
         logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # it reads that later than it speaks
-    check_platform(device)
     vllm = import_vllm(on_cpu)
     options = _options(sampler, policy, model_path, max_model_length, dtype)
-    _add(options, sampler.engine_kwargs, [field.name for field in dataclasses.fields(vllm.EngineArgs)])
+    _add(options, sampler.engine_kwargs)
     given = ", ".join(sampler.engine_kwargs)
     look_first = f"Look first at what engine_kwargs gives of {given}. " if given else ""
     layouts = Layouts()
@@ -250,6 +242,38 @@ def _options(
     return options
 
 
+def check_setting(sampler: VLLMSampler, device: torch.device) -> None:
+    """Refuses settings that do not fit this machine or the installed vLLM; before weights are loaded, and when they are.
+
+    Args:
+        sampler: Whose settings they are.
+        device: The policy's.
+
+    Raises:
+        ImportError: vLLM cannot be imported.
+        ValueError: One does not fit.
+    """
+    check_platform(device)
+    if sampler.enable_sleep_mode and device.type != "cuda":
+        raise ValueError(
+            f"enable_sleep_mode=True but the policy is on {device.type}; sleep mode exists on CUDA only: "
+            "set enable_sleep_mode=False"
+        )
+    if world_size() % sampler.tensor_parallel_size:
+        raise ValueError(
+            f"tensor_parallel_size is {sampler.tensor_parallel_size} but there are {world_size()} processes; "
+            "expected a divisor of their number, as each trainer process runs one part of an engine"
+        )
+    if world_size() == 1 and device.index not in (None, 0):
+        raise ValueError(
+            f"the policy is on {device} but vLLM uses the first visible GPU; "
+            f"set CUDA_VISIBLE_DEVICES={device.index} and train on cuda:0"
+        )
+    if sampler.engine_kwargs:
+        known = dataclasses.fields(import_vllm(device.type == "cpu").EngineArgs)
+        _check_known(sampler.engine_kwargs, [field.name for field in known])
+
+
 def check_options(given: Mapping[str, Any]) -> None:
     """Refuses options of vLLM's engine that this package sets itself, and those of speculative decoding.
 
@@ -269,15 +293,20 @@ def check_options(given: Mapping[str, Any]) -> None:
             )
 
 
-def _add(options: dict[str, Any], given: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Adds options that the user gave, in place, if vLLM has them and they are not among those there."""
-    for name, value in given.items():
+def _check_known(given: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuses options that vLLM's engine does not have."""
+    for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             raise ValueError(
                 f"engine_kwargs has {name!r}, which is no option of vLLM's engine; expected one of vllm.EngineArgs"
                 + (f", such as {near[0]!r}" if near else "")
             )
+
+
+def _add(options: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Adds options that the user gave, in place, if they are not among those there."""
+    for name, value in given.items():
         if name in options:
             raise ValueError(
                 f"engine_kwargs has {name!r}, which VLLMSampler sets itself on this device; expected other options: leave "
@@ -338,10 +367,21 @@ def check_platform(device: torch.device) -> None:
     )
 
 
+def _aside(load: Callable[[], T]) -> T:
+    """What imports something for the first time, in a thread of its own.
+
+    A module that keeps an ImportError of its own, as vLLM's of audio does where torchcodec is missing, keeps the frames that
+    were under way with it: of the caller's thread these would hold the policy, the module and the Trainer to the end of the
+    process.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(load).result()
+
+
 def import_vllm(on_cpu: bool) -> Any:
     """The package; an error that says what to install where it does not import."""
     try:
-        import vllm
+        vllm = _aside(lambda: importlib.import_module("vllm"))
     except ImportError as error:
         extra = "cpu" if on_cpu else "cuda"
         found = "no vLLM"
@@ -352,6 +392,8 @@ def import_vllm(on_cpu: bool) -> Any:
             f"VLLMSampler found {found}; expected one that runs on {'CPU' if on_cpu else 'CUDA'}: "
             f"pip install 'masa_lightning[{extra}]', or use TransformersSampler, which needs no vLLM"
         ) from error
+    with contextlib.suppress(ImportError):  # said where it is used
+        _aside(lambda: vllm.LLM)
     return vllm
 
 

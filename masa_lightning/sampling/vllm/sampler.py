@@ -6,13 +6,13 @@ import contextlib
 import gc
 import logging
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from masa_lightning.checks import check_choice, check_number, trusts_code
+from masa_lightning.checks import check_choice, check_number, check_object, trusts_code
 from masa_lightning.sampling._limits import check_requests
 from masa_lightning.sampling._stops import load_tokenizer
 from masa_lightning.sampling.structured import Walks
@@ -20,7 +20,7 @@ from masa_lightning.sampling.vllm.architectures import check_experts
 from masa_lightning.sampling.vllm.cpu import PackedLayers
 from masa_lightning.sampling.vllm.engine import (
     check_options,
-    check_platform,
+    check_setting,
     computing_dtype,
     make_engine,
     making_engines,
@@ -52,8 +52,9 @@ class VLLMSampler:
         gpu_memory_utilization: Share of a GPU's memory for weights and key-value cache, in (0, 1]. Not used on CPU.
         kv_cache_gib: Size of the key-value cache in GiB. None follows `gpu_memory_utilization` on CUDA, and on CPU the
             environment's VLLM_CPU_KVCACHE_SPACE or else 1 GiB.
-        dtype: Of the engine's weights, such as "bfloat16". None takes what the policy computes in: the Trainer's precision
-            on CUDA (bfloat16 for "bf16-mixed"), and on CPU that of the policy's weights, which the two then share.
+        dtype: Of the engine's weights: "float32", "bfloat16" or "float16". None takes what the policy computes in: the
+            Trainer's precision on CUDA (bfloat16 for "bf16-mixed"), and on CPU that of the policy's weights, which the two
+            then share.
         max_num_seqs: Most completions decoded at once.
         max_num_batched_tokens: Most tokens in one engine step. None leaves it to vLLM.
         enforce_eager: Runs without compilation and CUDA graphs. None is True on CPU and False on CUDA.
@@ -94,13 +95,22 @@ class VLLMSampler:
             check_number(
                 "max_num_batched_tokens", max_num_batched_tokens, ">= 1", whole=True, note="or None for vLLM's"
             )
+        check_choice("dtype", dtype, (None, "float32", "bfloat16", "float16"))
+        check_choice("enable_sleep_mode", enable_sleep_mode, (False, True))
         check_choice("sleep_level", sleep_level, (None, 1, 2))
+        if sleep_level is not None and not enable_sleep_mode:
+            raise ValueError(
+                f"sleep_level is {sleep_level} and enable_sleep_mode False, so that the engine never sleeps; expected both: "
+                "set enable_sleep_mode=True, or leave sleep_level at None"
+            )
         if share_weights and (enable_sleep_mode or tensor_parallel_size > 1):
             raise ValueError(
                 "share_weights=True does not go with enable_sleep_mode or tensor_parallel_size > 1: asleep the engine "
                 "has no weights, and in parallel it has only a part of each. Leave share_weights at None."
             )
-        check_options(engine_kwargs or {})
+        if engine_kwargs is not None:
+            check_object("engine_kwargs", engine_kwargs, Mapping, note="options of vLLM's engine by name")
+            check_options(engine_kwargs)
         self.tensor_parallel_size = tensor_parallel_size
         self.gpu_memory_utilization = gpu_memory_utilization
         self.kv_cache_gib = kv_cache_gib
@@ -155,11 +165,11 @@ class VLLMSampler:
 
         Raises:
             ImportError: vLLM cannot be imported.
-            ValueError: The installed vLLM does not run on this device; or the model has experts, and vLLM would not compute
-                it as the policy does.
+            ValueError: The settings do not fit this machine or the installed vLLM; or the model has experts, and vLLM would
+                not compute it as the policy does.
         """
         with making_engines(self, device):
-            check_platform(device)
+            check_setting(self, device)
         if device.type == "cpu":
             check_experts(model_path, config)
 
@@ -191,11 +201,8 @@ class VLLMSampler:
             self.sync_weights()
             return
         device = next(policy.parameters()).device
-        if self.enable_sleep_mode and device.type != "cuda":
-            raise ValueError(
-                f"enable_sleep_mode=True but the policy is on {device.type}; sleep mode exists on CUDA only: "
-                "set enable_sleep_mode=False"
-            )
+        with making_engines(self, device):
+            check_setting(self, device)
         self._check_others()
         warn_of_version()
         self.engine_dtype = self.dtype or computing_dtype(policy)

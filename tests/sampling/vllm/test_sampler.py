@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import random
+import subprocess
 import sys
 import weakref
 from pathlib import Path
@@ -433,13 +434,80 @@ def test_level_of_sleep(sleeper, level, more_state, expected):
         ({"max_num_seqs": 0}, "max_num_seqs is 0"),
         ({"max_num_seqs": 1.5}, "max_num_seqs is 1.5"),
         ({"max_num_batched_tokens": 0}, "max_num_batched_tokens is 0"),
-        ({"sleep_level": 3}, "sleep_level is 3; expected None, 1 or 2"),
+        ({"sleep_level": 3, "enable_sleep_mode": True}, "sleep_level is 3; expected None, 1 or 2"),
+        ({"sleep_level": True, "enable_sleep_mode": True}, "sleep_level is True; expected None, 1 or 2"),
+        ({"sleep_level": 1}, "sleep_level is 1 and enable_sleep_mode False, so that the engine never sleeps"),
+        ({"enable_sleep_mode": "yes"}, "enable_sleep_mode is 'yes'; expected False or True"),
+        ({"dtype": "float7"}, "dtype is 'float7'; expected None, 'float32', 'bfloat16' or 'float16'"),
         ({"share_weights": True, "tensor_parallel_size": 2}, "share_weights=True does not go with"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         VLLMSampler(**settings)
+
+
+@pytest.mark.parametrize("given", ["abc", 5, ["max_logprobs"]])
+def test_options_of_the_engine_have_names(given):
+    with pytest.raises(TypeError, match=r"engine_kwargs is .*; expected an object of Mapping, options of vLLM's"):
+        VLLMSampler(engine_kwargs=given)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"enable_sleep_mode": True}, "the policy is on cpu; sleep mode exists on CUDA only"),
+        ({"tensor_parallel_size": 2}, "tensor_parallel_size is 2 but there are 1 processes"),
+        ({"engine_kwargs": {"max_logprob": 3}}, "'max_logprob', which is no option of vLLM's engine"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_weights_are_loaded(vllm, tools, settings, message):
+    if tools.device != "cpu":
+        pytest.skip("on a GPU the first of them is right")
+    with pytest.raises(ValueError, match=message):
+        VLLMSampler(**settings).check_model(tools.path(), None, torch.device("cpu"))
+
+
+OF_A_RUN = """
+from lightning.pytorch import Trainer
+from masa_lightning import ArithmeticDataModule, MASALightningModule, VLLMSampler
+
+def run(path):
+    module = MASALightningModule("tiny", VLLMSampler(kv_cache_gib=0.1), num_generations=2, num_meta_generations=2)
+    trainer = Trainer(
+        accelerator="cpu", devices=1, max_steps=1, limit_val_batches=0, num_sanity_val_steps=0, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )
+    trainer.fit(module, ArithmeticDataModule(batch_size=2, train_size=2))
+    return {"trainer": trainer, "module": module, "policy": module.policy}
+"""
+OF_A_SAMPLER = """
+from masa_lightning import VLLMSampler
+from masa_lightning.models.loading import load_model
+
+def run(path):
+    policy, sampler = load_model(path, "float32"), VLLMSampler(kv_cache_gib=0.1)
+    sampler.setup(policy, path, max_model_length=64, stop_token_ids=[2])
+    sampler.close()
+    return {"policy": policy, "sampler": sampler}
+"""
+WHAT_IS_LEFT = """
+import gc, sys, weakref
+
+there = {name: weakref.ref(part) for name, part in run(sys.argv[1]).items()}
+gc.collect()
+print("left:", *[name for name, part in there.items() if part() is not None])
+"""
+
+
+@pytest.mark.parametrize("program", [OF_A_RUN, OF_A_SAMPLER], ids=["run", "sampler"])
+def test_nothing_of_the_first_engine_of_a_process_is_left(vllm, tools, tmp_path, program):
+    """vLLM is imported for it, and a module of vLLM keeps an error of that, with all frames that were under way."""
+    if tools.device != "cpu":
+        pytest.skip("these are on the CPU")
+    words = [sys.executable, "-c", program + WHAT_IS_LEFT, tools.path()]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, timeout=600)
+    assert done.stdout.splitlines()[-1:] == ["left:"], done.stdout + done.stderr[-3000:]
 
 
 def test_tensor_parallel_needs_processes(vllm, tools):
