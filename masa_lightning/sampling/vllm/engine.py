@@ -262,7 +262,8 @@ def check_setting(sampler: VLLMSampler, device: torch.device) -> None:
     if world_size() % sampler.tensor_parallel_size:
         raise ValueError(
             f"tensor_parallel_size is {sampler.tensor_parallel_size} but there are {world_size()} processes; "
-            "expected a divisor of their number, as each trainer process runs one part of an engine"
+            "expected a divisor of their number, as each trainer process runs one part of an engine: lower it, or raise "
+            "trainer.devices"
         )
     if world_size() == 1 and device.index not in (None, 0):
         raise ValueError(
