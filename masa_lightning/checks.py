@@ -55,15 +55,15 @@ def check_number(name: str, value: object, least: str, most: str = "", *, whole:
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    """Refuses a setting that is none of its choices; True is not 1, and 1.0 neither.
+    """Refuses a setting that is none of its choices; True is not 1.
 
     Raises:
         ValueError: If it is none.
 
     >>> check_choice("level", 1, (None, 1, 2))
     """
-    alike = [c for c in choices if isinstance(value, type(c)) and isinstance(value, bool) == isinstance(c, bool)]
-    if value not in alike:
+    is_truth = type(value).__name__.startswith("bool")  # numpy's too
+    if value not in [c for c in choices if isinstance(c, bool) == is_truth]:
         *most, last = map(repr, choices)
         raise ValueError(f"{name} is {value!r}; expected {', '.join(most)} or {last}")
 

@@ -59,7 +59,7 @@ def _commands(results: Mapping[str, Mapping[int, Any]], arms: Collection[str], a
         some = [] if set(names) == set(arms) else ["--arms", *names]
         lines.append(" ".join(["run runs/compare --seeds", *map(str, seeds), *some]))
     timed = [] if args.timed is None else ["--timed", *args.timed]
-    lines.append(" ".join(["page runs/compare", str(args.page), *timed]))
+    lines.append(" ".join(["page runs/compare", shlex.quote(str(args.page)), *timed]))
     return "\n".join(f"python scripts/compare.py {line}" for line in lines)
 
 

@@ -60,7 +60,8 @@ def test_methods_are_laid_over_any_other(
         "num_meta_generations": cli.model.num_meta_generations != plain.model.num_meta_generations,
         "algorithm": cli.model.algorithm != plain.model.algorithm,
         "confidence": cli.model.confidence is not plain.model.confidence,
-        "callbacks": len(cli.trainer.callbacks) - len(plain.trainer.callbacks) == {"risk": 3, "shadow": 2}.get(overlay.stem, 4),
+        "callbacks": len(cli.trainer.callbacks) - len(plain.trainer.callbacks)
+        == {"risk": 3, "shadow": 2}.get(overlay.stem, 4),
     }
     own = {"grpo": "num_meta_generations", "dapo": "algorithm", "rlcr": "confidence"}
     expected = own.get(overlay.stem, "callbacks")

@@ -31,10 +31,11 @@ TIME: Final = re.compile(r"\d{1,2} ?: ?[0-5]\d(?: ?: ?[0-5]?\d)?")
 """What may be a time."""
 
 _CLOCK: Final = re.compile(
-    r"(?:(?P<time>\d{1,2}(?: ?: ?[0-5]\d){0,2})(?: ?o['\u2019]clock)?)?(?: ?(?:(?P<half>[AaPp])\.? ?[Mm]\.?|"
-    r"(?P<middle>noon|midnight)|in the (?P<part>morning|afternoon|evening)))?"
+    r"(?:(?P<time>\d{1,2}(?: ?: ?[0-5]\d){0,2})(?P<hour> ?o['\u2019]clock)?)?(?: ?(?:(?P<half>[AaPp])\.? ?[Mm]\.?|"
+    r"(?i:(?P<middle>noon|midnight)|in the (?P<part>morning|afternoon|evening))))?"
     r"(?: ?(?:sharp|exactly))?(?: ?\(?(?P<zone>(?:[ECMP][SD]?|CES?|GM|BS|IS|JS)T|UTC)\)?)?"
 )
+_SAID: Final = re.compile(r":|noon|midnight|o['\u2019]clock", re.IGNORECASE)
 _HALVES: Final = {"noon": "p", "midnight": "a", "morning": "a", "afternoon": "p", "evening": "p"}
 _TEXT_MARKS: Final = re.compile(r"\\text ?|[{}~]")
 
@@ -159,12 +160,24 @@ def same_clock(mine: str, truth: str) -> bool | None:
     >>> same_clock("3:00", "15:00") is None
     True
     """
+    if not any(_SAID.search(text) for text in (mine, truth)):
+        return None  # 3 pm may be a length, or a product
     first, second = _read_clock(mine), _read_clock(truth)
     if first is None or second is None or not (first.said or second.said):
         return None
-    if first.zone and second.zone and first.zone != second.zone:
+    if first.zone and second.zone and not _same_zone(first.zone, second.zone):
         return False
     return not first.times(second.half).isdisjoint(second.times(first.half))
+
+
+def _same_zone(first: str, second: str) -> bool:
+    """Compares names of time zones; ET is EST or EDT.
+
+    >>> [_same_zone(*pair) for pair in (("ET", "EDT"), ("EST", "EDT"), ("GMT", "UTC"), ("CT", "CET"))]
+    [True, False, True, False]
+    """
+    shorter, longer = sorted((first.replace("GMT", "UTC"), second.replace("GMT", "UTC")), key=len)
+    return shorter == longer or (len(shorter) == 2 and longer in {f"{shorter[0]}{half}T" for half in "SD"})
 
 
 class _Clock(NamedTuple):
@@ -193,15 +206,21 @@ def _read_clock(text: str) -> _Clock | None:
     match = _CLOCK.fullmatch(bare)
     if match is None:
         return None
-    time, middle, part = match["time"], match["middle"], match["part"]
-    if time is None and middle is None:
-        return None
+    time, middle, part = match["time"], (match["middle"] or "").lower(), (match["part"] or "").lower()
     half = (match["half"] or _HALVES.get(middle or part, "")).lower()
     hours, minutes, seconds = (int(digits) for digits in [*re.findall(r"\d+", time or "12"), 0, 0][:3])
-    said = not bare[-1].isdigit()
-    if hours > 24 or (hours > 12 and half == "a") or (middle and (hours, minutes, seconds) != (12, 0, 0)):
+    alone = ":" not in (time or "")
+    if (
+        not (time or middle)
+        or (alone and not (half or match["hour"]))  # "5 MT" may be anything
+        or hours > (12 if alone else 24)
+        or (alone and hours == 0)
+        or (hours > 12 and half == "a")
+        or (hours == 12 and part)
+        or (middle and (hours, minutes, seconds) != (12, 0, 0))
+    ):
         return None
-    return _Clock(hours, minutes, seconds, half, match["zone"] or "", said) if said or ":" in bare else None
+    return _Clock(hours, minutes, seconds, half, match["zone"] or "", said=not bare[-1].isdigit())
 
 
 def split_percent(text: str) -> tuple[str, bool]:

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
+import math
 from collections.abc import Sequence
-from statistics import fmean
-from typing import NamedTuple
 
 from masa_lightning.distributed import rank_zero_warn
 from masa_lightning.types import RolloutGroup
 
 _STEPS, _FEWEST, _GOOD = 10, 32, 0.9
-
-
-class _Alike(NamedTuple):
-    """A step in which the predictions of each problem earned the same."""
-
-    problems: int
-    reward: float
-    read: float
 
 
 class AlikeWarning:
@@ -29,8 +19,12 @@ class AlikeWarning:
     """
 
     def __init__(self) -> None:
-        self._alike: deque[_Alike] = deque(maxlen=_STEPS)
         self._said = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self._steps = self._problems = self._rollouts = self._read = 0
+        self._reward = 0.0
 
     def look(self, groups: Sequence[RolloutGroup]) -> None:
         """Looks at the predictions of a training step.
@@ -42,25 +36,22 @@ class AlikeWarning:
         if self._said or not metas:
             return
         if any(len({r.reward for r in kept}) > 1 for kept in metas):
-            self._alike.clear()
+            self._forget()
             return
         rollouts = [r for kept in metas for r in kept]
-        self._alike.append(
-            _Alike(
-                problems=len(metas),
-                reward=fmean(r.reward or 0.0 for r in rollouts),
-                read=fmean(r.prediction is not None and not r.prediction.failures for r in rollouts),
-            )
-        )
-        problems, reward = sum(step.problems for step in self._alike), fmean(step.reward for step in self._alike)
-        if len(self._alike) < _STEPS or problems < _FEWEST or reward >= _GOOD:
+        self._steps += 1
+        self._problems += len(metas)
+        self._rollouts += len(rollouts)
+        self._reward += math.fsum(r.reward or 0.0 for r in rollouts)
+        self._read += sum(r.prediction is not None and not r.prediction.failures for r in rollouts)
+        reward, read = self._reward / self._rollouts, self._read / self._rollouts
+        if self._steps < _STEPS or self._problems < _FEWEST or reward >= _GOOD:
             return
         self._said = True
-        read = fmean(step.read for step in self._alike)
         rank_zero_warn(
-            f"in {_STEPS} training steps in a row all predictions of a problem earned the same, for each of {problems} "
-            f"problems ({reward:.3g} on average; {read:.0%} could be read), so nothing is learned from them; expected them "
-            "to differ. If most cannot be read, meta/failures/* says why. Else the model predicts the same of everything: "
-            "raise sampling.temperature or algorithm.entropy_coef, lower the learning rate, or take "
+            f"in {self._steps} training steps in a row all predictions of a problem earned the same, for each of "
+            f"{self._problems} problems ({reward:.3g} on average; {read:.0%} could be read), so nothing is learned of them; "
+            "expected them to differ. If most cannot be read, meta/failures/* says why. Else the model predicts the same of "
+            "everything: raise sampling.temperature or algorithm.entropy_coef, lower the learning rate, or take "
             "meta.difficulty_scoring: brier, from a checkpoint of when calibration/pass_rate/predicted_std was above 0"
         )

@@ -37,7 +37,7 @@ ALIKE = [group(0.5, 0.5)] * 4
     [
         [ALIKE] * 9,  # not yet
         [*[ALIKE] * 9, [group(0.5, 0.5), group(0.5, 0.4)], *[ALIKE] * 9],  # not in a row
-        [[group(0.5, 0.5)] * 3] * 10,  # few problems
+        [[group(0.5, 0.5)]] * 31,  # few problems
         [[group(0.5)] * 9] * 10,  # one prediction of each
         [[group(None, None)] * 9] * 10,  # kept out of the update
         [[group(1.0, 1.0)] * 9] * 20,  # right
@@ -55,6 +55,11 @@ def test_a_warning():
     with pytest.warns(UserWarning, match=expected) as warned:
         look([group(0.5, 0.4)], *[ALIKE] * 40)
     assert len(warned) == 1
+
+
+def test_small_batches_take_more_steps():
+    with pytest.warns(UserWarning, match="in 32 training steps in a row .* for each of 32 problems"):
+        look(*[[group(0.5, 0.5)]] * 40)
 
 
 def test_steps_without_predictions_change_nothing():

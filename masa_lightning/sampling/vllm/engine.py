@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
-import importlib
 import importlib.metadata
 import importlib.util
 import logging
@@ -13,8 +12,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -27,6 +25,7 @@ from masa_lightning.sampling.vllm.isolation import (
     apart_from_training,
     environment,
     garbage_looked_for_once,
+    let_frames_go,
     without_bars,
 )
 from masa_lightning.sampling.vllm.layouts import Layouts
@@ -42,7 +41,6 @@ from masa_lightning.sampling.vllm.weights import is_tied
 if TYPE_CHECKING:
     from masa_lightning.sampling.vllm.sampler import VLLMSampler
 
-T = TypeVar("T")
 _GIB = 1 << 30
 _CPU_KV_CACHE_GIB = 1.0
 _CPU_BLOCK_SIZE = 32  # the rollouts of a group share prompts, often shorter than vLLM's block of 128 tokens
@@ -172,6 +170,8 @@ def make_engine(
                 f"{max_model_length}: {type(error).__name__}: {error}\n{look_first}If memory is short, {remedy}, or lower "
                 "max_model_length; if vLLM does not run the model here, use TransformersSampler; verbose=True tells more."
             ) from error
+        finally:
+            let_frames_go("vllm")
     llm.apply_model(give_twins)
     workspace = Workspace()
     end = outlive_engine(llm, workspace)
@@ -368,21 +368,10 @@ def check_platform(device: torch.device) -> None:
     )
 
 
-def _aside(load: Callable[[], T]) -> T:
-    """What imports something for the first time, in a thread of its own.
-
-    A module that keeps an ImportError of its own, as vLLM's of audio does where torchcodec is missing, keeps the frames that
-    were under way with it: of the caller's thread these would hold the policy, the module and the Trainer to the end of the
-    process.
-    """
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(load).result()
-
-
 def import_vllm(on_cpu: bool) -> Any:
     """The package; an error that says what to install where it does not import."""
     try:
-        vllm = _aside(lambda: importlib.import_module("vllm"))
+        import vllm
     except ImportError as error:
         extra = "cpu" if on_cpu else "cuda"
         found = "no vLLM"
@@ -393,8 +382,6 @@ def import_vllm(on_cpu: bool) -> Any:
             f"VLLMSampler found {found}; expected one that runs on {'CPU' if on_cpu else 'CUDA'}: "
             f"pip install 'masa_lightning[{extra}]', or use TransformersSampler, which needs no vLLM"
         ) from error
-    with contextlib.suppress(ImportError):  # said where it is used
-        _aside(lambda: vllm.LLM)
     return vllm
 
 

@@ -7,6 +7,7 @@ import ctypes
 import gc
 import os
 import random
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -166,6 +167,24 @@ def give_memory_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
     if trim is not None:
         trim(0)
+
+
+def let_frames_go(package: str) -> None:
+    """Takes the tracebacks off errors that modules of a package keep.
+
+    A module that tries an import, as vLLM's of audio tries torchcodec, may keep the error. That holds all frames which were
+    under way, and so, to the end of the process, the policy and the Trainer for which vLLM was imported.
+
+    Args:
+        package: Its name.
+    """
+    for name, module in [*sys.modules.items()]:
+        if name.partition(".")[0] == package:
+            for value in [*getattr(module, "__dict__", {}).values()]:
+                error = value if isinstance(value, BaseException) else None
+                while error is not None and error.__traceback__ is not None:
+                    error.__traceback__ = None
+                    error = error.__cause__ or error.__context__
 
 
 @contextlib.contextmanager
