@@ -52,7 +52,9 @@ def closing(lines: Sequence[Line], interrupted: bool = False) -> str:
         remedies = "; ".join(dict.fromkeys(line.remedy for line in alike))
         parts.append(f"* {names} failed: {found}\n  Remedy: {remedies}")
     failed = sum(line.state == "failed" for line in lines)
-    verdict = "This machine is ready." if not failed else f"{failed} of {len(lines)} lines failed."
+    skipped = sum(line.state == "not run" for line in lines)
+    ready = f"This machine is ready for what was run; {skipped} of {len(lines)} lines were not."
+    verdict = f"{failed} of {len(lines)} lines failed." if failed else ready if skipped else "This machine is ready."
     if interrupted:
         verdict = f"Interrupted: {failed} of {len(lines)} lines failed so far."
     return "\n".join([*parts, *([""] if parts else []), verdict])

@@ -36,6 +36,8 @@ def test_what_failed_is_told_whole_with_its_remedy() -> None:
         "1 of 4 lines failed.",
     ]
     assert closing(LINES[:1]) == "This machine is ready."
+    there = [LINES[0], Line("training, DDP", "not run", "needs two GPUs, found 0")]
+    assert closing(there) == "This machine is ready for what was run; 1 of 2 lines were not."
     assert closing(LINES[:1], interrupted=True) == "Interrupted: 0 of 1 lines failed so far."
 
 
