@@ -98,6 +98,8 @@ class Algorithm:
             each quantity) become one advantage. "sum_then_normalize" compares their weighted sum in its group;
             "normalize_then_sum" compares each apart and takes the weighted sum of that (GDPO), so that weights alone say how
             much a reward counts, and not how much it varies. See `functional.advantages.decoupled_advantages`.
+            "normalize_per_value" does that too, and gives the tokens of a predicted value what its own part adds alone; all
+            other tokens, and solutions, have the sum.
         baseline: Subtracted from rewards: the group's mean, or the mean of the others (RLOO).
         kl_coef: Weight of the KL term to the reference, >= 0; 0 loads no reference.
         kl_kind: Estimator of the KL term. "k1", "k2" and "k3+" have the gradient of KL(policy || reference), "k3" that of

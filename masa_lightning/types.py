@@ -417,6 +417,8 @@ class Rollout:
     reward: float | None = None
     """Total; None keeps the rollout out of the update."""
     advantage: float = 0.0
+    terms: dict[str, float] = field(default_factory=dict)
+    """What each part of the reward adds to the advantage, where the tokens of its value get that alone."""
     holder: int | None = None
     """Rank of the process that has tokens, log-probabilities and text; None where all have them."""
 
@@ -424,6 +426,11 @@ class Rollout:
     def length(self) -> int:
         """Generated tokens, end-of-sequence included."""
         return len(self.completion.token_ids)
+
+    @property
+    def teaches(self) -> bool:
+        """Whether any of its tokens has an advantage."""
+        return self.advantage != 0 or any(self.terms.values())
 
     @property
     def is_here(self) -> bool:
@@ -619,6 +626,7 @@ class Experience:
     tokens: PackedTokens
     sampler_logp: torch.Tensor  # [B, T] as the sampler reported, right-padded
     advantages: torch.Tensor  # [B]
+    token_advantages: torch.Tensor  # [B, 1], or [B, T] where they differ within a rollout
     kind: torch.Tensor  # [B] 0 solution, 1 meta
     old_logp: torch.Tensor | None = None  # [B, T] under the policy before this batch's first update
     ref_logp: torch.Tensor | None = None  # [B, T] under the reference

@@ -9,7 +9,7 @@ from torch import Tensor
 
 Scale = Literal["group", "none", "batch"]
 Baseline = Literal["mean", "leave-one-out"]
-MultiObjective = Literal["sum_then_normalize", "normalize_then_sum"]
+MultiObjective = Literal["sum_then_normalize", "normalize_then_sum", "normalize_per_value"]
 
 EPSILON = 1e-6
 """Added to every standard deviation, as verl does."""
@@ -128,6 +128,32 @@ def decoupled_advantages(
         >>> decoupled_advantages(rewards, torch.tensor([1.0, 1.0]), torch.tensor([0, 0, 0]))  # of 1.1547, -0.5774, -0.5774
         tensor([ 1.5236, -0.4082, -1.1153])
     """
+    terms = advantage_terms(rewards.double(), weights, group, scale, baseline)
+    return terms.sum(1).to(_result_dtype(rewards))
+
+
+def advantage_terms(
+    rewards: Tensor,
+    weights: Tensor,
+    group: Tensor,
+    scale: Scale = "group",
+    baseline: Baseline = "mean",
+) -> Tensor:
+    r"""Gives what each of several rewards adds to `decoupled_advantages`: :math:`w_k A_{i,k} / \sqrt{\sum_k w_k^2}`.
+
+    Args:
+        rewards: As `decoupled_advantages`, like all that follow.
+        weights: Factor of each reward.
+        group: Ids.
+        scale: What each centred reward is divided by.
+        baseline: What is subtracted.
+
+    Returns:
+        Terms, detached, [N, K], whose sum over K is the advantage.
+
+    Raises:
+        ValueError: As `decoupled_advantages`.
+    """
     if rewards.ndim != 2 or weights.shape != rewards.shape[1:] or not len(weights):
         raise ValueError(
             f"rewards has shape {tuple(rewards.shape)} and weights {tuple(weights.shape)}; expected [N, K] and [K], K >= 1"
@@ -136,10 +162,9 @@ def decoupled_advantages(
     size = float(w.square().sum().sqrt())
     if not 0 < size < float("inf"):
         raise ValueError(f"weights is {weights.tolist()}; expected finite numbers, not all 0")
-    total = torch.zeros(len(rewards), dtype=torch.float64, device=rewards.device)
-    for reward, weight in zip(rewards.double().unbind(1), w, strict=True):
-        total += weight * group_advantages(reward, group, scale, baseline)
-    return (total if scale == "none" else total / size).to(_result_dtype(rewards))
+    columns = [group_advantages(reward, group, scale, baseline) for reward in rewards.double().unbind(1)]
+    terms = torch.stack(columns, 1) * w
+    return (terms if scale == "none" else terms / size).to(_result_dtype(rewards))
 
 
 def _result_dtype(rewards: Tensor) -> torch.dtype:

@@ -68,9 +68,10 @@ class _Bad:
 
 
 class _Object(NamedTuple):
-    """Members of the object, and where it ends."""
+    """Members of the object, where their values stand, and where it ends."""
 
     members: dict[str, Any]
+    places: dict[str, tuple[int, int]]
     end: int
 
 
@@ -130,8 +131,7 @@ def read_members(text: str, readers: Mapping[str, Callable[[Any], Any]]) -> tupl
     >>> read_members('<meta>two</meta> {"steps": 2, "tables": "none"}', {"steps": read_integer, "tables": read_integer})
     ({'steps': 2}, {'tables': 'wrong_type'})
     """
-    end = text.find(_META_END)
-    tail = text if end < 0 else text[end + len(_META_END) :]
+    tail = text[_begin(text) :]
     keys = tuple(readers)
     found = _last_object(_ESCAPE.sub(_escaped, tail), keys)
     if found is None:
@@ -140,14 +140,41 @@ def read_members(text: str, readers: Mapping[str, Callable[[Any], Any]]) -> tupl
     values: dict[str, Any] = {}
     failures: dict[str, str] = {}
     for key, read in readers.items():
-        if key not in found or isinstance(found[key], _Bad):
-            failures[key] = "wrong_type" if key in found else "missing_key"
+        if key not in found.members or isinstance(found.members[key], _Bad):
+            failures[key] = "wrong_type" if key in found.members else "missing_key"
             continue
         try:
-            values[key] = read(found[key])
+            values[key] = read(found.members[key])
         except Unreadable as error:
             failures[key] = error.reason
     return values, failures
+
+
+def value_places(text: str, keys: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Says where the values stand that `read_members` reads.
+
+    Args:
+        text: The decoded completion.
+        keys: Those of the readers: they decide which object is read.
+
+    Returns:
+        By key, the first character of its value and the one behind its last; without keys whose value is no JSON.
+
+    >>> text = '<meta>two</meta> {"steps": 12, "tables": none}'
+    >>> {key: text[start:stop] for key, (start, stop) in value_places(text, ["steps", "tables"]).items()}
+    {'steps': '12'}
+    """
+    begin = _begin(text)
+    added: list[int] = []  # places of the backslashes that `_ESCAPE.sub` puts in
+    for match in _ESCAPE.finditer(text, begin):
+        if len(_escaped(match)) > len(match[0]):
+            added.append(match.start() - begin + len(added))
+    found = _last_object(_ESCAPE.sub(_escaped, text[begin:]), keys)
+    places = {} if found is None else {key: found.places[key] for key in keys if key in found.places}
+    return {
+        key: (begin + start - bisect_left(added, start), begin + stop - bisect_left(added, stop))
+        for key, (start, stop) in places.items()
+    }
 
 
 def read_integer(value: Any, low: int = 0, high: int | None = None) -> int:
@@ -226,6 +253,12 @@ def render_members(values: Mapping[str, Any]) -> str:
     return _CONTROL.sub(lambda match: match[0] if match[1] else f"\\u{_CODES[match[0][1]]:04x}", text)
 
 
+def _begin(text: str) -> int:
+    """Where the object is looked for: behind the reasoning."""
+    end = text.find(_META_END)
+    return 0 if end < 0 else end + len(_META_END)
+
+
 def _parse_int(digits: str) -> object:
     return int(digits) if len(digits) <= _MAX_INT_DIGITS else _HugeInt(digits[: _MAX_INT_DIGITS + 2])
 
@@ -259,7 +292,7 @@ def _patterns(keys: tuple[str, ...]) -> _Patterns:
     )
 
 
-def _last_object(text: str, keys: Sequence[str]) -> dict[str, Any] | None:
+def _last_object(text: str, keys: Sequence[str]) -> _Object | None:
     """Returns the last object with one of the keys; an object around it that has one too takes its place."""
     scanner = _Scanner(text, tuple(keys))
     best: _Object | None = None
@@ -271,7 +304,7 @@ def _last_object(text: str, keys: Sequence[str]) -> dict[str, Any] | None:
         found = scanner.read_object(start)
         if any(key in found.members for key in keys) and (best is None or found.end > best_start):
             best, best_start = found, start
-    return best.members if best else None
+    return best
 
 
 class _Scanner:
@@ -290,11 +323,13 @@ class _Scanner:
         """Reads from an opening brace on. Bad values are `_Bad`."""
         text, position = self.text, start + 1
         members: dict[str, Any] = {}
+        places: dict[str, tuple[int, int]] = {}
         more = True
         while more and self.budget >= 0 and (member := _MEMBER.match(text, position)):
             begin = member.end()
             self.budget -= begin - position
             value, position = self.read_value(begin)
+            stop = position
             go_on = self.patterns.stray_close.match(text, position) or _COMMA.match(text, position)
             position = go_on.end() if go_on else position
             close = _CLOSE.match(text, position)
@@ -303,13 +338,16 @@ class _Scanner:
             elif not (go_on or close or self.may_stop(position) or self.list_ended(value, position)):
                 value = _Bad()
             members[member[1]] = value
+            places.pop(member[1], None)  # a key that comes twice: the last one counts
+            if not isinstance(value, _Bad):
+                places[member[1]] = begin, stop
             if close and not isinstance(value, _Bad):
-                return _Object(members, close.end())
+                return _Object(members, places, close.end())
             if isinstance(value, _Bad):
                 position, more = self.next_key(begin)
             elif not (go_on and _MEMBER.match(text, position)):
                 position, more = self.next_key(position)
-        return _Object(members, position)
+        return _Object(members, places, position)
 
     def may_stop(self, position: int) -> bool:
         """Is a value at its end here though no comma and no brace follows: a key, a new line, a fence, or nothing more?"""

@@ -14,6 +14,7 @@ from masa_lightning.models.packing import pack
 from masa_lightning.modules.listeners import phase_progress
 from masa_lightning.modules.schedules import Schedules
 from masa_lightning.modules.steps import Uncounted, live_in_buckets
+from masa_lightning.rollouts.value_tokens import ValueTokens
 from masa_lightning.types import RolloutGroup
 from masa_lightning.update.batch_update import BatchUpdate
 from masa_lightning.update.learner import Learner
@@ -95,6 +96,7 @@ class PolicyLearner:
             processes=module.processes,
             progress=phase_progress(module.trainer),
             watch=module.watch,
+            values=None if module.quantities is None else ValueTokens(module.quantities, module.parts.rollouter.texts),
             structured={kind: (s, module.completion_limits[kind]) for kind, s in module.session.structured.items()},
         )
         metrics = update.run(

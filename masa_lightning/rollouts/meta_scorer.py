@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from masa_lightning.functional.rewards import check_weights, weighted_mean
 from masa_lightning.protocols import PhaseProgress
 from masa_lightning.quantities import Quantities
-from masa_lightning.types import Comparisons, Objective, RolloutGroup
+from masa_lightning.types import Comparisons, Completion, Objective, RolloutGroup
 
 
 class MetaScorer:
@@ -43,8 +43,7 @@ class MetaScorer:
         """Sets the predictions of those meta rollouts that this process has, in place."""
         for rollout in (r for g in groups for r in g.metas):
             if rollout.prediction is None and rollout.is_here:
-                cut = rollout.completion.finish_reason == "length"  # perhaps within its last number
-                rollout.prediction = self.quantities.read(f"{rollout.text}\u2026" if cut else rollout.text)
+                rollout.prediction = self.quantities.read(as_read(rollout.completion, rollout.text))
 
     def score(self, groups: Sequence[RolloutGroup], progress: PhaseProgress | None = None) -> None:
         """Sets the predictions of meta rollouts and their rewards, in place.
@@ -71,3 +70,8 @@ class MetaScorer:
     def compare(self, group: RolloutGroup) -> Comparisons:
         """As `Quantities.compare`."""
         return self.quantities.compare(group)
+
+
+def as_read(completion: Completion, text: str) -> str:
+    """The text of a meta completion as its prediction is read: one that was cut may end within its last number."""
+    return f"{text}\u2026" if completion.finish_reason == "length" else text

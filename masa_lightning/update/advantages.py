@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from masa_lightning.functional.advantages import decoupled_advantages, group_advantages
+from masa_lightning.functional.advantages import MultiObjective, advantage_terms, group_advantages
 from masa_lightning.functional.controls import training_weights
 from masa_lightning.settings import Algorithm
 from masa_lightning.types import Kind, Objective, Rollout, RolloutGroup
@@ -24,34 +24,42 @@ def assign_advantages(
     Args:
         groups: Of a step, scored.
         algorithm: Says how rewards become advantages.
-        objectives: What the rewards of each kind are made of, for "normalize_then_sum".
+        objectives: What the rewards of each kind are made of; for all but "sum_then_normalize".
 
     Raises:
-        ValueError: If "normalize_then_sum" finds a reward that is not the weighted sum of its objectives.
+        ValueError: If a reward is not the weighted sum of its objectives, and these are normalised apart.
     """
-    apart = algorithm.multi_objective_aggregation == "normalize_then_sum"
+    aggregation = algorithm.multi_objective_aggregation
     kinds: tuple[Kind, ...] = ("solution", "meta")
     for kind in kinds:
         members = [(i, r) for i, g in enumerate(groups) for r in g.rollouts if r.kind == kind and r.reward is not None]
         index = torch.tensor([i for i, _ in members], dtype=torch.long)
         scale, baseline = algorithm.scale_rewards, algorithm.baseline
-        if apart and members:
+        terms: list[dict[str, float]] = [{}] * len(members)
+        if aggregation != "sum_then_normalize" and members:
             own = objectives.get(kind, ())
-            values = [_values(rollout, own, groups[i]) for i, rollout in members]
+            values = [_values(rollout, own, groups[i], aggregation) for i, rollout in members]
             weights = torch.tensor([weight for weight, _ in own], dtype=torch.float64)
             table = torch.tensor(values, dtype=torch.float64)
-            advantages = decoupled_advantages(table, weights, index, scale, baseline)
+            found = advantage_terms(table, weights, index, scale, baseline)
+            advantages = found.sum(1)
+            if aggregation == "normalize_per_value" and kind == "meta":
+                names = ["+".join(names) for _, names in own]
+                terms = [dict(zip(names, row, strict=True)) for row in found.tolist()]
         else:
             rewards = torch.tensor([r.reward for _, r in members], dtype=torch.float64)
             advantages = group_advantages(rewards, index, scale, baseline)
-        for (_, rollout), advantage in zip(members, advantages.tolist(), strict=True):
-            rollout.advantage = advantage
+        for (_, rollout), advantage, own_terms in zip(members, advantages.tolist(), terms, strict=True):
+            rollout.advantage, rollout.terms = advantage, own_terms
     for group, weight in zip(groups, training_weights(groups), strict=True):
         for rollout in group.metas if weight else ():
             rollout.advantage *= weight
+            rollout.terms = {name: weight * term for name, term in rollout.terms.items()}
 
 
-def _values(rollout: Rollout, objectives: Sequence[Objective], group: RolloutGroup) -> list[float]:
+def _values(
+    rollout: Rollout, objectives: Sequence[Objective], group: RolloutGroup, aggregation: MultiObjective
+) -> list[float]:
     """The objectives of a reward, which have to make it up: what is added past them would be lost."""
     values = [sum(rollout.rewards.get(name, math.nan) for name in names) for _, names in objectives]
     total = sum(weight * value for (weight, _), value in zip(objectives, values, strict=True))
@@ -61,7 +69,7 @@ def _values(rollout: Rollout, objectives: Sequence[Objective], group: RolloutGro
         raise ValueError(
             f"a {rollout.kind} rollout of problem {group.problem.id!r} has the reward {rollout.reward}, and its parts "
             f"{rollout.rewards} with the weights {named} make {total}; "
-            'expected them equal under multi_objective_aggregation "normalize_then_sum", which knows the parts alone: make '
+            f'expected them equal under multi_objective_aggregation "{aggregation}", which knows the parts alone: make '
             "what is added a reward function or a quantity"
         )
     return values

@@ -13,7 +13,7 @@ from masa_lightning.protocols import PhaseProgress
 from masa_lightning.settings import Algorithm
 from masa_lightning.timing import Stopwatch
 from masa_lightning.types import Experience, Rollout, RolloutGroup
-from masa_lightning.update.experience import StructuredKinds, micro_batches, mini_batches, token_costs
+from masa_lightning.update.experience import StructuredKinds, ValueTokensFn, micro_batches, mini_batches, token_costs
 from masa_lightning.update.policy_update import PolicyUpdate
 from masa_lightning.update.summary import compact, merge_processes, update_metrics
 from masa_lightning.update.top_entropy import choose_tokens
@@ -34,6 +34,7 @@ class BatchUpdate:
         progress: Told how far "update" is, micro-batch by micro-batch.
         watch: Measures "logprobs", "update" and "exchange".
         structured: What completions were drawn under; None for no structure.
+        values: Where the values of rollouts with `Rollout.terms` are.
     """
 
     loss: PolicyUpdate
@@ -46,6 +47,7 @@ class BatchUpdate:
     progress: PhaseProgress
     watch: Stopwatch
     structured: StructuredKinds | None = None
+    values: ValueTokensFn | None = None
     trained_tokens: list[list[int]] = field(default_factory=list)
     """Tokens that each process computed, one list for each mini-batch."""
 
@@ -118,6 +120,7 @@ class BatchUpdate:
                 rank=rank,
                 processes=size,
                 structured=self.structured,
+                values=self.values,
             )
             steps.append((batches, self.loss.denominators(rollouts) / size))
         return steps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
@@ -16,9 +16,15 @@ from masa_lightning.types import Experience, Kind, Rollout, RolloutGroup
 StructuredKinds = Mapping[Kind, tuple[Structured, int]]
 """The structure of completions, and most tokens of one, by kind of rollout; without those that may become anything."""
 
+ValueTokensFn = Callable[[Rollout], Mapping[str, tuple[int, int]]]
+"""Says by part of the reward which tokens of a rollout its value has: the first, and the one behind the last."""
+
 
 def make_experience(
-    rollouts: Sequence[Rollout], device: torch.device | str = "cpu", structured: StructuredKinds | None = None
+    rollouts: Sequence[Rollout],
+    device: torch.device | str = "cpu",
+    structured: StructuredKinds | None = None,
+    values: ValueTokensFn | None = None,
 ) -> Experience:
     """Makes a micro-batch of rollouts.
 
@@ -26,6 +32,7 @@ def make_experience(
         rollouts: B rollouts with tokens and an advantage.
         device: Where the tensors go.
         structured: What their completions were drawn under; None for no structure.
+        values: Where the values of rollouts with `Rollout.terms` are.
     """
     tokens = pack([(r.prompt_ids, r.completion.token_ids) for r in rollouts])
     known = [(structured or {}).get(r.kind) for r in rollouts]
@@ -34,12 +41,30 @@ def make_experience(
     longest = tokens.mask.shape[1]
     # Not the default dtype, which Lightning's precision "bf16-true" changes.
     logps = [[*r.completion.logprobs, *[0.0] * (longest - r.length)] for r in rollouts]
+    advantages = torch.tensor([r.advantage for r in rollouts], dtype=torch.float32)
     return Experience(
         tokens=tokens.to(device),
         sampler_logp=torch.tensor(logps, dtype=torch.float32).to(device),
-        advantages=torch.tensor([r.advantage for r in rollouts], dtype=torch.float32).to(device),
+        advantages=advantages.to(device),
+        token_advantages=_by_token(rollouts, advantages[:, None], longest, values).to(device),
         kind=torch.tensor([int(r.kind == "meta") for r in rollouts]).to(device),
     )
+
+
+def _by_token(
+    rollouts: Sequence[Rollout], advantages: torch.Tensor, longest: int, values: ValueTokensFn | None
+) -> torch.Tensor:
+    """The advantage of each token: of the tokens of a value the term of its part alone, or those of all that share it."""
+    if values is None or not any(r.terms for r in rollouts):
+        return advantages
+    by_token = advantages.repeat(1, longest)
+    for row, rollout in zip(by_token, rollouts, strict=True):
+        places = {name: place for name, place in values(rollout).items() if name in rollout.terms}
+        for start, stop in places.values():
+            row[start:stop] = 0.0
+        for name, (start, stop) in places.items():
+            row[start:stop] += rollout.terms[name]
+    return by_token
 
 
 def micro_batches(
@@ -51,6 +76,7 @@ def micro_batches(
     rank: int = 0,
     processes: int = 1,
     structured: StructuredKinds | None = None,
+    values: ValueTokensFn | None = None,
 ) -> list[Experience | None]:
     """Splits the rollouts of an optimiser step into micro-batches of at most `max_tokens` tokens, or of one rollout.
 
@@ -61,7 +87,8 @@ def micro_batches(
         share_prompts: As `models.packing.split`.
         rank: Of this process.
         processes: Number of processes that share the rollouts.
-        structured: As `make_experience`.
+        structured: As `make_experience`, like the next one.
+        values: Where values are.
 
     Returns:
         Those of this process; None where it has nothing left to do and another process has.
@@ -72,7 +99,7 @@ def micro_batches(
         split([(r.prompt_ids, r.completion.token_ids) for r in own], max_tokens, share_prompts=share_prompts)
         for own in dealt
     ]
-    mine = [make_experience([dealt[rank][i] for i in indices], device, structured) for indices in parts[rank]]
+    mine = [make_experience([dealt[rank][i] for i in indices], device, structured, values) for indices in parts[rank]]
     return [*mine, *[None] * (max(map(len, parts)) - len(mine))]
 
 

@@ -77,7 +77,7 @@ class PolicyUpdate:
         rollouts = [r for r in rollouts if r.length]
         if self.reference is not None or self.extra is not None or self.algorithm.entropy_coef:
             return rollouts
-        return [r for r in rollouts if r.advantage != 0] or sorted(rollouts, key=lambda r: r.length)[:1]
+        return [r for r in rollouts if r.teaches] or sorted(rollouts, key=lambda r: r.length)[:1]
 
     def denominators(self, rollouts: Sequence[Rollout]) -> Tensor:
         """Counts, per kind, what the losses are divided by; float64 [2].
@@ -192,7 +192,7 @@ class PolicyUpdate:
             part, surrogate = policy_loss(
                 logp[rows],
                 old_logp[rows],
-                batch.advantages[rows, None],
+                batch.token_advantages[rows],
                 mask[rows],
                 loss_type=alg.loss_type,
                 clip_low=alg.clip_low,

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from masa_lightning.functional.parsing import FAILURE_REASONS, META_KEYS, parse_meta_prediction, render_prediction
+from masa_lightning.functional.parsing import (
+    FAILURE_REASONS,
+    META_KEYS,
+    parse_meta_prediction,
+    read_members,
+    render_prediction,
+    value_places,
+)
 
 GOOD = '{"math_notion": ["parity", "Pigeonhole"], "pass_rate": 6, "solution_length": 420}'
 
@@ -359,9 +366,40 @@ def test_the_last_object_counts_though_it_is_broken():
 def test_round_trip(notions, pass_rate, length, reasoning):
     text = render_prediction(notions=tuple(notions), pass_rate=pass_rate, solution_length=length)
     assert values(f"<meta>{reasoning}</meta>\n{text}") == (tuple(notions), pass_rate, length)
+    whole = f"<meta>{reasoning}</meta>\n{text}"
+    places = {key: whole[start:stop] for key, (start, stop) in value_places(whole, META_KEYS).items()}
+    written = text[len('{"math_notion": ') : text.rindex(', "pass_rate"')]
+    assert places == {"math_notion": written, "pass_rate": str(pass_rate), "solution_length": str(length)}
 
 
 @pytest.mark.parametrize("slip", ["pass_rate: 5", "'pass_rate': 5", "other: 5", '"pass_rate"', "pass_rate"])
 def test_a_key_that_is_none_does_not_cost_the_list_before_it(slip):
     found = parse_meta_prediction(f'{{"math_notion": ["parity"], {slip}, "solution_length": 300}}')
     assert (found.notions, found.pass_rate, found.solution_length) == (("parity",), None, 300)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"pass_rate": 3} {"math_notion": ["a"], "pass_rate": 6}', {"math_notion": '["a"]', "pass_rate": "6"}),
+        ('{"math_notion": ["\\sum \\alpha", "\\frac1"], "x": 6}', {"math_notion": '["\\sum \\alpha", "\\frac1"]'}),
+        ('{"pass_rate": 5/8, "solution_length": 40', {"solution_length": "40"}),
+        ('{"pass_rate": 2, "pass_rate": 5, "math_notion": ["a",]}', {"pass_rate": "5", "math_notion": '["a",]'}),
+        ('{"pass_rate": 2, "pass_rate": 5/8}', {}),
+        ('<meta>{"pass_rate": 1}</meta>none', {}),
+        ("", {}),
+    ],
+)  # fmt: skip
+def test_where_values_stand(text, expected):
+    assert {key: text[start:stop] for key, (start, stop) in value_places(text, META_KEYS).items()} == expected
+
+
+@given(st.text(alphabet='{}[]":, \\n\\tabr0123456789/', max_size=60) | st.text(max_size=40))
+def test_what_stands_there_reads_alike(text):
+    text = f'{text}{{"pass_rate": 3, "solution_length": {text}'
+    found, _ = read_members(text, dict.fromkeys(META_KEYS, lambda value: value))
+    places = value_places(text, META_KEYS)
+    assert places.keys() == found.keys()
+    for key, (start, stop) in places.items():
+        again, _ = read_members(f'{{"{key}": {text[start:stop]}}}', {key: lambda value: value})
+        assert again == {key: found[key]}

@@ -120,6 +120,34 @@ def test_parts_have_advantages_of_their_own(loop, masa):
     assert [r.advantage for r in groups["2+2"].metas] == pytest.approx([c, -c], rel=1e-4)
 
 
+def test_values_have_advantages_of_their_own(loop, masa):
+    seen = []
+
+    def note(self, logp, batch):
+        seen.extend(
+            zip(batch.tokens.mask.sum(1).tolist(), batch.token_advantages.expand_as(logp).tolist(), strict=True)
+        )
+        return torch.zeros_like(logp)
+
+    per_value = type("PerValue", (MASALightningModule,), {"extra_loss": note})
+    algorithm = Algorithm(multi_objective_aggregation="normalize_per_value")
+    loop.fit(masa(algorithm=algorithm, kind=per_value), loop.Problems(PROBLEMS))
+    by_length = {length: row[:length] for length, row in seen}
+    text = METAS["1+1"][0]  # a character is a token
+    c = math.sqrt(1 / 2) / math.sqrt(3)
+    expected = [c] * (len(text) + 1)  # of length and difficulty it is the better of two, of notions the worse
+    begin = text.index("[")
+    expected[begin : text.index("]") + 1] = [-c] * len('["parity", "sums"]')
+    assert by_length[len(text) + 1] == pytest.approx(expected, rel=1e-4)
+    text = METAS["2+2"][0]  # of this problem difficulty alone differs, so that the value of length earns nothing
+    expected = [c] * (len(text) + 1)
+    expected[text.index("9")] = 0.0
+    assert by_length[len(text) + 1] == pytest.approx(expected, rel=1e-4)
+    assert by_length[len("nothing to parse") + 1] == pytest.approx([-c] * 17, rel=1e-4)
+    a = 0.5 / math.sqrt(1 / 3)
+    assert by_length[6] == pytest.approx([-a] * 6, rel=1e-5)
+
+
 def test_metrics_by_hand(loop, masa):
     metrics = loop.fit(masa(), loop.Problems(PROBLEMS)).metrics[0]
     deviation = math.sqrt(1 / 3)

@@ -97,7 +97,7 @@ WHOLE = {
         dynamic_sampling=True,
         max_refills=1,
         scale_rewards="batch",
-        multi_objective_aggregation="normalize_then_sum",
+        multi_objective_aggregation="normalize_per_value",
     ),
 }
 # What looks at all tokens of a step, or leaves some out: by their entropy, or by how far sampler and policy are apart.

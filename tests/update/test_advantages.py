@@ -154,3 +154,34 @@ def test_refuses_a_reward_that_is_more_than_its_parts():
 
 def test_no_rollouts_have_no_advantages():
     assign_advantages([], APART, {})
+
+
+def test_terms_make_up_the_advantage_of_a_prediction():
+    texts = [
+        f'{{"math_notion": ["a"], "pass_rate": {rate}, "solution_length": {n}}}' for rate, n in ((0, 3), (8, 3), (3, 9))
+    ]
+    groups = [group("a", "right 0.3", "wrong 0.1", metas=texts), group("b", "wrong 0.5", "wrong 0.5", metas=texts[:2])]
+    groups[1].decisions["gating"] = Decision(wanted=True, weight=4.0, share=0.25)
+    solution, meta = scorers({"length": 1.0, "difficulty": 3.0, "notion": 0.0})
+    score(groups, solution, meta)
+    per_value = Algorithm(multi_objective_aggregation="normalize_per_value")
+    assign_advantages(groups, APART, objectives(solution, meta))
+    summed_up = [r.advantage for g in groups for r in g.rollouts]
+    assert not any(r.terms for g in groups for r in g.rollouts)
+    assign_advantages(groups, per_value, objectives(solution, meta))
+    assert [r.advantage for g in groups for r in g.rollouts] == summed_up
+    for rollout in (r for g in groups for r in g.metas):
+        assert list(rollout.terms) == ["length", "difficulty"]
+        assert sum(rollout.terms.values()) == pytest.approx(rollout.advantage)
+    rates = [r.rewards["difficulty"] for r in groups[0].metas]
+    assert [r.terms["difficulty"] for r in groups[0].metas] == pytest.approx([3 / 10**0.5 * a for a in spread(rates)])
+    rates = [r.rewards["difficulty"] for r in groups[1].metas]  # which count four times
+    assert [r.terms["difficulty"] for r in groups[1].metas] == pytest.approx([12 / 10**0.5 * a for a in spread(rates)])
+    assert not any(r.terms for g in groups for r in g.solutions)
+
+
+def test_terms_that_cancel_still_teach():
+    rollout_ = rollout("meta", "")
+    assert not rollout_.teaches
+    rollout_.terms = {"length": 1.0, "difficulty": -1.0}
+    assert rollout_.teaches

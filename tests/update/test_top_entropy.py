@@ -64,7 +64,14 @@ def experience(entropies, kinds, advantages=None):
     tokens = PackedTokens(input_ids=none, position_ids=none, spans=[], targets=none, mask=mask)
     given = torch.ones(len(kinds)) if advantages is None else torch.tensor(advantages)
     drawn = torch.zeros(mask.shape)
-    return Experience(tokens=tokens, sampler_logp=drawn, advantages=given, kind=torch.tensor(kinds), entropy=values)
+    return Experience(
+        tokens=tokens,
+        sampler_logp=drawn,
+        advantages=given,
+        token_advantages=given[:, None],
+        kind=torch.tensor(kinds),
+        entropy=values,
+    )
 
 
 def test_rollouts_without_an_advantage_take_no_place():

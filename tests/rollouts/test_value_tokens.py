@@ -1,0 +1,71 @@
+"""Which tokens hold a predicted value, with the tokenizer of the embedded model."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from masa_lightning.models.loading import load_tokenizer
+from masa_lightning.quantities import Quantities, default_quantities
+from masa_lightning.rollouts.value_tokens import ValueTokens
+from masa_lightning.types import Completion, Rollout
+
+TOKENIZER = load_tokenizer("tiny")
+PARTS = {"math_notion": "notion", "pass_rate": "difficulty", "solution_length": "length"}
+
+
+def texts(completions):
+    return [TOKENIZER.decode(c.token_ids, skip_special_tokens=True) for c in completions]
+
+
+def find(text, finish_reason="stop"):
+    ids = TOKENIZER(text, add_special_tokens=False).input_ids
+    completion = Completion(token_ids=[*ids, TOKENIZER.eos_token_id], logprobs=[], finish_reason=finish_reason)
+    rollout = Rollout(kind="meta", prompt_ids=[1], completion=completion, text=text)
+    places = ValueTokens(Quantities(default_quantities(), budget=10), texts)(rollout)
+    return ids, {name: TOKENIZER.decode(ids[start:stop]) for name, (start, stop) in places.items()}, places
+
+
+def test_each_part_has_the_tokens_of_its_value():
+    _, found, _ = find('<meta>6 of 8</meta>{"math_notion": ["parity"], "pass_rate": 6, "solution_length": 421}')
+    assert '["parity"]' in found["notion"]  # its first and last tokens have something of the keys around it too
+    assert found["difficulty"].strip(' ,:"') == "6"
+    assert found["length"].strip(' ,:"}') == "421"
+
+
+def test_what_cannot_be_read_has_none():
+    assert find("no object")[1] == {}
+    assert find("")[1] == {}
+    assert find('{"pass_rate": 5/8, "solution_length": 42')[1].keys() == {"length"}
+    assert find('{"pass_rate": 5, "solution_length": 42', "length")[1].keys() == {"difficulty"}  # it may have gone on
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.text(max_size=12), min_size=1, max_size=3),
+    st.integers(0, 8),
+    st.integers(1, 9999),
+    st.text(max_size=20),
+)
+def test_they_are_the_fewest_that_cover_it(notions, rate, length, before):
+    text = before + json.dumps({"math_notion": notions, "pass_rate": rate, "solution_length": length})
+    ids, found, places = find(text)
+    if TOKENIZER.decode(ids) != text or "</meta>" in before:
+        return
+    assert str(rate) in found["difficulty"]
+    assert str(length) in found["length"]
+    for start, stop in places.values():
+        assert 0 <= start < stop <= len(ids)
+    start, stop = places["difficulty"]
+    assert str(rate) not in TOKENIZER.decode(ids[start : stop - 1])
+    start, stop = places["notion"]
+    written = json.dumps(notions)
+    assert written in TOKENIZER.decode(ids[start:stop])
+    assert written not in TOKENIZER.decode(ids[start + 1 : stop])
+    assert written not in TOKENIZER.decode(ids[start : stop - 1])
+
+
+@pytest.mark.parametrize("text", ["é" * 5 + '{"pass_rate": 3}', "😀" + '{"pass_rate": 3}'])
+def test_characters_of_several_tokens(text):
+    assert find(text)[1]["difficulty"].strip(" :}") == "3"
