@@ -566,7 +566,7 @@ def test_the_page_has_what_was_run_and_keeps_what_was_written_by_hand(stand_in, 
     assert "bygone" not in text
     assert "4 runs of 2 arms, seeds 0, 1; 4 training steps" in text
     assert "| `two` - `one` | 2 | +0.000 |" in text  # equal seeds tell nothing about others
-    assert "Not run: `three`." in text
+    assert "Without runs here: `three`." in text
     cells = [len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0 for line in text.splitlines()]
     assert all(a == b for a, b in pairwise(cells) if a and b)  # a cell without a head is not shown
 

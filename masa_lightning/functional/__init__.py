@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from masa_lightning.functional.advantages import advantage_terms as advantage_terms
     from masa_lightning.functional.advantages import decoupled_advantages as decoupled_advantages
     from masa_lightning.functional.advantages import group_advantages as group_advantages
     from masa_lightning.functional.calibration import auroc as auroc
@@ -63,6 +64,7 @@ _HOMES = {
     "PromptTemplates": "prompts",
     "Question": "prompts",
     "Unreadable": "parsing",
+    "advantage_terms": "advantages",
     "aggregate_loss": "losses",
     "auroc": "calibration",
     "brier_score": "calibration",

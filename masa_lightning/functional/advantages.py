@@ -153,6 +153,13 @@ def advantage_terms(
 
     Raises:
         ValueError: As `decoupled_advantages`.
+
+    Example:
+        >>> rewards = torch.tensor([[1.0, 0.2], [0.0, 0.1], [0.0, 0.0]])
+        >>> advantage_terms(rewards, torch.tensor([1.0, 1.0]), torch.tensor([0, 0, 0]))
+        tensor([[ 0.8165,  0.7071],
+                [-0.4082,  0.0000],
+                [-0.4082, -0.7071]])
     """
     if rewards.ndim != 2 or weights.shape != rewards.shape[1:] or not len(weights):
         raise ValueError(

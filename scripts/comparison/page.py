@@ -19,7 +19,8 @@ BY_HAND: Final = re.compile(r"<!-- by hand -->.*?<!-- end -->\n", re.DOTALL)
 _ABOUT: Final = {
     "calibration": "Predicted and actual pass rate (above) and length (below) of each test problem (the paper's figure 2).",
     "progress": "Pass@1 of validation problems at equal steps, generated tokens and seconds.",
-    "gating": "Share of the problems gated, precision and recall over training (the paper's figure 4).",
+    "gating": "Share of the problems gated, precision and recall over training (the paper's figure 4). The share that would be gated in "
+    "shadow mode is over a window of steps, which makes it late and smooth.",
     "alignment": "Predicted and actual means over training (the paper's figure 5).",
     "parts": "Pass@1 with each set of the meta reward's parts, and, where all sets were run, what each part adds.",
     "both_kinds": "Predicted before (left) and stated after (right), on the test problems of `masa_rlcr`.",
@@ -38,7 +39,8 @@ where it never has it, all that it cost stands for that. *Ever*: in how many of 
 _CONTROLS: Final = """\
 Metrics of the last step, which look back on a window of steps. In shadow mode every problem counts; where a control
 acts only its audits do, so that metrics are rough there. *Wanted* is the share it would act on, *acted on* that it
-did, from its first act on."""
+did, from its first act on. Where all seeds are equal, as in 0.000, no interval is known: with audits of some 16 problems,
+0 is no bound."""
 _THRESHOLDS: Final = """\
 The rule `fixed` on test problems, each of which is solved and predicted, so that no audit is needed. *Signal* is the
 sum of p (1 - p)."""
@@ -52,6 +54,8 @@ the solutions, so there are more turns. And the update leaves out what has no ad
 _PARTS: Final = """\
 Shapley values: what a part adds, on average over the orders in which parts are added to GRPO. In the paper notions
 have 67%, the pass rate (difficulty) 23% and the length 8%. Where an interval has 0 in it, nothing is shown."""
+_LEFT_OUT: Final = """\
+The cold start of the shipped model had all six kinds: two are left out of reinforcement learning alone."""
 _SELF_KNOWLEDGE: Final = """\
 *Predicted before*: the pass rate that meta rollouts predict of a problem, for each of its solutions; the mean of all of the
 problem's, or the first one. *Stated after*: the confidence that the solution ends with (RLCR). All are of the same
@@ -126,14 +130,14 @@ def text(
         ),
         ("Hints", [tables.hints(results), "Means over the steps in which hints were given."]),
         ("Parts of the meta reward", [pictures.get("parts"), added, _PARTS if added else ""]),
-        ("Kinds of problems never trained on", [tables.further_tests(results, known)]),
+        ("Kinds of problems left out of training", [tables.further_tests(results, known), _LEFT_OUT]),
         (
             "Before or after: two kinds of self-knowledge",
             [tables.self_knowledge(results, known), _SELF_KNOWLEDGE, pictures.get("both_kinds")],
         ),
         (
             "The arms",
-            [table(["arm", "seeds", "what it is"], rows), f"Not run: {', '.join(left)}." if left else None],
+            [table(["arm", "seeds", "what it is"], rows), f"Without runs here: {', '.join(left)}." if left else None],
         ),
         ("How it was measured", [textwrap.indent(command, "    "), _MEASURED + _without_seconds(results)]),
     ]

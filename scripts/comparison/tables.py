@@ -240,7 +240,7 @@ def hints(results: m.Results) -> str:
             end = m.estimate(runs, lambda r: r.control("hinting", "lift"))
             cells = [*map(share, metrics[:3]), cell(metrics[3], sign=True), cell(end, sign=True)]
             rows.append([f"`{arm}`", str(len(runs)), *cells])
-    head = ["arm", "seeds", "pass rate, hinted", "plain", "hinted", "lift", "lift, last window"]
+    head = ["arm", "seeds", "pass rate, hinted", "pass rate, plain", "problems hinted", "lift", "lift, last window"]
     return table(head, rows) if rows else ""
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from masa_lightning.functional.risk import LossBudget, RiskCutoff, RiskGate, scores, signal_by_score
+from masa_lightning.functional.risk import LEAST_AUDIT_SHARE, LossBudget, RiskCutoff, RiskGate, scores, signal_by_score
 
 LIMIT = 0.05
 
@@ -22,7 +22,11 @@ def pass_rates(rng, progress, count):
 
 
 def predictions(rng, kind, rates, step, acting, count=8):
-    """In eighths, [N, count]; the adversarial ones say the opposite of what is so, half of the time that gates act."""
+    """In eighths, [N, count].
+
+    The adversarial ones turn against the gate half of the time that it acts; those that turn, for good, once it has acted
+    for three steps.
+    """
     if kind == "constant":
         return np.full((len(rates), count), 0.5)
     seen = np.clip(rates, 0.004, 0.996)
@@ -30,7 +34,7 @@ def predictions(rng, kind, rates, step, acting, count=8):
     if kind == "overconfident":
         believed = 2.5 * believed + 1
     said = rng.binomial(8, sigmoid(believed)[:, None], (len(rates), count)) / 8
-    if kind == "adversarial" and acting and step // 15 % 2:
+    if (kind == "adversarial" and acting and step // 15 % 2) or (kind == "turning" and acting > 3):
         said = np.where((np.abs(rates - 0.5) < 0.4)[:, None], np.round(rates)[:, None], 0.5)
     return said
 
@@ -80,14 +84,31 @@ def test_a_past_beside_predictions_gates_more_within_the_same_limits():
     assert both > max(alone, past) + 0.05
 
 
-def simulate(kind, *, steps, problems, size=8, seed=0):
+class Careless(RiskGate):
+    """Learns what scores mean as `RiskGate` does, and audits as few as it may, but keeps no account of what was lost."""
+
+    audit_share = LEAST_AUDIT_SHARE
+
+    def ready(self):
+        return len(self.window) >= 10
+
+    def _allowed(self, averages, count):
+        return [budget.limit * average for budget, average in zip(self.budgets, averages, strict=True)]
+
+    def _places(self):
+        return math.inf, math.inf
+
+
+def simulate(kind, *, steps, problems, size=8, seed=0, rule=RiskGate):
     """Returns the greatest shares lost of signal and of correct rollouts, the share gated by step, and what was seen."""
     rng = np.random.default_rng(seed)
-    gate = RiskGate(LIMIT, LIMIT, 0.9, window=50)
+    gate = rule(LIMIT, LIMIT, 0.9, window=50)
     lost, total, worst, gated, looks = np.zeros(2), np.zeros(2), np.zeros(2), [], []
+    acting = 0
     for step in range(steps):
         p = pass_rates(rng, step / steps, problems)
-        scored = table(predictions(rng, kind, p, step, gate.ready()))
+        acting = acting + 1 if gate.ready() else 0
+        scored = table(predictions(rng, kind, p, step, acting))
         share, gates = gate.audit_share, gate.plan(scored)
         wanted = np.array([g is not None for g in gates])
         hopeless = np.array([g == "hopeless" for g in gates])
@@ -117,11 +138,30 @@ def best_share(looks):
     return float(within.mean())
 
 
-@pytest.mark.parametrize("kind", ["overconfident", "constant", "adversarial"])
+@pytest.mark.parametrize("kind", ["overconfident", "constant", "adversarial", "turning"])
 def test_no_predictions_lose_more_than_the_limits(kind):
     worst, gated, _ = simulate(kind, steps=80, problems=128)
     assert (worst <= LIMIT).all()
     assert (gated.sum() == 0) == (kind == "constant")
+
+
+@pytest.mark.parametrize("rule", [RiskGate, Careless])
+def test_one_step_loses_no_more_than_the_account_can_bear(rule):
+    """Predictions that were right for forty steps, and then call each problem of a large one hopeless."""
+    rng = np.random.default_rng(0)
+    gate, lost, total = rule(LIMIT, LIMIT, 0.9, window=50), np.zeros(2), np.zeros(2)
+    for step in range(41):
+        p = pass_rates(rng, 0.0, 200 if step < 40 else 8000)
+        said = predictions(rng, "calibrated", p, step, acting=1) if step < 40 else np.zeros((len(p), 8))
+        share, gates = gate.audit_share, gate.plan(table(said))
+        wanted = np.array([g is not None for g in gates])
+        lost += np.array([(p * (1 - p))[wanted].sum(), p[[g == "hopeless" for g in gates]].sum()]) * (1 - share)
+        total += np.array([(p * (1 - p)).sum(), p.sum()])
+        solved = ~wanted | (rng.random(len(p)) < share)
+        rate = np.where(solved, rng.binomial(8, p) / 8, np.nan)
+        gate.add(table(said), gates, rate, np.where(wanted, 1 / share, 1.0), acted=True)
+    assert wanted.any()
+    assert (lost <= LIMIT * total).all() == (rule is RiskGate)  # without the account it would not hold
 
 
 @pytest.mark.parametrize("seed", [0, 1])
