@@ -19,8 +19,10 @@ BY_HAND: Final = re.compile(r"<!-- by hand -->.*?<!-- end -->\n", re.DOTALL)
 _ABOUT: Final = {
     "calibration": "Predicted and actual pass rate (above) and length (below) of each test problem (the paper's figure 2).",
     "progress": "Pass@1 of validation problems at equal steps, generated tokens and seconds.",
-    "gating": "Share of the problems gated, precision and recall over training (the paper's figure 4). The share that would be gated in "
-    "shadow mode is over a window of steps, which makes it late and smooth.",
+    "gating": (
+        "Share of the problems gated, precision and recall over training (the paper's figure 4). The share that would be "
+        "gated in shadow mode is over a window of steps, which makes it late and smooth."
+    ),
     "alignment": "Predicted and actual means over training (the paper's figure 5).",
     "parts": "Pass@1 with each set of the meta reward's parts, and, where all sets were run, what each part adds.",
     "both_kinds": "Predicted before (left) and stated after (right), on the test problems of `masa_rlcr`.",
