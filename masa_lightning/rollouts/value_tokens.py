@@ -32,7 +32,7 @@ class ValueTokens:
             By part of the reward, the first token that has a character of the value, and the token behind the last one;
             without parts whose value is no JSON.
         """
-        completion = rollout.completion
+        completion = replace(rollout.completion, token_ids=list(rollout.completion.token_ids))  # an array, if it was sent
         (text,) = self._texts([completion])
         lengths = _Lengths(completion, self._texts)
         return {

@@ -1,6 +1,7 @@
 """Which tokens hold a predicted value, with the tokenizer of the embedded model."""
 
 import json
+from array import array
 
 import pytest
 from hypothesis import given, settings
@@ -21,7 +22,8 @@ def texts(completions):
 
 def find(text, finish_reason="stop"):
     ids = TOKENIZER(text, add_special_tokens=False).input_ids
-    completion = Completion(token_ids=[*ids, TOKENIZER.eos_token_id], logprobs=[], finish_reason=finish_reason)
+    sent = array("i", [*ids, TOKENIZER.eos_token_id])  # as by another process
+    completion = Completion(token_ids=sent, logprobs=[], finish_reason=finish_reason)
     rollout = Rollout(kind="meta", prompt_ids=[1], completion=completion, text=text)
     places = ValueTokens(Quantities(default_quantities(), budget=10), texts)(rollout)
     return ids, {name: TOKENIZER.decode(ids[start:stop]) for name, (start, stop) in places.items()}, places
