@@ -71,3 +71,16 @@ def test_they_are_the_fewest_that_cover_it(notions, rate, length, before):
 @pytest.mark.parametrize("text", ["é" * 5 + '{"pass_rate": 3}', "😀" + '{"pass_rate": 3}'])
 def test_characters_of_several_tokens(text):
     assert find(text)[1]["difficulty"].strip(" :}") == "3"
+
+
+@pytest.mark.parametrize("reasoning", [10, 63, 64, 65, 300, 2000])
+def test_long_reasoning_shifts_and_costs_little(reasoning, monkeypatch):
+    written = '{"math_notion": ["parity", "sums"], "pass_rate": 6, "solution_length": 421}'
+    _, _, near = find("</meta>" + written)
+    decoded = []
+    plain = TOKENIZER.decode
+    monkeypatch.setattr(TOKENIZER, "decode", lambda ids, **more: decoded.append(len(ids)) or plain(ids, **more))
+    ids, _, far = find("é7 " * reasoning + "</meta>" + written)
+    shift = len(ids) - len(TOKENIZER("</meta>" + written, add_special_tokens=False).input_ids)
+    assert far == {name: (start + shift, stop + shift) for name, (start, stop) in near.items()}
+    assert sum(decoded) < 4 * len(ids) + 8000
