@@ -626,9 +626,13 @@ class Experience:
     tokens: PackedTokens
     sampler_logp: torch.Tensor  # [B, T] as the sampler reported, right-padded
     advantages: torch.Tensor  # [B]
-    token_advantages: torch.Tensor  # [B, 1], or [B, T] where they differ within a rollout
     kind: torch.Tensor  # [B] 0 solution, 1 meta
     old_logp: torch.Tensor | None = None  # [B, T] under the policy before this batch's first update
     ref_logp: torch.Tensor | None = None  # [B, T] under the reference
     entropy: torch.Tensor | None = None  # [B, T] of the policy before this batch's first update, nats
     chosen: torch.Tensor | None = None  # [B, T] bool: the tokens that the surrogate trains; None is all
+    token_advantages: torch.Tensor = None  # type: ignore[assignment]  # [B, 1], or [B, T] if they differ within a rollout
+
+    def __post_init__(self) -> None:
+        if self.token_advantages is None:
+            self.token_advantages = self.advantages[:, None]

@@ -54,16 +54,19 @@ def make_experience(
 def _by_token(
     rollouts: Sequence[Rollout], advantages: torch.Tensor, longest: int, values: ValueTokensFn | None
 ) -> torch.Tensor:
-    """The advantage of each token: of the tokens of a value the term of its part alone, or those of all that share it."""
+    """The advantage of each token: of the tokens of a value the term of its part alone, or those of all that share it.
+
+    A part that is not rewarded has none, so that its value is not trained.
+    """
     if values is None or not any(r.terms for r in rollouts):
         return advantages
     by_token = advantages.repeat(1, longest)
     for row, rollout in zip(by_token, rollouts, strict=True):
-        places = {name: place for name, place in values(rollout).items() if name in rollout.terms}
+        places = values(rollout) if rollout.terms else {}
         for start, stop in places.values():
             row[start:stop] = 0.0
         for name, (start, stop) in places.items():
-            row[start:stop] += rollout.terms[name]
+            row[start:stop] += rollout.terms.get(name, 0.0)
     return by_token
 
 

@@ -2,10 +2,13 @@
 
 import json
 from array import array
+from bisect import bisect_left, bisect_right
 
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
 
 from masa_lightning.models.loading import load_tokenizer
 from masa_lightning.quantities import Quantities, default_quantities
@@ -18,6 +21,51 @@ PARTS = {"math_notion": "notion", "pass_rate": "difficulty", "solution_length": 
 
 def texts(completions):
     return [TOKENIZER.decode(c.token_ids, skip_special_tokens=True) for c in completions]
+
+
+def byte_fallback():
+    """As Llama 2 and Gemma: blanks are a sign, and characters that the vocabulary lacks are bytes, which decode together."""
+    letters = [chr(i) for i in range(33, 127)]
+    vocabulary = {
+        name: i for i, name in enumerate(["<s>", "</s>", "\u2581", *letters, *(f"<0x{i:02X}>" for i in range(256))])
+    }
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, [], byte_fallback=True))
+    tokenizer.normalizer = tokenizers.normalizers.Sequence(
+        [tokenizers.normalizers.Prepend("\u2581"), tokenizers.normalizers.Replace(" ", "\u2581")]
+    )
+    decoders = tokenizers.decoders
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", bos_token="<s>")
+
+
+def exact(ids, decode, text, value):
+    """The tokens of a value, by all prefixes that are text."""
+    lengths = [0]
+    for count in range(1, len(ids) + 1):
+        prefix = decode(ids[:count])
+        lengths.append(len(prefix) if text.startswith(prefix) else lengths[-1])
+    start = text.index(value)
+    return bisect_right(lengths, start) - 1, bisect_left(lengths, start + len(value))
+
+
+@pytest.mark.parametrize("before", ["", "漢" * 20 + "</meta>", "漢" * 60, "漢" * 300 + "xx ", "é 漢x" * 40, "x " * 500])
+@pytest.mark.parametrize("notion", ["a", "漢漢漢漢漢"])
+def test_characters_that_are_bytes(before, notion):
+    tokenizer = byte_fallback()
+    text = before + f'{{"math_notion": ["{notion}"], "pass_rate": 6, "solution_length": 421}}'
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    assert tokenizer.decode(ids) == text
+    completion = Completion(token_ids=[*ids, tokenizer.eos_token_id], logprobs=[], finish_reason="stop")
+    rollout = Rollout(kind="meta", prompt_ids=[1], completion=completion, text=text)
+
+    def decoded(completions):
+        return [tokenizer.decode(c.token_ids, skip_special_tokens=True) for c in completions]
+
+    found = ValueTokens(Quantities(default_quantities(), budget=10), decoded)(rollout)
+    values = {"notion": f'["{notion}"]', "difficulty": "6", "length": "421"}
+    assert found == {name: exact(ids, tokenizer.decode, text, value) for name, value in values.items()}
 
 
 def find(text, finish_reason="stop"):

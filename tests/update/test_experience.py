@@ -57,11 +57,11 @@ def test_a_value_has_the_term_of_its_own_part():
     meta = rollout([1], [2, 3, 4, 5, 6], kind="meta", advantage=-1.5)
     other = rollout([1], [2, 3], kind="meta", advantage=0.25)
     meta.terms, other.terms = terms, {"length": 0.25}
-    places = {5: {"difficulty": (1, 2), "length": (3, 5), "notion": (2, 4), "unrewarded": (0, 5)}, 2: {}}
+    places = {5: {"difficulty": (1, 2), "length": (3, 5), "notion": (2, 4), "unrewarded": (0, 1)}, 2: {}}
     solution = rollout([1], [2], advantage=2.0)
-    batch = make_experience([solution, meta, other], values=lambda r: places.get(r.length, {}))
+    batch = make_experience([solution, meta, other], values=lambda r: places[r.length])
     # The fourth token holds both notion and length.
-    expected = [[2.0] * 5, [-1.5, -3.0, 0.5, 1.5, 1.0], [0.25] * 5]
+    expected = [[2.0] * 5, [0.0, -3.0, 0.5, 1.5, 1.0], [0.25] * 5]
     torch.testing.assert_close(batch.token_advantages, torch.tensor(expected))
     assert batch.advantages.tolist() == [2.0, -1.5, 0.25]
     assert make_experience([solution, meta]).token_advantages.tolist() == [[2.0], [-1.5]]

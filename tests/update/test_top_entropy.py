@@ -68,7 +68,6 @@ def experience(entropies, kinds, advantages=None):
         tokens=tokens,
         sampler_logp=drawn,
         advantages=given,
-        token_advantages=given[:, None],
         kind=torch.tensor(kinds),
         entropy=values,
     )
