@@ -631,8 +631,9 @@ class Experience:
     ref_logp: torch.Tensor | None = None  # [B, T] under the reference
     entropy: torch.Tensor | None = None  # [B, T] of the policy before this batch's first update, nats
     chosen: torch.Tensor | None = None  # [B, T] bool: the tokens that the surrogate trains; None is all
-    token_advantages: torch.Tensor = None  # type: ignore[assignment]  # [B, 1], or [B, T] if they differ within a rollout
+    token_advantages: torch.Tensor | None = None  # [B, T] where they differ within a rollout; None is `advantages`
 
-    def __post_init__(self) -> None:
-        if self.token_advantages is None:
-            self.token_advantages = self.advantages[:, None]
+    @property
+    def by_token(self) -> torch.Tensor:
+        """The advantage of each token, [B, T], or [B, 1] where those of a rollout are alike."""
+        return self.advantages[:, None] if self.token_advantages is None else self.token_advantages

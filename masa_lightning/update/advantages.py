@@ -35,7 +35,7 @@ def assign_advantages(
         members = [(i, r) for i, g in enumerate(groups) for r in g.rollouts if r.kind == kind and r.reward is not None]
         index = torch.tensor([i for i, _ in members], dtype=torch.long)
         scale, baseline = algorithm.scale_rewards, algorithm.baseline
-        terms: list[dict[str, float]] = [{}] * len(members)
+        terms: list[dict[str, float]] = [{} for _ in members]
         if aggregation != "sum_then_normalize" and members:
             own = objectives.get(kind, ())
             values = [_values(rollout, own, groups[i], aggregation) for i, rollout in members]

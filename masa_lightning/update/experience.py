@@ -41,26 +41,24 @@ def make_experience(
     longest = tokens.mask.shape[1]
     # Not the default dtype, which Lightning's precision "bf16-true" changes.
     logps = [[*r.completion.logprobs, *[0.0] * (longest - r.length)] for r in rollouts]
-    advantages = torch.tensor([r.advantage for r in rollouts], dtype=torch.float32)
+    by_token = _by_token(rollouts, longest, values)
     return Experience(
         tokens=tokens.to(device),
         sampler_logp=torch.tensor(logps, dtype=torch.float32).to(device),
-        advantages=advantages.to(device),
-        token_advantages=_by_token(rollouts, advantages[:, None], longest, values).to(device),
+        advantages=torch.tensor([r.advantage for r in rollouts], dtype=torch.float32).to(device),
+        token_advantages=None if by_token is None else by_token.to(device),
         kind=torch.tensor([int(r.kind == "meta") for r in rollouts]).to(device),
     )
 
 
-def _by_token(
-    rollouts: Sequence[Rollout], advantages: torch.Tensor, longest: int, values: ValueTokensFn | None
-) -> torch.Tensor:
+def _by_token(rollouts: Sequence[Rollout], longest: int, values: ValueTokensFn | None) -> torch.Tensor | None:
     """The advantage of each token: of the tokens of a value the term of its part alone, or those of all that share it.
 
-    A part that is not rewarded has none, so that its value is not trained.
+    A part that is not rewarded has none, so that its value is not trained. None where no rollout has terms.
     """
     if values is None or not any(r.terms for r in rollouts):
-        return advantages
-    by_token = advantages.repeat(1, longest)
+        return None
+    by_token = torch.tensor([[r.advantage] * longest for r in rollouts], dtype=torch.float32)
     for row, rollout in zip(by_token, rollouts, strict=True):
         places = values(rollout) if rollout.terms else {}
         for start, stop in places.values():

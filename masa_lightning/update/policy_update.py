@@ -192,7 +192,7 @@ class PolicyUpdate:
             part, surrogate = policy_loss(
                 logp[rows],
                 old_logp[rows],
-                batch.token_advantages[rows],
+                batch.by_token[rows],
                 mask[rows],
                 loss_type=alg.loss_type,
                 clip_low=alg.clip_low,

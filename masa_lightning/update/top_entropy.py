@@ -27,7 +27,7 @@ def choose_tokens(batches: Sequence[Experience | None], share: float, gather: Ca
     for batch, _ in known:
         batch.chosen = None
     for kind in (0, 1):
-        rows = [(batch.kind == kind) & (batch.token_advantages != 0).any(1) for batch, _ in known]
+        rows = [(batch.kind == kind) & (batch.by_token != 0).any(1) for batch, _ in known]
         masks = [batch.tokens.mask & of_kind[:, None] for (batch, _), of_kind in zip(known, rows, strict=True)]
         values = [entropy[mask] for (_, entropy), mask in zip(known, masks, strict=True)]
         least = threshold(torch.cat(values).cpu() if values else torch.empty(0), share, gather)

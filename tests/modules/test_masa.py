@@ -124,9 +124,7 @@ def test_values_have_advantages_of_their_own(loop, masa):
     seen = []
 
     def note(self, logp, batch):
-        seen.extend(
-            zip(batch.tokens.mask.sum(1).tolist(), batch.token_advantages.expand_as(logp).tolist(), strict=True)
-        )
+        seen.extend(zip(batch.tokens.mask.sum(1).tolist(), batch.by_token.expand_as(logp).tolist(), strict=True))
         return torch.zeros_like(logp)
 
     per_value = type("PerValue", (MASALightningModule,), {"extra_loss": note})

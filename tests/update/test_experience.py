@@ -64,7 +64,9 @@ def test_a_value_has_the_term_of_its_own_part():
     expected = [[2.0] * 5, [0.0, -3.0, 0.5, 1.5, 1.0], [0.25] * 5]
     torch.testing.assert_close(batch.token_advantages, torch.tensor(expected))
     assert batch.advantages.tolist() == [2.0, -1.5, 0.25]
-    assert make_experience([solution, meta]).token_advantages.tolist() == [[2.0], [-1.5]]
+    plain = make_experience([solution, meta])
+    assert plain.token_advantages is None
+    assert plain.by_token.tolist() == [[2.0], [-1.5]]
 
 
 def test_lightnings_half_precision_does_not_round_log_probabilities():
