@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How well a run's predictions fit at its first and at its last validation, and what changed, as a markdown table.
+"""How well a run's predictions fit at each of its validations, and what changed in between, as a markdown table.
 
     python scripts/before_after.py runs/masa_shadow
 
 Intervals are 95%, from a bootstrap over the validation problems: they take the model as it is, and another seed may do
-otherwise. Both validations have the same problems, so that a change is paired. *The base rate* is the best constant:
+otherwise. All validations have the same problems, so that a change is paired. *The base rate* is the best constant:
 the mean pass rate of the very problems, which a predictor that knows no problem could not beat.
 """
 
@@ -15,12 +15,12 @@ import math
 import random
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Final
 
-from masa_lightning.report.records import Evaluated, ProblemRecord
-from masa_lightning.report.runs import load_runs
+from masa_lightning.report.records import Evaluated, ProblemRecord, read_records
 from masa_lightning.report.statistics import Estimate, pearson
 
 DRAWS: Final = 2000
@@ -58,31 +58,32 @@ METRICS: Final[dict[str, Callable[[Problems], float | None]]] = {
 }  # fmt: skip
 
 
-def compare(first: Evaluated, last: Evaluated, draws: int = DRAWS) -> dict[str, list[Estimate | None]]:
-    """Metrics of the first validation, of the last, and of the last less the first, on the problems that both have.
+def compare(validations: Sequence[Evaluated], draws: int = DRAWS) -> dict[str, list[Estimate | None]]:
+    """Metrics of each validation, and of each less the one before it, on the problems that all have.
 
     Args:
-        first: Problems with their solutions and predictions.
-        last: The same problems later.
+        validations: Problems with their solutions and predictions, n >= 2 times.
         draws: Of the bootstrap.
 
     Returns:
-        Three estimates for each of `METRICS`; None where nothing is known.
+        n estimates and then n - 1 for each of `METRICS`; None where nothing is known.
     """
-    then = {(p.source, p.id, p.problem, p.answer): p for p in first.problems}
-    pairs = [(then[key], p) for p in last.problems if (key := (p.source, p.id, p.problem, p.answer)) in then]
+    tables = [{(p.source, p.id, p.problem, p.answer): p for p in each.problems} for each in validations]
+    rows = [tuple(table[key] for table in tables) for key in tables[0] if all(key in table for table in tables)]
     rng = random.Random(0)
-    drawn = [_of(pairs)] + [_of(rng.choices(pairs, k=len(pairs))) for _ in range(draws if pairs else 0)]
+    drawn = [_of(rows, len(tables))]
+    drawn += [_of(rng.choices(rows, k=len(rows)), len(tables)) for _ in range(draws if rows else 0)]
     return {
-        name: [_estimate([each[name][column] for each in drawn], len(pairs)) for column in range(3)] for name in METRICS
+        name: [_estimate([each[name][column] for each in drawn], len(rows)) for column in range(2 * len(tables) - 1)]
+        for name in METRICS
     }
 
 
-def _of(pairs: Sequence[tuple[ProblemRecord, ProblemRecord]]) -> dict[str, tuple[float | None, ...]]:
-    found: dict[str, tuple[float | None, ...]] = {}
+def _of(rows: Sequence[tuple[ProblemRecord, ...]], n: int) -> dict[str, list[float | None]]:
+    found: dict[str, list[float | None]] = {}
     for name, metric in METRICS.items():
-        a, b = (metric([pair[side] for pair in pairs]) for side in (0, 1))
-        found[name] = (a, b, None if a is None or b is None else b - a)
+        values = [metric([row[at] for row in rows]) for at in range(n)]
+        found[name] = values + [None if a is None or b is None else b - a for a, b in pairwise(values)]
     return found
 
 
@@ -107,14 +108,16 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a run with RolloutTable")
     folder = parser.parse_args(words).run
-    validations = [e for run in load_runs([folder]) for e in run.evaluated if e.stage == "validate"]
+    validations = [e for e in read_records(folder, all_steps=True)[0] if e.stage == "validate"]
     if len(validations) < 2:
         print(f"{folder} has {len(validations)} validations with rollouts; expected two or more", file=sys.stderr)
         return 1
-    first, last = validations
-    print(f"| on the validation problems | step {first.step} | step {last.step} | change |\n| --- | --- | --- | --- |")
-    for name, (before, after, change) in compare(first, last).items():
-        print(f"| {name} | {_cell(before)} | {_cell(after)} | {_cell(change, '+')} |")
+    steps = [each.step for each in validations]
+    titles = [f"step {step}" for step in steps] + [f"{a} to {b}" for a, b in pairwise(steps)]
+    print(f"| on the validation problems | {' | '.join(titles)} |\n|{' --- |' * (len(titles) + 1)}")
+    for name, found in compare(validations).items():
+        cells = [_cell(e, "+" if at >= len(steps) else "") for at, e in enumerate(found)]
+        print(f"| {name} | {' | '.join(cells)} |")
     return 0
 
 

@@ -1,6 +1,7 @@
-"""scripts/before_after.py: what changed from a run's first validation to its last."""
+"""scripts/before_after.py: what changed between a run's validations."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,10 @@ def test_metrics_by_hand():
         problem("new", no, []),
     ]
     found = before_after.compare(
-        Evaluated(stage="validate", step=0, problems=first),
-        Evaluated(stage="validate", step=9, problems=last),
+        [
+            Evaluated(stage="validate", step=0, problems=first),
+            Evaluated(stage="validate", step=9, problems=last),
+        ],
         draws=50,
     )
     values = {name: [None if e is None else e.value for e in row] for name, row in found.items()}
@@ -43,6 +46,24 @@ def test_metrics_by_hand():
     assert values["error, length, relative"] == [None, pytest.approx(0.35), None]
     low, high = found["pass@1"][0].low, found["pass@1"][0].high
     assert 0 <= low <= 0.5 <= high <= 1
+
+
+def test_a_column_for_each_validation_and_each_change(tmp_path, capsys):
+    (tmp_path / "rollouts").mkdir()
+    for step, verdicts in ((0, "00"), (5, "01"), (10, "11")):
+        row = {
+            "version": 1, "step": step, "source": "s", "problem_id": "s/1", "kind": "solution", "problem": "1 + 1",
+            "answer": "2", "text": "", "prediction": None, "rewards": {}, "reward": 0.0, "group_pass_rate": None,
+            "tokens": 3,
+        }  # fmt: skip
+        rows = [row | {"correct": verdict == "1"} for verdict in verdicts]
+        file = tmp_path / "rollouts" / f"validate_step{step:06d}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert before_after.main([str(tmp_path)]) == 0
+    header, _, first, *_ = capsys.readouterr().out.splitlines()
+    assert header == "| on the validation problems | step 0 | step 5 | step 10 | 0 to 5 | 5 to 10 |"
+    cells = "0.000 [0.000, 0.000] | 0.500 [0.500, 0.500] | 1.000 [1.000, 1.000]"
+    assert first == f"| pass@1 | {cells} | +0.500 [+0.500, +0.500] | +0.500 [+0.500, +0.500] |"
 
 
 def test_one_validation_is_too_few(tmp_path, capsys):

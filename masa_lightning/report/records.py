@@ -124,11 +124,12 @@ def unlike(one: Evaluated, other: Evaluated) -> str:
     return ", ".join("other prompts" if n == "solution_prompt" else f"{n} {first[n]} and {second[n]}" for n in names)
 
 
-def read_records(folder: Path) -> tuple[list[Evaluated], list[str]]:
-    """Reads a run's rollouts: the first and the last of its validations and tests, and what was kept of its training.
+def read_records(folder: Path, all_steps: bool = False) -> tuple[list[Evaluated], list[str]]:
+    """Reads a run's rollouts: of its validations and tests, and what was kept of its training.
 
     Args:
         folder: Of the run.
+        all_steps: Of every validation and test, and not of the first and the last alone.
 
     Returns:
         In the order of their steps, training first; and what could not be read.
@@ -145,7 +146,8 @@ def read_records(folder: Path) -> tuple[list[Evaluated], list[str]]:
             if match := _FILE.fullmatch(file.name):
                 files["validate" if match[1] == "validate" else "test"][int(match[2])] = file
     for stage, by_step in files.items():
-        for step in sorted({*sorted(by_step)[:1], *sorted(by_step)[-1:]}):
+        steps = sorted(by_step)
+        for step in steps if all_steps else sorted({*steps[:1], *steps[-1:]}):
             records = list(_read(by_step[step], notes).values())
             found.append(Evaluated(stage=stage, step=step, problems=records))
     if not files["test"] and (records := list(_read(folder / "rollouts.jsonl", notes).values())):
