@@ -40,9 +40,9 @@ class RunSummary(Callback):
 
     Of `fit`: metrics of the validation before the first step (`ValidateFirst`) and of the last one, with 95% intervals, and
     whether these overlap, or of pass@1 the difference over the problems that both have; the checkpoint; pictures; what
-    controls saved; minutes and tokens; and the next commands. A run that is interrupted or fails says what is kept, and how
-    to go on. Of `validate` and `test`: a table, with a line a benchmark where there are several; beside a
-    `BenchmarkReport`, which has its own, nothing.
+    controls saved, or would have saved; minutes and tokens; and the next commands. A run that is interrupted or fails
+    says what is kept, and how to go on. Of `validate` and `test`: a table, with a line a benchmark where there are
+    several; beside a `BenchmarkReport`, which has its own, nothing.
     """
 
     def __init__(self) -> None:
@@ -250,20 +250,21 @@ def _paired(first: Validation | None, last: Sequence[tuple[str, str, float]]) ->
 
 
 def savings(ledger: Mapping[str, float], logged: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-    """What each control that acted has saved, by the estimate of its audits.
+    """What each control that acted has saved, by the estimate of its audits, and what the others would have saved.
 
     Args:
         ledger: Sums of the ``tokens/`` metrics over the run.
         logged: The last metrics by name.
     """
-    for name in [
-        n.removeprefix("tokens/saved_") for n, saved in ledger.items() if n.startswith("tokens/saved_") and saved
-    ]:
+    for name in [n.removeprefix("tokens/saved_") for n in ledger if n.startswith("tokens/saved_")]:
         saved = ledger[f"tokens/saved_{name}"]
         share = saved / (saved + ledger.get("tokens/solution", 0.0) or 1.0)
         lost = logged.get(f"controls/{name}/lost_correct")
-        cost = f", lost {lost:.1%} of the correct solutions" if lost is not None and lost == lost else ""
-        yield name, f"saved about {saved:,.0f} solution tokens ({share:.1%}){cost}; by its audits"
+        cost = f" and lost {lost:.1%} of the correct solutions" if lost is not None and lost == lost else ""
+        if saved:
+            yield name, f"saved about {saved:,.0f} solution tokens ({share:.1%}){cost}, by its audits"
+        elif (would := logged.get(f"controls/{name}/saved_tokens")) is not None and would == would:
+            yield name, f"has not acted; of late it would have saved {would:.1%} of the solution tokens{cost}"
 
 
 def next_commands(folder: Path | None, checkpoint: tuple[Path, bool] | None, module: LightningModule) -> list[str]:

@@ -193,7 +193,11 @@ def test_several_benchmarks_are_lines(loop: Any, capsys: Any) -> None:
 def test_savings() -> None:
     ledger = {"tokens/solution": 900.0, "tokens/saved_gating": 100.0, "tokens/saved_cutoff": 0.0}
     assert [*savings(ledger, {"controls/gating/lost_correct": 0.012})] == [
-        ("gating", "saved about 100 solution tokens (10.0%), lost 1.2% of the correct solutions; by its audits")
+        ("gating", "saved about 100 solution tokens (10.0%) and lost 1.2% of the correct solutions, by its audits")
+    ]
+    shadow = {"controls/cutoff/saved_tokens": 0.25, "controls/cutoff/lost_correct": float("nan")}
+    assert [*savings(ledger | {"tokens/saved_gating": 0.0}, shadow)] == [
+        ("cutoff", "has not acted; of late it would have saved 25.0% of the solution tokens")
     ]
     assert [*savings({}, {})] == []
 
