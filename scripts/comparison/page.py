@@ -21,7 +21,7 @@ _ABOUT: Final = {
     "progress": "Pass@1 of validation problems at equal steps, generated tokens and seconds.",
     "gating": (
         "Share of the problems gated, precision and recall over training (the paper's figure 4). The share that would be "
-        "gated in shadow mode is over a window of steps, which makes it late and smooth."
+        "gated in shadow mode is over 20 steps, which makes it late and smooth."
     ),
     "alignment": "Predicted and actual means over training (the paper's figure 5).",
     "parts": "Pass@1 with each set of the meta reward's parts, and, where all sets were run, what each part adds.",
@@ -30,19 +30,22 @@ _ABOUT: Final = {
 }
 _INTRO: Final = """\
 Cells are means over seeds with 95% intervals (Student's t). A difference is of runs of one seed, which have the same
-problems in the same order. [How it was measured](#how-it-was-measured) says what each metric is."""
+problems in the same order. [How it was measured](#how-it-was-measured) says what is compared, and how;
+[Metrics](../metrics.md) what each metric is."""
 _HOLDS: Final = """\
 *Yes*: the whole interval meets the goal. *Not shown*: the mean does, the interval does not or is not known. *No*: the
 mean does not."""
 _AGAINST: Final = """\
-First arm less second. *Over problems* is a bootstrap over test problems, for the trained models as they are.
+First arm less second. What is said of an arm goes by the interval over seeds; *over problems* is a bootstrap over test
+problems, for the trained models as they are: another seed may do otherwise.
 *Sooner* is how many times sooner the first arm has the second's last validation pass@1 than the second first had it;
 where it never has it, all that it cost stands for that. *Ever*: in how many of the seeds it has it."""
 _CONTROLS: Final = """\
-Metrics of the last step, which look back on a window of steps. In shadow mode every problem counts; where a control
-acts only its audits do, so that metrics are rough there. *Wanted* is the share it would act on, *acted on* that it
-did, from its first act on. Where all seeds are equal, as in 0.000, no interval is known: with audits of some 16 problems,
-0 is no bound."""
+Metrics of the last step, which look back on 20 steps. In shadow mode every problem counts; where a control acts only
+its audits do, so that metrics are rough there. Gating: *wanted* is the share of problems it would skip, *acted on* that
+it did, from its first act on; *seen* are problems it would skip that were solved all the same. Cutoff: *wanted* is the
+share of rollouts it would cut, *acted on* that of problems it gave a limit; *seen* are rollouts that went on past
+theirs. Where all seeds are equal, as in 0.000, no interval is known: with audits of some 16 problems, 0 is no bound."""
 _THRESHOLDS: Final = """\
 The rule `fixed` on test problems, each of which is solved and predicted, so that no audit is needed. *Signal* is the
 sum of p (1 - p)."""
@@ -52,7 +55,11 @@ text. Of the open tier some come out alike, by skill or by chance; these are pre
 _PHASES: Final = """\
 Why seconds fall less than tokens: a step of training, once `efficient` acts. The engine takes a turn for each token of
 its longest rollout, which has a cost of its own on a model of this size; predictions that are acted on are drawn before
-the solutions, so there are more turns. And the update leaves out what has no advantage, gated or not."""
+the solutions, so there should be more turns (they were not counted). And the update leaves out what has no advantage,
+gated or not."""
+_HINTS: Final = """\
+Means, over the steps in which hints were given, of estimates that look back on 20 steps each: early steps count more
+than once. Which problems get a hint is chance; *plain* are the others."""
 _PARTS: Final = """\
 Shapley values: what a part adds, on average over the orders in which parts are added to GRPO. In the paper notions
 have 67%, the pass rate (difficulty) 23% and the length 8%. Where an interval has 0 in it, nothing is shown."""
@@ -130,7 +137,7 @@ def text(
                 found,
             ],
         ),
-        ("Hints", [tables.hints(results), "Means over the steps in which hints were given."]),
+        ("Hints", [tables.hints(results), _HINTS]),
         ("Parts of the meta reward", [pictures.get("parts"), added, _PARTS if added else ""]),
         ("Kinds of problems left out of training", [tables.further_tests(results, known), _LEFT_OUT]),
         (
