@@ -32,7 +32,7 @@ def _rates(problems: Problems) -> list[tuple[float, float]]:
 
 
 def _lengths(problems: Problems) -> list[tuple[float, float]]:
-    return [(p.predicted_length, p.length) for p in problems if p.predicted_length is not None and p.length is not None]
+    return [(p.predicted_length, p.length) for p in problems if p.predicted_length is not None and p.length]
 
 
 def _brier(pairs: Sequence[tuple[float, float]]) -> float | None:
@@ -108,15 +108,22 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a run with RolloutTable")
     folder = parser.parse_args(words).run
-    validations = [e for e in read_records(folder, all_steps=True)[0] if e.stage == "validate"]
+    evaluated, notes = read_records(folder, all_steps=True)
+    for note in notes:
+        print(f"warning: {note}", file=sys.stderr)
+    validations = [e for e in evaluated if e.stage == "validate"]
     if len(validations) < 2:
         print(f"{folder} has {len(validations)} validations with rollouts; expected two or more", file=sys.stderr)
         return 1
     steps = [each.step for each in validations]
     titles = [f"step {step}" for step in steps] + [f"{a} to {b}" for a, b in pairwise(steps)]
-    print(f"| on the validation problems | {' | '.join(titles)} |\n|{' --- |' * (len(titles) + 1)}")
-    for name, found in compare(validations).items():
-        cells = [_cell(e, "+" if at >= len(steps) else "") for at, e in enumerate(found)]
+    found = compare(validations)
+    if not (shared := found["pass@1"][0]):
+        print(f"the validations of {folder} have no solved problem in common; expected the same ones", file=sys.stderr)
+        return 1
+    print(f"| on {shared.n} validation problems | {' | '.join(titles)} |\n|{' --- |' * (len(titles) + 1)}")
+    for name, estimates in found.items():
+        cells = [_cell(e, "+" if at >= len(steps) else "") for at, e in enumerate(estimates)]
         print(f"| {name} | {' | '.join(cells)} |")
     return 0
 

@@ -58,12 +58,21 @@ def test_a_column_for_each_validation_and_each_change(tmp_path, capsys):
         }  # fmt: skip
         rows = [row | {"correct": verdict == "1"} for verdict in verdicts]
         file = tmp_path / "rollouts" / f"validate_step{step:06d}.jsonl"
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows) + ('{"version": 1, "st' if step else ""))
     assert before_after.main([str(tmp_path)]) == 0
-    header, _, first, *_ = capsys.readouterr().out.splitlines()
-    assert header == "| on the validation problems | step 0 | step 5 | step 10 | 0 to 5 | 5 to 10 |"
+    out, err = capsys.readouterr()
+    header, _, first, *_ = out.splitlines()
+    assert err.count("warning: ") == 2  # of lines that are cut
+    assert header == "| on 1 validation problems | step 0 | step 5 | step 10 | 0 to 5 | 5 to 10 |"
     cells = "0.000 [0.000, 0.000] | 0.500 [0.500, 0.500] | 1.000 [1.000, 1.000]"
     assert first == f"| pass@1 | {cells} | +0.500 [+0.500, +0.500] | +0.500 [+0.500, +0.500] |"
+
+
+def test_validations_of_other_problems_are_no_comparison(tmp_path, capsys, monkeypatch):
+    each = [Evaluated(stage="validate", step=i, problems=[problem(name, [True], [])]) for i, name in enumerate("ab")]
+    monkeypatch.setattr(before_after, "read_records", lambda folder, all_steps: (each, []))
+    assert before_after.main([str(tmp_path)]) == 1
+    assert "no solved problem in common" in capsys.readouterr().err
 
 
 def test_one_validation_is_too_few(tmp_path, capsys):

@@ -18,11 +18,13 @@ from rich.console import Console
 from rich.table import Table
 
 from masa_lightning.callbacks import _screen
+from masa_lightning.callbacks._control import PredictionControl
 from masa_lightning.callbacks._screen import Metrics, brief_rows, rows_of
 from masa_lightning.callbacks.benchmark_report import BenchmarkReport
 from masa_lightning.functional.intervals import paired_differences
 from masa_lightning.models.shards import META
 from masa_lightning.modules.grpo import GRPOLightningModule
+from masa_lightning.modules.listeners import callbacks_of
 from masa_lightning.modules.masa import MASALightningModule
 from masa_lightning.modules.plain import class_path
 from masa_lightning.modules.provenance import fingerprint
@@ -40,8 +42,8 @@ class RunSummary(Callback):
 
     Of `fit`: metrics of the validation before the first step (`ValidateFirst`) and of the last one, with 95% intervals, and
     whether these overlap, or of pass@1 the difference over the problems that both have; the checkpoint; pictures; what
-    controls saved, or would have saved; minutes and tokens; and the next commands. A run that is interrupted or fails
-    says what is kept, and how to go on. Of `validate` and `test`: a table, with a line a benchmark where there are
+    controls saved, or in shadow mode would have; minutes and tokens; and the next commands. A run that is interrupted or
+    fails says what is kept, and how to go on. Of `validate` and `test`: a table, with a line a benchmark where there are
     several; beside a `BenchmarkReport`, which has its own, nothing.
     """
 
@@ -151,7 +153,10 @@ class RunSummary(Callback):
         if pictures := [*(self._folder / "pictures").glob("*.png")]:
             yield "pictures", f"{_short(self._folder / 'pictures')} ({len(pictures)} files)"
         ledger = run_state(module).ledger
-        yield from savings(ledger, {name: float(value) for name, value in trainer.callback_metrics.items()})
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        controls = callbacks_of(trainer, PredictionControl)
+        shadow = {control.name: len(control.window) for control in controls if control.mode == "shadow"}
+        yield from savings(ledger, logged, shadow)
         drawn = {kind: ledger.get(f"tokens/{kind}", 0.0) for kind in ("solution", "meta")}
         parts = ", ".join(f"{kind} {count:,.0f}" for kind, count in drawn.items() if count)
         tokens = f"; {sum(drawn.values()):,.0f} tokens generated ({parts})" if parts else ""
@@ -249,22 +254,34 @@ def _paired(first: Validation | None, last: Sequence[tuple[str, str, float]]) ->
     return paired_differences(one, other)
 
 
-def savings(ledger: Mapping[str, float], logged: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-    """What each control that acted has saved, by the estimate of its audits, and what the others would have saved.
+def savings(
+    ledger: Mapping[str, float], logged: Mapping[str, float], shadow: Mapping[str, int]
+) -> Iterator[tuple[str, str]]:
+    """What each control that acted has saved, by the estimate of its audits, and what those in shadow mode would have.
 
     Args:
         ledger: Sums of the ``tokens/`` metrics over the run.
         logged: The last metrics by name.
+        shadow: Training steps that the metrics of each control in shadow mode look back on.
     """
-    for name in [n.removeprefix("tokens/saved_") for n in ledger if n.startswith("tokens/saved_")]:
+    for name in [
+        n.removeprefix("tokens/saved_") for n, saved in ledger.items() if n.startswith("tokens/saved_") and saved
+    ]:
         saved = ledger[f"tokens/saved_{name}"]
         share = saved / (saved + ledger.get("tokens/solution", 0.0) or 1.0)
         lost = logged.get(f"controls/{name}/lost_correct")
-        cost = f" and lost {lost:.1%} of the correct solutions" if lost is not None and lost == lost else ""
-        if saved:
-            yield name, f"saved about {saved:,.0f} solution tokens ({share:.1%}){cost}, by its audits"
-        elif (would := logged.get(f"controls/{name}/saved_tokens")) is not None and would == would:
-            yield name, f"has not acted; of late it would have saved {would:.1%} of the solution tokens{cost}"
+        cost = f", lost {lost:.1%} of the correct solutions" if lost is not None and lost == lost else ""
+        yield name, f"saved about {saved:,.0f} solution tokens ({share:.1%}){cost}; by its audits"
+    for name, steps in shadow.items():
+        seen, would, lost = (
+            logged.get(f"controls/{name}/{metric}", float("nan"))
+            for metric in ("evidence", "saved_tokens", "lost_correct")
+        )
+        if seen > 0 and would == would:
+            cost = f" and lost {lost:.1%} of the correct ones" if lost == lost else ""
+            yield name, f"in shadow mode: would have saved {would:.1%} of the solution tokens of {steps} steps{cost}"
+        elif seen == 0:
+            yield name, f"in shadow mode: would have changed nothing in {steps} steps"
 
 
 def next_commands(folder: Path | None, checkpoint: tuple[Path, bool] | None, module: LightningModule) -> list[str]:

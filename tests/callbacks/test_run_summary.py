@@ -192,14 +192,30 @@ def test_several_benchmarks_are_lines(loop: Any, capsys: Any) -> None:
 
 def test_savings() -> None:
     ledger = {"tokens/solution": 900.0, "tokens/saved_gating": 100.0, "tokens/saved_cutoff": 0.0}
-    assert [*savings(ledger, {"controls/gating/lost_correct": 0.012})] == [
-        ("gating", "saved about 100 solution tokens (10.0%) and lost 1.2% of the correct solutions, by its audits")
+    assert [*savings(ledger, {"controls/gating/lost_correct": 0.012}, {})] == [
+        ("gating", "saved about 100 solution tokens (10.0%), lost 1.2% of the correct solutions; by its audits")
     ]
-    shadow = {"controls/cutoff/saved_tokens": 0.25, "controls/cutoff/lost_correct": float("nan")}
-    assert [*savings(ledger | {"tokens/saved_gating": 0.0}, shadow)] == [
-        ("cutoff", "has not acted; of late it would have saved 25.0% of the solution tokens")
+    assert [*savings({}, {}, {})] == []
+
+
+def test_what_controls_in_shadow_mode_would_have_saved() -> None:
+    ledger = {"tokens/solution": 900.0, "tokens/saved_gating": 0.0, "tokens/saved_cutoff": 0.0}
+    seen = {
+        "controls/gating/evidence": 3.0,
+        "controls/gating/saved_tokens": 0.25,
+        "controls/gating/lost_correct": 0.012,
+    }
+    said = "in shadow mode: would have saved 25.0% of the solution tokens of 7 steps"
+    assert [*savings(ledger, seen, {"gating": 7})] == [("gating", f"{said} and lost 1.2% of the correct ones")]
+    assert [*savings(ledger, seen | {"controls/gating/lost_correct": float("nan")}, {"gating": 7})] == [
+        ("gating", said)
     ]
-    assert [*savings({}, {})] == []
+    none = {"controls/cutoff/evidence": 0.0, "controls/cutoff/saved_tokens": 0.0}
+    assert [*savings(ledger, none, {"cutoff": 7})] == [
+        ("cutoff", "in shadow mode: would have changed nothing in 7 steps")
+    ]
+    # One that acts, and has saved nothing that its audits know of, is not said to have been in shadow mode.
+    assert [*savings(ledger, seen, {})] == []
 
 
 class Own:
