@@ -146,10 +146,10 @@ def test_gating_of_tested_problems():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_tiers_are_read_off_the_text(seed):
+def test_problems_are_read_off_their_text(seed):
     task = draw_arithmetic(random.Random(seed))
-    assert part("metrics").tier_of(task.text) == task.tier
-    assert part("metrics").tier_of(task.text + " Or not?") is None
+    assert part("metrics").task_of(task.text) == task
+    assert part("metrics").task_of(task.text + " Or not?") is None
 
 
 def test_what_gating_finds_of_a_tier():
@@ -166,6 +166,37 @@ def test_what_gating_finds_of_a_tier():
     assert found(tested, "trivial", 1.0, **rule) == pytest.approx({"share": 2 / 4, "predicted": 0.75, "found": 1 / 2})
     assert found(tested, "hopeless", 0.0, **rule) == pytest.approx({"share": 1 / 4, "found": 0.0})
     assert found(tested, "trivial", 0.0, **rule) == {"share": 0.0}
+
+
+def with_texts(text, notions, solutions):
+    """A problem whose predictions name these notions, and the solutions drawn of it."""
+    found = problem(text, [False] * len(solutions))
+    found.rollouts = [{"kind": "meta", "notions": named, "text": ""} for named in notions]
+    found.rollouts += [{"kind": "solution", "notions": [], "text": solution} for solution in solutions]
+    return found
+
+
+def test_whether_notions_were_learned():
+    problems = [
+        # A remainder by 7 is for long division, one by 9 for a digit sum; the other two are not open.
+        with_texts("Compute 354 mod 7.", [["long division"], []], ["use long division. 35", "use digit sum. 3+5"]),
+        with_texts("Compute 354 mod 9.", [["digit sum", "parity"], ["digit sum"]], ["use digit sum. 3+5=8."] * 2),
+        with_texts("Compute 103*475.", [["rounding"]], ["use rounding. 100"]),
+        with_texts("Compute max(95,32).", [["comparison"]], ["use comparison. so"]),
+        with_texts("Compute 355 mod 9.", [["digit sum"]], []),  # nobody solved it
+    ]
+    metrics, tables = part("metrics"), part("tables")
+    untrained, trained = (
+        Evaluated(stage=stage, step=step, problems=problems) for stage, step in (("validate", 0), ("test", 4))
+    )
+    found = metrics.right_strategies(trained)
+    assert found == pytest.approx({"named": (0.5 + 1) / 2, "used": (0.5 + 1) / 2, "r": 1.0})
+    assert metrics.right_strategies(Evaluated(stage="test", step=4, problems=problems[2:])) == {}
+    one = result("grpo", 0, (0, 0, 0))
+    one.run.evaluated += [untrained, trained]
+    lines = tables.strategies({"grpo": {0: one}, "efficient": {0: one}}).splitlines()
+    assert lines[2:] == ["| before training | 1 | 0.75 | 0.75 | 1.00 |", "| `grpo` | 1 | 0.75 | 0.75 | 1.00 |"]
+    assert tables.strategies({"efficient": {0: one}}) == ""
 
 
 def test_seconds_beside_other_work_are_not_known():

@@ -14,10 +14,11 @@ from masa_lightning.types import Decision, RolloutGroup
 class NotionHinting(PredictionControl):
     """Gives the notions that most predictions of a problem name as a hint (docs/method.md, section 5).
 
-    A problem with notions to give, and room for them in its prompt, is hinted at `probability`; the others of them are what
-    it is compared with. All solution rollouts of a hinted problem are drawn, and trained on, with the hinted prompt
-    (`PromptTemplates.hint`). Its meta rollouts have no reward: they predict how the problem goes without a hint. Validation
-    is never hinted.
+    A model does what a hint says, right or wrong. So a notion that few of the predictions name is not given: it would take
+    the place of the other ways that the solutions try. A problem with notions to give, and room for them in its prompt, is
+    hinted at `probability`; the others of them are what it is compared with. All solution rollouts of a hinted problem are
+    drawn, and trained on, with the hinted prompt (`PromptTemplates.hint`). Its meta rollouts have no reward: they predict
+    how the problem goes without a hint. Validation is never hinted.
 
     Metrics, ``controls/hinting/...``: ``hinted_pass_rate``, ``plain_pass_rate`` and ``lift`` over the window;
     ``acted_share``, ``evidence``, ``held_back``.
@@ -31,6 +32,8 @@ class NotionHinting(PredictionControl):
             mode, where hints show nothing: none is given any more, unless the run is resumed with another limit.
         window: Training steps that the metrics look back on.
         min_evidence: Hinted problems that the guard waits for.
+        min_agreement: A notion is given if more than this share of the problem's predictions name it, in [0, 1). 0 gives
+            those that the most predictions name, however few these are.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -55,15 +58,21 @@ class NotionHinting(PredictionControl):
         max_lost_correct: float = 0.2,
         window: int = 50,
         min_evidence: int = 50,
+        min_agreement: float = 0.5,
     ) -> None:
         check_number("probability", probability, "> 0", "< 1", note="to compare with and without")
         super().__init__(mode, start_step, 1 - probability, max_lost_correct, window, min_evidence)
         check_number("max_notions", max_notions, ">= 1", whole=True)
+        check_number("min_agreement", min_agreement, ">= 0", "< 1")
         self.max_notions = max_notions
+        self.min_agreement = min_agreement
 
     def wants(self, group: RolloutGroup, budget: int) -> tuple[str, ...] | None:
         predictions = [r.prediction for r in group.metas if r.prediction is not None]
-        return hint_notions(predictions, group.problem.problem, count=self.max_notions) or None
+        return (
+            hint_notions(predictions, group.problem.problem, count=self.max_notions, min_agreement=self.min_agreement)
+            or None
+        )
 
     def apply(self, group: RolloutGroup, wanted: tuple[str, ...]) -> None:
         group.hint = wanted

@@ -93,13 +93,16 @@ def sample_count(rates: Sequence[float], count: int) -> int:
     return 1 + round((count - 1) * 6 * p * (1 - p))
 
 
-def hint_notions(predictions: Sequence[MetaPrediction], problem: str, *, count: int = 3) -> tuple[str, ...]:
+def hint_notions(
+    predictions: Sequence[MetaPrediction], problem: str, *, count: int = 3, min_agreement: float = 0.0
+) -> tuple[str, ...]:
     """Chooses the notions that are put into the solution prompt: those that most predictions name.
 
     Args:
-        predictions: Of one problem.
+        predictions: Of one problem, those that name no notion too.
         problem: The problem statement; notions that it contains are no hint.
         count: Most notions to choose.
+        min_agreement: More than this share of the predictions has to name a notion, in [0, 1).
 
     Returns:
         Notions as first written, the most frequent first, and of equally frequent ones that seen first.
@@ -107,8 +110,8 @@ def hint_notions(predictions: Sequence[MetaPrediction], problem: str, *, count: 
     >>> hint_notions([MetaPrediction(notions=("lemma", "Parity")), MetaPrediction(notions=("parity",))], "Prove it.")
     ('Parity', 'lemma')
     """
-    in_problem = normalise_words(problem)
-    named = (notion for notion, _ in named_notions(predictions))
+    in_problem, needed = normalise_words(problem), exact(min_agreement) * len(predictions)
+    named = (notion for notion, votes in named_notions(predictions) if votes > needed)
     return tuple(notion for notion in named if normalise_words(notion) not in in_problem)[:count]
 
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
+from statistics import correlation, fmean
 from typing import Final, Literal, get_args
 
 from comparison.runs import Arm, folder_of, is_tested, is_trained, test_folder
 from masa_lightning.data.arithmetic import Arithmetic, ArithmeticKind, Tier
 from masa_lightning.functional.controls import gate
 from masa_lightning.report import statistics
-from masa_lightning.report.records import Evaluated
+from masa_lightning.report.records import Evaluated, ProblemRecord
 from masa_lightning.report.runs import SECONDS, TOKENS, Run, load_runs
 from masa_lightning.report.statistics import Estimate
 
@@ -287,15 +287,15 @@ def gate_on_test(result: Result, *, max_std: float, margin: float) -> dict[str, 
     return {name: part / whole for name, (part, whole) in lost.items() if whole}
 
 
-def tier_of(text: str) -> Tier | None:
-    """The tier of a generated problem, read off its text; None if that is of none of the kinds.
+def task_of(text: str) -> Arithmetic | None:
+    """A generated problem, read off its text; None if that is of none of the kinds.
 
-    >>> tier_of("Compute 354 mod 7.")
-    'open'
+    >>> task_of("Compute 354 mod 7.")
+    Arithmetic(kind='remainder', numbers=(354, 7))
     """
     numbers = tuple(map(int, re.findall(r"-?\d+", text)))
     tasks = (Arithmetic(kind, numbers) for kind in get_args(ArithmeticKind))
-    return next((task.tier for task in tasks if len(numbers) > 1 and task.text == text), None)
+    return next((task for task in tasks if len(numbers) > 1 and task.text == text), None)
 
 
 def found_on_test(result: Result, tier: Tier, outcome: float, *, max_std: float, margin: float) -> dict[str, float]:
@@ -313,7 +313,7 @@ def found_on_test(result: Result, tier: Tier, outcome: float, *, max_std: float,
         them that the rule gates; those that are known.
     """
     problems = [p for p in result.tested.problems if p.verdicts and fmean(p.verdicts) in (0.0, 1.0)]
-    these = [p for p in problems if fmean(p.verdicts) == outcome and tier_of(p.problem) == tier]
+    these = [p for p in problems if fmean(p.verdicts) == outcome and _tier_of(p) == tier]
     gated = sum(gate(p.rates, max_std=max_std, margin=margin) is not None for p in these)
     predicted = [p.predicted for p in these if p.predicted is not None]
     sums = {
@@ -322,3 +322,34 @@ def found_on_test(result: Result, tier: Tier, outcome: float, *, max_std: float,
         "found": (gated, len(these)),
     }
     return {name: part / whole for name, (part, whole) in sums.items() if whole}
+
+
+def right_strategies(evaluated: Evaluated) -> dict[str, float]:
+    """How far predictions name, and solutions use, the one right strategy of open problems: whether notions were learned.
+
+    Args:
+        evaluated: Of a run on `ArithmeticDataModule`, with its rollouts.
+
+    Returns:
+        Means over problems: ``named``, the share of the predictions that name it (what cannot be read names nothing);
+        ``used``, the share of the solutions that begin with it; and ``r``, the correlation of the two over problems. Those
+        that are known.
+    """
+    named, used = [], []
+    for problem in evaluated.problems:
+        task = task_of(problem.problem)
+        if task is None or task.tier != "open":
+            continue
+        by_kind = {k: [r for r in problem.rollouts if r["kind"] == k] for k in ("meta", "solution")}
+        if all(by_kind.values()):
+            named.append(fmean(task.right_strategy in r["notions"] for r in by_kind["meta"]))
+            used.append(fmean(r["text"].startswith(f"use {task.right_strategy}.") for r in by_kind["solution"]))
+    found = {"named": fmean(named), "used": fmean(used)} if named else {}
+    if len({*named}) > 1 and len({*used}) > 1:
+        found["r"] = correlation(named, used)
+    return found
+
+
+def _tier_of(problem: ProblemRecord) -> Tier | None:
+    task = task_of(problem.problem)
+    return None if task is None else task.tier

@@ -63,6 +63,9 @@ than once. Which problems get a hint is chance; *plain* are the others."""
 _PARTS: Final = """\
 Shapley values: what a part adds, on average over the orders in which parts are added to GRPO. In the paper notions
 have 67%, the pass rate (difficulty) 23% and the length 8%. Where an interval has 0 in it, nothing is shown."""
+_STRATEGIES: Final = """\
+Whether notions were learned: open problems have one right strategy, whose name is a notion. Before training on validation
+problems, after it on test problems; *r* is the correlation of the two shares over problems."""
 _LEFT_OUT: Final = """\
 The cold start of the shipped model had all six kinds: two are left out of reinforcement learning alone."""
 _SELF_KNOWLEDGE: Final = """\
@@ -109,7 +112,7 @@ def text(
     left = [f"`{name}`" for name in arms if name not in results]
     rows = [[f"`{arm.name}`", str(len(results[arm.name])), arm.says] for arm in known]
     gains, controls, added = tables.gains(results, known), tables.controls(results), tables.parts(results)
-    found, phases = tables.found(results), tables.phases(results)
+    found, phases, strategies = tables.found(results), tables.phases(results), tables.strategies(results)
     sections = [
         ("What holds, and what does not", [tables.of_goals(results), _HOLDS]),
         ("Pass@1, predictions and cost", [tables.overview(results), pictures.get("progress")]),
@@ -138,7 +141,16 @@ def text(
             ],
         ),
         ("Hints", [tables.hints(results), _HINTS]),
-        ("Parts of the meta reward", [pictures.get("parts"), added, _PARTS if added else ""]),
+        (
+            "Parts of the meta reward",
+            [
+                pictures.get("parts"),
+                added,
+                _PARTS if added else "",
+                _STRATEGIES if strategies else "",
+                strategies,
+            ],
+        ),
         ("Kinds of problems left out of training", [tables.further_tests(results, known), _LEFT_OUT]),
         (
             "Before or after: two kinds of self-knowledge",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from statistics import fmean
@@ -11,7 +12,7 @@ from comparison import metrics as m
 from comparison import self_knowledge as k
 from comparison.goals import goals
 from comparison.runs import Arm
-from comparison.shapley import PARTS, shapley_by_seed
+from comparison.shapley import PARTS, arm_of_parts, shapley_by_seed
 from masa_lightning.functional.markdown import table
 from masa_lightning.report import statistics
 from masa_lightning.report.statistics import Estimate
@@ -257,6 +258,25 @@ def parts(results: m.Results) -> str:
             found = [statistics.mean([values[part] for values in by_seed.values()]) for part in PARTS]
             rows.append([label, str(len(by_seed)), *(cell(value, 4, sign=True) for value in found)])
     return table(["what a part adds to", "seeds", *PARTS], rows) if rows else ""
+
+
+def strategies(results: m.Results) -> str:
+    """Whether notions were learned, of the arms that differ in the parts of the meta reward; empty without any of them."""
+    sets = (s for k in range(len(PARTS) + 1) for s in itertools.combinations(PARTS, k))
+    arms = [arm for arm in map(arm_of_parts, sets) if arm in results]
+    before = {seed: r.run.evaluated for seed, r in (results[arms[0]].items() if arms else ())}
+    untrained = {seed: e for seed, each in before.items() for e in each if (e.stage, e.step) == ("validate", 0)}
+    lines = [("before training", untrained)]
+    lines += [(f"`{arm}`", {seed: r.tested for seed, r in results[arm].items()}) for arm in arms]
+    rows = []
+    for label, by_seed in lines:
+        known = [m.right_strategies(evaluated) for evaluated in by_seed.values()]
+        if any(known):
+            found = [statistics.mean([k[name] for k in known if name in k]) for name in ("named", "used", "r")]
+            cells = [share(found[0], 2), share(found[1], 2), cell(found[2], 2, within=(-1, 1))]
+            rows.append([label, str(len(known)), *cells])
+    head = ["arm", "seeds", "predictions that name it", "solutions that use it", "r, over problems"]
+    return table(head, rows) if rows else ""
 
 
 def further_tests(results: m.Results, arms: Sequence[Arm]) -> str:

@@ -231,6 +231,19 @@ def test_hinted_problems_are_solved_with_the_hint_and_trained_on_with_it(run, lo
     assert metrics["controls/hinting/lift"] == pytest.approx(1 - metrics["controls/hinting/plain_pass_rate"])
 
 
+@pytest.mark.parametrize(("min_agreement", "given"), [(0.5, False), (0.49, True), (0.0, True)])
+def test_a_notion_that_half_of_the_predictions_name_is_no_hint(run, min_agreement, given):
+    def divided(kind, text, index, call):
+        said = script(kind, text, index, call)
+        return said.replace("sum", f"other{index}") if kind == "meta" and index % 2 else said
+
+    hinting = NotionHinting(start_step=0, max_notions=1, min_agreement=min_agreement)
+    recorder, _ = run(hinting, given=divided, epochs=4)
+    groups = [g for step in recorder.groups for g in step]
+    assert all(g.decisions["hinting"].wanted is given for g in groups)
+    assert {*(g.hint or g.withheld_hint for g in groups)} == {("sum",) if given else ()}
+
+
 def test_a_hint_without_room_is_none(run):
     recorder, _ = run(NotionHinting(start_step=0, probability=0.5), max_prompt_length=8, epochs=4)
     groups = [g for step in recorder.groups for g in step]
@@ -412,6 +425,7 @@ def test_they_are_controls_and_need_predictions(loop, run, kind):
         (lambda: EarlyCutoff(factor=0), "factor is 0"),
         (lambda: NotionHinting(probability=1.0), "probability is 1.0"),
         (lambda: NotionHinting(max_notions=0), "max_notions is 0"),
+        (lambda: NotionHinting(min_agreement=1.0), "min_agreement is 1.0"),
     ],
 )
 def test_bad_settings(make, message):

@@ -130,6 +130,9 @@ def test_hints():
     assert hint_notions(predictions, "Colour the graphs.", count=1) == ("lemmas",)
     assert hint_notions([MetaPrediction(notions=("graph",))], "Colour the graphs.") == ()
     assert hint_notions([], "?") == ()
+    shares = [(0.0, ("lemmas", "axis", "Parity")), (0.25, ("lemmas", "axis")), (0.5, ("lemmas",)), (0.75, ())]
+    for share, expected in shares:  # named by 3, 2 and 1 of the 4 predictions: more than the share of them
+        assert hint_notions(predictions, "Colour the graphs.", min_agreement=share) == expected
 
 
 def test_uniform_is_uniform_and_repeats():
