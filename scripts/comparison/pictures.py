@@ -172,7 +172,7 @@ def alignment(results: Results) -> Figure | None:
                     axes.plot(x, y, color=color, linestyle="none", marker=marker, markersize=6,
                               markerfacecolor=color if filled else "white")  # fmt: skip
         set_title(axes, f"{title}: predicted and actual means")
-        axes.set_ylim(0, greatest)
+        axes.set_ylim(0, greatest or 1.1 * axes.get_ylim()[1])  # room for whole markers
         _steps(axes)
     axes.legend(frameon=False, fontsize=9)
     _note(figure, f"lines: training problems, mean over {_SMOOTH} steps; dots: validation, masa; squares: grpo")
