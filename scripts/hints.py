@@ -2,9 +2,11 @@
 
     python scripts/hints.py [CHECKPOINT] [--problems 384] [--seed 0]
 
-Open validation problems have one right strategy. Of each, the model predicts 8 times, and solves 8 times without a hint and
-8 times with the notion that the most predictions name. Without a checkpoint it is the shipped model. Sampled by
-transformers, at temperature 1: 5 to 10 minutes.
+The model was taught several strategies of each open problem, one of which leads to the answer. Of each validation problem
+it predicts 8 times, and solves 8 times without a hint and 8 times with the notion that the most predictions name. *Right*
+are hints that are the right strategy, *followed* the hinted solutions that begin with their hint; the *signal* is p (1 - p)
+with p the share of right solutions, what GRPO learns from. Without a checkpoint it is the shipped model. Sampled by
+transformers, at temperature 1: some 5 minutes.
 """
 
 from __future__ import annotations
@@ -127,7 +129,7 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("checkpoint", type=Path, nargs="?", help="of a run on the embedded model, such as last.ckpt")
-    parser.add_argument("--problems", type=int, default=384, help="validation problems; half of them are open")
+    parser.add_argument("--problems", type=int, default=384, help="validation problems; 46%% of them are open")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.manual_seed(args.seed)

@@ -184,6 +184,7 @@ def test_whether_notions_were_learned():
         with_texts("Compute 103*475.", [["rounding"]], ["use rounding. 100"]),
         with_texts("Compute max(95,32).", [["comparison"]], ["use comparison. so"]),
         with_texts("Compute 355 mod 9.", [["digit sum"]], []),  # nobody solved it
+        with_texts("Compute 356 mod 9.", [], ["use digit sum. 3+5"]),  # nobody predicted it
     ]
     metrics, tables = part("metrics"), part("tables")
     untrained, trained = (

@@ -8,6 +8,7 @@ from typing import Any
 from masa_lightning.callbacks._control import Mode, PredictionControl
 from masa_lightning.checks import check_number
 from masa_lightning.functional.controls import HintCounts, hint_notions
+from masa_lightning.functional.guards import LossGuard
 from masa_lightning.types import Decision, RolloutGroup
 
 
@@ -29,7 +30,8 @@ class NotionHinting(PredictionControl):
         probability: Share of the problems with notions that is hinted, in (0, 1).
         max_notions: Most notions of a hint, >= 1.
         max_lost_correct: Once the hinted pass rate has shown to be lower by more than this share, it goes back to shadow
-            mode, where hints show nothing: none is given any more, unless the run is resumed with another limit.
+            mode, where hints show nothing: none is given any more, unless the run is resumed with another limit or another
+            `min_agreement`.
         window: Training steps that the metrics look back on.
         min_evidence: Hinted problems that the guard waits for.
         min_agreement: A notion is given if more than this share of the problem's predictions name it, in [0, 1). 0 gives
@@ -66,6 +68,17 @@ class NotionHinting(PredictionControl):
         check_number("min_agreement", min_agreement, ">= 0", "< 1")
         self.max_notions = max_notions
         self.min_agreement = min_agreement
+
+    def state_dict(self) -> dict[str, Any]:
+        """The evidence, and which hints it is of."""
+        return super().state_dict() | {"min_agreement": self.min_agreement}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores it from a checkpoint, if it is of hints of the same `min_agreement`; 0 where that does not say."""
+        super().load_state_dict(state_dict)
+        if state_dict.get("min_agreement", 0.0) != self.min_agreement:
+            self.guard = LossGuard()
+            self.window.clear()
 
     def wants(self, group: RolloutGroup, budget: int) -> tuple[str, ...] | None:
         predictions = [r.prediction for r in group.metas if r.prediction is not None]

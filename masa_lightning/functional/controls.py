@@ -16,6 +16,7 @@ from hashlib import blake2b
 from statistics import median
 from typing import Final
 
+from masa_lightning.checks import check_number
 from masa_lightning.functional.rewards import MAX_NOTION_CHARS, normalise_words
 from masa_lightning.types import Gate, MetaPrediction, RolloutGroup
 
@@ -107,10 +108,14 @@ def hint_notions(
     Returns:
         Notions as first written, the most frequent first, and of equally frequent ones that seen first.
 
+    Raises:
+        ValueError: If `min_agreement` is out of range.
+
     >>> hint_notions([MetaPrediction(notions=("lemma", "Parity")), MetaPrediction(notions=("parity",))], "Prove it.")
     ('Parity', 'lemma')
     """
-    in_problem, needed = normalise_words(problem), exact(min_agreement) * len(predictions)
+    check_number("min_agreement", min_agreement, ">= 0", "< 1")
+    in_problem, needed = normalise_words(problem), exact(float(min_agreement)) * len(predictions)
     named = (notion for notion, votes in named_notions(predictions) if votes > needed)
     return tuple(notion for notion in named if normalise_words(notion) not in in_problem)[:count]
 

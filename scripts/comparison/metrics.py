@@ -325,7 +325,7 @@ def found_on_test(result: Result, tier: Tier, outcome: float, *, max_std: float,
 
 
 def right_strategies(evaluated: Evaluated) -> dict[str, float]:
-    """How far predictions name, and solutions use, the one right strategy of open problems: whether notions were learned.
+    """How far predictions name, and solutions use, the right one of the strategies that were taught of open problems.
 
     Args:
         evaluated: Of a run on `ArithmeticDataModule`, with its rollouts.

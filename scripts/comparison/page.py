@@ -64,8 +64,9 @@ _PARTS: Final = """\
 Shapley values: what a part adds, on average over the orders in which parts are added to GRPO. In the paper notions
 have 67%, the pass rate (difficulty) 23% and the length 8%. Where an interval has 0 in it, nothing is shown."""
 _STRATEGIES: Final = """\
-Whether notions were learned: open problems have one right strategy, whose name is a notion. Before training on validation
-problems, after it on test problems; *r* is the correlation of the two shares over problems."""
+Whether notions were learned: of the strategies that the model was taught of an open problem one is right, and its name is a
+notion. Before training on validation problems, after it on test problems; *r* is the correlation of the two shares over
+problems."""
 _LEFT_OUT: Final = """\
 The cold start of the shipped model had all six kinds: two are left out of reinforcement learning alone."""
 _SELF_KNOWLEDGE: Final = """\

@@ -270,8 +270,8 @@ def strategies(results: m.Results) -> str:
     lines += [(f"`{arm}`", {seed: r.tested for seed, r in results[arm].items()}) for arm in arms]
     rows = []
     for label, by_seed in lines:
-        known = [m.right_strategies(evaluated) for evaluated in by_seed.values()]
-        if any(known):
+        known = [found for evaluated in by_seed.values() if (found := m.right_strategies(evaluated))]
+        if known:
             found = [statistics.mean([k[name] for k in known if name in k]) for name in ("named", "used", "r")]
             cells = [share(found[0], 2), share(found[1], 2), cell(found[2], 2, within=(-1, 1))]
             rows.append([label, str(len(known)), *cells])

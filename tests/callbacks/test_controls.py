@@ -6,6 +6,7 @@ import pytest
 
 from masa_lightning import EarlyCutoff, ExpertSFT, NotionHinting, PassRate, PredictiveGating, SolutionLength
 from masa_lightning.callbacks._control import PredictionControl
+from masa_lightning.functional.controls import HintCounts
 from masa_lightning.functional.prompts import PromptTemplates
 from masa_lightning.modules.grpo import GRPOLightningModule
 from masa_lightning.protocols import RolloutControl
@@ -231,17 +232,39 @@ def test_hinted_problems_are_solved_with_the_hint_and_trained_on_with_it(run, lo
     assert metrics["controls/hinting/lift"] == pytest.approx(1 - metrics["controls/hinting/plain_pass_rate"])
 
 
-@pytest.mark.parametrize(("min_agreement", "given"), [(0.5, False), (0.49, True), (0.0, True)])
-def test_a_notion_that_half_of_the_predictions_name_is_no_hint(run, min_agreement, given):
+@pytest.mark.parametrize("others", ['"other{}"', "nothing that can be read"])
+@pytest.mark.parametrize(
+    ("settings", "count", "given"),
+    [({}, 2, False), ({}, 3, True), ({"min_agreement": 0.49}, 2, True), ({"min_agreement": 0.0}, 1, True)],
+)
+def test_a_notion_that_half_of_the_predictions_name_is_no_hint(run, settings, count, given, others):
     def divided(kind, text, index, call):
         said = script(kind, text, index, call)
-        return said.replace("sum", f"other{index}") if kind == "meta" and index % 2 else said
+        return said.replace('"sum"', others.format(index)) if kind == "meta" and index >= count else said
 
-    hinting = NotionHinting(start_step=0, max_notions=1, min_agreement=min_agreement)
-    recorder, _ = run(hinting, given=divided, epochs=4)
+    hinting = NotionHinting(start_step=0, max_notions=1, **settings)
+    recorder, _ = run(hinting, given=divided, epochs=4, num_meta_generations=4)
     groups = [g for step in recorder.groups for g in step]
     assert all(g.decisions["hinting"].wanted is given for g in groups)
     assert {*(g.hint or g.withheld_hint for g in groups)} == {("sum",) if given else ()}
+
+
+def test_what_is_known_of_other_hints_is_not_taken_up():
+    """A run that began with another `min_agreement`, or before there was one."""
+    window = [dict.fromkeys(HintCounts.__slots__, 1.0)]
+    strict, loose = NotionHinting(), NotionHinting(min_agreement=0.0)
+    strict.guard.begin(held_back=True)
+    state = strict.state_dict() | {"window": window}
+    loose.load_state_dict(state)
+    assert (loose.held_back, len(loose.window)) == (False, 0)
+    again = NotionHinting()
+    again.load_state_dict(state)
+    assert (again.held_back, len(again.window)) == (True, 1)
+    del state["min_agreement"]
+    again.load_state_dict(state)
+    assert (again.held_back, len(again.window)) == (False, 0)
+    loose.load_state_dict(state)
+    assert (loose.held_back, len(loose.window)) == (True, 1)
 
 
 def test_a_hint_without_room_is_none(run):

@@ -3,6 +3,7 @@ import random
 from fractions import Fraction
 from statistics import fmean
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -133,6 +134,12 @@ def test_hints():
     shares = [(0.0, ("lemmas", "axis", "Parity")), (0.25, ("lemmas", "axis")), (0.5, ("lemmas",)), (0.75, ())]
     for share, expected in shares:  # named by 3, 2 and 1 of the 4 predictions: more than the share of them
         assert hint_notions(predictions, "Colour the graphs.", min_agreement=share) == expected
+    many = [MetaPrediction(notions=("parity",))] * 29 + [MetaPrediction()] * 71
+    assert hint_notions(many, "?", min_agreement=0.29) == ()  # 0.29 * 100 is 28.999... in binary
+    assert hint_notions(many, "?", min_agreement=np.float32(0.25)) == ("parity",)
+    for share in (1.0, -0.1, float("nan"), True):
+        with pytest.raises(ValueError, match="min_agreement is"):
+            hint_notions(predictions, "?", min_agreement=share)
 
 
 def test_uniform_is_uniform_and_repeats():
