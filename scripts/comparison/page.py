@@ -24,7 +24,10 @@ _ABOUT: Final = {
         "gated in shadow mode is over 20 steps, which makes it late and smooth."
     ),
     "alignment": "Predicted and actual means over training (the paper's figure 5).",
-    "parts": "Pass@1 with each set of the meta reward's parts, and, where all sets were run, what each part adds (the paper's figure 6 has shares).",
+    "parts": (
+        "Pass@1 with each set of the meta reward's parts, and, where all sets were run, what each part adds (the paper's "
+        "figure 6 has shares)."
+    ),
     "both_kinds": "Predicted before (left) and stated after (right), on the test problems of `masa_rlcr`.",
     "cost": "Generated tokens and seconds of each training step.",
 }
