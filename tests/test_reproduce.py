@@ -53,6 +53,9 @@ def test_methods_are_those_of_masa_and_differ_in_nothing_else(
     ours = without_name(printed(capsys, "masa", "with/efficient"))
     assert ours["model"]["init_args"]["num_acting_meta_generations"] == 4  # the paper draws as many as before
     ours["model"]["init_args"]["num_acting_meta_generations"] = None
+    (hints,) = (c for c in ours["trainer"]["callbacks"] if c["class_path"] == "masa_lightning.NotionHinting")
+    assert hints["init_args"]["min_agreement"] == 0.5  # the paper's hints are whatever was predicted
+    hints["init_args"]["min_agreement"] = 0.0
     assert kit["efficient"] == ours != kit["masa"]
     assert kit["grpo"]["model"]["init_args"].pop("num_meta_generations") == 0
     assert kit["masa"]["model"]["init_args"].pop("num_meta_generations") == 16
