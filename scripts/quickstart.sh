@@ -24,4 +24,5 @@ say "masa fit --config tiny --config with/tiny_efficient: MASA-efficient, on the
 train masa_efficient --config tiny --config with/tiny_efficient --validate_first false # its start is the same
 say "masa report: what MASA-efficient saved against MASA, and what that cost"
 "$PYTHON" -m masa_lightning.cli report runs/quickstart/masa runs/quickstart/masa_efficient -o runs/quickstart/report.html
+say "that is one seed: the interval is over problems, and another seed may do otherwise (five: docs/results/embedded_model.md)"
 say "the commands above are in .venv: . .venv/bin/activate"
