@@ -82,10 +82,8 @@ class NotionHinting(PredictionControl):
 
     def wants(self, group: RolloutGroup, budget: int) -> tuple[str, ...] | None:
         predictions = [r.prediction for r in group.metas if r.prediction is not None]
-        return (
-            hint_notions(predictions, group.problem.problem, count=self.max_notions, min_agreement=self.min_agreement)
-            or None
-        )
+        text, most = group.problem.problem, self.max_notions
+        return hint_notions(predictions, text, count=most, min_agreement=self.min_agreement) or None
 
     def apply(self, group: RolloutGroup, wanted: tuple[str, ...]) -> None:
         group.hint = wanted
