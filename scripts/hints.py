@@ -74,10 +74,10 @@ def rows(found: Sequence[Hinted]) -> list[list[str]]:
 
 
 def load(checkpoint: Path | None) -> PreTrainedModel:
-    """The shipped model, with the weights of a run's checkpoint."""
+    """The shipped model, with the weights of a run's checkpoint; nothing that this holds is run."""
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(PATH, dtype=torch.float32)
     if checkpoint is not None:
-        state = torch.load(checkpoint, weights_only=False, map_location="cpu", mmap=True)["state_dict"]
+        state = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["state_dict"]
         model.load_state_dict({name.removeprefix("policy.model."): value for name, value in state.items()})
     return model.eval()
 
@@ -87,9 +87,7 @@ def sample(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, chats: Sequence[list[dict[str, str]]], limit: int
 ) -> list[list[str]]:
     """`ROLLOUTS` texts of each chat, of at most `limit` tokens."""
-    prompts = [
-        ids for c in chats for ids in [tokenizer.apply_chat_template(c, add_generation_prompt=True, return_dict=False)]
-    ]
+    prompts = [tokenizer.apply_chat_template(c, add_generation_prompt=True, return_dict=False) for c in chats]
     todo, texts = [ids for ids in prompts for _ in range(ROLLOUTS)], []
     for begin in range(0, len(todo), ROWS):
         batch = tokenizer.pad({"input_ids": todo[begin : begin + ROWS]}, padding_side="left", return_tensors="pt")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import pickle
 from pathlib import Path
 
 import pytest
 import torch
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+class Unpickled:
+    """What a checkpoint has no need of."""
 
 
 @pytest.fixture
@@ -64,6 +69,9 @@ def test_the_weights_of_a_run_are_loaded(hints, tmp_path):
     state = {f"policy.model.{name}": value + 1 for name, value in shipped.items()}
     torch.save({"state_dict": state}, tmp_path / "last.ckpt")
     trained = hints.load(tmp_path / "last.ckpt").state_dict()
+    torch.save({"state_dict": state, "run": Unpickled()}, tmp_path / "hostile.ckpt")
+    with pytest.raises(pickle.UnpicklingError, match=r"[Ww]eights"):
+        hints.load(tmp_path / "hostile.ckpt")
     assert all(torch.equal(trained[name], value + 1) for name, value in shipped.items())
 
 

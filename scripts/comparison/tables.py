@@ -262,7 +262,7 @@ def parts(results: m.Results) -> str:
 
 def strategies(results: m.Results) -> str:
     """Whether notions were learned, of the arms that differ in the parts of the meta reward; empty without any of them."""
-    sets = (s for k in range(len(PARTS) + 1) for s in itertools.combinations(PARTS, k))
+    sets = (s for size in range(len(PARTS) + 1) for s in itertools.combinations(PARTS, size))
     arms = [arm for arm in map(arm_of_parts, sets) if arm in results]
     before = {seed: r.run.evaluated for seed, r in (results[arms[0]].items() if arms else ())}
     untrained = {seed: e for seed, each in before.items() for e in each if (e.stage, e.step) == ("validate", 0)}
@@ -272,7 +272,7 @@ def strategies(results: m.Results) -> str:
     for label, by_seed in lines:
         known = [found for evaluated in by_seed.values() if (found := m.right_strategies(evaluated))]
         if known:
-            found = [statistics.mean([k[name] for k in known if name in k]) for name in ("named", "used", "r")]
+            found = [statistics.mean([seed[name] for seed in known if name in seed]) for name in ("named", "used", "r")]
             cells = [share(found[0], 2), share(found[1], 2), cell(found[2], 2, within=(-1, 1))]
             rows.append([label, str(len(known)), *cells])
     head = ["arm", "seeds", "predictions that name it", "solutions that use it", "r, over problems"]
